@@ -1,0 +1,3 @@
+"""Cross-subject fMRI-to-video decoding in JAX."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,304 @@
+"""The whole configuration schema: every option, its default, its unit.
+
+A YAML file gives what differs from the defaults; `--set section.key=value` overrides it. Unknown
+keys, wrong types and duplicate keys are refused before anything else happens.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0)]
+Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")]
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message names key, value and what is allowed."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Simulation(Section):
+    """A simulated study, written as a BIDS derivative when `data.root` holds none (DESIGN, §4)."""
+
+    subjects: Positive = 3
+    train_runs: Positive = 6
+    test_runs: Positive = 2
+    clips_per_run: Positive = 40
+    test_repeats: Positive = 2
+    repetition_time: float = Field(1.0, gt=0, description="seconds")
+    clip_seconds: float = Field(2.0, gt=0)
+    gap_seconds: float = Field(2.0, ge=0, description="blank after each clip")
+    frame_rate: Positive = 3
+    size: Positive = Field(64, description="video height and width, pixels")
+    displacement: Rate = Field(4.0, description="mm on the flat map, root mean square")
+    mixing: Fraction = Field(0.1, description="weight of what distant patches contribute")
+    gain: Rate = Field(0.2, description="standard deviation of the logarithm of the gain")
+    noise: Rate = Field(1.0, description="noise over signal standard deviation")
+    seed: int = 0
+
+
+class Data(Section):
+    """Where scans come from and how they become samples."""
+
+    layout: Literal["bids"] = "bids"
+    root: Path
+    store: Path
+    simulation: Simulation | None = None
+    subjects: tuple[Subject, ...] = Field(min_length=1, description="every subject to prepare")
+    task: str = "clips"
+    space: str = "fsaverage5"
+    raster: Positive = Field(256, description="height and width of the flat map, pixels")
+    lag_seconds: Rate = Field(4.0, description="haemodynamic lag")
+    window: Positive = Field(5, description="volumes of fMRI per clip")
+    frames: Positive = Field(6, description="video frames per clip")
+    resolution: tuple[Positive, Positive] = Field((256, 256), description="height, width in pixels")
+
+    @model_validator(mode="after")
+    def _distinct_subjects(self) -> "Data":
+        if len(set(self.subjects)) != len(self.subjects):
+            raise ValueError("subjects: each may be named once")
+        return self
+
+
+class Protocol(Section):
+    """Who is trained on, who is decoded, and whose fMRI pretraining may see.
+
+    `strict`: pretraining sees the training split of the training subjects only. `published`: of all
+    subjects, the test subjects included, as published cross-subject numbers do (SPEC §3). Test
+    splits are never seen by any training under either.
+    """
+
+    train_subjects: tuple[Subject, ...] = Field(min_length=1)
+    test_subjects: tuple[Subject, ...] = Field(min_length=1)
+    pretraining: Literal["strict", "published"] = "strict"
+
+
+class Encoder(Section):
+    """fMRI-PTE autoencoder (SPEC §2.1)."""
+
+    patch_size: Positive = 16
+    width: Positive = 1024
+    depth: Positive = 24
+    decoder_depth: Positive = 24
+    num_heads: Positive = 16
+    mlp_ratio: float = Field(4.0, gt=0)
+    latent: Positive = 2048
+
+
+class Alignment(Section):
+    """GLFA layer (SPEC §2.2)."""
+
+    global_part: bool = True
+    local_part: bool = True
+    kernel_size: Positive = 13
+
+    @model_validator(mode="after")
+    def _odd(self) -> "Alignment":
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: must be odd, got {self.kernel_size}")
+        return self
+
+
+class Conditioning(Section):
+    """Space-time block, token mapper, contrastive head (SPEC §2.3)."""
+
+    hidden_tokens: Positive = 321
+    num_heads: Positive = 16
+    head: Literal["conv", "linear"] = "conv"
+
+
+class Lora(Section):
+    rank: Positive = 8
+    scale: float = 1.0
+
+
+class Stage(Section):
+    """What every training stage has."""
+
+    steps: Positive
+    batch_size: Positive = Field(description="fMRI windows over all subjects")
+    learning_rate: float = Field(gt=0)
+    weight_decay: Rate = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float = Field(1.0, gt=0)
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    log_every: Positive = 10
+    save_every: Positive = 500
+    keep: Positive = Field(2, description="checkpoints kept")
+
+
+class Pretrain(Stage):
+    steps: Positive = 2000
+    batch_size: Positive = Field(64, description="fMRI volumes")
+    learning_rate: float = Field(1e-4, gt=0)
+
+
+class Contrast(Stage):
+    steps: Positive = 12000
+    batch_size: Positive = 32
+    learning_rate: float = Field(2e-5, gt=0)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.6
+    logit_scale_rate: Rate = Field(10.0, description="learning-rate multiplier of the logit scale")
+    crop_probability: Fraction = 0.5
+    crop_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+
+
+class Cotrain(Stage):
+    steps: Positive = 18000
+    batch_size: Positive = 16
+    learning_rate: float = Field(3e-5, gt=0)
+    trainable: Literal["attention", "lora"] = Field(
+        "attention", description="UNet: attn1, attn2 and temp_conv parameters, or LoRA on them"
+    )
+    lora: Lora = Lora()
+    regularisation_scale: Rate = Field(1.0, description="of MSE(aligned, original)")
+    alignment_scale: Rate = Field(0.1, description="of MSE between subjects")
+    offset_noise: Rate = 0.0
+    zero_terminal_snr: bool = False
+
+    @model_validator(mode="after")
+    def _one_noise(self) -> "Cotrain":
+        if self.offset_noise and self.zero_terminal_snr:
+            raise ValueError("offset_noise and zero_terminal_snr cannot both be on")
+        return self
+
+
+class Evaluation(Section):
+    """Sampling and scoring (SPEC §4, §6)."""
+
+    sampler: Literal["dpm++", "ddim"] = "dpm++"
+    sampling_steps: Positive = 25
+    guidance_scale: float = 9.0
+    batch_size: Positive = 16
+    clips: Positive | None = Field(None, description="test clips to decode; all when left out")
+    ways: tuple[Positive, ...] = (2, 50)
+
+
+class Config(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    seed: int = 0
+    run_dir: Path
+    foundation: Path = Field(description="folder with the pretrained generator, CLIP and classifiers")
+    data: Data
+    protocol: Protocol
+    encoder: Encoder = Encoder()
+    alignment: Alignment = Alignment()
+    conditioning: Conditioning = Conditioning()
+    pretrain: Pretrain = Pretrain()
+    contrast: Contrast = Contrast()
+    cotrain: Cotrain = Cotrain()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        for role in ("train_subjects", "test_subjects"):
+            strangers = set(getattr(self.protocol, role)) - set(self.data.subjects)
+            if strangers:
+                raise ValueError(
+                    f"protocol.{role}: {sorted(strangers)} not among data.subjects "
+                    f"{list(self.data.subjects)}"
+                )
+        if self.data.raster % self.encoder.patch_size:
+            raise ValueError(
+                f"data.raster: {self.data.raster} is no multiple of encoder.patch_size "
+                f"{self.encoder.patch_size}"
+            )
+        for stage in (self.contrast, self.cotrain):
+            if stage.batch_size % len(self.protocol.train_subjects):
+                raise ValueError(
+                    f"batch_size: {stage.batch_size} is no multiple of the number of training "
+                    f"subjects {len(self.protocol.train_subjects)}"
+                )
+        return self
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice and reads 1e-4 as a number."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ConfigError(f"key {key!r} is given twice, line {node.start_mark.line + 1} ff.")
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Reads a configuration file and applies `section.key=value` overrides.
+
+    Raises ConfigError with one sentence a mistake; nothing is created on disk.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: must hold sections and keys, holds {type(tree).__name__}")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: " + "; ".join(map(_sentence, error.errors()))) from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override!r}: must read section.key=value")
+    *sections, leaf = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--set {override!r}: {section} is no section")
+    try:
+        tree[leaf] = yaml.load(value, _StrictLoader)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
+
+
+def _sentence(error: Any) -> str:
+    key = ".".join(map(str, error["loc"])) or "configuration"
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"]) if key == "configuration" else f"{key}: {error['ctx']['error']}"
+    return f"{key}: {error['msg']}, got {error['input']!r}"
+
+
+def dump(config: Config) -> str:
+    """The resolved configuration as YAML that `load` reads back to the same values."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def differences(ours: Config, theirs: Config) -> list[str]:
+    """Every key on which two configurations differ, as `key: ours | theirs`."""
+
+    def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                out |= flat(value, f"{prefix}{key}.")
+            else:
+                out[prefix + key] = value
+        return out
+
+    a, b = flat(ours.model_dump(mode="json")), flat(theirs.model_dump(mode="json"))
+    return [f"{key}: {a.get(key)} | {b.get(key)}" for key in a | b if a.get(key) != b.get(key)]
