@@ -186,7 +186,7 @@ class Config(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     seed: int = 0
     run_dir: Path
-    foundation: Path = Field(description="folder with the pretrained generator, CLIP and classifiers")
+    foundation: Path = Field(description="folder of pretrained generator, CLIP and classifiers")
     data: Data
     protocol: Protocol
     encoder: Encoder = Encoder()
@@ -279,7 +279,8 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return f"{key}: missing"
     if error["type"] == "value_error":
-        return str(error["ctx"]["error"]) if key == "configuration" else f"{key}: {error['ctx']['error']}"
+        mistake = str(error["ctx"]["error"])
+        return mistake if key == "configuration" else f"{key}: {mistake}"
     return f"{key}: {error['msg']}, got {error['input']!r}"
 
 

@@ -1,7 +1,7 @@
 """The conversion engine: PyTorch tensors by name <-> linen parameters by path, total both ways.
 
-Linen submodules carry the PyTorch names, list indices included (`name="blocks.3"`), so a path joined
-by dots is the PyTorch name but for the leaf. A `Table` says only what differs.
+Linen submodules carry the PyTorch names, list indices included (`name="blocks.3"`), so a path
+joined by dots is the PyTorch name but for the leaf. A `Table` says only what differs.
 """
 
 import re
@@ -98,7 +98,8 @@ def import_params(source: Mapping[str, np.ndarray], target: Any, table: Table) -
     """
     wanted = _named_leaves(target, table)
     problems = [f"missing: {name}" for name in wanted if name not in source]
-    problems += [f"unused: {name}" for name in source if name not in wanted and not table.ignores(name)]
+    unused = [name for name in source if name not in wanted and not table.ignores(name)]
+    problems += [f"unused: {name}" for name in unused]
     filled: dict[tuple[str, ...], np.ndarray] = {}
     for name, (path, leaf) in wanted.items():
         if name not in source:
@@ -112,7 +113,7 @@ def import_params(source: Mapping[str, np.ndarray], target: Any, table: Table) -
         if value.shape != leaf.shape:
             wanted_shape = transform.to_torch(np.empty(leaf.shape, np.bool_)).shape
             problems.append(f"shape: {name} is {tensor.shape}, expected {wanted_shape}")
-        filled[path] = np.ascontiguousarray(value)
+        filled[path] = np.asarray(value, order="C")
     if problems:
         listing = "\n  ".join(problems)
         raise ConversionError(f"{len(problems)} tensors do not fit:\n  {listing}")
@@ -123,6 +124,6 @@ def export_params(params: Any, table: Table) -> dict[str, np.ndarray]:
     """The exact inverse of `import_params`: PyTorch tensors by name."""
     named = _named_leaves(params, table)
     return {
-        name: np.ascontiguousarray(table.transform(path, leaf.ndim).to_torch(np.asarray(leaf)))
+        name: np.asarray(table.transform(path, leaf.ndim).to_torch(np.asarray(leaf)), order="C")
         for name, (path, leaf) in named.items()
     }

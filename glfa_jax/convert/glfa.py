@@ -1,0 +1,17 @@
+"""Names of the official GLFA and fMRI-PTE checkpoints, as SPEC §2 and `tests/reference` list them."""
+
+from glfa_jax.convert.mapping import POINTWISE1D, Table, Transform
+
+# The official tensors carry singleton axes for channels that this layer does not have.
+_LOCAL = Transform("LOCAL", lambda x: x[0, 0, 0], lambda x: x[None, None, None])
+_GLOBAL = Transform("GLOBAL", lambda x: x[0, 0], lambda x: x[None, None])
+
+AUTOENCODER = Table()
+ALIGNMENT = Table(
+    transforms=((r"global_align_weight$", _GLOBAL), (r"^(func_align_layer\.)?weight$", _LOCAL))
+)
+CONDITIONING = Table()
+# In the head the token convolutions are stored as such; in the token mapper they are linear maps.
+CONV_HEAD = Table(transforms=((r"channel_mapper\.\d+\.weight$", POINTWISE1D),))
+LINEAR_HEAD = Table()
+ENCODER = Table(transforms=(*ALIGNMENT.transforms, (r"^fmri2clip\.channel", POINTWISE1D)))

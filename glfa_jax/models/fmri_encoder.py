@@ -1,0 +1,103 @@
+"""From fMRI windows to the generator's condition: GLFA, fMRI-PTE, conditioning, contrastive head."""
+
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from glfa_jax.models.alignment import Alignment
+from glfa_jax.models.conditioning import Conditioning, ConvHead, LinearHead
+from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
+
+
+class Encoded(NamedTuple):
+    aligned: Float[Array, "*b w height width"]  # in the common space; the input without alignment
+    features: Float[Array, "*b w n d"]
+    condition: Float[Array, "*b m d"]  # stands where text embeddings stand
+    embedding: Float[Array, "*b e"]  # of unit length, in CLIP's joint space
+
+
+class _Autoencoder(nn.Module):
+    """Gives the encoder the path it has in official checkpoints."""
+
+    transformer: FmriAutoencoder
+
+    def encode(self, x: Array, *, deterministic: bool) -> Array:
+        return self.transformer.encode(x, deterministic=deterministic)
+
+
+class FmriEncoder(nn.Module):
+    """Submodules carry the names of the official checkpoints; `dim` is the encoder's width.
+
+    `tokens` is the length of the condition, `clip_dim` the width of CLIP's joint space. With neither
+    part of the alignment on, the model is fMRI-PTE-V.
+    """
+
+    height: int
+    width: int
+    tokens: int
+    clip_dim: int
+    patch_size: int = 16
+    dim: int = 1024
+    depth: int = 24
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    hidden_tokens: int = 321
+    conditioning_heads: int = 16
+    head: Literal["conv", "linear"] = "conv"
+    kernel_size: int = 13
+    global_part: bool = True
+    local_part: bool = True
+    dropout: float = 0.0
+
+    def setup(self):
+        if self.global_part or self.local_part:
+            self.func_align_layer = Alignment(
+                self.height,
+                self.width,
+                self.patch_size,
+                self.kernel_size,
+                self.global_part,
+                self.local_part,
+            )
+        self.fmri_encoder = _Autoencoder(
+            FmriAutoencoder(
+                self.height,
+                self.width,
+                self.patch_size,
+                self.dim,
+                self.depth,
+                num_heads=self.num_heads,
+                mlp_ratio=self.mlp_ratio,
+                dropout=self.dropout,
+                decoder=False,
+            )
+        )
+        self.fmri_encoder_proj = Conditioning(
+            self.tokens, self.hidden_tokens, self.conditioning_heads, self.dropout
+        )
+        if self.head == "conv":
+            quarter = max(self.tokens // 4, 1)
+            hidden = (quarter, max(quarter // 4, 1))
+            self.fmri2clip = ConvHead(hidden, self.clip_dim, self.dropout)
+        else:
+            self.fmri2clip = LinearHead(self.clip_dim, self.dropout)
+        self.logit_scale = self.param("logit_scale", lambda _: jnp.float32(np.log(1 / 0.07)))
+
+    def align(self, fmri: Float[Array, "*b height width"]) -> Float[Array, "*b height width"]:
+        """The maps in the common space; unchanged when the layer is off."""
+        if self.global_part or self.local_part:
+            return self.func_align_layer(fmri)
+        return fmri
+
+    def __call__(
+        self, fmri: Float[Array, "*b w height width"], *, deterministic: bool = True
+    ) -> Encoded:
+        aligned = self.align(fmri)
+        features = self.fmri_encoder.encode(aligned, deterministic=deterministic)
+        condition = self.fmri_encoder_proj(features, deterministic=deterministic)
+        seen = condition if self.head == "conv" else features[..., 0, :]
+        embedding = self.fmri2clip(seen, deterministic=deterministic)
+        return Encoded(aligned, features, condition, embedding)

@@ -1,0 +1,79 @@
+"""The losses of the three stages (SPEC §2.1, §3)."""
+
+from itertools import combinations
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def reconstruction_loss(
+    image: Float[Array, "*b h w"],
+    target: Float[Array, "*b h w"],
+    mask: Float[Array, "h w"] | Float[Array, "*b h w"] | None = None,
+) -> Float[Array, " *b"]:
+    """Mean squared error of each map, over the pixels where the mask is 1 when one is given."""
+    error = jnp.square(image - target)
+    if mask is None:
+        return error.mean((-2, -1))
+    return _masked_mean(error, mask)
+
+
+def _masked_mean(x: Float[Array, "*b h w"], mask: Array) -> Float[Array, " *b"]:
+    mask = jnp.broadcast_to(mask, x.shape).astype(x.dtype)
+    return (x * mask).sum((-2, -1)) / jnp.maximum(mask.sum((-2, -1)), 1.0)
+
+
+class ContrastiveLoss(NamedTuple):
+    image: Float[Array, ""]
+    text: Float[Array, ""]
+    total: Float[Array, ""]
+
+
+def _info_nce(a: Float[Array, "b d"], b: Float[Array, "b d"], scale: Float[Array, ""]):
+    logits = scale * a @ b.T
+    rows = jax.nn.log_softmax(logits, axis=1)
+    columns = jax.nn.log_softmax(logits, axis=0)
+    return -(jnp.diagonal(rows).mean() + jnp.diagonal(columns).mean()) / 2
+
+
+def contrastive_loss(
+    fmri: Float[Array, "b d"],
+    *,
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    logit_scale: Float[Array, ""],
+) -> ContrastiveLoss:
+    """Symmetric InfoNCE against images and texts, half each; embeddings of unit length.
+
+    `logit_scale` is the logarithm of the factor on the cosines.
+    """
+    scale = jnp.exp(logit_scale)
+    image_loss, text_loss = _info_nce(fmri, image, scale), _info_nce(fmri, text, scale)
+    return ContrastiveLoss(image_loss, text_loss, (image_loss + text_loss) / 2)
+
+
+class AlignmentLoss(NamedTuple):
+    regularisation: Float[Array, ""]
+    alignment: Float[Array, ""]
+
+
+def alignment_loss(
+    original: Float[Array, "b s w h x"],
+    aligned: Float[Array, "b s w h x"],
+    mask: Float[Array, "h x"],
+) -> AlignmentLoss:
+    """Keeps aligned maps near the originals, and near each other across subjects.
+
+    Both are means over cortex pixels: the first over subjects, the second over pairs of subjects
+    (zero with one subject).
+    """
+    regularisation = _masked_mean(jnp.square(aligned - original), mask).mean()
+    pairs = list(combinations(range(aligned.shape[1]), 2))
+    if not pairs:
+        return AlignmentLoss(regularisation, jnp.zeros_like(regularisation))
+    between = [
+        _masked_mean(jnp.square(aligned[:, i] - aligned[:, j]), mask).mean() for i, j in pairs
+    ]
+    return AlignmentLoss(regularisation, sum(between) / len(pairs))
