@@ -1,0 +1,150 @@
+"""Captions: the table beside the clips, tokens for the text encoder, and augmented wordings."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from glfa_jax.data import DataError
+from glfa_jax.data.tables import read_table
+
+# Words of one line may stand for each other. Used where WordNet is not installed.
+_SYNONYMS = """
+small little tiny | large big huge | ball sphere orb | house home cottage | car automobile auto
+tree sapling | bird fowl | heart | star | fish | man gentleman | woman lady | child kid youngster
+person human | people folk persons | dog hound | cat kitty | horse steed | boat ship vessel
+road street | water sea ocean | sea ocean | sky heavens | grass lawn meadow | sand beach
+forest woods | mountain hill peak | city town | picture image | red crimson scarlet | orange amber
+yellow golden | green emerald | blue azure | purple violet | pink rose | white pale | black dark
+brown tan | grey gray | bright light | dark dim | fast quick rapid | slow unhurried
+moving travelling going | moves travels goes | move travel go | growing expanding swelling
+grows expands swells | shrinking contracting dwindling | shrinks contracts dwindles
+spinning rotating turning | spins rotates turns | still motionless static | resting standing staying
+rests stands stays | rising climbing ascending | rises climbs ascends | falling sinking descending
+falls sinks descends | flying soaring | floating drifting | floats drifts | swimming gliding
+walking strolling | running racing | jumping leaping | up upward upwards | down downward downwards
+left leftward leftwards | right rightward rightwards | over above | under below beneath
+deep profound | clear cloudless | beautiful lovely | old ancient | young youthful | looking gazing
+talking speaking | playing having-fun | showing displaying | close near
+"""
+
+_STOP_WORDS = """
+a an the this that these those is are was were be been being am of in on at to from by with and or
+but as for it its he she they them his her their there here which who what while into onto over
+under no not do does did has have had i you we us our your my me so than then very
+"""
+
+
+def read_captions(path: str | Path) -> dict[str, str]:
+    """`captions.tsv` (columns stim_file, caption) as a mapping from clip to caption."""
+    path = Path(path)
+    captions: dict[str, str] = {}
+    for row in read_table(path, columns=("stim_file", "caption")):
+        clip, caption = row["stim_file"], row["caption"].strip()
+        if not caption:
+            raise DataError(f"{path}: clip {clip} has an empty caption")
+        if captions.get(clip, caption) != caption:
+            raise DataError(f"{path}: clip {clip} has two different captions")
+        captions[clip] = caption
+    return captions
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A CLIP tokenizer from a local folder; captions come out padded to the model's length."""
+
+    folder: Path
+    length: int
+    _tokenizer: object = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Tokenizer":
+        from transformers import CLIPTokenizer
+
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such tokenizer folder")
+        try:
+            tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{folder}: holds no CLIP tokenizer ({reason})") from None
+        length = tokenizer.model_max_length
+        if length > 1_000_000:
+            raise DataError(f"{folder}: tokenizer_config.json must state model_max_length")
+        return cls(folder, length, tokenizer)
+
+    def __call__(self, captions: Sequence[str]) -> Int[ndarray, "b n"]:
+        encoded = self._tokenizer(  # type: ignore[operator]
+            list(captions), padding="max_length", truncation=True, max_length=self.length
+        )
+        return np.asarray(encoded["input_ids"], np.int32)
+
+
+@cache
+def _wordnet():
+    """NLTK's WordNet, or None where the package or its data are missing."""
+    try:
+        from nltk.corpus import wordnet
+
+        wordnet.synsets("ball")
+    except (ImportError, LookupError):
+        return None
+    return wordnet
+
+
+@cache
+def _built_in() -> dict[str, tuple[str, ...]]:
+    words: dict[str, tuple[str, ...]] = {}
+    for group in re.split(r"[|\n]", _SYNONYMS):
+        members = [word.replace("-", " ") for word in group.split()]
+        for word in members:
+            others = tuple(other for other in members if other != word)
+            words[word] = words.get(word, ()) + others
+    return {word: others for word, others in words.items() if others}
+
+
+def thesaurus() -> str:
+    """Where synonyms come from on this machine: `WordNet` or `built-in`."""
+    return "built-in" if _wordnet() is None else "WordNet"
+
+
+def synonyms(word: str) -> tuple[str, ...]:
+    """Other words for a word in lower case, sorted; empty for stop words and strangers."""
+    if word in _STOP_WORDS.split():
+        return ()
+    wordnet = _wordnet()
+    if wordnet is None:
+        return tuple(sorted(set(_built_in().get(word, ()))))
+    lemmas = {
+        lemma.name().replace("_", " ").lower()
+        for synset in wordnet.synsets(word)
+        for lemma in synset.lemmas()
+    }
+    return tuple(sorted(lemmas - {word}))
+
+
+def augment(caption: str, *, rng: np.random.Generator) -> str:
+    """One word replaced by a synonym and two words swapped, where the caption allows (SPEC §3)."""
+    words = caption.split()
+    choices = [
+        (i, other)
+        for i, word in enumerate(words)
+        for other in synonyms(word.strip(".,;:!?").lower())
+    ]
+    # Every word that can be replaced is equally likely, however many synonyms it has.
+    places = sorted({i for i, _ in choices})
+    if places:
+        place = places[int(rng.integers(len(places)))]
+        others = [other for i, other in choices if i == place]
+        core = words[place].strip(".,;:!?")
+        words[place] = words[place].replace(core, others[int(rng.integers(len(others)))])
+    if len(words) > 1:
+        a, b = rng.choice(len(words), size=2, replace=False)
+        words[a], words[b] = words[b], words[a]
+    return " ".join(words)

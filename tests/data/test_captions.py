@@ -1,0 +1,98 @@
+"""Captions: reading, tokens, augmentation."""
+
+import json
+
+import numpy as np
+import pytest
+
+from glfa_jax.data import DataError, captions
+
+
+def write_tokenizer(folder):
+    """A CLIP tokenizer of single letters with one merge, length 8."""
+    folder.mkdir()
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    tokens = [*letters, *[f"{c}</w>" for c in letters], "re", "red</w>"]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\nr e\nre d</w>\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 8})
+    )
+    return folder
+
+
+def test_table_is_read(tmp_path):
+    (tmp_path / "captions.tsv").write_text('stim_file\tcaption\na.mp4\ta "red" ball\nb.mp4\ttwo\n')
+    assert captions.read_captions(tmp_path / "captions.tsv") == {
+        "a.mp4": 'a "red" ball',
+        "b.mp4": "two",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stim_file\ttext\na.mp4\tx\n", "has no column caption"),
+        ("stim_file\tcaption\na.mp4\n", "line 2 has no value for caption"),
+        ("stim_file\tcaption\na.mp4\t \n", "clip a.mp4 has an empty caption"),
+        ("stim_file\tcaption\na.mp4\tx\na.mp4\ty\n", "clip a.mp4 has two different captions"),
+    ],
+)
+def test_bad_tables_are_refused(tmp_path, text, message):
+    (tmp_path / "captions.tsv").write_text(text)
+    with pytest.raises(DataError, match=rf"captions\.tsv: {message}"):
+        captions.read_captions(tmp_path / "captions.tsv")
+
+
+def test_tokens_are_padded_and_cut_to_the_models_length(tmp_path):
+    tokenizer = captions.Tokenizer.load(write_tokenizer(tmp_path / "tokenizer"))
+    tokens = tokenizer(["red", "red red red red red red red red red", "Red"])
+    assert tokens.dtype == np.int32
+    start, end, red = 54, 55, 53
+    np.testing.assert_array_equal(tokens[0], [start, red, *[end] * 6])
+    np.testing.assert_array_equal(tokens[1], [start, *[red] * 6, end])
+    np.testing.assert_array_equal(tokens[0], tokens[2])
+
+
+def test_no_tokenizer_is_one_sentence(tmp_path):
+    with pytest.raises(DataError, match="no such tokenizer folder"):
+        captions.Tokenizer.load(tmp_path / "none")
+
+
+def test_augmentation_swaps_two_words_and_replaces_one(monkeypatch):
+    monkeypatch.setattr(captions, "_wordnet", lambda: None)
+    assert captions.thesaurus() == "built-in"
+    caption = "a small red ball moving left over the sea"
+    original = caption.split()
+    seen = set()
+    for seed in range(200):
+        words = captions.augment(caption, rng=np.random.default_rng(seed)).split()
+        assert len(words) == len(original)
+        new = [word for word in words if word not in original]
+        gone = [word for word in original if word not in words]
+        assert len(new) == len(gone) == 1
+        assert new[0] in captions.synonyms(gone[0])
+        restored = [gone[0] if word == new[0] else word for word in words]
+        assert sum(a != b for a, b in zip(restored, original, strict=True)) == 2
+        seen.add(gone[0])
+    assert {"small", "red", "ball", "moving", "left", "sea"} <= seen
+    assert not seen & {"a", "over", "the"}
+
+
+def test_augmentation_is_a_function_of_the_generator():
+    caption = "a big blue car spinning at night"
+    one, two = (captions.augment(caption, rng=np.random.default_rng(3)) for _ in range(2))
+    assert one == two
+
+
+def test_augmentation_bears_captions_with_nothing_to_change():
+    assert captions.augment("xyzzy", rng=np.random.default_rng(0)) == "xyzzy"
+
+
+def test_built_in_thesaurus_knows_the_simulated_world(monkeypatch):
+    from glfa_jax.simulate import stimuli
+
+    monkeypatch.setattr(captions, "_wordnet", lambda: None)
+    for word in (*stimuli.COLOURS, *stimuli.SIZES, "ball", "house", "car", "tree", "bird"):
+        assert captions.synonyms(word), word
