@@ -1,0 +1,159 @@
+"""Deterministic samplers: from noise to a clean latent as one compiled program.
+
+Both methods are linear in what is known at a step, so a table of coefficients, computed once in
+float64, is all that distinguishes them: a step first reads the clean latent off the prediction,
+    clean = a·x + b·prediction,
+then moves on with it and with the clean latent of the step before,
+    x ← c·x + d·clean + e·clean_before.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from glfa_jax.diffusion.schedule import Schedule, ScheduleError
+
+Method = Literal["dpm++", "ddim"]
+Denoiser = Callable[[Float[Array, "*x"], Int[Array, ""]], Float[Array, "*x"]]
+
+
+class Steps(NamedTuple):
+    """One row per sampling step: the training step it sits at, and the coefficients above."""
+
+    t: Int[Array | np.ndarray, " n"]
+    clean_from_x: Float[Array | np.ndarray, " n"]
+    clean_from_prediction: Float[Array | np.ndarray, " n"]
+    x: Float[Array | np.ndarray, " n"]
+    clean: Float[Array | np.ndarray, " n"]
+    clean_before: Float[Array | np.ndarray, " n"]
+
+
+def sample(
+    denoise: Denoiser,
+    noise: Float[Array, "*x"],
+    *,
+    schedule: Schedule,
+    steps: int,
+    method: Method,
+) -> Float[Array, "*x"]:
+    """Turns standard normal noise into a latent, in float32.
+
+    `denoise(x_t, t)` gives the prediction of `schedule.prediction_type`; `t` is an int32 scalar.
+    `steps` and `method` are static under jit. The answer equals that of diffusers'
+    DPMSolverMultistepScheduler or DDIMScheduler (eta 0) made `from_config` of the same file.
+    """
+    table = jax.tree.map(_to_device, plan(schedule, steps=steps, method=method))
+    x = noise.astype(jnp.float32)
+
+    def step(carry: tuple[Array, Array], row: Steps) -> tuple[tuple[Array, Array], None]:
+        x, clean_before = carry
+        prediction = denoise(x, row.t).astype(jnp.float32)
+        clean = row.clean_from_x * x + row.clean_from_prediction * prediction
+        x = row.x * x + row.clean * clean + row.clean_before * clean_before
+        return (x, clean), None
+
+    # Nothing precedes the first step, and its coefficient is zero.
+    (x, _), _ = jax.lax.scan(step, (x, jnp.zeros_like(x)), table)
+    return x
+
+
+def plan(schedule: Schedule, *, steps: int, method: Method) -> Steps:
+    """The coefficient table of `sample`, in float64."""
+    if method not in _PLANS:
+        raise ValueError(f"sampler: {method!r} is unknown, choose from {', '.join(_PLANS)}")
+    if not 1 <= steps < schedule.num_train_timesteps:
+        raise ValueError(
+            f"sampling steps: {steps} must lie in 1 to {schedule.num_train_timesteps - 1}"
+        )
+    return _PLANS[method](schedule, steps)
+
+
+def _plan_dpm(schedule: Schedule, steps: int) -> Steps:
+    """DPM-Solver++(2M), midpoint (arXiv 2211.01095, algorithm 2)."""
+    total = schedule.num_train_timesteps
+    spacing = schedule.timestep_spacing or "linspace"
+    if spacing == "linspace":
+        t = np.linspace(0, total - 1, steps + 1).round()[:0:-1]
+    elif spacing == "leading":
+        t = (np.arange(1, steps + 1) * (total // (steps + 1)))[::-1] + schedule.steps_offset
+    else:
+        t = np.arange(total, 0, -total / steps).round() - 1
+    t = t.astype(np.int64)
+
+    alphas_cumprod = schedule.alphas_cumprod.copy()
+    if schedule.rescale_betas_zero_snr:
+        alphas_cumprod[-1] = 2.0**-24  # as diffusers: log-SNR must be finite
+    last = 1.0 if schedule.final_sigmas_type == "zero" else alphas_cumprod[0]
+    visited = np.append(alphas_cumprod[t], last)
+    signal, noise = np.sqrt(visited), np.sqrt(1 - visited)
+    with np.errstate(divide="ignore"):
+        half_log_snr = np.log(signal) - np.log(noise)  # infinite where no noise is left
+    stride = np.diff(half_log_snr)
+    # 1 − exp(−stride), the share of the way to the clean latent
+    reach = -signal[1:] * np.expm1(-stride)
+
+    second_order = np.arange(steps) > 0
+    if schedule.final_sigmas_type == "zero" or (schedule.lower_order_final and steps < 15):
+        second_order[-1] = False
+    # Half the slope between the last two clean latents, in units of this stride.
+    lean = np.zeros(steps)
+    inner = np.flatnonzero(second_order)
+    lean[inner] = 0.5 * stride[inner] / stride[inner - 1]
+
+    return Steps(
+        t=t,
+        **_clean(schedule, signal[:-1], noise[:-1]),
+        x=noise[1:] / noise[:-1],
+        clean=reach * (1 + lean),
+        clean_before=-reach * lean,
+    )
+
+
+def _plan_ddim(schedule: Schedule, steps: int) -> Steps:
+    """DDIM without added noise (arXiv 2010.02502, equation 12)."""
+    total = schedule.num_train_timesteps
+    spacing = schedule.timestep_spacing or "leading"
+    if spacing == "linspace":
+        t = np.linspace(0, total - 1, steps).round()[::-1]
+    elif spacing == "leading":
+        t = (np.arange(steps) * (total // steps))[::-1] + schedule.steps_offset
+    else:
+        t = np.round(np.arange(total, 0, -total / steps)) - 1
+    t = t.astype(np.int64)
+
+    alphas_cumprod = schedule.alphas_cumprod
+    last = 1.0 if schedule.set_alpha_to_one else alphas_cumprod[0]
+    # The next step is a fixed stride away whatever the spacing, as in diffusers.
+    following = t - total // steps
+    target = np.where(following >= 0, alphas_cumprod[following], last)
+    signal, noise = np.sqrt(alphas_cumprod[t]), np.sqrt(1 - alphas_cumprod[t])
+    scale = np.sqrt(1 - target) / noise
+    return Steps(
+        t=t,
+        **_clean(schedule, signal, noise),
+        x=scale,
+        clean=np.sqrt(target) - scale * signal,
+        clean_before=np.zeros(steps),
+    )
+
+
+def _clean(schedule: Schedule, signal: np.ndarray, noise: np.ndarray) -> dict[str, np.ndarray]:
+    if schedule.prediction_type == "v_prediction":
+        return {"clean_from_x": signal, "clean_from_prediction": -noise}
+    if not signal.all():
+        raise ScheduleError(
+            "ddim: predicted noise says nothing about the clean latent at zero terminal SNR; use "
+            "prediction_type v_prediction or sampler dpm++"
+        )
+    return {"clean_from_x": 1 / signal, "clean_from_prediction": -noise / signal}
+
+
+def _to_device(column: np.ndarray) -> Array:
+    return jnp.asarray(column, jnp.int32 if column.dtype.kind == "i" else jnp.float32)
+
+
+_PLANS = {"dpm++": _plan_dpm, "ddim": _plan_ddim}
