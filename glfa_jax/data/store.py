@@ -1,0 +1,252 @@
+"""The prepared data: one Zarr v3 group that zarr, xarray and TensorStore open.
+
+    mask                       (row, column) uint8            cortex on the flat map
+    {train,test}/video         (clip, frame, height, width, channel) uint8
+    {train,test}/fmri/sub-XX   (clip, window, row, column) float16    z-scored, zero off the mask
+    {train,test}/present/sub-XX  (clip) bool                  whether the subject has the sample
+    train/average/sub-XX       (window, row, column) float32  mean over the subject's train samples
+
+One sample is one chunk; `SHARD` samples share a file. `clip` counts samples: in the train split
+every showing of a clip is its own sample, in the test split repeats are averaged.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from jaxtyping import Bool, Float, Int, UInt8
+from numpy import ndarray
+
+from glfa_jax.data import DataError
+from glfa_jax.data.layouts import SPLITS, Split
+
+FORMAT = 1
+SHARD = 64
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What the group says about itself.
+
+    repetition_time, lag_seconds: seconds. clips, captions: per split, one per sample.
+    provenance: root, settings, files (name -> size and sha256), package version.
+    fingerprint: of the settings; identity: of settings and file contents.
+    """
+
+    subjects: tuple[str, ...]
+    repetition_time: float
+    lag_seconds: float
+    window: int
+    clips: dict[str, list[str]]
+    captions: dict[str, list[str]]
+    fingerprint: str
+    identity: str
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A finished store, open for reading; arrays are opened once and kept."""
+
+    path: Path
+    attributes: Attributes
+    _arrays: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Store":
+        path = Path(path)
+        try:
+            group = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+            attributes = dict(group["attributes"])
+            version = attributes.pop("format")
+        except FileNotFoundError:
+            raise DataError(f"{path}: no prepared store; run glfa_jax.data.prepare") from None
+        except (ValueError, KeyError, TypeError, OSError):
+            raise DataError(f"{path}: not a prepared store of glfa_jax") from None
+        if version != FORMAT:
+            raise DataError(f"{path}: store format {version}, this version reads {FORMAT}")
+        attributes["subjects"] = tuple(attributes["subjects"])
+        return cls(path, Attributes(**attributes))
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        attributes: Attributes,
+        *,
+        mask: Bool[ndarray, "h w"],
+        frames: int,
+        resolution: tuple[int, int],
+    ) -> "Writer":
+        """For `with Store.create(...) as writer`; the store appears when the block ends well."""
+        return Writer(Path(path), attributes, mask=mask, frames=frames, resolution=resolution)
+
+    def num_clips(self, split: Split) -> int:
+        return len(self.attributes.clips[split])
+
+    @property
+    def mask(self) -> Bool[ndarray, "h w"]:
+        return self._array("mask").read().result().astype(bool)
+
+    def video(self, split: Split, clips: Sequence[int] | ndarray) -> UInt8[ndarray, "b f h w 3"]:
+        """Frames of several samples, read at the same time."""
+        return self._take(f"{split}/video", clips).result()
+
+    def fmri(
+        self, split: Split, clips: Sequence[int] | ndarray, *, subjects: Sequence[str]
+    ) -> Float[ndarray, "b s w h w2"]:
+        """float16 windows of several samples and subjects, read at the same time."""
+        futures = [self._take(self._of(f"{split}/fmri", subject), clips) for subject in subjects]
+        return np.stack([future.result() for future in futures], axis=1)
+
+    def present(self, split: Split, *, subjects: Sequence[str]) -> Bool[ndarray, "clips s"]:
+        """Which subjects have which samples."""
+        names = [self._of(f"{split}/present", subject) for subject in subjects]
+        return np.stack([self._array(name).read().result() for name in names], axis=1)
+
+    def average(self, *, subjects: Sequence[str]) -> Float[ndarray, "w h w2"]:
+        """Mean window over all train samples of the subjects, every sample with the same weight."""
+        weights = self.present("train", subjects=subjects).sum(axis=0)
+        names = [self._of("train/average", subject) for subject in subjects]
+        averages = np.stack([self._array(name).read().result() for name in names])
+        return np.average(averages, axis=0, weights=weights).astype(np.float32)
+
+    def num_bytes(self, split: Split, *, subjects: Sequence[str]) -> int:
+        """Size in memory of a split as stored."""
+        names = [f"{split}/video", *(self._of(f"{split}/fmri", subject) for subject in subjects)]
+        arrays = [self._array(name) for name in names]
+        return sum(array.size * array.dtype.numpy_dtype.itemsize for array in arrays)
+
+    def _of(self, group: str, subject: str) -> str:
+        if subject not in self.attributes.subjects:
+            known = ", ".join(self.attributes.subjects)
+            raise DataError(f"{self.path}: has no subject {subject}; it holds {known}")
+        return f"{group}/sub-{subject}"
+
+    def _take(self, name: str, clips: Sequence[int] | ndarray) -> Any:
+        index: Int[ndarray, " b"] = np.asarray(clips, np.int64)
+        return self._array(name)[ts.d[0][index]].read()
+
+    def _array(self, name: str) -> Any:
+        if name not in self._arrays:
+            spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{self.path}/{name}"}}
+            try:
+                self._arrays[name] = ts.open(spec, open=True, read=True).result()
+            except ValueError as error:
+                reason = " ".join(str(error).split())
+                raise DataError(f"{self.path}: array {name} cannot be read ({reason})") from None
+        return self._arrays[name]
+
+
+class Writer:
+    """Writes a store aside; leaving the block without an error gives it its name."""
+
+    def __init__(
+        self,
+        path: Path,
+        attributes: Attributes,
+        *,
+        mask: Bool[ndarray, "h w"],
+        frames: int,
+        resolution: tuple[int, int],
+    ):
+        self.path, self.attributes, self.mask = path, attributes, mask
+        self._sample = (frames, *resolution, 3)
+        self._aside = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        self._arrays: dict[str, Any] = {}
+
+    def __enter__(self) -> "Writer":
+        try:
+            self._aside.mkdir(parents=True)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be written ({error.strerror})") from None
+        try:
+            self._lay_out()
+        except BaseException:
+            shutil.rmtree(self._aside)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if kind is None:
+            try:
+                os.rename(self._aside, self.path)
+            except OSError as error:
+                shutil.rmtree(self._aside)
+                raise DataError(f"{self.path}: cannot be written ({error.strerror})") from None
+        else:
+            shutil.rmtree(self._aside)
+
+    def write(self, name: str, values: ndarray, *, start: int | None = None) -> None:
+        """Fills an array, or its samples from `start` on; whole shards are written fastest."""
+        array = self._arrays[name]
+        target = array if start is None else array[start : start + len(values)]
+        target.write(values.astype(array.dtype.numpy_dtype)).result()
+
+    def _lay_out(self) -> None:
+        attributes = self.attributes
+        self._group("", {"format": FORMAT, **vars(attributes)})
+        self._create("mask", "uint8", self.mask.shape, ("row", "column"))
+        self.write("mask", self.mask)
+        window = (attributes.window, *self.mask.shape)
+        maps = ("window", "row", "column")
+        for split in SPLITS:
+            self._group(split)
+            clips = len(attributes.clips[split])
+            axes = ("clip", "frame", "height", "width", "channel")
+            self._create(f"{split}/video", "uint8", (clips, *self._sample), axes)
+            kinds = ("fmri", "present", *(("average",) if split == "train" else ()))
+            for kind in kinds:
+                self._group(f"{split}/{kind}")
+            for subject in attributes.subjects:
+                name = f"sub-{subject}"
+                self._create(f"{split}/fmri/{name}", "float16", (clips, *window), ("clip", *maps))
+                self._create(f"{split}/present/{name}", "bool", (clips,), ("clip",))
+                if split == "train":
+                    self._create(f"{split}/average/{name}", "float32", window, maps)
+
+    def _group(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
+        folder = self._aside / name
+        folder.mkdir(exist_ok=True)
+        group = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
+        (folder / "zarr.json").write_text(json.dumps(group, indent=1), encoding="utf-8")
+
+    def _create(self, name: str, dtype: str, shape: Sequence[int], axes: Sequence[str]) -> None:
+        sampled = axes[0] == "clip" and len(axes) > 1
+        inner = [1, *shape[1:]] if sampled else [max(length, 1) for length in shape]
+        endian = {"name": "bytes", "configuration": {"endian": "little"}}
+        compress = {"name": "zstd", "configuration": {"level": 3, "checksum": True}}
+        codecs: list[dict[str, Any]] = [endian, compress]
+        outer = inner
+        if sampled:
+            outer = [SHARD, *shape[1:]]
+            sharding = {
+                "chunk_shape": inner,
+                "codecs": codecs,
+                "index_codecs": [endian, {"name": "crc32c"}],
+                "index_location": "end",
+            }
+            codecs = [{"name": "sharding_indexed", "configuration": sharding}]
+        metadata = {
+            "shape": list(shape),
+            "data_type": dtype,
+            "dimension_names": list(axes),
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": outer}},
+            "codecs": codecs,
+            "fill_value": False if dtype == "bool" else 0,
+        }
+        spec = {
+            "driver": "zarr3",
+            "kvstore": {"driver": "file", "path": f"{self._aside}/{name}"},
+            "metadata": metadata,
+        }
+        self._arrays[name] = ts.open(spec, create=True).result()
