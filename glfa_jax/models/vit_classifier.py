@@ -1,4 +1,7 @@
-"""ViT image classifier in transformers' layout (ViTForImageClassification; Dosovitskiy et al. 2021)."""
+"""ViT image classifier in transformers' layout (ViTForImageClassification).
+
+Source: Dosovitskiy et al. 2021.
+"""
 
 from collections.abc import Mapping
 from typing import Any
