@@ -1,0 +1,253 @@
+"""Reads a finished run folder and checks it; what is wrong is one sentence."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glfa_jax import config as config_module
+from glfa_jax.config import Config, ConfigError
+
+# Folder of each training stage, its name for a reader.
+STAGES = {
+    "pretrain": "Autoencoder fine-tuning",
+    "contrast": "Stage 1: contrastive",
+    "cotrain": "Stage 2: co-training",
+}
+
+
+class ReportError(ValueError):
+    """The run folder cannot be reported on; the message says what is missing and where."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One scored quantity. `low` and `high` bound the 95 % interval; `approximate` says that they
+    were derived here from `std` and `n` because the scorer gave none."""
+
+    metric: str
+    variant: str
+    mean: float
+    std: float | None
+    n: int
+    chance: float | None
+    p_value: float | None
+    subject: str
+    method: str
+    low: float | None
+    high: float | None
+    approximate: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.metric} ({self.variant})" if self.variant else self.metric
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One decoded clip and the clip that was shown; paths are absolute, a GIF may be absent."""
+
+    subject: str
+    clip: str
+    caption: str
+    generated: Path
+    truth: Path
+    generated_gif: Path | None
+    truth_gif: Path | None
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Flat maps (s, h, w) in z-scores, one stimulus, and mean inter-subject correlations.
+
+    `ceiling` is the noise-free correlation where it is known (simulated data).
+    """
+
+    mask: np.ndarray
+    subjects: list[str]
+    before: np.ndarray
+    after: np.ndarray
+    isc_before: float
+    isc_after: float
+    ceiling: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    config: Config
+    config_text: str
+    metrics: list[Metric]
+    clips: list[Clip]
+    maps: Maps | None
+    logs: dict[str, list[dict[str, float]]]
+
+
+def read(run_dir: Path) -> Run:
+    """Everything the page needs. Raises ReportError."""
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise ReportError(f"{run_dir}: no such run folder.")
+    try:
+        config = config_module.load(run_dir / "config.yaml")
+    except ConfigError as error:
+        raise ReportError(f"{error}.") from None
+    return Run(
+        config=config,
+        config_text=(run_dir / "config.yaml").read_text(encoding="utf-8"),
+        metrics=_metrics(run_dir / "metrics.json"),
+        clips=_clips(run_dir / "samples" / "index.json"),
+        maps=_maps(run_dir / "alignment.npz"),
+        logs={stage: _log(run_dir / stage / "log.jsonl") for stage in STAGES},
+    )
+
+
+def _json_list(path: Path, maker: str) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReportError(f"{path}: missing; {maker} writes it, so run that first.") from None
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: cannot be read as JSON ({error}).") from None
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise ReportError(f"{path}: must be a list of at least one object; {maker} writes it.")
+    return rows
+
+
+def _field(row: dict[str, Any], key: str, path: Path, position: int) -> Any:
+    if key not in row:
+        raise ReportError(f"{path}: entry {position} has no {key!r}.")
+    return row[key]
+
+
+def _number(value: Any, key: str, path: Path, position: int) -> float | None:
+    """None for null and for what is not finite."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ReportError(f"{path}: entry {position}: {key!r} must be a number, is {value!r}.")
+    return float(value) if math.isfinite(value) else None
+
+
+def _metrics(path: Path) -> list[Metric]:
+    out = []
+    for position, row in enumerate(_json_list(path, "eval.score")):
+        numbers = {
+            key: _number(_field(row, key, path, position), key, path, position)
+            for key in ("mean", "std", "n", "chance", "p_value")
+        }
+        mean, std, count = numbers["mean"], numbers["std"], numbers["n"]
+        if mean is None or count is None:
+            raise ReportError(f"{path}: entry {position}: 'mean' and 'n' must be finite.")
+        low, high = (_number(row.get(key), key, path, position) for key in ("low", "high"))
+        approximate = low is None or high is None
+        if approximate:
+            low = high = None
+            if std is not None and count > 1:
+                half = 1.96 * std / math.sqrt(count)
+                low, high = mean - half, mean + half
+        out.append(
+            Metric(
+                metric=str(_field(row, "metric", path, position)),
+                variant=str(row.get("variant") or ""),
+                mean=mean,
+                std=std,
+                n=int(count),
+                chance=numbers["chance"],
+                p_value=numbers["p_value"],
+                subject=str(_field(row, "subject", path, position)),
+                method=str(_field(row, "method", path, position)),
+                low=low,
+                high=high,
+                approximate=approximate and low is not None,
+            )
+        )
+    return out
+
+
+def _clips(path: Path) -> list[Clip]:
+    root = path.parent.resolve()
+
+    def existing(name: str, position: int) -> Path:
+        found = (root / name).resolve()
+        # The page embeds what it finds: never a file from outside the run.
+        if not found.is_relative_to(root):
+            raise ReportError(f"{path}: entry {position} names {name!r}, outside {path.parent}.")
+        if not found.is_file():
+            raise ReportError(f"{path}: entry {position} names {name!r}, which is not there.")
+        return found
+
+    out = []
+    for position, row in enumerate(_json_list(path, "eval.sample")):
+        files: dict[str, Path | None] = {}
+        for key in ("generated", "truth"):
+            files[key] = existing(str(_field(row, key, path, position)), position)
+        for key in ("generated_gif", "truth_gif"):
+            files[key] = existing(str(row[key]), position) if row.get(key) else None
+        given = row.get("scores") or {}
+        if not isinstance(given, dict):
+            raise ReportError(f"{path}: entry {position}: 'scores' must map names to numbers.")
+        scores = {str(key): _number(v, str(key), path, position) for key, v in given.items()}
+        out.append(
+            Clip(
+                subject=str(_field(row, "subject", path, position)),
+                clip=str(_field(row, "clip", path, position)),
+                caption=str(row.get("caption") or ""),
+                scores={key: value for key, value in scores.items() if value is not None},
+                **files,  # type: ignore[arg-type]
+            )
+        )
+    return out
+
+
+def _maps(path: Path) -> Maps | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            held = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: cannot be read ({error}).") from None
+    needed = ("mask", "subjects", "before", "after", "isc_before", "isc_after")
+    missing = [key for key in needed if key not in held]
+    if missing:
+        raise ReportError(f"{path}: lacks {', '.join(missing)}.")
+    mask, before, after = held["mask"].astype(bool), held["before"], held["after"]
+    expected = (len(held["subjects"]), *mask.shape)
+    if mask.ndim != 2 or not mask.any() or before.shape != expected or after.shape != expected:
+        raise ReportError(
+            f"{path}: before {before.shape} and after {after.shape} must both be {expected}, "
+            "one map per subject on a mask that holds cortex."
+        )
+    return Maps(
+        mask=mask,
+        subjects=[str(subject) for subject in held["subjects"]],
+        before=before,
+        after=after,
+        isc_before=float(held["isc_before"]),
+        isc_after=float(held["isc_after"]),
+        ceiling=float(held["isc_ceiling"]) if "isc_ceiling" in held else None,
+    )
+
+
+def _log(path: Path) -> list[dict[str, float]]:
+    """Log entries in step order, metrics beside `step` and `time` or under `metrics`; after a
+    resume the later entry of a step counts."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    entries: dict[float, dict[str, float]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            entries[entry["step"]] = {**entry, **entry.get("metrics", {})}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            if number == len(lines):  # a run that was stopped while writing
+                break
+            raise ReportError(f"{path}: line {number} is no JSON object with a step.") from None
+    return [entries[step] for step in sorted(entries)]

@@ -1,0 +1,216 @@
+"""The report: one HTML page that needs nothing beside itself."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from glfa_jax.config import Config
+from glfa_jax.report import figures
+from glfa_jax.report.alignment import alignment_section
+from glfa_jax.report.clips import clips_section
+from glfa_jax.report.inputs import STAGES, Metric, Run, read
+from glfa_jax.report.metrics import metrics_section
+from glfa_jax.report.words import absent_note, listing, p_text, subjects_text, value_text
+
+PROTOCOLS = {
+    "strict": "pretraining saw only the training split of the training subjects",
+    "published": "pretraining also saw the training split of the test subjects, "
+    "as published cross-subject numbers do",
+}
+
+Command = tuple[str, str]
+"""What it does in words, the command line."""
+
+
+def write(run_dir: Path, *, commands: Sequence[Command] | None = None) -> Path:
+    """Writes RUN/report/index.html and returns its path; `commands` say what to run next.
+
+    Raises ReportError, before anything is written, when the run folder lacks what a report needs.
+    """
+    run_dir = Path(run_dir)
+    run = read(run_dir)
+    if commands is None:
+        commands = next_commands(run_dir, run.config)
+    page = render(run, commands=commands)
+    target = run_dir / "report" / "index.html"
+    target.parent.mkdir(exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        aside.write_text(page, encoding="utf-8")
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+    return target
+
+
+def render(run: Run, *, commands: Sequence[Command]) -> str:
+    template = resources.files("glfa_jax.report").joinpath("page.html").read_text(encoding="utf-8")
+    lead = headline(run.metrics)
+    return Template(template).substitute(
+        title=escape(f"Video decoding from fMRI: {run.config.name}"),
+        summary=escape(_summary(run, lead)),
+        facts=_facts(run),
+        clips=clips_section(run.clips, lead[0].metric),
+        metrics=metrics_section(run.metrics),
+        alignment=alignment_section(run.maps, run.config),
+        training=_training(run.logs),
+        configuration=escape(run.config_text),
+        next=_next(commands),
+    )
+
+
+# --- summary and facts ---
+
+
+def headline(metrics: Sequence[Metric]) -> list[Metric]:
+    """The metric named first on the page, one entry a subject: video 2-way where it was scored."""
+    preferred = ("video 2-way", "frame 2-way")
+    named = [m for wanted in preferred for m in metrics if m.metric == wanted]
+    first = (named or list(metrics))[0]
+    same = (first.metric, first.variant, first.method)
+    return [m for m in metrics if (m.metric, m.variant, m.method) == same]
+
+
+def _summary(run: Run, lead: Sequence[Metric]) -> str:
+    protocol = run.config.protocol
+    train, test = protocol.train_subjects, protocol.test_subjects
+    unseen = [subject for subject in test if subject not in train]
+    clips = len({clip.clip for clip in run.clips})
+    if not unseen:
+        kind = "within-subject decoding"
+    elif len(unseen) == len(test):
+        kind = "cross-subject decoding"
+    else:
+        kind = f"cross-subject decoding for {subjects_text(unseen)}, within-subject for the rest"
+    percent = "way" in lead[0].metric
+
+    def number(value: float) -> str:
+        return f"{100 * value:.1f} %" if percent else value_text(value)
+
+    def result(metric: Metric) -> str:
+        text = number(metric.mean)
+        if metric.chance is not None:
+            text += f" against {number(metric.chance)} by chance"
+            if metric.p_value is not None:
+                different = metric.p_value < 0.05
+                text += f" (p {'' if metric.p_value < 0.001 else '= '}{p_text(metric.p_value)}"
+                text += ")" if different else "), which is not distinguishable from chance"
+        return text
+
+    results = (
+        result(lead[0])
+        if len(lead) == 1
+        else "; ".join(f"subject {m.subject} {result(m)}" for m in lead)
+    )
+    what = f"{lead[0].metric}{' accuracy' if percent else ''}"
+    return (
+        f"Trained on {subjects_text(train)}, the model decoded {clips} test clip"
+        f"{'s' if clips > 1 else ''} from the fMRI of {subjects_text(test)} ({kind}, "
+        f"{protocol.pretraining} pretraining) with a {what} of {results}."
+    )
+
+
+def _facts(run: Run) -> str:
+    config = run.config
+    parts = [
+        name
+        for name, on in (
+            ("global", config.alignment.global_part),
+            (f"local, kernel {config.alignment.kernel_size}", config.alignment.local_part),
+        )
+        if on
+    ]
+    sampling = config.evaluation
+    facts = [
+        ("Trained on", subjects_text(config.protocol.train_subjects)),
+        ("Decoded", subjects_text(config.protocol.test_subjects)),
+        (
+            f"Protocol: {config.protocol.pretraining}",
+            PROTOCOLS[config.protocol.pretraining],
+        ),
+        ("Alignment (GLFA)", " + ".join(parts) or "off"),
+        (
+            "Sampling",
+            f"{sampling.sampler}, {sampling.sampling_steps} steps, "
+            f"guidance {sampling.guidance_scale:g}",
+        ),
+        ("Method", listing(list(dict.fromkeys(m.method for m in run.metrics)))),
+    ]
+    return "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts
+    )
+
+
+# --- training, what next ------------------------------------------------------------------------
+
+
+def _duration(entries: Sequence[dict[str, float]]) -> str:
+    """From the first log entry to the last, by the clock: pauses count."""
+    times = [entry["time"] for entry in entries if "time" in entry]
+    seconds = max(times) - min(times) if times else 0
+    if seconds < 1:
+        return ""
+    if seconds < 120:
+        return f" over {seconds:.0f} s"
+    return f" over {seconds / 60:.0f} min" if seconds < 7200 else f" over {seconds / 3600:.1f} h"
+
+
+def _training(logs: dict[str, list[dict[str, float]]]) -> str:
+    out, absent = [], []
+    for stage, name in STAGES.items():
+        entries = logs[stage]
+        losses = [entry["loss"] for entry in entries if entry.get("loss") is not None]
+        if not losses:
+            absent.append(name)
+            continue
+        steps = f"{entries[-1]['step']:,.0f} steps{_duration(entries)}"
+        words = f"{steps}; loss {losses[0]:.3g} at first, {losses[-1]:.3g} at last"
+        svg = figures.loss_curve(entries, salt=stage, label=f"{name}, loss curve: {words}")
+        out.append(
+            f"<figure><h3>{escape(name)}</h3>{svg}<figcaption>{escape(words)}.</figcaption></figure>"
+        )
+    note = (
+        '<p class="note">Loss over steps: raw in grey, smoothed (centred moving average over a '
+        "thirtieth of the curve) in colour. The loss axis is logarithmic where the loss spans "
+        "more than a factor of five.</p>"
+    )
+    text = f'{note}<div class="curves">{"".join(out)}</div>' if out else ""
+    if absent:
+        text += absent_note(f"No training log in the run folder for: {listing(absent)}.")
+    return text
+
+
+def next_commands(run_dir: Path, config: Config) -> list[Command]:
+    """What usually follows a run: the baseline, the other protocol, this page again."""
+
+    def again(suffix: str, *settings: str) -> str:
+        sets = [f"name={config.name}-{suffix}", f"run_dir={config.run_dir}-{suffix}", *settings]
+        words = " ".join(f"--set {shlex.quote(setting)}" for setting in sets)
+        steps = "train.pretrain train.contrast train.cotrain eval.sample eval.score"
+        file = shlex.quote(str(run_dir / "config.yaml"))
+        return f"for step in {steps}; do\n  python -m $step --config {file} {words} || break\ndone"
+
+    out = []
+    if config.alignment.global_part or config.alignment.local_part:
+        off = ("alignment.global_part=false", "alignment.local_part=false")
+        out.append(("The same study with no alignment layer", again("plain", *off)))
+    protocol = config.protocol
+    if not set(protocol.test_subjects) <= set(protocol.train_subjects):
+        other = "published" if protocol.pretraining == "strict" else "strict"
+        out.append(
+            (
+                f"The same study under the {other} protocol: {PROTOCOLS[other]}",
+                again(other, f"protocol.pretraining={other}"),
+            )
+        )
+    return [*out, ("Rebuild this page", f"python -m glfa_jax.report {shlex.quote(str(run_dir))}")]
+
+
+def _next(commands: Sequence[Command]) -> str:
+    return "".join(
+        f"<p>{escape(words)}</p><pre>{escape(command)}</pre>" for words, command in commands
+    )

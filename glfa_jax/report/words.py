@@ -1,0 +1,39 @@
+"""Numbers and names as the page writes them."""
+
+from collections.abc import Sequence
+from html import escape
+
+LOWER_IS_BETTER = ("epe", "fvd", "mse")
+
+
+def digits_of(value: float) -> int:
+    return 3 if abs(value) < 1.5 else 2 if abs(value) < 10 else 1
+
+
+def value_text(value: float | None, *, digits: int | None = None) -> str:
+    if value is None:
+        return "–"
+    digits = digits_of(value) if digits is None else digits
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def p_text(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def listing(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def subjects_text(names: Sequence[str]) -> str:
+    return f"subject{'s' if len(names) > 1 else ''} {listing(names)}"
+
+
+def lower_is_better(metric: str) -> bool:
+    return any(word in metric.lower() for word in LOWER_IS_BETTER)
+
+
+def absent_note(sentence: str) -> str:
+    return f'<p class="absent">{escape(sentence)}</p>'

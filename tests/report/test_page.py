@@ -1,0 +1,304 @@
+import base64
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from glfa_jax import config as config_module
+from glfa_jax.report import clips as clips_module
+from glfa_jax.report import inputs, page
+from glfa_jax.report.__main__ import main
+from glfa_jax.report.inputs import ReportError
+from tests.report import fake
+
+CLIPS = 11
+VOID = {"meta", "img", "br", "input", "link", "hr"}
+
+
+class Checker(HTMLParser):
+    """Fails on a tag closed out of order; collects attributes and text."""
+
+    def __init__(self):
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, key, value) for key, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, key, value) for key, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parse(text: str) -> Checker:
+    checker = Checker()
+    checker.feed(text)
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    return fake.make(tmp_path_factory.mktemp("report") / "run", clips=CLIPS)
+
+
+@pytest.fixture
+def run(original, tmp_path) -> Path:
+    """A copy that a test may spoil."""
+    return shutil.copytree(original, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+
+
+@pytest.fixture(scope="module")
+def text(original) -> str:
+    return page.write(original).read_text(encoding="utf-8")
+
+
+def edit(path: Path, change) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def words(text: str) -> str:
+    return " ".join("".join(parse(text).text).split())
+
+
+def test_every_clip_is_embedded_with_caption_and_scores(text, original):
+    gallery = text[text.index('<details class="gallery"') : text.index('id="metrics"')]
+    plain = words(text)
+    for row in json.loads((original / "samples" / "index.json").read_text()):
+        for key in ("generated_gif", "truth_gif"):
+            content = (original / "samples" / row[key]).read_bytes()
+            assert base64.b64encode(content).decode() in gallery
+        assert " ".join(row["caption"].split()) in plain
+        assert f"clip {row['clip']}, subject 03" in plain
+        for name, value in row["scores"].items():
+            assert f"{name} {value:.3f}" in plain
+
+
+def test_every_metric_stands_in_the_table(text, original):
+    table = text[text.index("<table") : text.index("</table>")]
+    rows = re.findall(r"<tr>.*?</tr>", table)[1:]
+    given = json.loads((original / "metrics.json").read_text())
+    assert len(rows) == len(given)
+    for html, metric in zip(rows, given, strict=True):
+        assert metric["metric"] in html
+        assert metric["variant"] in html
+        digits = 3 if metric["mean"] < 1.5 else 2 if metric["mean"] < 10 else 1
+        assert f"{metric['mean']:.{digits}f} ± {metric['std']:.{digits}f}" in html
+
+
+def test_page_needs_nothing_beside_itself(text):
+    assert not re.search(r"https?://", text)
+    assert "url(" not in text.replace("url(#", "")
+    assert "@import" not in text
+    for tag, key, value in parse(text).attributes:
+        if key in ("src", "href", "poster", "srcset", "data"):
+            assert value.startswith(("data:", "#")), (tag, key, value[:60])
+
+
+def test_html_is_balanced_with_unique_ids_and_words_for_every_picture(text):
+    checker = parse(text)
+    ids = Counter(value for _, key, value in checker.attributes if key == "id")
+    assert [name for name, count in ids.items() if count > 1] == []
+    links = {value[1:] for tag, key, value in checker.attributes if (tag, key) == ("a", "href")}
+    assert links <= set(ids)
+    assert sum(tag == "img" and key == "alt" for tag, key, _ in checker.attributes) == text.count(
+        "<img"
+    )
+
+
+def test_captions_are_escaped(text):
+    assert "<script" not in text
+    assert fake.NASTY in words(text)
+
+
+def test_summary_says_who_what_and_against_which_chance(text):
+    assert (
+        f"Trained on subjects 01 and 02, the model decoded {CLIPS} test clips from the fMRI of "
+        "subject 03 (cross-subject decoding, strict pretraining) with a video 2-way accuracy of "
+        "84.7 % against 50.0 % by chance (p < 0.001)."
+    ) in words(text)
+
+
+def test_result_at_chance_is_called_so(run):
+    edit(run / "metrics.json", lambda rows: rows[0].update(p_value=0.4))
+    assert "(p = 0.400), which is not distinguishable from chance." in words(
+        page.write(run).read_text()
+    )
+
+
+def test_published_protocol_and_within_subject_decoding_are_named(run):
+    config = config_module.load(
+        run / "config.yaml",
+        ['protocol.test_subjects=["02"]', "protocol.pretraining=published"],
+    )
+    (run / "config.yaml").write_text(config_module.dump(config))
+    plain = words(page.write(run).read_text())
+    assert "within-subject decoding, published pretraining" in plain
+    assert "pretraining also saw the training split of the test subjects" in plain
+
+
+def test_clips_are_ordered_best_median_worst(text, original):
+    rows = json.loads((original / "samples" / "index.json").read_text())
+    order = sorted(rows, key=lambda row: -row["scores"]["video 2-way"])
+    shown = text[: text.index('<details class="gallery"')]
+    expected = [order[i]["clip"] for i in (0, 1, 2, 4, 5, 6, 8, 9, 10)]
+    assert [int(n) for n in re.findall(r"clip (\d+), subject", shown)] == expected
+
+
+def test_ranking_turns_round_where_lower_is_better(original):
+    given = inputs.read(original).clips
+    ranked = clips_module.rank(given, "ssim")
+    assert ranked.score == "ssim"
+    best = ranked.clips[0].scores["ssim"]
+    assert best == max(clip.scores["ssim"] for clip in given)
+    errors = [
+        inputs.Clip(**{**vars(clip), "scores": {"EPE": clip.scores["ssim"]}}) for clip in given
+    ]
+    assert clips_module.rank(errors, "EPE").clips[0].scores["EPE"] == min(
+        clip.scores["ssim"] for clip in given
+    )
+
+
+def test_clips_without_scores_keep_the_order_of_the_test_set(run):
+    edit(run / "samples" / "index.json", lambda rows: [row.pop("scores") for row in rows])
+    plain = words(page.write(run).read_text())
+    assert "clips stand in the order of the test set" in plain
+    assert "Best" not in plain
+
+
+def test_what_does_not_fit_the_budget_is_named(original):
+    given = inputs.read(original).clips
+    html = clips_module.clips_section(given, "video 2-way", budget=1)
+    gallery = html[html.index("<details") :]
+    assert "data:" not in gallery
+    assert gallery.count("see samples/03/") == CLIPS
+    assert f"{CLIPS} of them are named by their file" in gallery
+
+
+def test_page_of_eighty_clips_stays_under_eight_megabytes(tmp_path):
+    run = fake.make(tmp_path / "run", clips=80, size=64, frames=6)
+    assert page.write(run).stat().st_size < 8e6
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_logs_are_read_as_training_writes_them(run, nested):
+    path = run / "contrast" / "log.jsonl"
+    values = {5: 4.0, 10: 3.0, 15: 2.5}
+    lines = [
+        {"step": step, "time": 1e9 + step, **({"metrics": {"loss": v}} if nested else {"loss": v})}
+        for step, v in values.items()
+    ]
+    path.write_text("\n".join(map(json.dumps, [*lines, lines[1]])) + '\n{"step": 20, "ti')
+    log = inputs.read(run).logs["contrast"]
+    assert {entry["step"]: entry["loss"] for entry in log} == values
+    assert "15 steps over 10 s; loss 4 at first, 2.5 at last" in words(page.write(run).read_text())
+
+
+def test_absent_parts_are_noted(run):
+    (run / "alignment.npz").unlink()
+    shutil.rmtree(run / "contrast")
+    plain = words(page.write(run).read_text())
+    assert "no alignment.npz, so there are no maps to show" in plain
+    assert "No training log in the run folder for: Stage 1: contrastive." in plain
+    config = config_module.load(
+        run / "config.yaml", ["alignment.global_part=false", "alignment.local_part=false"]
+    )
+    (run / "config.yaml").write_text(config_module.dump(config))
+    assert "(GLFA) was off in this run" in words(page.write(run).read_text())
+
+
+def _set_clip(key, value):
+    return lambda run: edit(run / "samples/index.json", lambda rows: rows[3].update({key: value}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda run: (run / "metrics.json").unlink(), r"metrics\.json: missing; eval\.score"),
+        (lambda run: shutil.rmtree(run / "samples"), r"index\.json: missing; eval\.sample"),
+        (lambda run: (run / "config.yaml").unlink(), r"config\.yaml: cannot be read"),
+        (lambda run: (run / "metrics.json").write_text("[]"), "list of at least one object"),
+        (lambda run: (run / "metrics.json").write_text("{"), "cannot be read as JSON"),
+        (
+            lambda run: edit(run / "metrics.json", lambda rows: rows[1].pop("chance")),
+            "entry 1 has no 'chance'",
+        ),
+        (
+            lambda run: edit(run / "metrics.json", lambda rows: rows[1].update(mean="high")),
+            "entry 1: 'mean' must be a number, is 'high'",
+        ),
+        (lambda run: (run / "samples/truth/00004.gif").unlink(), "'truth/00004.gif', which is not"),
+        (_set_clip("truth", "../../secret"), "entry 3 names '../../secret', outside"),
+        (lambda run: (run / "alignment.npz").write_bytes(b"no"), r"alignment\.npz: cannot be read"),
+        (
+            lambda run: (run / "cotrain/log.jsonl").write_text('no\n{"step": 1, "loss": 1}\n'),
+            "line 1 is no JSON object",
+        ),
+        (shutil.rmtree, "no such run folder"),
+    ],
+)
+def test_bad_run_folder_is_one_sentence_exit_2_and_no_page(run, spoil, said, capsys):
+    spoil(run)
+    with pytest.raises(ReportError, match=said):
+        page.write(run)
+    assert main([str(run)]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert not (run / "report").exists()
+
+
+def test_failing_on_the_way_keeps_the_old_page_and_leaves_nothing_else(run, monkeypatch):
+    before = page.write(run).read_bytes()
+
+    def fail(self, target):
+        raise OSError("disk full")
+
+    edit(run / "metrics.json", lambda rows: rows[0].update(mean=0.5))
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        page.write(run)
+    assert [path.name for path in (run / "report").iterdir()] == ["index.html"]
+    assert (run / "report" / "index.html").read_bytes() == before
+
+
+def test_commands_of_the_caller_are_shown(run):
+    html = page.write(run, commands=[("Compare <both>", "python -m x a && b")]).read_text()
+    assert "Compare <both>python -m x a && b" in words(html)
+    assert "Rebuild" not in html
+
+
+def test_suggested_commands_name_this_run_and_what_changes(text, original):
+    plain = words(text)
+    assert f"--config {original / 'config.yaml'} --set name=fake-study-plain" in plain
+    assert "--set alignment.global_part=false --set alignment.local_part=false" in plain
+    assert "--set protocol.pretraining=published" in plain
+
+
+def test_command_line_builds_the_page_without_jax(run):
+    code = (
+        "import sys; from glfa_jax.report.__main__ import main; code = main(sys.argv[1:]);"
+        "sys.exit(9 if 'jax' in sys.modules else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert str(run / "report" / "index.html") in done.stdout
+    parse((run / "report" / "index.html").read_text())
