@@ -43,6 +43,8 @@ def _decode(path: Path) -> tuple[list[tuple[float, ndarray]], float]:
             if not container.streams.video:
                 raise DataError(f"{path}: holds no video stream")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DataError(f"{path}: does not decode as video (no codec is named)")
             stream.codec_context.thread_count = 1
             promised = stream.frames
             rate = float(stream.average_rate or 0)

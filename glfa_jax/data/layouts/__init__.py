@@ -26,6 +26,8 @@ class Trial:
 class Run:
     """One run of one subject.
 
+    scans: the files of the time series: left and right hemisphere, or one with both.
+    events: the file of the trials.
     files: every file the run is read from.
     load: gives the time series, (time, vertices) with the left hemisphere first; raises DataError
         where a file is damaged.
@@ -36,6 +38,8 @@ class Run:
     split: Split
     repetition_time: float
     trials: tuple[Trial, ...]
+    scans: tuple[Path, ...]
+    events: Path
     files: tuple[Path, ...]
     load: Callable[[], Float[ndarray, "time vertices"]]
 

@@ -25,7 +25,7 @@ from numpy import ndarray
 
 from glfa_jax.data import DataError
 from glfa_jax.data.captions import read_captions
-from glfa_jax.data.layouts import SPLITS, Run, Study, Trial
+from glfa_jax.data.layouts import SPLITS, Run, Split, Study, Trial
 from glfa_jax.data.tables import read_table
 
 EVENT_COLUMNS = ("onset", "duration", "trial_type", "stim_file", "repeat")
@@ -77,9 +77,17 @@ def _run(folder: Path, subject: str, number: str, stem: str, space: str) -> Run:
         if not path.is_file():
             raise DataError(f"{path}: no such file, though run {number} has others")
     split, trials = _events(events)
-    files = (*scans, sidecar, events)
-    load = partial(_load, *scans)
-    return Run(subject, number, split, _repetition_time(sidecar), trials, files, load)
+    return Run(
+        subject=subject,
+        name=number,
+        split=split,
+        repetition_time=_repetition_time(sidecar),
+        trials=trials,
+        scans=scans,
+        events=events,
+        files=(*scans, sidecar, events),
+        load=partial(_load, *scans),
+    )
 
 
 def _repetition_time(path: Path) -> float:
@@ -92,16 +100,17 @@ def _repetition_time(path: Path) -> float:
     return float(value)
 
 
-def _events(path: Path) -> tuple[str, tuple[Trial, ...]]:
+def _events(path: Path) -> tuple[Split, tuple[Trial, ...]]:
     rows = read_table(path, columns=EVENT_COLUMNS)
     if not rows:
         raise DataError(f"{path}: lists no trials")
     kinds = sorted({row["trial_type"] for row in rows})
-    if len(kinds) > 1 or kinds[0] not in SPLITS:
+    splits = [split for split in SPLITS if kinds == [split]]
+    if not splits:
         raise DataError(
             f"{path}: trial_type must be train or test throughout, is {', '.join(kinds)}"
         )
-    return kinds[0], tuple(_trial(path, line, row) for line, row in enumerate(rows, start=2))
+    return splits[0], tuple(_trial(path, line, row) for line, row in enumerate(rows, start=2))
 
 
 def _trial(path: Path, line: int, row: dict[str, str]) -> Trial:

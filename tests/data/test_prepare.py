@@ -1,0 +1,265 @@
+"""From a study on disk to the store: values, reuse, and every way to fail."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glfa_jax.data import DataError, flatmap, prepare
+from glfa_jax.data.store import Store
+from glfa_jax.data.surfaces import fsaverage5
+from tests.data.conftest import (
+    REPETITION_TIME,
+    RUNS,
+    VOLUMES,
+    series_of,
+    settings,
+    stem,
+    write_events,
+    write_gifti,
+)
+
+
+def window(subject, run, first):
+    """The window that starts at a volume, computed the plain way."""
+    cortex = flatmap.build(fsaverage5(), raster=32)
+    maps = cortex.to_map(series_of(subject, run).astype(np.float64))
+    spread = maps.std(axis=0, ddof=1)
+    z = (maps - maps.mean(axis=0)) / np.where(cortex.mask, spread, 1)
+    return np.where(cortex.mask, z, 0)[first : first + 3]
+
+
+def test_samples_are_the_lagged_z_scored_windows(store):
+    assert store.attributes.clips["train"] == [
+        "a.mp4", "b.mp4", "c.mp4", "d.mp4", "a.mp4", "e.mp4",
+    ]  # fmt: skip
+    fmri = store.fmri("train", range(6), subjects=["01", "02"]).astype(np.float64)
+    # Lag 4 s at TR 2 s: two volumes; the last trial starts at 12.9 s, nearest volume 8.
+    for clip, (run, first) in enumerate(
+        [("01", 2), ("01", 5), ("01", 8), ("02", 2), ("02", 5), ("02", 8)]
+    ):
+        for s, subject in enumerate(("01", "02")):
+            np.testing.assert_allclose(fmri[clip, s], window(subject, run, first), atol=3e-3)
+
+
+def test_test_repeats_are_averaged(store):
+    assert store.attributes.clips["test"] == ["x.mp4", "y.mp4"]
+    fmri = store.fmri("test", [0, 1], subjects=["02"])[:, 0]
+    # Onsets 9.2 s and 1.0 s: volumes 6.6 -> 7 and 2.5 -> the earlier, 2.
+    x = (window("02", "03", 2) + window("02", "04", 7)) / 2
+    y = (window("02", "03", 6) + window("02", "04", 2)) / 2
+    np.testing.assert_allclose(fmri, [x, y], atol=3e-3)
+
+
+def test_runs_are_z_scored_and_zero_off_the_mask(store):
+    fmri = store.fmri("train", range(6), subjects=["01", "02"])
+    assert not fmri[..., ~store.mask].any()
+    z = window("01", "01", 0)
+    assert z.shape[0] == 3
+    assert np.abs(fmri).max() < (VOLUMES - 1) / np.sqrt(VOLUMES)  # the largest z-score there is
+
+
+def test_average_is_over_train_samples_only(store):
+    fmri = store.fmri("train", range(6), subjects=["01", "02"]).astype(np.float64)
+    np.testing.assert_allclose(store.average(subjects=["02"]), fmri[:, 1].mean(axis=0), atol=1e-3)
+    both = store.average(subjects=["01", "02"])
+    np.testing.assert_allclose(both, fmri.mean(axis=(0, 1)), atol=1e-3)
+
+
+def test_videos_and_captions_belong_to_their_clips(store):
+    video = store.video("train", range(6))
+    assert video.shape == (6, 2, 16, 16, 3)
+    brightness = video.mean(axis=(2, 3, 4))
+    # Clip number n shows 30 n + 20 + 10 i in frame i of 4; of each half one frame is taken.
+    np.testing.assert_allclose(brightness[:, 0], [30, 60, 90, 120, 30, 150], atol=4)
+    np.testing.assert_allclose(brightness[:, 1] - brightness[:, 0], 20, atol=4)
+    assert store.attributes.captions["train"][1] == "a small red ball b"
+
+
+def test_provenance_names_every_source_file(store, study):
+    files = store.attributes.provenance["files"]
+    on_disk = {str(p.relative_to(study)) for p in study.rglob("*") if p.is_file()}
+    right_sidecars = {name for name in on_disk if name.endswith("bold.json") and "hemi-R" in name}
+    assert set(files) == on_disk - right_sidecars
+    assert all(len(entry["sha256"]) == 64 and entry["size"] > 0 for entry in files.values())
+
+
+def test_reuse_and_refusal(store, study, capsys):
+    before = store.path.stat().st_mtime_ns
+    again = prepare.prepare(settings(study, store.path))
+    assert "up to date, reused" in capsys.readouterr().out
+    assert again.attributes == store.attributes
+    assert store.path.stat().st_mtime_ns == before
+    with pytest.raises(DataError, match=r"other settings \(window\); remove it or choose another"):
+        prepare.prepare(settings(study, store.path, window=2))
+
+
+def test_main_prints_a_summary_or_one_sentence(study, tmp_path, capsys):
+    data = settings(study, tmp_path / "b.zarr").model_dump(mode="json")
+    tree = {
+        "name": "t", "run_dir": "r", "foundation": "f", "data": data,
+        "protocol": {"train_subjects": ["01"], "test_subjects": ["02"]},
+    }  # fmt: skip
+    (tmp_path / "c.yaml").write_text(json.dumps(tree))
+    command = ["--config", str(tmp_path / "c.yaml"), "--set", "data.raster=16"]
+    assert prepare.main([*command, "--set", "data.space=mars"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "data.space: mars is unknown, known are fsaverage5\n"
+    assert prepare.main(command) == 0
+    out = capsys.readouterr().out
+    assert "2 subjects, samples: 6 train, 2 test" in out
+    assert "TR 2 s, lag 4 s (2 volumes)" in out
+    assert "sub-02 train: 2 runs, 32 volumes, 6 samples, 0 missing" in out
+    assert len(Store.open(tmp_path / "b.zarr").mask) == 16
+
+
+@pytest.fixture
+def broken(study, tmp_path):
+    """A study of sub-01's own to damage, and the check that nothing comes of it."""
+    root = tmp_path / "bids"
+    shutil.copytree(study / "stimuli", root / "stimuli")
+    shutil.copytree(study / "sub-01", root / "sub-01")
+    return root
+
+
+def refuses(root, message):
+    where = root.parent / "out"
+    where.mkdir()
+    with pytest.raises(DataError, match=message) as caught:
+        prepare.prepare(settings(root, where / "a.zarr", subjects=("01",)), progress=False)
+    assert "\n" not in str(caught.value)
+    assert list(where.iterdir()) == []
+
+
+def scan(root, run="02", side="L"):
+    return Path(f"{stem(root, '01', run)}_hemi-{side}_space-fsaverage5_bold.func.gii")
+
+
+@pytest.mark.parametrize("suffix", ["hemi-R_space-fsaverage5_bold.func.gii", "events.tsv"])
+def test_missing_file(broken, suffix):
+    Path(f"{stem(broken, '01', '03')}_{suffix}").unlink()
+    refuses(broken, f"run-03_{suffix}: no such file")
+
+
+def test_missing_subject(broken):
+    shutil.rmtree(broken / "sub-01")
+    refuses(broken, r"sub-01/func: has no runs sub-01_task-clips_run-\*")
+
+
+@pytest.mark.parametrize("part", [0, 0.02, 0.5, 0.99])
+def test_truncated_gifti(broken, part):
+    whole = scan(broken).read_bytes()
+    scan(broken).write_bytes(whole[: int(len(whole) * part)])
+    refuses(broken, r"run-02_hemi-L_\S+gii: truncated or no GIFTI")
+
+
+def test_video_that_does_not_decode(broken):
+    clip = broken / "stimuli" / "c.mp4"
+    clip.write_bytes(clip.read_bytes()[:400])
+    refuses(broken, r"c\.mp4: does not decode as video")
+
+
+def test_clip_without_caption(broken):
+    table = broken / "stimuli" / "captions.tsv"
+    table.write_text("".join(line for line in table.open() if not line.startswith("d.mp4")))
+    refuses(broken, r"captions\.tsv: has no caption for clip d\.mp4")
+
+
+def test_clip_without_video(broken):
+    (broken / "stimuli" / "d.mp4").unlink()
+    refuses(broken, r"d\.mp4: no such video file")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_non_finite_fmri(broken, value):
+    series = series_of("01", "02")
+    vertices = np.flatnonzero(fsaverage5().right.region)[:3]
+    series[5, 10_242 + vertices] = value
+    write_gifti(scan(broken, side="R"), series[:, 10_242:])
+    refuses(broken, r"run-02_hemi-R_\S+gii: not finite at 3 visual vertices of volume 5 ")
+
+
+def test_non_finite_values_outside_the_region_do_not_matter(broken, store):
+    series = series_of("01", "02")
+    series[:, ~fsaverage5().region] = np.nan
+    write_gifti(scan(broken), series[:, :10_242])
+    data = settings(broken, broken.parent / "a.zarr", subjects=("01",))
+    fmri = prepare.prepare(data, progress=False).fmri("train", range(6), subjects=["01"])
+    np.testing.assert_array_equal(fmri, store.fmri("train", range(6), subjects=["01"]))
+
+
+def test_hemispheres_of_different_length(broken):
+    write_gifti(scan(broken, side="R"), series_of("01", "02")[:-1, 10_242:])
+    refuses(broken, r"hemispheres of different length, 16 volumes in \S+ and 15 in \S+hemi-R")
+
+
+def test_wrong_surface(broken):
+    write_gifti(scan(broken), series_of("01", "02")[:, :642])
+    refuses(broken, "10884 vertices over both hemispheres, fsaverage5 has 20484")
+
+
+def test_events_beyond_the_run(broken):
+    split, trials = RUNS["02"]
+    late = [*trials, ("b.mp4", VOLUMES * REPETITION_TIME + 1, 2)]
+    write_events(Path(f"{stem(broken, '01', '02')}_events.tsv"), split, late)
+    refuses(
+        broken, r"run-02_events\.tsv: a trial starts at 33 s, beyond the end of the run at 32 s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("x\t2\ttrain\ta.mp4\t3", "line 2: onset must be a number >= 0, is 'x'"),
+        ("0\t2\ttrain\t../a.mp4\t3", "line 2: stim_file must name a file inside stimuli/"),
+        ("0\t2\trest\ta.mp4\t3", "trial_type must be train or test throughout, is rest"),
+        ("0\t2\ttrain\ta.mp4\t1", "clip a.mp4, repeat 1 was shown before to sub-01"),
+    ],
+)
+def test_events_that_make_no_sense(broken, row, message):
+    header = "onset\tduration\ttrial_type\tstim_file\trepeat\n"
+    Path(f"{stem(broken, '01', '02')}_events.tsv").write_text(f"{header}{row}\n")
+    refuses(broken, rf"run-02_events\.tsv: {message}")
+
+
+def test_repetition_times_must_agree(broken):
+    sidecar = Path(f"{stem(broken, '01', '02')}_hemi-L_space-fsaverage5_bold.json")
+    sidecar.write_text('{"RepetitionTime": 1.5}')
+    refuses(broken, r"repetition time 1\.5 s, but 2\.0 s in")
+    shutil.rmtree(broken.parent / "out")
+    sidecar.write_text("{}")
+    refuses(broken, "must be JSON with RepetitionTime in seconds")
+
+
+def test_windows_cut_short_are_marked_missing(broken, capsys):
+    split, trials = RUNS["02"]
+    trials = [*trials[:2], ("e.mp4", 26.0, 1)]  # volumes 15 to 17 of 16
+    write_events(Path(f"{stem(broken, '01', '02')}_events.tsv"), split, trials)
+    store = prepare.prepare(settings(broken, broken.parent / "a.zarr", subjects=("01",)))
+    present = store.present("train", subjects=["01"])[:, 0]
+    np.testing.assert_array_equal(present, [1, 1, 1, 1, 1, 0])
+    assert not store.fmri("train", [5], subjects=["01"]).any()
+    assert "5 samples, 1 missing, 1 trials cut short" in capsys.readouterr().out
+
+
+def test_constant_pixels_become_zero(broken):
+    series = series_of("01", "02")
+    series[:, :10_242] = 7.25
+    write_gifti(scan(broken), series[:, :10_242])
+    data = settings(broken, broken.parent / "a.zarr", subjects=("01",))
+    fmri = prepare.prepare(data, progress=False).fmri("train", [3], subjects=["01"])
+    left = flatmap.build(fsaverage5(), raster=32).to_map(np.arange(20_484) < 10_242.0) > 0
+    assert not fmri[..., left].any()
+    assert np.isfinite(fmri).all()
+    assert fmri.any()
+
+
+def test_a_changed_source_is_noticed(broken):
+    data = settings(broken, broken.parent / "a.zarr", subjects=("01",))
+    prepare.prepare(data, progress=False)
+    with (broken / "stimuli" / "captions.tsv").open("a") as table:
+        table.write("more.mp4\tmore\n")
+    with pytest.raises(DataError, match=r"captions\.tsv has changed since it was prepared"):
+        prepare.prepare(data, progress=False)
