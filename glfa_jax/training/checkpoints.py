@@ -1,0 +1,321 @@
+"""Checkpoints of a run: written in the background, whole under a kill at any moment, checked.
+
+A checkpoint holds three items: `params` (the trainable parameters), `opt_state` and `about`, a JSON
+file with the state of the data iterator, metrics, fingerprint, library versions and, for every
+array, its shape, type and checksum. Restoring compares all of these, because the storage layer by
+itself hands back missing arrays as shapes and casts types without a word.
+"""
+
+import importlib.metadata
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import unflatten_dict
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from glfa_jax.training.logs import write_atomically
+from glfa_jax.training.state import TrainingError, TrainState
+
+_LIBRARIES = ("glfa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+
+
+class Restored(NamedTuple):
+    state: TrainState
+    data_state: Any
+    metrics: dict[str, float]
+
+
+class Done(NamedTuple):
+    """A finished stage."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+class _Broken(Exception):
+    """A checkpoint cannot be read, or reads back as something other than was written."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `folder/checkpoints`.
+
+    keep: how many of the latest to keep.
+    fingerprint: JSON values that must not change between saving and restoring.
+    """
+
+    def __init__(self, folder: Path, *, keep: int, fingerprint: Mapping[str, Any]):
+        self._folder = folder.resolve() / "checkpoints"
+        self._fingerprint = json.loads(json.dumps(fingerprint))
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            item_names=("params", "opt_state", "about"),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=preservation_policy.LatestN(keep),
+                # Deleting a folder can be cut short by a kill, renaming it cannot.
+                todelete_subdir="trash",
+                cleanup_tmp_directories=True,
+            ),
+        )
+        self._empty_trash()
+
+    def save(
+        self, step: int, *, state: TrainState, data_state: Any, metrics: Mapping[str, float]
+    ) -> None:
+        """Starts writing; returns once the arrays are copied, so they may be donated."""
+        items = {"params": state.params, "opt_state": state.opt_state}
+        about = {
+            "step": step,
+            "metrics": dict(metrics),
+            "data": data_state,
+            "fingerprint": self._fingerprint,
+            "versions": _versions(),
+            "arrays": _described(items),
+            "checksums": _checksums(items),
+        }
+        try:
+            json.dumps(about)
+        except TypeError as error:
+            raise TrainingError(f"the state of the data iterator must be JSON: {error}") from None
+        _refuse_clashes(items)
+        self._empty_trash()
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(state.params),
+                opt_state=ocp.args.StandardSave(state.opt_state),
+                about=ocp.args.JsonSave(about),
+            ),
+        )
+
+    def restore_latest(self, abstract: TrainState) -> Restored | None:
+        """The latest checkpoint that reads back whole; None when there is none at all.
+
+        `abstract` holds ShapeDtypeStructs with shardings. A broken checkpoint is moved to
+        `checkpoints/broken` and the one before it taken, with a word on standard error. Raises
+        TrainingError when all are broken, or when one was written by a run with other parameters or
+        another fingerprint.
+        """
+        broken: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self._restore(step, abstract)
+            except _Broken as error:
+                broken[step] = str(error)
+                continue
+            for bad in broken:
+                self._set_aside(bad)
+            for bad, reason in broken.items():
+                print(
+                    f"{self._folder}: checkpoint {bad} is broken ({reason}); going back to {step}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            return found
+        if broken:
+            reasons = "; ".join(f"{step}: {reason}" for step, reason in broken.items())
+            raise TrainingError(
+                f"{self._folder}: no checkpoint can be read ({reasons}); "
+                "delete the folder to start again"
+            )
+        return None
+
+    def latest(self) -> int | None:
+        """Step of the last complete checkpoint, after waiting for a write under way."""
+        self._manager.wait_until_finished()
+        return self._manager.latest_step()
+
+    def close(self) -> None:
+        """Waits for a write under way."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+        self._empty_trash()
+
+    def _restore(self, step: int, abstract: TrainState) -> Restored:
+        folder = self._folder / str(step)
+        about = _about(folder)
+        wanted = {"params": abstract.params, "opt_state": abstract.opt_state}
+        self._compare(step, about, wanted)
+        items = {name: _read(folder / name, target) for name, target in wanted.items()}
+        _verify(items, about)
+        _warn_of_versions(folder, about["versions"])
+        number = jax.device_put(np.int32(step), abstract.step.sharding)
+        return Restored(TrainState(step=number, **items), about["data"], about["metrics"])
+
+    def _compare(self, step: int, about: dict, wanted: dict) -> None:
+        theirs, ours = about["fingerprint"], self._fingerprint
+        changed = [
+            f"{key}: {ours.get(key)} | {theirs.get(key)}"
+            for key in ours | theirs
+            if ours.get(key) != theirs.get(key)
+        ]
+        arrays, stored = _described(wanted), about["arrays"]
+        changed += [
+            f"{key}: {arrays.get(key, 'absent')} | {stored.get(key, 'absent')}"
+            for key in arrays | stored
+            if arrays.get(key) != stored.get(key)
+        ]
+        if changed:
+            raise TrainingError(
+                f"{self._folder}: checkpoint {step} belongs to another run "
+                f"(this run | checkpoint): {'; '.join(changed)}"
+            )
+
+    def _set_aside(self, step: int) -> None:
+        target = self._folder.parent / "broken" / str(step)
+        target.parent.mkdir(exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        (self._folder / str(step)).rename(target)
+        self._manager.reload()
+
+    def _empty_trash(self) -> None:
+        shutil.rmtree(self._folder / "trash", ignore_errors=True)
+
+
+def restore_params(folder: Path, *, step: int | None = None) -> dict[str, Any]:
+    """Trainable parameters of a run as numpy arrays in nested dicts; the last step unless given.
+
+    Raises TrainingError when the checkpoint is missing or broken.
+    """
+    root = folder.resolve() / "checkpoints"
+    steps = sorted(int(x.name) for x in root.glob("*") if x.name.isdigit())
+    if step is None and steps:
+        step = steps[-1]
+    if step not in steps:
+        raise TrainingError(f"{root}: holds no checkpoint{'' if step is None else f' {step}'}")
+    try:
+        about = _about(root / str(step))
+        flat = {
+            tuple(key.split("/")[1:]): jax.ShapeDtypeStruct(x["shape"], jnp.dtype(x["dtype"]))
+            for key, x in about["arrays"].items()
+            if key.startswith("params/")
+        }
+        params = _read(root / str(step) / "params", unflatten_dict(flat), numpy=True)
+        _verify({"params": params}, about)
+    except _Broken as error:
+        raise TrainingError(f"{root}: checkpoint {step} is broken ({error})") from None
+    return params
+
+
+def mark_done(folder: Path, *, step: int, metrics: Mapping[str, float]) -> None:
+    """Writes `done.json`, the sign that a stage is finished."""
+    text = json.dumps({"step": step, "metrics": dict(metrics)}, indent=2)
+    write_atomically(folder / "done.json", text + "\n")
+
+
+def read_done(folder: Path) -> Done | None:
+    """What `mark_done` wrote; None for a stage not finished."""
+    path = folder / "done.json"
+    return Done(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def unmark_done(folder: Path) -> None:
+    (folder / "done.json").unlink(missing_ok=True)
+
+
+def load_trained(folder: Path) -> dict[str, Any]:
+    """Trainable parameters of a finished stage, as numpy arrays; raises TrainingError before."""
+    done = read_done(folder)
+    if done is None:
+        raise TrainingError(f"{folder}: this stage is not finished (no done.json); run it first")
+    return restore_params(folder, step=done.step)
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+
+
+def _described(tree: Any) -> dict[str, dict]:
+    return {
+        name: {"shape": list(x.shape), "dtype": str(x.dtype)} for name, x in _named(tree).items()
+    }
+
+
+@jax.jit
+def _checksum(x: jax.Array) -> jax.Array:
+    # Integer addition wraps and commutes: the sum is the same however the array is sharded.
+    bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
+    return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
+
+
+def _checksums(tree: Any) -> dict[str, int]:
+    sums = jax.device_get({name: _checksum(x) for name, x in _named(tree).items()})
+    return {name: int(value) for name, value in sums.items()}
+
+
+def _verify(items: dict, about: dict) -> None:
+    wrong = [name for name, value in _checksums(items).items() if about["checksums"][name] != value]
+    if wrong:
+        raise _Broken(f"{len(wrong)} arrays differ from what was written, {wrong[0]} first")
+
+
+def _refuse_clashes(tree: Any) -> None:
+    """The storage layer joins names with dots, so a.b/c and a/b.c would be one array there."""
+    counts = Counter(name.replace("/", ".") for name in _named(tree))
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise TrainingError(f"parameters that a checkpoint cannot tell apart: {', '.join(twice)}")
+
+
+def _about(folder: Path) -> dict:
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        try:
+            return reader.restore(folder / "about")
+        except Exception as error:  # what storage raises on damage is not documented
+            raise _Broken(_short(error)) from None
+
+
+def _read(folder: Path, target: Any, *, numpy: bool = False) -> Any:
+    kind = np.ndarray if numpy else jax.Array
+
+    def how(x: jax.ShapeDtypeStruct) -> ocp.RestoreArgs:
+        if numpy:
+            return ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype)
+        return ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape, dtype=x.dtype)
+
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        try:
+            tree = reader.restore(
+                folder,
+                args=ocp.args.PyTreeRestore(item=target, restore_args=jax.tree.map(how, target)),
+            )
+        except Exception as error:  # likewise
+            raise _Broken(_short(error)) from None
+    for (name, x), wanted in zip(_named(tree).items(), jax.tree.leaves(target), strict=True):
+        if not isinstance(x, kind) or x.shape != wanted.shape or x.dtype != wanted.dtype:
+            raise _Broken(f"{name} is missing")
+    return tree
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def _warn_of_versions(folder: Path, theirs: dict[str, str]) -> None:
+    ours = _versions()
+    changed = [
+        f"{key} {theirs.get(key)} -> {value}"
+        for key, value in ours.items()
+        if theirs.get(key) != value
+    ]
+    if changed:
+        print(
+            f"{folder}: written with other versions ({', '.join(changed)}); "
+            "the continuation may differ in the last digits",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,51 @@
+"""A folder keeps its configuration."""
+
+import pytest
+
+from glfa_jax import config
+from glfa_jax.training.loop import refuse_if_changed
+from glfa_jax.training.state import TrainingError
+
+_YAML = """
+name: toy
+run_dir: runs
+foundation: foundation
+data: {root: data, store: store, subjects: [a, b]}
+protocol: {train_subjects: [a], test_subjects: [b]}
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    (tmp_path / "given.yaml").write_text(_YAML)
+    return lambda *changes: config.load(tmp_path / "given.yaml", changes)
+
+
+def test_same_and_harmless_changes_pass(load, tmp_path):
+    folder = tmp_path / "run"
+    refuse_if_changed(folder, load())
+    assert config.load(folder / "config.yaml") == load()
+    refuse_if_changed(folder, load())
+    refuse_if_changed(
+        folder,
+        load("pretrain.log_every=3", "cotrain.steps=20000", "evaluation.clips=3", "run_dir=b"),
+    )
+    refuse_if_changed(folder, load("cotrain.learning_rate=1.0"), ignore=("cotrain.",))
+
+
+def test_other_changes_are_listed(load, tmp_path):
+    refuse_if_changed(tmp_path / "run", load())
+    with pytest.raises(TrainingError) as error:
+        refuse_if_changed(
+            tmp_path / "run", load("seed=5", "encoder.width=64", "pretrain.log_every=3")
+        )
+    assert "seed: 5 | 0" in str(error.value)
+    assert "encoder.width: 64 | 1024" in str(error.value)
+    assert "log_every" not in str(error.value)
+
+
+def test_unreadable_configuration_is_not_overwritten(load, tmp_path):
+    (tmp_path / "config.yaml").write_text("name: toy\nold_option: 1\n")
+    with pytest.raises(TrainingError, match="old_option: unknown key"):
+        refuse_if_changed(tmp_path, load())
+    assert "old_option" in (tmp_path / "config.yaml").read_text()

@@ -1,0 +1,76 @@
+"""Groups cover every parameter exactly once, and split and merge are inverses."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from glfa_jax.training.optim import Group, merge, optimizer, rates, split
+from glfa_jax.training.state import TrainingError
+from tests.training import toy
+
+PARAMS = {
+    "encoder": {"blocks.0": {"kernel": np.ones((2, 2)), "bias": np.zeros(2)}},
+    "unet": {"attn1": {"kernel": np.ones(3)}, "ff": {"kernel": np.ones(4)}},
+}
+GROUPS = (Group("^encoder/", 1.0), Group("attn1", 2.0), Group("otherwise", None))
+
+
+def test_split_and_merge_are_inverses():
+    trainable, frozen = split(PARAMS, groups=GROUPS)
+    assert set(trainable["unet"]) == {"attn1"}
+    assert frozen == {"unet": {"ff": PARAMS["unet"]["ff"]}}
+    both = merge(trainable, frozen)
+    assert jax.tree.structure(both) == jax.tree.structure(PARAMS)
+    assert all(a is b for a, b in zip(*map(jax.tree.leaves, (both, PARAMS)), strict=True))
+
+
+def test_zero_freezes():
+    groups = (Group("^encoder/", 0), Group("^unet/", 0.5))
+    assert set(split(PARAMS, groups=groups).trainable) == {"unet"}
+    assert rates(PARAMS, groups=groups)["encoder"]["blocks.0"] == {"kernel": 0.0, "bias": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("groups", "sentence"),
+    [
+        ((Group("^encoder/", 1.0), Group("attn1", 1.0)), "unet/ff/kernel is matched by no group"),
+        (
+            (*GROUPS, Group("bias", 0.1)),
+            r"encoder/blocks.0/bias is matched by \['\^encoder/', 'bias'\]",
+        ),
+        ((*GROUPS, Group("otherwise", 1.0)), r"unet/ff/kernel is matched by \['otherwise', 'oth"),
+        ((*GROUPS, Group("atn1", 1.0)), "'atn1' matches nothing"),
+    ],
+)
+def test_wrong_tables_are_refused(groups, sentence):
+    with pytest.raises(TrainingError, match=sentence):
+        split(PARAMS, groups=groups)
+
+
+def test_all_mistakes_come_together():
+    with pytest.raises(TrainingError, match=r"attn1/kernel.*ff/kernel"):
+        split(PARAMS, groups=(Group("^encoder/", 1.0),))
+
+
+def test_merge_refuses_what_is_in_both():
+    with pytest.raises(TrainingError, match="unet/ff/kernel"):
+        merge(PARAMS, {"unet": {"ff": {"kernel": 1}}})
+
+
+def test_frozen_parameter_among_the_trainable_is_refused():
+    with pytest.raises(TrainingError, match="unet/ff/kernel"):
+        optimizer(toy.stage(steps=1), trainable=PARAMS, groups=GROUPS)
+
+
+def test_warm_up_is_linear_and_then_constant():
+    params = {"w": np.ones((), np.float32)}
+    # With these betas the bias corrections are exact, and every plain update is 1.
+    options = {"learning_rate": 1.0, "weight_decay": 0.0, "betas": (0.5, 0.5)}
+    stage = toy.stage(steps=9, warmup_steps=4, **options)
+    optim = optimizer(stage, trainable=params, groups=(Group("otherwise", 1.0),))
+    state, sizes = optim.init(params), []
+    for _ in range(6):
+        updates, state = optim.update({"w": np.ones((), np.float32)}, state, params)
+        sizes.append(-float(optax.tree.norm(updates)))
+    np.testing.assert_allclose(sizes, [-0.25, -0.5, -0.75, -1, -1, -1], rtol=1e-5)
