@@ -8,7 +8,7 @@ then moves on with it and with the clean latent of the step before,
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ def sample(
     table = jax.tree.map(_to_device, plan(schedule, steps=steps, method=method))
     x = noise.astype(jnp.float32)
 
-    def step(carry: tuple[Array, Array], row: Steps) -> tuple[tuple[Array, Array], None]:
+    def step(carry: tuple[Array, Array], row: Any) -> tuple[tuple[Array, Array], None]:
         x, clean_before = carry
         prediction = denoise(x, row.t).astype(jnp.float32)
         clean = row.clean_from_x * x + row.clean_from_prediction * prediction
