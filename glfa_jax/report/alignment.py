@@ -61,9 +61,7 @@ def _correlation(maps: Maps) -> str:
         f"{'with' if after > before else 'after'} alignment."
     )
     if maps.ceiling is not None:
-        text += (
-            f" Without measurement noise and misalignment it would be {value_text(maps.ceiling)}."
-        )
+        text += f" The noise-free ceiling is {value_text(maps.ceiling)}."
     return text
 
 

@@ -222,6 +222,7 @@ def _maps(path: Path) -> Maps | None:
             f"{path}: before {before.shape} and after {after.shape} must both be {expected}, "
             "one map per subject on a mask that holds cortex."
         )
+    ceiling = float(held.get("isc_ceiling", math.nan))
     return Maps(
         mask=mask,
         subjects=[str(subject) for subject in held["subjects"]],
@@ -229,7 +230,7 @@ def _maps(path: Path) -> Maps | None:
         after=after,
         isc_before=float(held["isc_before"]),
         isc_after=float(held["isc_after"]),
-        ceiling=float(held["isc_ceiling"]) if "isc_ceiling" in held else None,
+        ceiling=ceiling if math.isfinite(ceiling) else None,
     )
 
 

@@ -89,7 +89,7 @@ def _summary(run: Run, lead: Sequence[Metric]) -> str:
     percent = "way" in lead[0].metric
 
     def number(value: float) -> str:
-        return f"{100 * value:.1f} %" if percent else value_text(value)
+        return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if percent else value_text(value)
 
     def result(metric: Metric) -> str:
         text = number(metric.mean)

@@ -92,7 +92,7 @@ def _samples(folder: Path, rng: np.random.Generator, *, clips: int, size: int, f
         row = {"subject": "03", "clip": i, "caption": NASTY if i == 2 else SCENES[i % 3]}
         for key, where, video in (("generated", "03", decoded), ("truth", "truth", truth)):
             stem = folder / "samples" / where / f"{i:05d}"
-            write_video(stem.with_suffix(".mp4"), video, codec="mpeg4", pixels="yuv420p")
+            write_video(stem.with_suffix(".mp4"), video, codec="libx264", pixels="yuv420p")
             write_video(stem.with_suffix(".gif"), video, codec="gif", pixels="rgb8")
             row[key] = f"{where}/{i:05d}.mp4"
             row[f"{key}_gif"] = f"{where}/{i:05d}.gif"

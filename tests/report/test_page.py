@@ -194,6 +194,24 @@ def test_what_does_not_fit_the_budget_is_named(original):
     assert f"{CLIPS} of them are named by their file" in gallery
 
 
+@pytest.mark.parametrize("reason", ["no GIFs", "GIFs too big"])
+def test_videos_stand_in_for_gifs_and_play_unasked(run, reason):
+    if reason == "no GIFs":
+        drop = ("generated_gif", "truth_gif")
+        edit(run / "samples/index.json", lambda rows: [[r.pop(key) for key in drop] for r in rows])
+        budget = clips_module.MEDIA_BUDGET
+    else:
+        for path in (run / "samples").rglob("*.gif"):
+            path.write_bytes(path.read_bytes() + bytes(100_000))
+        budget = 1_000_000
+    given = inputs.read(run).clips
+    html = clips_module.clips_section(given, "video 2-way", budget=budget)
+    assert "<img" not in html
+    assert html.count(" autoplay muted loop playsinline></video>") == 2 * (CLIPS + 9)
+    for clip in given:
+        assert base64.b64encode(clip.generated.read_bytes()).decode() in html
+
+
 def test_page_of_eighty_clips_stays_under_eight_megabytes(tmp_path):
     run = fake.make(tmp_path / "run", clips=80, size=64, frames=6)
     assert page.write(run).stat().st_size < 8e6
@@ -211,6 +229,14 @@ def test_logs_are_read_as_training_writes_them(run, nested):
     log = inputs.read(run).logs["contrast"]
     assert {entry["step"]: entry["loss"] for entry in log} == values
     assert "15 steps over 10 s; loss 4 at first, 2.5 at last" in words(page.write(run).read_text())
+
+
+def test_alignment_is_told_with_correlations_and_ceiling(text):
+    plain = words(text)
+    assert "rose from 0.210 to 0.340 with alignment. The noise-free ceiling is 0.610." in plain
+    for subject in ("01", "02", "03"):
+        for when in ("before", "after"):
+            assert f'alt="Flat map of visual cortex, subject {subject}, {when} alignment"' in text
 
 
 def test_absent_parts_are_noted(run):
