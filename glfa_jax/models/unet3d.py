@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from glfa_jax.models.hub_config import fields_from_config
 from glfa_jax.models.layers import GroupNorm
+from glfa_jax.models.unet3d_blocks import DownBlock, MidBlock, Settings, UpBlock, conv3x3
 
 # The transformer before the first block has this many heads whatever its width.
 _HEADS_IN = 8
@@ -75,7 +76,9 @@ class UNet3D(nn.Module):
             if not isinstance(getattr(self, key), int):
                 raise ValueError(f"{key}: must be one integer, got {getattr(self, key)!r}")
         if self.block_out_channels[0] % 2:
-            raise ValueError(f"block_out_channels: {self.block_out_channels[0]} first, must be even")
+            raise ValueError(
+                f"block_out_channels: {self.block_out_channels[0]} first, must be even"
+            )
 
     @nn.compact
     def __call__(
@@ -94,41 +97,41 @@ class UNet3D(nn.Module):
                 f"conditioning: width {conditioning.shape[-1]}, must be cross_attention_dim "
                 f"{self.cross_attention_dim}"
             )
-        build = _Builder(self)
+        settings = Settings(
+            self.attention_head_dim, self.norm_num_groups, self.norm_eps, self.dtype, self.remat
+        )
+        widths, last = self.block_out_channels, len(self.block_out_channels) - 1
         time = self._embed(jnp.broadcast_to(timestep, sample.shape[:1]))
-        conditioning = conditioning.astype(self.dtype)
+        given = {"time": time, "conditioning": conditioning.astype(self.dtype)}
 
-        widths = self.block_out_channels
-        x = build.conv(widths[0], "conv_in")(sample.astype(self.dtype))
-        x = build.temporal(_HEADS_IN, "transformer_in")(x)
+        x = conv3x3(widths[0], dtype=self.dtype, name="conv_in")(sample.astype(self.dtype))
+        x = settings.temporal("transformer_in", heads=_HEADS_IN)(x)
 
         skips = [x]
         for i, (kind, width) in enumerate(zip(self.down_block_types, widths, strict=True)):
-            block = build.block(f"down_blocks.{i}", width=width, attends=_DOWN[kind])
-            for j in range(self.layers_per_block):
-                x = block.resnet(j)(x, time)
-                x = block.layer(j, x, conditioning)
-                skips.append(x)
-            if i < len(widths) - 1:
-                x = block.downsample(x)
-                skips.append(x)
+            x, more = DownBlock(
+                width,
+                num_layers=self.layers_per_block,
+                attends=_DOWN[kind],
+                padding=self.downsample_padding if i < last else None,
+                settings=settings,
+                name=f"down_blocks.{i}",
+            )(x, **given)
+            skips += more
 
-        block = build.block("mid_block", width=widths[-1], attends=True)
-        block.scale_factor = self.mid_block_scale_factor
-        x = block.resnet(0)(x, time)
-        x = block.temporal_conv(0)(x)
-        x = block.attend(0, x, conditioning)
-        x = block.resnet(1)(x, time)
-        x = block.temporal_conv(1)(x)
+        x = MidBlock(self.mid_block_scale_factor, settings=settings, name="mid_block")(x, **given)
 
+        taken = self.layers_per_block + 1
         for i, (kind, width) in enumerate(zip(self.up_block_types, widths[::-1], strict=True)):
-            block = build.block(f"up_blocks.{i}", width=width, attends=_UP[kind])
-            for j in range(self.layers_per_block + 1):
-                x = block.resnet(j)(jnp.concatenate([x, skips.pop()], axis=-1), time)
-                x = block.layer(j, x, conditioning)
-            if i < len(widths) - 1:
-                # The next block's skips tell the size, which is odd where a halving rounded up.
-                x = block.upsample(x, size=skips[-1].shape[2:4])
+            skips, own = skips[:-taken], skips[-taken:]
+            x = UpBlock(
+                width,
+                attends=_UP[kind],
+                # The next block's skips tell it: odd where the way down rounded a half up.
+                size=skips[-1].shape[2:4] if i < last else None,
+                settings=settings,
+                name=f"up_blocks.{i}",
+            )(x, skips=own, **given)
 
         x = GroupNorm(
             self.norm_num_groups,
@@ -137,7 +140,8 @@ class UNet3D(nn.Module):
             dtype=self.dtype,
             name="conv_norm_out",
         )(x)
-        return build.conv(self.out_channels, "conv_out")(nn.silu(x)).astype(sample.dtype)
+        x = conv3x3(self.out_channels, dtype=self.dtype, name="conv_out")(nn.silu(x))
+        return x.astype(sample.dtype)
 
     def _embed(self, timestep: Int[Array, " b"]) -> Float[Array, "b d"]:
         width = self.block_out_channels[0]

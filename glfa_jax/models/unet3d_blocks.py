@@ -4,6 +4,8 @@ Frames stay on an axis of their own, (b, f, h, w, c), so what belongs to a clip 
 conditioning tokens) is computed once a clip and not once a frame.
 """
 
+from dataclasses import dataclass
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -85,9 +87,9 @@ class SpatialTransformer(nn.Module):
     ) -> Float[Array, "b f h w c"]:
         b, f, h, w, c = x.shape
         heads = num_heads(c, head_dim=self.head_dim)
-        y = GroupNorm(
-            self.norm_num_groups, epsilon=1e-6, pooled=2, dtype=self.dtype, name="norm"
-        )(x)
+        y = GroupNorm(self.norm_num_groups, epsilon=1e-6, pooled=2, dtype=self.dtype, name="norm")(
+            x
+        )
         y = y.reshape(b, f, h * w, c)
         y = nn.Dense(heads * self.head_dim, dtype=self.dtype, name="proj_in")(y)
         y = TransformerBlock(heads, self.head_dim, dtype=self.dtype, name="transformer_blocks.0")(
@@ -107,9 +109,9 @@ class TemporalTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w c"]:
-        y = GroupNorm(
-            self.norm_num_groups, epsilon=1e-6, pooled=3, dtype=self.dtype, name="norm"
-        )(x)
+        y = GroupNorm(self.norm_num_groups, epsilon=1e-6, pooled=3, dtype=self.dtype, name="norm")(
+            x
+        )
         y = y.transpose(0, 2, 3, 1, 4)
         y = nn.Dense(self.num_heads * self.head_dim, dtype=self.dtype, name="proj_in")(y)
         y = TransformerBlock(
@@ -178,6 +180,133 @@ class ResnetBlock(nn.Module):
             x = nn.Dense(self.channels, dtype=self.dtype, name="conv_shortcut")(x)
         y = x + y
         return y if self.scale_factor == 1 else y / self.scale_factor
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all blocks of one UNet3D share, and how it makes their layers."""
+
+    head_dim: int
+    norm_num_groups: int
+    norm_eps: float
+    dtype: jnp.dtype
+    remat: bool
+
+    def _make(self, module: type[nn.Module], *args: object, **fields: object) -> nn.Module:
+        made = nn.remat(module) if self.remat else module
+        return made(*args, dtype=self.dtype, **fields)
+
+    def resnet(self, index: int, *, channels: int, scale_factor: float = 1.0) -> nn.Module:
+        return self._make(
+            ResnetBlock,
+            channels,
+            norm_num_groups=self.norm_num_groups,
+            norm_eps=self.norm_eps,
+            scale_factor=scale_factor,
+            name=f"resnets.{index}",
+        )
+
+    def temporal_conv(self, index: int) -> nn.Module:
+        return self._make(TemporalConv, self.norm_num_groups, name=f"temp_convs.{index}")
+
+    def spatial(self, index: int) -> nn.Module:
+        return self._make(
+            SpatialTransformer, self.head_dim, self.norm_num_groups, name=f"attentions.{index}"
+        )
+
+    def temporal(self, name: str, *, heads: int) -> nn.Module:
+        return self._make(
+            TemporalTransformer, heads, self.head_dim, self.norm_num_groups, name=name
+        )
+
+    def attend(
+        self, index: int, x: Float[Array, "b f h w c"], conditioning: Float[Array, "b n d"]
+    ) -> Float[Array, "b f h w c"]:
+        """In space, then in time."""
+        heads = num_heads(x.shape[-1], head_dim=self.head_dim)
+        x = self.spatial(index)(x, conditioning)
+        return self.temporal(f"temp_attentions.{index}", heads=heads)(x)
+
+
+class DownBlock(nn.Module):
+    """Layers at one resolution, then a halving; returns also what the way up will need."""
+
+    channels: int
+    num_layers: int
+    attends: bool
+    padding: int | None  # of the halving convolution; None: no halving
+    settings: Settings
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b f h w c"],
+        *,
+        time: Float[Array, "b e"],
+        conditioning: Float[Array, "b n d"],
+    ) -> tuple[Float[Array, "b f k l m"], list[Array]]:
+        skips = []
+        for i in range(self.num_layers):
+            x = self.settings.resnet(i, channels=self.channels)(x, time)
+            x = self.settings.temporal_conv(i)(x)
+            if self.attends:
+                x = self.settings.attend(i, x, conditioning)
+            skips.append(x)
+        if self.padding is not None:
+            x = downsample(self.channels, padding=self.padding, dtype=self.settings.dtype)(x)
+            skips.append(x)
+        return x, skips
+
+
+class MidBlock(nn.Module):
+    """Residual, attention, residual at the coarsest resolution."""
+
+    scale_factor: float
+    settings: Settings
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b f h w c"],
+        *,
+        time: Float[Array, "b e"],
+        conditioning: Float[Array, "b n d"],
+    ) -> Float[Array, "b f h w c"]:
+        for i in range(2):
+            resnet = self.settings.resnet(i, channels=x.shape[-1], scale_factor=self.scale_factor)
+            x = self.settings.temporal_conv(i)(resnet(x, time))
+            if i == 0:
+                x = self.settings.attend(i, x, conditioning)
+        return x
+
+
+class UpBlock(nn.Module):
+    """Layers that each take one skip, the last one first, then an enlargement to `size` (if any)."""
+
+    channels: int
+    attends: bool
+    size: tuple[int, int] | None
+    settings: Settings
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b f h w c"],
+        *,
+        skips: list[Array],
+        time: Float[Array, "b e"],
+        conditioning: Float[Array, "b n d"],
+    ) -> Float[Array, "b f k l m"]:
+        for i, skip in enumerate(reversed(skips)):
+            x = jnp.concatenate([x, skip], axis=-1)
+            x = self.settings.resnet(i, channels=self.channels)(x, time)
+            x = self.settings.temporal_conv(i)(x)
+            if self.attends:
+                x = self.settings.attend(i, x, conditioning)
+        if self.size is not None:
+            x = upsample(x, size=self.size)
+            x = conv3x3(self.channels, dtype=self.settings.dtype, name="upsamplers.0.conv")(x)
+        return x
 
 
 def conv3x3(channels: int, *, dtype: jnp.dtype, name: str) -> nn.Conv:

@@ -1,0 +1,152 @@
+"""UNet3D against diffusers' UNet3DConditionModel: outputs, all gradients, names."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet3DConditionModel
+
+from glfa_jax.convert.mapping import export_params, import_params
+from glfa_jax.convert.unet3d import TABLE
+from glfa_jax.models.unet3d import UNet3D
+
+SMALL = {
+    "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D", "CrossAttnDownBlock3D"],
+    "up_block_types": ["CrossAttnUpBlock3D", "UpBlock3D", "CrossAttnUpBlock3D"],
+    "block_out_channels": [16, 32, 32],
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "cross_attention_dim": 24,
+    "attention_head_dim": 8,
+    "mid_block_scale_factor": 1.5,
+    "norm_eps": 1e-4,
+}
+EVEN_PAD = SMALL | {"downsample_padding": 0, "attention_head_dim": 16, "layers_per_block": 2}
+
+
+def _randomise(model: torch.nn.Module, *, seed: int) -> None:
+    """Every parameter, those that torch starts at zero or one included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                parameter.copy_(noise / parameter[0].numel() ** 0.5)
+            else:
+                parameter.copy_(0.2 * noise + ("norm" in name and name.endswith("weight")))
+
+
+def _pair(config: dict, *, seed: int) -> tuple[UNet3DConditionModel, UNet3D, dict]:
+    theirs = UNet3DConditionModel(**config).eval()
+    _randomise(theirs, seed=seed)
+    ours = UNet3D.from_config(dict(theirs.config))
+    source = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    target = jax.eval_shape(
+        ours.init,
+        jax.random.key(0),
+        jnp.zeros((1, 1, 4, 4, ours.in_channels)),
+        jnp.zeros(1, jnp.int32),
+        jnp.zeros((1, 1, ours.cross_attention_dim)),
+    )["params"]
+    return theirs, ours, import_params(source, target, TABLE)
+
+
+def _inputs(shape: tuple[int, ...], *, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    sample = rng.standard_normal(shape, np.float32)
+    conditioning = rng.standard_normal((shape[0], 5, 24), np.float32)
+    return sample, rng.integers(0, 1000, shape[0]).astype(np.int32), conditioning
+
+
+def _first(x: np.ndarray) -> torch.Tensor:
+    """Channels first."""
+    return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 4, 1, 2, 3)))
+
+
+def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Largest difference, relative to the largest magnitude."""
+    return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[UNet3DConditionModel, UNet3D, dict]:
+    return _pair(SMALL, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "config"),
+    [
+        ((2, 3, 8, 8, 4), SMALL),
+        ((1, 1, 8, 4, 4), SMALL),
+        ((2, 2, 7, 5, 4), SMALL),
+        ((1, 3, 6, 9, 4), SMALL),
+        ((1, 2, 8, 4, 4), EVEN_PAD),
+        ((1, 2, 7, 5, 4), EVEN_PAD),
+    ],
+)
+def test_output(shape: tuple[int, ...], config: dict, small: tuple) -> None:
+    theirs, ours, params = small if config is SMALL else _pair(config, seed=1)
+    sample, timestep, conditioning = _inputs(shape, seed=2)
+    with torch.no_grad():
+        wanted = theirs(
+            _first(sample), torch.from_numpy(timestep).long(), torch.from_numpy(conditioning)
+        ).sample.numpy()
+    with jax.default_matmul_precision("highest"):
+        got = jax.jit(ours.apply)({"params": params}, sample, timestep, conditioning)
+    assert got.shape == sample.shape
+    assert _error(got, wanted.transpose(0, 2, 3, 4, 1)) < 1e-4
+
+
+def test_one_timestep_for_all(small: tuple) -> None:
+    _, ours, params = small
+    sample, _, conditioning = _inputs((2, 3, 8, 8, 4), seed=3)
+    apply = jax.jit(ours.apply)
+    one = apply({"params": params}, sample, jnp.int32(17), conditioning)
+    many = apply({"params": params}, sample, jnp.array([17, 17]), conditioning)
+    np.testing.assert_allclose(one, many, atol=1e-5)
+    other = apply({"params": params}, sample, jnp.array([17, 900]), conditioning)
+    assert float(jnp.abs(other - many)[1].max()) > 1e-3
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_gradients(remat: bool, small: tuple) -> None:
+    theirs, ours, params = small
+    sample, timestep, conditioning = _inputs((2, 3, 6, 5, 4), seed=4)
+    weight = np.random.default_rng(5).standard_normal(sample.shape, np.float32)
+
+    inputs = [_first(sample).requires_grad_(), torch.from_numpy(conditioning).requires_grad_()]
+    theirs.zero_grad()
+    output = theirs(inputs[0], torch.from_numpy(timestep).long(), inputs[1]).sample
+    (output * _first(weight)).sum().backward()
+
+    @jax.jit
+    def gradients(params: dict, sample: jax.Array, conditioning: jax.Array) -> tuple:
+        def loss(params: dict, sample: jax.Array, conditioning: jax.Array) -> jax.Array:
+            model = ours.clone(remat=remat)
+            return (model.apply({"params": params}, sample, timestep, conditioning) * weight).sum()
+
+        return jax.grad(loss, argnums=(0, 1, 2))(params, sample, conditioning)
+
+    with jax.default_matmul_precision("highest"):
+        of_params, of_sample, of_conditioning = gradients(params, sample, conditioning)
+    assert _error(of_sample, inputs[0].grad.numpy().transpose(0, 2, 3, 4, 1)) < 1e-3
+    assert _error(of_conditioning, inputs[1].grad.numpy()) < 1e-3
+
+    got = export_params(of_params, TABLE)
+    wanted = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
+    assert got.keys() == wanted.keys()
+    scale = max(np.abs(gradient).max() for gradient in wanted.values())
+    for name, gradient in wanted.items():
+        # Where a normalisation follows, a bias has no gradient but rounding: scale by the largest.
+        size = max(np.abs(gradient).max(), 1e-3 * scale)
+        assert np.abs(got[name] - gradient).max() < 1e-3 * size, name
+
+
+def test_export_inverts_import(small: tuple) -> None:
+    theirs, _, params = small
+    source = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    exported = export_params(params, TABLE)
+    assert exported.keys() == source.keys()
+    for name, tensor in source.items():
+        np.testing.assert_array_equal(exported[name], tensor, err_msg=name)
