@@ -106,6 +106,18 @@ class Store:
         futures = [self._take(self._of(f"{split}/fmri", subject), clips) for subject in subjects]
         return np.stack([future.result() for future in futures], axis=1)
 
+    def volumes(
+        self,
+        split: Split,
+        *,
+        subject: str,
+        clips: Int[ndarray, " b"],
+        positions: Int[ndarray, " b"],
+    ) -> Float[ndarray, "b h w"]:
+        """float16 single volumes: `positions` within the windows of `clips`."""
+        array = self._array(self._of(f"{split}/fmri", subject))
+        return array[ts.d[0, 1][clips, positions]].read().result()
+
     def present(self, split: Split, *, subjects: Sequence[str]) -> Bool[ndarray, "clips s"]:
         """Which subjects have which samples."""
         names = [self._of(f"{split}/present", subject) for subject in subjects]

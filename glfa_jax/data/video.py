@@ -71,12 +71,10 @@ def resize(frames: Frames, *, resolution: tuple[int, int]) -> Frames:
     rows, columns = (
         _weights(old, new) for old, new in zip(frames.shape[1:3], resolution, strict=True)
     )
-    return np.stack(
-        [
-            np.rint(np.einsum("yh,hwc,xw->yxc", rows, frame, columns, optimize=True))
-            for frame in frames.astype(np.float32)
-        ]
-    ).astype(np.uint8)
+    resized = (
+        columns @ np.tensordot(rows, frame, axes=1) for frame in frames.astype(np.float32)
+    )  # (y, h) (h, w, c) -> (y, w, c), then (x, w) (y, w, c) -> (y, x, c)
+    return np.stack([np.rint(frame).astype(np.uint8) for frame in resized])
 
 
 def _weights(old: int, new: int) -> Float[ndarray, "new old"]:
