@@ -64,10 +64,10 @@ def prepare(data: config.Data, *, progress: bool = True) -> Store:
         return _reuse(data.store, settings, progress=progress)
     if data.space not in SPACES:
         raise DataError(f"data.space: {data.space} is unknown, known are {', '.join(SPACES)}")
-    if data.simulation is not None and not data.root.exists():
+    if data.simulation is not None:
         from glfa_jax.simulate.study import write_study
 
-        write_study(data.root, data.simulation, subjects=data.subjects)
+        write_study(data.simulation, data.root, progress=progress)  # leaves an equal one alone
     study = bids.read_study(data.root, subjects=data.subjects, task=data.task, space=data.space)
     surfaces = SPACES[data.space]()
     flat = build(surfaces, raster=data.raster)
@@ -206,13 +206,14 @@ class _Cut:
         return pictures.reshape(*values.shape[:-1], *self.flat.mask.shape)
 
     def first_volume(self, run: Run, onset: float, volumes: int) -> int:
-        """The volume nearest to the onset plus the lag; the earlier one of two equally near."""
+        """The volume nearest to onset + lag; the earlier one of two equally near."""
         if onset >= volumes * self.tr:
             raise DataError(
                 f"{run.events}: a trial starts at {onset:g} s, beyond the end of the run at "
                 f"{volumes * self.tr:g} s ({volumes} volumes)"
             )
-        return math.ceil((onset + self.data.lag_seconds) / self.tr - 0.5 - 1e-6)
+        seconds = onset + self.data.lag_seconds - run.start_time
+        return max(math.ceil(seconds / self.tr - 0.5 - 1e-6), 0)
 
     def signal(self, run: Run) -> Float[ndarray, "time p"]:
         """z-scores of every cortex pixel over the run (ddof 1); a constant pixel becomes zero."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from glfa_jax import config
 from glfa_jax.data import DataError, flatmap, prepare
 from glfa_jax.data.store import Store
 from glfa_jax.data.surfaces import fsaverage5
@@ -263,3 +264,46 @@ def test_a_changed_source_is_noticed(broken):
         table.write("more.mp4\tmore\n")
     with pytest.raises(DataError, match=r"captions\.tsv has changed since it was prepared"):
         prepare.prepare(data, progress=False)
+
+
+def test_start_time_shifts_the_volumes(broken):
+    sidecar = Path(f"{stem(broken, '01', '01')}_hemi-L_space-fsaverage5_bold.json")
+    sidecar.write_text(json.dumps({"RepetitionTime": REPETITION_TIME, "StartTime": 1.1}))
+    data = settings(broken, broken.parent / "a.zarr", subjects=("01",))
+    fmri = prepare.prepare(data, progress=False).fmri("train", [0, 3], subjects=["01"])[:, 0]
+    # 4 s after the first onset volume 1 shows 3.1 s and volume 2 shows 5.1 s.
+    np.testing.assert_allclose(fmri[0], window("01", "01", 1), atol=3e-3)
+    np.testing.assert_allclose(fmri[1], window("01", "02", 2), atol=3e-3)
+    sidecar.write_text(json.dumps({"RepetitionTime": REPETITION_TIME, "StartTime": 5}))
+    with pytest.raises(DataError, match=r"StartTime within it, are 2\.0 and 5\.0"):
+        prepare.prepare(settings(broken, broken.parent / "b.zarr", subjects=("01",)))
+
+
+def test_a_simulated_study_is_made_and_prepared(tmp_path):
+    simulation = config.Simulation(
+        subjects=1, train_runs=1, test_runs=1, clips_per_run=4, test_repeats=2, size=32
+    )
+    data = settings(
+        tmp_path / "bids",
+        tmp_path / "a.zarr",
+        subjects=("01",),
+        simulation=simulation,
+        lag_seconds=4.0,
+        resolution=(32, 32),
+        frames=6,
+    )
+    store = prepare.prepare(data, progress=False)
+    assert store.attributes.repetition_time == simulation.repetition_time
+    for split in ("train", "test"):
+        assert store.num_clips(split) == 4
+        assert store.present(split, subjects=["01"]).all()
+        fmri = store.fmri(split, range(4), subjects=["01"])
+        assert np.isfinite(fmri).all()
+        assert fmri[..., store.mask].std() > 0.3
+    other = simulation.model_copy(update={"noise": 0.5})
+    with pytest.raises(DataError, match="simulated with other settings"):
+        prepare.prepare(
+            data.model_copy(update={"simulation": other, "store": tmp_path / "b.zarr"}),
+            progress=False,
+        )
+    assert not (tmp_path / "b.zarr").exists()

@@ -26,6 +26,8 @@ class Trial:
 class Run:
     """One run of one subject.
 
+    repetition_time: seconds. start_time: seconds from the clock of the trials to the moment that
+        the first volume shows (half a repetition time after slice-timing correction to the middle).
     scans: the files of the time series: left and right hemisphere, or one with both.
     events: the file of the trials.
     files: every file the run is read from.
@@ -37,6 +39,7 @@ class Run:
     name: str
     split: Split
     repetition_time: float
+    start_time: float
     trials: tuple[Trial, ...]
     scans: tuple[Path, ...]
     events: Path

@@ -1,7 +1,8 @@
 """BIDS derivatives on a surface, as fMRIPrep names them.
 
 sub-01/func/sub-01_task-T_run-01_hemi-{L,R}_space-S_bold.func.gii
-sub-01/func/sub-01_task-T_run-01_hemi-L_space-S_bold.json     RepetitionTime, seconds
+sub-01/func/sub-01_task-T_run-01_hemi-L_space-S_bold.json     RepetitionTime,
+                                                                  StartTime (seconds)
 sub-01/func/sub-01_task-T_run-01_events.tsv                   onset duration trial_type
                                                               stim_file repeat
 stimuli/<stim_file>
@@ -77,11 +78,13 @@ def _run(folder: Path, subject: str, number: str, stem: str, space: str) -> Run:
         if not path.is_file():
             raise DataError(f"{path}: no such file, though run {number} has others")
     split, trials = _events(events)
+    repetition_time, start_time = _timing(sidecar)
     return Run(
         subject=subject,
         name=number,
         split=split,
-        repetition_time=_repetition_time(sidecar),
+        repetition_time=repetition_time,
+        start_time=start_time,
         trials=trials,
         scans=scans,
         events=events,
@@ -90,14 +93,23 @@ def _run(folder: Path, subject: str, number: str, stem: str, space: str) -> Run:
     )
 
 
-def _repetition_time(path: Path) -> float:
+def _timing(path: Path) -> tuple[float, float]:
+    """RepetitionTime and StartTime; BIDS lets a file without slice timing leave out the latter."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))["RepetitionTime"]
-    except (ValueError, KeyError, TypeError):
+        sidecar = json.loads(path.read_text(encoding="utf-8"))
+        values = sidecar["RepetitionTime"], sidecar.get("StartTime", 0.0)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{path}: must be JSON with RepetitionTime in seconds") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise DataError(f"{path}: RepetitionTime must be a positive number of seconds: {value!r}")
-    return float(value)
+    for name, value in zip(("RepetitionTime", "StartTime"), values, strict=True):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value < math.inf:
+            raise DataError(f"{path}: {name} must be a number of seconds, is {value!r}")
+    repetition, start = map(float, values)
+    if not 0 <= start <= repetition or repetition == 0:
+        raise DataError(
+            f"{path}: RepetitionTime must be positive and StartTime within it, are {repetition} "
+            f"and {start}"
+        )
+    return repetition, start
 
 
 def _events(path: Path) -> tuple[Split, tuple[Trial, ...]]:
