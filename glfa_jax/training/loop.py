@@ -30,19 +30,6 @@ Metrics = dict[str, jax.Array]
 LossFn = Callable[[dict, Any, Any, jax.Array], tuple[jax.Array, Metrics]]
 EvalHook = Callable[[int, TrainState], Mapping[str, float]]
 
-# Options of a stage that change no number of the training; `steps` is watched by its own rule.
-_HARMLESS_IN_STAGE = ("steps", "log_every", "save_every", "keep")
-_HARMLESS = (
-    "name:",
-    "run_dir:",
-    "evaluation.",
-    *(
-        f"{stage}.{key}:"
-        for stage in ("pretrain", "contrast", "cotrain")
-        for key in _HARMLESS_IN_STAGE
-    ),
-)
-
 
 class Batches(Protocol):
     """An endless iterator whose position is a JSON value."""
@@ -94,7 +81,7 @@ def train(
         fingerprint={
             "name": name,
             "seed": seed,
-            "stage": stage.model_dump(mode="json", exclude=set(_HARMLESS_IN_STAGE)),
+            "stage": stage.model_dump(mode="json", exclude=_harmless_in(stage)),
             **fingerprint,
         },
     )
@@ -156,7 +143,7 @@ def finished(name: str, folder: Path, *, stage: config.Stage) -> bool:
     return True
 
 
-def refuse_if_changed(folder: Path, ours: config.Config, *, ignore: tuple[str, ...] = ()) -> None:
+def refuse_if_changed(folder: Path, ours: config.Section, *, ignore: tuple[str, ...] = ()) -> None:
     """Writes `folder/config.yaml`, or compares with the one there.
 
     Options that change no number are ignored, and keys starting with one of `ignore`, such as
@@ -165,7 +152,7 @@ def refuse_if_changed(folder: Path, ours: config.Config, *, ignore: tuple[str, .
     path = folder / "config.yaml"
     if path.exists():
         try:
-            theirs = config.load(path)
+            theirs = config.load(path, schema=type(ours))
         except config.ConfigError as error:
             raise TrainingError(
                 f"{folder}: was written by another version of the program ({error}); "
@@ -174,7 +161,7 @@ def refuse_if_changed(folder: Path, ours: config.Config, *, ignore: tuple[str, .
         changed = [
             line
             for line in config.differences(ours, theirs)
-            if not line.startswith((*_HARMLESS, *ignore))
+            if not line.startswith(ignore) and not _harmless(line.partition(":")[0], ours)
         ]
         if changed:
             raise TrainingError(
@@ -183,6 +170,22 @@ def refuse_if_changed(folder: Path, ours: config.Config, *, ignore: tuple[str, .
             )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, config.dump(ours))
+
+
+def _harmless_in(stage: config.Stage) -> set[str]:
+    """Options that change no number of the steps made so far."""
+    more = {"steps"} if stage.decay == "constant" else set()
+    return {"log_every", "save_every", "keep"} | more
+
+
+def _harmless(key: str, ours: config.Section) -> bool:
+    section, _, option = key.rpartition(".")
+    stage = getattr(ours, section, None)
+    return (
+        key in ("name", "run_dir")
+        or section == "evaluation"
+        or (isinstance(stage, config.Stage) and option in _harmless_in(stage))
+    )
 
 
 def use_compilation_cache(folder: Path = Path(".cache/jax")) -> None:

@@ -111,7 +111,7 @@ def optimizer(
         optax.clip_by_global_norm(stage.clip_norm),
         optax.scale_by_adam(b1=stage.betas[0], b2=stage.betas[1], eps=1e-8),
         optax.add_decayed_weights(stage.weight_decay),
-        optax.scale_by_learning_rate(lambda count: learning_rate(stage, count)),
+        optax.scale_by_learning_rate(lambda count: learning_rate(stage, jnp.asarray(count))),
         optax.stateless(
             lambda updates, params: jax.tree.map(lambda u, rate: u * rate, updates, multiplier)
         ),

@@ -44,6 +44,15 @@ def test_other_changes_are_listed(load, tmp_path):
     assert "log_every" not in str(error.value)
 
 
+def test_length_matters_only_where_the_rate_depends_on_it(load, tmp_path):
+    refuse_if_changed(tmp_path / "run", load("cotrain.decay=cosine"))
+    with pytest.raises(TrainingError, match=r"cotrain.steps: 20000 \| 18000"):
+        refuse_if_changed(
+            tmp_path / "run",
+            load("cotrain.decay=cosine", "cotrain.steps=20000", "pretrain.steps=7"),
+        )
+
+
 def test_unreadable_configuration_is_not_overwritten(load, tmp_path):
     (tmp_path / "config.yaml").write_text("name: toy\nold_option: 1\n")
     with pytest.raises(TrainingError, match="old_option: unknown key"):

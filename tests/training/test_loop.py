@@ -162,6 +162,12 @@ def test_another_runs_checkpoint_is_refused(whole, options, key):
     assert "belongs to another run" in str(error.value)
 
 
+def test_longer_run_is_refused_where_the_rate_depends_on_its_length(tmp_path):
+    toy.run(tmp_path, steps=2, decay="cosine")
+    with pytest.raises(TrainingError, match="belongs to another run"):
+        toy.run(tmp_path, steps=4, decay="cosine")
+
+
 def test_eval_hook_is_logged_and_changes_nothing(whole, tmp_path):
     state = toy.run(tmp_path, steps=4, eval_hook=lambda step, state: {"twice": 2 * step})
     equal(jax.device_get(state), whole[1])

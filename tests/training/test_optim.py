@@ -1,11 +1,12 @@
 """Groups cover every parameter exactly once, and split and merge are inverses."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from glfa_jax.training.optim import Group, merge, optimizer, rates, split
+from glfa_jax.training.optim import Group, learning_rate, merge, optimizer, rates, split
 from glfa_jax.training.state import TrainingError
 from tests.training import toy
 
@@ -74,3 +75,9 @@ def test_warm_up_is_linear_and_then_constant():
         updates, state = optim.update({"w": np.ones((), np.float32)}, state, params)
         sizes.append(-float(optax.tree.norm(updates)))
     np.testing.assert_allclose(sizes, [-0.25, -0.5, -0.75, -1, -1, -1], rtol=1e-5)
+
+
+def test_cosine_starts_full_and_ends_at_zero():
+    stage = toy.stage(steps=8, warmup_steps=0, learning_rate=2.0, decay="cosine")
+    got = [float(learning_rate(stage, jnp.int32(count))) for count in (0, 4, 8)]
+    np.testing.assert_allclose(got, [2, 1, 0], atol=1e-6)
