@@ -5,7 +5,7 @@ keys, wrong types and duplicate keys are refused before anything else happens.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -38,9 +38,9 @@ class Simulation(Section):
     frame_rate: Positive = 3
     size: Positive = Field(64, description="video height and width, pixels")
     displacement: Rate = Field(4.0, description="mm on the flat map, root mean square")
-    mixing: Fraction = Field(0.1, description="weight of what distant patches contribute")
-    gain: Rate = Field(0.2, description="standard deviation of the logarithm of the gain")
-    noise: Rate = Field(1.0, description="noise over signal standard deviation")
+    mixing: Fraction = Field(0.5, description="share of distant signal at the centres of patches")
+    gain: Rate = Field(0.2, description="standard deviation of the log of gain and of noise")
+    noise: Rate = Field(1.5, description="noise over signal standard deviation")
     seed: int = 0
 
 
@@ -129,6 +129,7 @@ class Stage(Section):
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float = Field(1.0, gt=0)
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    decay: Literal["constant", "cosine"] = Field("constant", description="cosine ends at zero")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     log_every: Positive = 10
     save_every: Positive = 500
@@ -220,6 +221,28 @@ class Config(Section):
         return self
 
 
+class Foundation(Section):
+    """Training of the simulated world's foundation models (DESIGN, §4)."""
+
+    name: str = "foundation"
+    seed: int = 0
+    out: Path = Field(description="folder that gets the models")
+    run_dir: Path
+    frames: Positive = 6
+    size: Positive = Field(64, description="height and width, pixels")
+    caption_tokens: Positive = 20
+    unconditional: Fraction = Field(0.1, description="share of clips without their caption")
+    clips: Positive = Field(8192, description="clips encoded for the generator")
+    vae: Stage
+    clip: Stage
+    image_classifier: Stage
+    video_classifier: Stage
+    generator: Stage
+
+
+Schema = TypeVar("Schema", bound=Section)
+
+
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice and reads 1e-4 as a number."""
 
@@ -235,7 +258,12 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+def load(
+    path: str | Path,
+    overrides: list[str] | tuple[str, ...] = (),
+    *,
+    schema: type[Schema] = Config,
+) -> Schema:
     """Reads a configuration file and applies `section.key=value` overrides.
 
     Raises ConfigError with one sentence a mistake; nothing is created on disk.
@@ -252,7 +280,7 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Confi
     for override in overrides:
         _override(tree, override)
     try:
-        return Config.model_validate(tree)
+        return schema.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{path}: " + "; ".join(map(_sentence, error.errors()))) from None
 
@@ -284,12 +312,12 @@ def _sentence(error: Any) -> str:
     return f"{key}: {error['msg']}, got {error['input']!r}"
 
 
-def dump(config: Config) -> str:
+def dump(config: Section) -> str:
     """The resolved configuration as YAML that `load` reads back to the same values."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def differences(ours: Config, theirs: Config) -> list[str]:
+def differences(ours: Section, theirs: Section) -> list[str]:
     """Every key on which two configurations differ, as `key: ours | theirs`."""
 
     def flat(tree: dict, prefix: str = "") -> dict[str, Any]:

@@ -4,7 +4,7 @@ Pure numpy; a clip is fixed by its `Scene`. The two label spaces are what a fram
 (category x colour) and what only a video can show (category x motion).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -130,13 +130,22 @@ def trajectory(scene: Scene, *, frames: int, frame_rate: float) -> Float[np.ndar
 
 
 def render(
-    scene: Scene, *, frames: int = 6, size: int = 64, frame_rate: float = 3
+    scene: Scene,
+    *,
+    frames: int = 6,
+    size: int = 64,
+    frame_rate: float = 3,
+    only: Sequence[int] | None = None,
 ) -> UInt8[np.ndarray, "f h w 3"]:
-    """Draws the clip, antialiased; movement spreads over the clip, spinning goes by the second."""
+    """Draws the clip, antialiased; movement spreads over the clip, spinning goes by the second.
+
+    `only` draws just these frames of the clip.
+    """
     path = trajectory(scene, frames=frames, frame_rate=frame_rate).astype(np.float32)
+    path = path if only is None else path[list(only)]
     shift = int(scene.phase * size)
     background = np.roll(_background(scene.background, size), shift, axis=1)
-    video = np.empty((frames, size, size, 3), np.float32)
+    video = np.empty((len(path), size, size, 3), np.float32)
     video[:] = background
     fill = np.array(RGB[scene.colour], np.float32)
     accent = (150, 160, 178) if scene.colour == "white" else (255, 255, 255)

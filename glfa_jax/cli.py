@@ -1,0 +1,49 @@
+"""What every command shares: `--config`, `--set`, one sentence and exit code 2 for bad input."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from glfa_jax import config
+
+EXIT_BAD_INPUT = 2
+
+
+def run_main(
+    main: Callable[[Any], None],
+    *,
+    schema: type[config.Section] = config.Config,
+    description: str | None = None,
+) -> None:
+    """Reads the configuration named on the command line and calls `main` with it.
+
+    A ValueError, a missing file or a training error, that is, anything the user can mend, ends as
+    one sentence on stderr.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML configuration")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override, such as cotrain.steps=100",
+    )
+    arguments = parser.parse_args()
+    sys.exit(guarded(lambda: main(config.load(arguments.config, arguments.set, schema=schema))))
+
+
+def guarded(call: Callable[[], None]) -> int:
+    """Runs `call`; the exit code, after one sentence for a mistake of the user's."""
+    from glfa_jax.training.state import TrainingError  # jax starts up only when it is needed
+
+    try:
+        call()
+    except (ValueError, TrainingError, OSError) as error:
+        sentence = " ".join(str(error).split()) if isinstance(error, OSError) else str(error)
+        print(f"error: {sentence}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return 0
