@@ -1,0 +1,180 @@
+import csv
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+from glfa_jax.config import Simulation
+from glfa_jax.data import DataError
+from glfa_jax.data.layouts.bids import read_study
+from glfa_jax.data.video import read_all
+from glfa_jax.simulate import stimuli, study
+from glfa_jax.simulate.__main__ import main
+from glfa_jax.simulate.cortex import visual_cortex
+
+TINY = Simulation(subjects=2, train_runs=1, test_runs=1, clips_per_run=4)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated") / "study"
+    study.write_study(TINY, folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(root):
+    return read_study(root, subjects=["01", "02"], task="clips", space="fsaverage5").runs
+
+
+def _table(path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def test_the_ordinary_reader_reads_it(root, runs):
+    assert [(run.subject, run.name, run.split) for run in runs] == [
+        (subject, name, split)
+        for subject in ("01", "02")
+        for name, split in (("01", "train"), ("02", "test"), ("03", "test"))
+    ]
+    assert {run.repetition_time for run in runs} == {1.0}
+    for run in runs:
+        assert [trial.onset for trial in run.trials] == [4.0, 8.0, 12.0, 16.0]
+        assert {trial.duration for trial in run.trials} == {2.0}
+        series = run.load()
+        assert series.shape == (28, 20484)  # 4 s lead, 4 clips of 2 s and 3 gaps, 10 s tail
+    shown = [sorted(trial.clip for trial in run.trials) for run in runs]
+    assert shown[1] == shown[2]
+    assert not set(shown[0]) & set(shown[1])
+    assert shown[:3] == shown[3:]
+    assert [run.trials[0].repeat for run in runs[:3]] == [1, 1, 2]
+
+
+def test_bold_is_whole_numbers_near_the_baseline_and_zero_off_the_region(runs):
+    cortex = visual_cortex()
+    inside = np.isin(np.arange(20484), cortex.vertices)
+    for run in runs:
+        series = run.load()
+        assert (series[:, ~inside] == 0).all()
+        seen = series[:, inside].astype(np.float64)
+        np.testing.assert_array_equal(seen, np.rint(seen))
+        assert 9000 < seen.mean() < 11000
+        assert seen.mean(axis=0).std() > 300  # z-scoring has something to do
+        change = (seen.std(axis=0) / seen.mean(axis=0)).mean()
+        assert 0.008 < change < 0.04
+
+
+def test_repeats_share_the_signal_and_not_the_noise(tmp_path):
+    """With hardly any noise a clip's answer repeats; runs differ by the order of the clips."""
+    quiet = TINY.model_copy(update={"subjects": 1, "noise": 0.0, "gap_seconds": 30.0})
+    study.write_study(quiet, tmp_path / "study", progress=False)
+    first, second = read_study(
+        tmp_path / "study", subjects=["01"], task="clips", space="fsaverage5"
+    ).runs[1:]
+    answers = []
+    for run in (first, second):
+        series = run.load()[:, visual_cortex().vertices]
+        onsets = {trial.clip: int(trial.onset) for trial in run.trials}
+        answers.append({clip: series[at + 4 : at + 9] for clip, at in onsets.items()})
+    for clip, answer in answers[0].items():
+        assert np.abs(answer - answers[1][clip]).max() <= 2  # rounding, and the tail of 30 s ago
+        others = [np.abs(answer - answers[1][other]).max() for other in answers[1] if other != clip]
+        assert min(others) > 50
+
+
+def test_gifti_says_what_it_holds(root):
+    path = root / "sub-01/func/sub-01_task-clips_run-01_hemi-R_space-fsaverage5_bold.func.gii"
+    image = nibabel.load(path)
+    assert image.meta["AnatomicalStructurePrimary"] == "CortexRight"
+    assert image.meta["TimeStep"] == "1000.0"
+    assert {array.intent for array in image.darrays} == {2001}  # NIFTI_INTENT_TIME_SERIES
+    assert image.darrays[0].data.dtype == np.float32
+    again = nibabel.GiftiImage.from_bytes(image.to_bytes())
+    for ours, theirs in zip(image.darrays, again.darrays, strict=True):
+        np.testing.assert_array_equal(ours.data, theirs.data)
+
+
+def test_videos_decode_to_what_was_rendered_and_captions_describe_them(root):
+    rows = _table(root / "stimuli" / "captions.tsv")
+    assert len(rows) == 8
+    for row in rows:
+        scene = stimuli.Scene(
+            **{key: row[key] for key in ("category", "colour", "motion", "background", "size")},
+            **{key: float(row[key]) for key in ("x", "y", "phase")},
+        )
+        assert f"{scene.colour} {scene.category}" in row["caption"]
+        error = read_all(root / "stimuli" / row["stim_file"]).astype(float) - stimuli.render(scene)
+        assert 10 * np.log10(255**2 / np.mean(error**2)) > 24  # dB; colour is at half resolution
+        assert np.abs(error.mean(axis=(0, 1, 2))).max() < 4
+
+
+def test_train_and_test_hold_different_combinations():
+    rng = np.random.default_rng(0)
+    simulation = Simulation()
+    train = simulation.train_runs * simulation.clips_per_run
+    seen = {
+        (s.category, s.colour, s.motion)
+        for s in (stimuli.sample_scene(rng, i) for i in range(train))
+    }
+    first = -(-train // 64) * 64
+    new = [stimuli.sample_scene(rng, first + i) for i in range(80)]
+    assert not seen & {(s.category, s.colour, s.motion) for s in new}
+
+
+def test_the_ground_truth_lies_beside(root):
+    cortex = visual_cortex()
+    with np.load(root / "ground_truth" / "canonical.npz") as truth:
+        np.testing.assert_array_equal(truth["vertices"], cortex.vertices)
+        np.testing.assert_allclose(truth["canonical"], cortex.canonical)
+    for name in ("01", "02"):
+        with np.load(root / "ground_truth" / f"sub-{name}.npz") as truth:
+            assert truth["displacement"].shape == (len(cortex.vertices), 2)
+            size = np.sqrt((truth["displacement"] ** 2).sum(axis=1).mean())
+            assert size == pytest.approx(TINY.displacement)
+            assert len(truth["patch_target"]) == len(truth["patch_source"]) > 0
+            assert 0 < truth["noise_ceiling"].min() < truth["noise_ceiling"].max() < 1
+            assert truth["gain"].shape == truth["noise_ceiling"].shape
+
+
+def test_a_complete_study_is_left_alone_and_other_settings_are_refused(root):
+    marker = root / "dataset_description.json"
+    before = marker.stat().st_mtime_ns
+    study.write_study(TINY, root, progress=False)
+    assert marker.stat().st_mtime_ns == before
+    with pytest.raises(DataError, match=r"other settings \(noise is 1.5 there and 9.0 here\)"):
+        study.write_study(TINY.model_copy(update={"noise": 9.0}), root, progress=False)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    with pytest.raises(DataError, match="is no simulated study"):
+        study.write_study(TINY, tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_study_has_no_final_name_and_is_written_anew(tmp_path, monkeypatch, root):
+    target = tmp_path / "study"
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "draw_subject", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            study.write_study(TINY, target, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.partial"]
+    study.write_study(TINY, target, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+    # The same settings give the same bytes (videos are left to the encoder).
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.suffix in (".gii", ".tsv", ".json"):
+            assert (target / path.relative_to(root)).read_bytes() == path.read_bytes(), path
+
+
+def test_the_command_writes_a_study_and_refuses_nonsense_in_one_sentence(tmp_path, capsys):
+    options = ["--subjects", "1", "--train-runs", "1", "--test-runs", "1", "--clips-per-run", "2"]
+    assert main(["--root", str(tmp_path / "a"), *options]) == 0
+    settings = json.loads((tmp_path / "a" / "dataset_description.json").read_text())
+    assert settings["GeneratedBy"][0]["Settings"]["clips_per_run"] == 2
+    assert main(["--root", str(tmp_path / "b"), "--noise", "-1"]) == 2
+    assert "error: --noise: Input should be greater than or equal to 0" in capsys.readouterr().err
+    assert main(["--root", str(tmp_path / "b"), "--size", "40"]) == 2
+    assert "simulation.size: must be a multiple of 16, is 40" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
