@@ -46,9 +46,7 @@ def write_tokenizer(texts: Iterable[str], folder: str | Path, *, max_length: int
     """
     merges = _train(_count_words(texts))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    # Two merges may spell the same token.
-    learned = dict.fromkeys("".join(pair) for pair in merges)
-    tokens = [*alphabet, *(byte + _SUFFIX for byte in alphabet), *learned, START, END]
+    tokens = [*alphabet, *(byte + _SUFFIX for byte in alphabet), *map("".join, merges), START, END]
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     settings = {
         **special,
@@ -83,7 +81,9 @@ def _train(words: Counter[str]) -> list[Pair]:
     The trainer of the tokenizers library breaks ties by the order of a hash map, which differs
     from run to run.
     """
-    spelt = {word: (*word[:-1], word[-1] + _SUFFIX) for word in sorted(words)}
+    spelt: dict[str, tuple[str, ...]] = {
+        word: (*word[:-1], word[-1] + _SUFFIX) for word in sorted(words)
+    }
     counts: Counter[Pair] = Counter()
     holders: dict[Pair, set[str]] = {}
 

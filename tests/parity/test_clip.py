@@ -75,8 +75,7 @@ def test_text_encoder_equals_torch(depth, act, end, tmp_path):
     assert text_table(tensors) is TEXT_TABLE_BARE
     model = ClipText.from_config(config)
     params = import_params(tensors, tools.shapes_of(model, TOKENS), TEXT_TABLE_BARE)
-    with jax.default_matmul_precision("highest"):
-        ours = model.apply({"params": params}, TOKENS)
+    ours = tools.apply(model, params, TOKENS)
     expected = theirs(torch.from_numpy(TOKENS))
     tools.assert_close(ours.hidden, expected.last_hidden_state, tools.FORWARD)
     tools.assert_close(ours.pooled, expected.pooler_output, tools.FORWARD)
@@ -116,7 +115,7 @@ def test_text_hidden_is_causal(tmp_path):
     params = import_params(tensors, tools.shapes_of(model, TOKENS), TEXT_TABLE_BARE)
     changed = TOKENS.copy()
     changed[:, 5:] = 1
-    before, after = (model.apply({"params": params}, t).hidden for t in (TOKENS, changed))
+    before, after = (tools.apply(model, params, t).hidden for t in (TOKENS, changed))
     np.testing.assert_array_equal(before[:, :5], after[:, :5])
     assert not np.allclose(before[:, 5:], after[:, 5:])
 
@@ -140,11 +139,16 @@ def test_both_layouts_of_a_text_encoder_are_read_and_written(tmp_path):
 
 def test_clip_equals_torch(clip):
     theirs, ours, params, *_, image = clip
-    variables = {"params": params}
-    with jax.default_matmul_precision("highest"):
-        output = ours.apply(variables, image, tokens=TOKENS)
+
+    @jax.jit
+    def forward(params):
+        variables = {"params": params}
         features = ours.apply(variables, image, method="image_features")
         words = ours.apply(variables, TOKENS, method="text_features")
+        return ours.apply(variables, image, tokens=TOKENS), features, words
+
+    with jax.default_matmul_precision("highest"):
+        output, features, words = forward(params)
     tokens, pixels = torch.from_numpy(TOKENS), torch_image(image)
     expected = theirs(input_ids=tokens, pixel_values=pixels)
     tools.assert_close(output.image, expected.image_embeds, tools.FORWARD)
@@ -188,20 +192,15 @@ def test_clip_round_trip_is_exact_and_torch_loads_it(clip, tmp_path):
 
 
 def test_dropout_acts_in_training_only(clip):
-    _, ours, params, config, *_, image = clip
+    theirs, _, params, config, *_, image = clip
     noisy = Clip.from_config(config, dropout=0.5)
-    quiet = noisy.apply({"params": params}, image, tokens=TOKENS)
-    expected = ours.apply({"params": params}, image, tokens=TOKENS)
-    np.testing.assert_array_equal(quiet.image, expected.image)
-    output = noisy.apply(
-        {"params": params},
-        image,
-        tokens=TOKENS,
-        deterministic=False,
-        rngs={"dropout": jax.random.key(0)},
-    )
-    assert not np.allclose(output.image, expected.image)
-    assert not np.allclose(output.text, expected.text)
+    quiet = tools.apply(noisy, params, image, tokens=TOKENS)
+    expected = theirs(input_ids=torch.from_numpy(TOKENS), pixel_values=torch_image(image))
+    tools.assert_close(quiet.image, expected.image_embeds, tools.FORWARD)
+    rngs = {"dropout": jax.random.key(0)}
+    output = tools.apply(noisy, params, image, tokens=TOKENS, deterministic=False, rngs=rngs)
+    assert not np.allclose(output.image, quiet.image)
+    assert not np.allclose(output.text, quiet.text)
 
 
 def test_vit_h_has_its_published_size():

@@ -67,8 +67,8 @@ def test_round_trip_is_exact_and_torch_loads_it(tmp_path):
 
 def test_bfloat16_stays_near_and_gives_float32_logits(tmp_path):
     _, model, params, config, *_ = build(tmp_path)
-    exact = model.apply({"params": params}, IMAGE)
-    half = VitClassifier.from_config(config, dtype=jnp.bfloat16).apply({"params": params}, IMAGE)
+    exact = tools.apply(model, params, IMAGE)
+    half = tools.apply(VitClassifier.from_config(config, dtype=jnp.bfloat16), params, IMAGE)
     assert half.dtype == jnp.float32
     assert np.abs(half - exact).max() <= 0.05 * np.abs(exact).max()
 

@@ -71,6 +71,12 @@ def reload(
     return model.eval()
 
 
+def apply(model, params: dict, *inputs, **options):
+    """The compiled forward pass: op by op, compiling takes most of a test's time."""
+    with jax.default_matmul_precision("highest"):
+        return jax.jit(lambda p, *x: model.apply({"params": p}, *x, **options))(params, *inputs)
+
+
 def count(shapes: dict) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 

@@ -1,0 +1,183 @@
+"""What a transformers image processor does to pictures, in JAX: resize, crop, rescale, normalise.
+
+Resizing follows Pillow, as the models were trained: a filter as wide as the shrinkage (no
+aliasing), horizontal pass first, whole levels in 0..255 after each pass; so there is no gradient.
+Pillow from version 13 on starts with the vertical pass at some changes of aspect ratio, which
+shows at hard edges under the bicubic filter.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float64, UInt8
+
+
+def _triangle(x: np.ndarray) -> np.ndarray:
+    return np.maximum(0.0, 1.0 - np.abs(x))
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Keys's cubic convolution kernel (1981) with a = -1/2."""
+    x = np.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+# Name -> (filter, half its width in pixels).
+_FILTERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
+    "bilinear": (_triangle, 1.0),
+    "bicubic": (_cubic, 2.0),
+}
+# Pillow's numbers.
+_RESAMPLE = {2: "bilinear", 3: "bicubic"}
+
+
+def resize_matrix(length: int, *, to: int, method: str) -> Float64[np.ndarray, "to length"]:
+    """Weights that resample one axis; every row sums to one."""
+    kernel, radius = _FILTERS[method]
+    scale = length / to
+    stretch = max(scale, 1.0)
+    centre = (np.arange(to)[:, None] + 0.5) * scale
+    pixel = np.arange(length)[None] + 0.5
+    # Pillow takes whole pixels between the rounded ends of the filter's support.
+    first = np.maximum(np.floor(centre - radius * stretch + 0.5), 0)
+    last = np.minimum(np.floor(centre + radius * stretch + 0.5), length)
+    inside = (pixel > first) & (pixel < last)
+    weights = np.where(inside, kernel((pixel - centre) / stretch), 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def resize(
+    image: Float[Array, "*b h w c"], *, height: int, width: int, method: str
+) -> Float[Array, "*b height width c"]:
+    """Resizes levels in 0..255 to whole levels; `method`: "bilinear" or "bicubic"."""
+    for axis, equation, to in (
+        (-2, "xw,...hwc->...hxc", width),
+        (-3, "yh,...hwc->...ywc", height),
+    ):
+        if image.shape[axis] == to:
+            continue
+        # Pillow's weights have 22 binary places, and where a sum lies midway between two levels
+        # the last place decides. Two halves of a weight keep every step exact in float32.
+        weights = np.round(resize_matrix(image.shape[axis], to=to, method=method) * 2.0**22)
+        coarse = np.round(weights / 2.0**11) * 2.0**11
+        high, low = (
+            jnp.einsum(equation, part.astype(np.float32) / 2.0**22, image, precision="highest")
+            for part in (coarse, weights - coarse)
+        )
+        whole = jnp.floor(high + 0.5)
+        image = jnp.clip(whole + jnp.floor((high + 0.5 - whole) + low), 0.0, 255.0)
+    return image
+
+
+def centre_crop(
+    image: Float[Array, "*b h w c"], *, height: int, width: int
+) -> Float[Array, "*b height width c"]:
+    """The middle of each picture; raises when the picture is smaller."""
+    h, w = image.shape[-3:-1]
+    if h < height or w < width:
+        raise ValueError(
+            f"centre crop: pictures are {h} by {w}, must be at least {height} by {width}"
+        )
+    top, left = (h - height) // 2, (w - width) // 2
+    return image[..., top : top + height, left : left + width, :]
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """A transformers image processor; steps that are off are None.
+
+    `size`: (height, width), or the length of the shortest edge, the aspect ratio kept. `scale`:
+    what levels in 0..255 are multiplied by before `mean` and `std` apply.
+    """
+
+    size: tuple[int, int] | int | None
+    method: str
+    crop: tuple[int, int] | None
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Preprocessor":
+        """From a preprocessor_config.json; refuses by name what is not supported.
+
+        Switches that the file leaves out follow its other keys: a size means resizing, and so on.
+        """
+
+        def on(switch: str, key: str) -> bool:
+            given = config.get(key) is not None
+            wanted = config.get(switch)
+            if wanted and not given:
+                raise ValueError(f"preprocessor configuration: {switch} is true, {key} is missing")
+            return given if wanted is None else bool(wanted)
+
+        for switch in ("do_pad", "do_reduce_labels", "do_flip_channel_order"):
+            if config.get(switch):
+                raise ValueError(f"preprocessor configuration: {switch} is not supported")
+        size, method = None, "bilinear"
+        if on("do_resize", "size"):
+            size = _size(config["size"], key="size")
+            resample = config.get("resample", 2)
+            if resample not in _RESAMPLE:
+                raise ValueError(
+                    f"preprocessor configuration: resample is {resample!r}, supported is "
+                    "2 (bilinear) or 3 (bicubic)"
+                )
+            method = _RESAMPLE[resample]
+        crop = None
+        if on("do_center_crop", "crop_size"):
+            crop = _size(config["crop_size"], key="crop_size")
+            crop = (crop, crop) if isinstance(crop, int) else crop
+        scale = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        if on("do_normalize", "image_mean"):
+            mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
+        return cls(size=size, method=method, crop=crop, scale=scale, mean=mean, std=std)
+
+    def __call__(
+        self, image: UInt8[Array, "*b h w 3"] | Float[Array, "*b h w 3"]
+    ) -> Float[Array, "*b height width 3"]:
+        """`image`: pictures or videos as uint8 levels, or as floats in [-1, 1]."""
+        if image.dtype == jnp.uint8:
+            image = jnp.asarray(image, jnp.float32)
+        elif jnp.issubdtype(image.dtype, jnp.floating):
+            image = (jnp.asarray(image, jnp.float32) + 1.0) * 127.5
+        else:
+            raise ValueError(
+                f"preprocessor: pictures are {image.dtype}, must be uint8 or float in [-1, 1]"
+            )
+        if self.size is not None:
+            height, width = self._target(image.shape[-3], image.shape[-2])
+            image = resize(image, height=height, width=width, method=self.method)
+        if self.crop is not None:
+            image = centre_crop(image, height=self.crop[0], width=self.crop[1])
+        mean, std = (np.asarray(value, np.float32) for value in (self.mean, self.std))
+        return (image * self.scale - mean) / std
+
+    def _target(self, height: int, width: int) -> tuple[int, int]:
+        if isinstance(self.size, tuple):
+            return self.size
+        assert self.size is not None
+        short = min(height, width)
+        # The longer edge is cut to a whole number, not rounded.
+        return self.size * height // short, self.size * width // short
+
+
+def _size(value: Any, *, key: str) -> tuple[int, int] | int:
+    """A size as the files write it: a number, {shortest_edge} or {height, width}."""
+    if isinstance(value, Mapping):
+        if value.keys() == {"shortest_edge"}:
+            return int(value["shortest_edge"])
+        if value.keys() == {"height", "width"}:
+            return int(value["height"]), int(value["width"])
+    elif isinstance(value, int):
+        return value
+    raise ValueError(
+        f"preprocessor configuration: {key} is {value!r}, supported is a number, "
+        "shortest_edge alone, or height and width"
+    )
