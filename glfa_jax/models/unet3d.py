@@ -19,7 +19,7 @@ _UP = {"CrossAttnUpBlock3D": True, "UpBlock3D": False}
 
 
 class UNet3D(nn.Module):
-    """Predicts the noise (or velocity) of a noisy video latent; fields as in diffusers' config.json.
+    """Predicts the noise (or velocity) of a noisy latent; fields as in diffusers' config.json.
 
     `attention_head_dim` is the width of a head. `dtype` is what is computed in (parameters stay
     float32); with `remat` the backward pass recomputes every layer from its input.

@@ -1,4 +1,4 @@
-"""What UNet3D is made of: residual blocks, temporal convolutions, spatial and temporal transformers.
+"""Parts of UNet3D: residual blocks, temporal convolutions, spatial and temporal transformers.
 
 Frames stay on an axis of their own, (b, f, h, w, c), so what belongs to a clip (time embedding,
 conditioning tokens) is computed once a clip and not once a frame.
@@ -281,7 +281,7 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Layers that each take one skip, the last one first, then an enlargement to `size` (if any)."""
+    """Layers that each take one skip, the last one first, then an enlargement to `size` if any."""
 
     channels: int
     attends: bool

@@ -235,7 +235,7 @@ class VAEMidBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Adds attention over positions with one head as wide as the channels; projections have bias."""
+    """Adds attention over positions, one head as wide as the channels; projections have a bias."""
 
     norm_num_groups: int
     dtype: jnp.dtype

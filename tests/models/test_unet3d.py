@@ -1,0 +1,205 @@
+"""UNet3D, the VAE and LoRA without torch: full-size shapes, identities, refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from glfa_jax.models.lora import UNET3D_PATTERNS, init_lora, merge
+from glfa_jax.models.unet3d import UNet3D
+from glfa_jax.models.unet3d_blocks import TemporalConv, TransformerBlock, upsample
+from glfa_jax.models.vae import AutoencoderKL
+
+MODELSCOPE = {
+    "_class_name": "UNet3DConditionModel",
+    "act_fn": "silu",
+    "attention_head_dim": 64,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 1024,
+    "down_block_types": ["CrossAttnDownBlock3D"] * 3 + ["DownBlock3D"],
+    "downsample_padding": 1,
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-05,
+    "norm_num_groups": 32,
+    "out_channels": 4,
+    "sample_size": 32,
+    "up_block_types": ["UpBlock3D"] + ["CrossAttnUpBlock3D"] * 3,
+}
+VAE = {
+    "act_fn": "silu",
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "norm_num_groups": 32,
+    "sample_size": 256,
+}
+
+
+def _zeros(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def full_size() -> dict:
+    model = UNet3D.from_config(MODELSCOPE)
+    timestep = jax.ShapeDtypeStruct((1,), jnp.int32)
+    return jax.eval_shape(
+        model.init, jax.random.key(0), _zeros(1, 2, 8, 8, 4), timestep, _zeros(1, 77, 1024)
+    )["params"]
+
+
+def test_full_size_counts(full_size: dict) -> None:
+    sizes = {".".join(path): leaf.size for path, leaf in flatten_dict(full_size).items()}
+    assert sum(sizes.values()) == 1_411_233_860
+    trained = [
+        size
+        for name, size in sizes.items()
+        if any(part in name for part in ("attn1", "attn2", "temp_conv"))
+    ]
+    assert (len(trained), sum(trained)) == (682, 468_064_256)
+
+
+def test_defaults_are_modelscope() -> None:
+    assert UNet3D.from_config(MODELSCOPE) == UNet3D()
+
+
+def test_vae_full_size_count() -> None:
+    model = AutoencoderKL.from_config(VAE)
+    params = jax.eval_shape(model.init, jax.random.key(0), _zeros(1, 16, 16, 3))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 83_653_863
+    assert model == AutoencoderKL()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"act_fn": "gelu"}, "act_fn is 'gelu', supported is 'silu' or 'swish'"),
+        ({"time_cond_proj_dim": 8}, "time_cond_proj_dim is 8, supported is None"),
+        ({"class_embed_type": "timestep"}, "class_embed_type is no option of UNet3D"),
+        ({"down_block_types": ["DownBlock2D"] * 4}, "DownBlock2D.* not among"),
+        ({"up_block_types": ["UpBlock3D"] * 3}, "3 given for 4 block_out_channels"),
+        ({"attention_head_dim": [5, 10, 20, 20]}, "attention_head_dim: must be one integer"),
+        ({"norm_num_groups": None}, "norm_num_groups: must be one integer"),
+    ],
+)
+def test_unsupported_options_are_named(change: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        UNet3D.from_config(MODELSCOPE | change)
+
+
+def test_missing_and_unsupported_are_reported_together() -> None:
+    config = {key: VAE[key] for key in ("block_out_channels", "down_block_types")}
+    with pytest.raises(ValueError, match=r"layers_per_block is missing; shift_factor is 0\.1"):
+        AutoencoderKL.from_config(config | {"shift_factor": 0.1})
+
+
+def test_wrong_inputs_are_named() -> None:
+    def shapes(channels: int, width: int) -> None:
+        jax.eval_shape(
+            UNet3D().init,
+            jax.random.key(0),
+            _zeros(1, 2, 8, 8, channels),
+            jax.ShapeDtypeStruct((), jnp.int32),
+            _zeros(1, 77, width),
+        )
+
+    with pytest.raises(ValueError, match="sample: 3 channels in its last axis, must be 4"):
+        shapes(3, 1024)
+    with pytest.raises(ValueError, match="conditioning: width 768, must be cross_attention_dim"):
+        shapes(4, 768)
+    with pytest.raises(ValueError, match="multiples of 8"):
+        jax.eval_shape(AutoencoderKL().init, jax.random.key(0), _zeros(1, 20, 16, 3))
+
+
+def test_new_temporal_convolution_is_the_identity() -> None:
+    layer = TemporalConv(norm_num_groups=2)
+    x = jax.random.normal(jax.random.key(0), (1, 3, 2, 2, 4))
+    params = layer.init(jax.random.key(1), x)
+    np.testing.assert_array_equal(layer.apply(params, x), x)
+
+
+def test_compute_dtype_leaves_parameters_alone() -> None:
+    block = TransformerBlock(num_heads=2, head_dim=4, dtype=jnp.bfloat16)
+    x = jnp.ones((1, 3, 8), jnp.bfloat16)
+    out, variables = block.init_with_output(jax.random.key(0), x, context=None)
+    assert out.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize("size", [(4, 6), (3, 5), (5, 7)])
+def test_upsample_takes_the_nearest(size: tuple[int, int]) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
+    got = np.asarray(upsample(jnp.asarray(x), size=size))[0, :, :, 0]
+    wanted = [
+        [x[0, i * 2 // size[0], j * 3 // size[1], 0] for j in range(size[1])]
+        for i in range(size[0])
+    ]
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_lora_covers_attention_and_temporal_convolutions(full_size: dict) -> None:
+    lora = jax.eval_shape(
+        lambda params: init_lora(params, patterns=UNET3D_PATTERNS, rank=4, key=jax.random.key(0)),
+        full_size,
+    )
+    adapted = {"/".join(path[:-1]) for path in flatten_dict(lora)}
+    kernels = {
+        "/".join(path)
+        for path in flatten_dict(full_size)
+        if path[-1] == "kernel"
+        and any(part in ".".join(path) for part in ("attn1", "attn2", "temp_conv"))
+    }
+    assert adapted == kernels
+
+
+@pytest.fixture
+def tree() -> dict:
+    keys = jax.random.split(jax.random.key(0), 3)
+    attention = {"to_q": {"kernel": jax.random.normal(keys[0], (6, 5))}}
+    conv = {"kernel": jax.random.normal(keys[1], (3, 4, 4)), "bias": jnp.ones(4)}
+    return {"block": {"attn1": attention, "temp_convs.0": {"conv1.2": conv}}}
+
+
+def test_fresh_lora_changes_nothing_and_learns(tree: dict) -> None:
+    lora = init_lora(tree, patterns=UNET3D_PATTERNS, rank=2, key=jax.random.key(1))
+    merged = merge(tree, lora, scale=0.5)
+    assert jax.tree.structure(merged) == jax.tree.structure(tree)
+    for ours, theirs in zip(jax.tree.leaves(merged), jax.tree.leaves(tree), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+    gradient = jax.grad(
+        lambda lora: sum((x**2).sum() for x in jax.tree.leaves(merge(tree, lora, scale=0.5)))
+    )(lora)
+    for path, leaf in flatten_dict(gradient).items():
+        assert bool(jnp.any(leaf != 0)) == (path[-1] == "up"), path
+
+
+def test_lora_adds_a_product_of_rank_r(tree: dict) -> None:
+    lora = init_lora(tree, patterns=UNET3D_PATTERNS, rank=2, key=jax.random.key(1))
+    lora = jax.tree.map(lambda x: x + jnp.sin(jnp.arange(x.size)).reshape(x.shape), lora)
+    merged = merge(tree, lora, scale=0.5)
+    pair = lora["block"]["temp_convs.0"]["conv1.2"]["kernel"]
+    kernel = tree["block"]["temp_convs.0"]["conv1.2"]["kernel"]
+    wanted = kernel + 0.5 * jnp.einsum("kir,ro->kio", pair["down"], pair["up"])
+    got = merged["block"]["temp_convs.0"]["conv1.2"]["kernel"]
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    assert jnp.linalg.matrix_rank((got - kernel).reshape(12, 4), rtol=1e-4) == 2
+    np.testing.assert_array_equal(merged["block"]["temp_convs.0"]["conv1.2"]["bias"], 1)
+
+
+def test_lora_refuses_what_fits_nothing(tree: dict) -> None:
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match=r"attn3.* match no parameter"):
+        init_lora(tree, patterns=("attn3",), rank=2, key=key)
+    with pytest.raises(ValueError, match=r"bias'.* are no kernels"):
+        init_lora(tree, patterns=("temp_convs",), rank=2, key=key)
+    with pytest.raises(ValueError, match="rank: must be at least 1, got 0"):
+        init_lora(tree, patterns=UNET3D_PATTERNS, rank=0, key=key)
+    lora = init_lora(tree, patterns=UNET3D_PATTERNS, rank=2, key=key)
+    with pytest.raises(ValueError, match="is no parameter of this model"):
+        merge({"other": jnp.ones((2, 2))}, lora, scale=1.0)
