@@ -1,12 +1,13 @@
 """Cortex to picture and back: both flat hemispheres side by side on one square raster."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.sparse import coo_array, csr_array
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from glfa_jax.data.surfaces import Hemisphere, Surfaces, triangle_areas
 
@@ -133,8 +134,8 @@ def _bilinear(points: ndarray, side: Hemisphere, weights: coo_array, raster: int
     # A vertex on the rim may have no drawn pixel around it: it takes the nearest one.
     alone = shares.sum(axis=1) < 1e-6
     drawn = np.flatnonzero(mask)
-    _, nearest = cKDTree(np.stack(np.divmod(drawn, raster), 1)).query(points[vertex[alone]])
-    pixels[alone, 0] = drawn[nearest]
+    _, nearest = KDTree(np.stack(np.divmod(drawn, raster), 1)).query(points[vertex[alone]])
+    pixels[alone, 0] = np.take(drawn, nearest)
     shares[alone] = (1, 0, 0, 0)
     shares /= shares.sum(axis=1, keepdims=True)
     rows = np.repeat(vertex, 4)
@@ -143,22 +144,27 @@ def _bilinear(points: ndarray, side: Hemisphere, weights: coo_array, raster: int
 
 def _stack(parts: list[coo_array], *, axis: int) -> csr_array:
     """Two matrices side by side along an axis, without explicit zeros."""
-    shape, offset = list(parts[0].shape), 0
-    shape[axis] = sum(part.shape[axis] for part in parts)
+    shape, offset = [*_size(parts[0])], 0
+    shape[axis] = sum(_size(part)[axis] for part in parts)
     data, coords = [], []
     for part in parts:
         shift = np.zeros((2, 1), int)
         shift[axis] = offset
         data.append(part.data)
         coords.append(np.stack(part.coords) + shift)
-        offset += part.shape[axis]
+        offset += _size(part)[axis]
     stacked = coo_array((np.concatenate(data), tuple(np.concatenate(coords, 1))), shape).tocsr()
     stacked.eliminate_zeros()
-    return stacked.astype(np.float32)
+    return csr_array(stacked, dtype=np.float32)
+
+
+def _size(matrix: Any) -> tuple[int, int]:
+    return matrix.shape
 
 
 def _apply(matrix: csr_array, values: ndarray) -> ndarray:
-    if values.shape[-1] != matrix.shape[1]:
-        raise ValueError(f"last axis must have length {matrix.shape[1]}, has {values.shape[-1]}")
+    length = _size(matrix)[1]
+    if values.shape[-1] != length:
+        raise ValueError(f"last axis must have length {length}, has {values.shape[-1]}")
     flat = values.reshape(-1, values.shape[-1])
     return np.ascontiguousarray((matrix @ flat.T).T).reshape(*values.shape[:-1], -1)

@@ -162,7 +162,7 @@ def volumes(
     return Stream(dataset, fingerprint=fingerprint, num_batches=None)
 
 
-def _ordered(source: ndarray, *, seed: int, shuffle: bool, repeat: bool) -> Any:
+def _ordered(source: Any, *, seed: int, shuffle: bool, repeat: bool) -> Any:
     dataset = grain.MapDataset.source(source).seed(seed)
     if shuffle:
         dataset = dataset.shuffle()
@@ -215,12 +215,13 @@ class _Assemble:
                 _one_frame(clip, self.augment, rng) for rng, clip in zip(rngs, video, strict=True)
             ]
             video = np.stack(frames)
-        return Batch(
-            fmri=self.fmri(clips).astype(np.float32),
-            video=video.astype(np.float32) / 127.5 - 1,
-            tokens=np.asarray(tokens, np.int32),
-            clip=clips.astype(np.int32),
-        )
+        fields: dict[str, Any] = {
+            "fmri": self.fmri(clips).astype(np.float32),
+            "video": video.astype(np.float32) / np.float32(127.5) - 1,
+            "tokens": np.asarray(tokens, np.int32),
+            "clip": clips.astype(np.int32),
+        }
+        return Batch(**fields)
 
 
 def _one_frame(

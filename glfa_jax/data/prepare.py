@@ -49,7 +49,7 @@ class _Signal:
         return (
             f"  sub-{self.subject} {self.split}: {self.runs} runs, {self.volumes} volumes, "
             f"{self.samples} samples, {self.missing} missing, "
-            f"{self.cut_short} trials cut short by the end of a run; "
+            f"{self.cut_short} trials cut short by a run's end; "
             f"{self.silent} constant pixels, largest |z| {self.peak:.1f}"
         )
 
@@ -72,6 +72,9 @@ def prepare(data: config.Data, *, progress: bool = True) -> Store:
     surfaces = SPACES[data.space]()
     flat = build(surfaces, raster=data.raster)
     keys = {split: _keys(study, split) for split in SPLITS}
+    shared = {clip for clip, _ in keys["train"]} & {clip for clip, _ in keys["test"]}
+    if shared:
+        raise DataError(f"{data.root}: clip {min(shared)} is shown in train and in test runs")
     provenance = {
         "root": str(data.root),
         "settings": settings,
@@ -174,7 +177,7 @@ class _Cut:
         present = np.array([bool(windows.get(key)) for key in keys])
         if split == "train" and not present.any():
             raise DataError(f"sub-{subject}: has no complete {split} sample")
-        total = np.zeros((self.data.window, self.weights.shape[0]))
+        total = np.zeros((self.data.window, int(self.pixels.sum())))
         for start in range(0, len(keys), SHARD):
             block = keys[start : start + SHARD]
             cut = np.zeros((len(block), *total.shape), np.float32)

@@ -5,9 +5,9 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from nibabel.gifti.gifti import GiftiImage
 from numpy import ndarray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -93,8 +93,7 @@ def _read(name: str) -> tuple[ndarray, ndarray]:
             "nilearn is not installed; its wheel holds the fsaverage5 surfaces"
         )
     path = Path(spec.origin).parent / "datasets" / "data" / "fsaverage5" / name
-    image = nibabel.load(path)
-    points, faces = (array.data for array in image.darrays[:2])
+    points, faces = (array.data for array in GiftiImage.from_filename(path).darrays[:2])
     return points.astype(np.float64), faces.astype(np.int64)
 
 

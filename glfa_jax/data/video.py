@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.error
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray

@@ -225,6 +225,12 @@ def test_events_that_make_no_sense(broken, row, message):
     refuses(broken, rf"run-02_events\.tsv: {message}")
 
 
+def test_a_clip_in_both_splits_is_refused(broken):
+    split, trials = RUNS["04"]
+    write_events(Path(f"{stem(broken, '01', '04')}_events.tsv"), split, [*trials, ("c.mp4", 12, 1)])
+    refuses(broken, r"clip c\.mp4 is shown in train and in test runs")
+
+
 def test_repetition_times_must_agree(broken):
     sidecar = Path(f"{stem(broken, '01', '02')}_hemi-L_space-fsaverage5_bold.json")
     sidecar.write_text('{"RepetitionTime": 1.5}')

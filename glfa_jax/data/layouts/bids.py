@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
-import nibabel
 import numpy as np
 from jaxtyping import Float
 from nibabel.filebasedimages import ImageFileError
+from nibabel.gifti.gifti import GiftiImage
 from numpy import ndarray
 
 from glfa_jax.data import DataError
@@ -117,7 +117,7 @@ def _events(path: Path) -> tuple[Split, tuple[Trial, ...]]:
     if not rows:
         raise DataError(f"{path}: lists no trials")
     kinds = sorted({row["trial_type"] for row in rows})
-    splits = [split for split in SPLITS if kinds == [split]]
+    splits: list[Split] = [split for split in SPLITS if kinds == [split]]
     if not splits:
         raise DataError(
             f"{path}: trial_type must be train or test throughout, is {', '.join(kinds)}"
@@ -154,7 +154,7 @@ def _load(left: Path, right: Path) -> Float[ndarray, "time vertices"]:
 
 def _load_gifti(path: Path) -> Float[ndarray, "time v"]:
     try:
-        arrays = [np.asarray(array.data) for array in nibabel.load(path).darrays]
+        arrays = [np.asarray(array.data) for array in GiftiImage.from_filename(path).darrays]
         series = arrays[0].T if len(arrays) == 1 and arrays[0].ndim == 2 else np.stack(arrays)
     # What a damaged file raises depends on where it ends: XML, base64, zlib or array shape.
     except (*_DAMAGED, ValueError, OSError, EOFError, IndexError, AttributeError) as error:
