@@ -126,7 +126,8 @@ def _bilinear(points: ndarray, side: Hemisphere, weights: coo_array, raster: int
     part = points[vertex] - base
     pixels, shares = [], []
     for step in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        pixel = np.clip(base + step, 0, raster - 1) @ [raster, 1]
+        row, column = np.clip(base + step, 0, raster - 1).T
+        pixel = row * raster + column
         share = np.prod(np.where(step, part, 1 - part), axis=1)
         pixels.append(pixel)
         shares.append(share * mask[pixel])
