@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from glfa_jax.data.surfaces import fsaverage5
 
@@ -49,12 +49,12 @@ class Cortex:
         """Gaussian smoothing within hemispheres (sigma in mm) that keeps unit variance."""
         # The hemispheres are put too far apart to mix.
         points = self.canonical + np.stack([1e4 * self.side, np.zeros(len(self.side))], axis=1)
-        tree = cKDTree(points)
+        tree = KDTree(points)
         near = tree.sparse_distance_matrix(tree, 3 * sigma, output_type="coo_matrix")
         weight = np.exp(-0.5 * (near.data / sigma) ** 2)
-        kernel = csr_array((weight, (near.row, near.col)), shape=near.shape)
-        size = np.sqrt(kernel.power(2).sum(axis=1))
-        return csr_array(kernel.multiply(1 / size[:, None])).astype(np.float32)
+        size = np.sqrt(np.bincount(near.row, weight**2))
+        weight = (weight / size[near.row]).astype(np.float32)
+        return csr_array((weight, (near.row, near.col)), shape=near.shape)
 
 
 @cache

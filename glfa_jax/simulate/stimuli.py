@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 
 CATEGORIES = ("ball", "star", "house", "fish", "car", "tree", "heart", "bird")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
@@ -151,6 +151,8 @@ def render(
     accent = (150, 160, 178) if scene.colour == "white" else (255, 255, 255)
     paints = (fill, 0.75 * fill, np.array(accent, np.float32), np.array((46, 34, 34), np.float32))
     shapes = _shapes(scene.category)
+    body = shapes[0]
+    assert body is not None  # every category has one
     mirrored = scene.motion == "left"  # who moves to the left looks to the left
     line = max(size / 64, 0.5)  # width of lines, pixels
     for picture, (x, y, radius, angle) in zip(video, path, strict=True):
@@ -175,13 +177,13 @@ def render(
         at = row * _GRID + column
         pixels = radius * size
         box = picture[low[1] : high[1], low[0] : high[0]]
-        outer = shapes[0].reshape(-1)[at] * pixels
+        outer = body.reshape(-1)[at] * pixels
         _paint(box, np.float32(250.0), outer - 1.9 * line)  # light rim, then dark outline
         _paint(box, paints[3], outer - 0.9 * line)
         for paint, shape in zip(paints, shapes, strict=True):
             if shape is None:
                 continue
-            distance = outer if shape is shapes[0] else shape.reshape(-1)[at] * pixels
+            distance = outer if shape is body else shape.reshape(-1)[at] * pixels
             _paint(box, paint, distance)
     return np.rint(video).astype(np.uint8)
 
@@ -316,11 +318,13 @@ def _shapes(category: str) -> tuple[Float[np.ndarray, "y x"] | None, ...]:
     cell = 2 * _REACH / _GRID
     axis = (np.arange(_GRID) + 0.5) * cell - _REACH
     x, y = np.meshgrid(axis, axis)
+
+    def signed_distance(part: Bool[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
+        outside, inside = (np.asarray(distance_transform_edt(mask)) for mask in (~part, part))
+        return ((outside - inside) * cell).astype(np.float32)
+
     return tuple(
-        None
-        if part is None
-        else ((distance_transform_edt(~part) - distance_transform_edt(part)) * cell).astype("f4")
-        for part in _DRAWINGS[category](x, y)
+        None if part is None else signed_distance(part) for part in _DRAWINGS[category](x, y)
     )
 
 
@@ -335,9 +339,8 @@ def _background(name: str, size: int) -> Float[np.ndarray, "h w 3"]:
 
     def noise(high: float, wide: float) -> np.ndarray:
         """Smooth noise in units of its standard deviation; widths in picture widths."""
-        field = gaussian_filter(
-            rng.standard_normal((size, size)), (high * size, wide * size), mode=("nearest", "wrap")
-        )
+        field = gaussian_filter1d(rng.standard_normal((size, size)), high * size, axis=0)
+        field = gaussian_filter1d(field, wide * size, axis=1, mode="wrap")
         return (field - field.mean()) / field.std()
 
     top, bottom = {

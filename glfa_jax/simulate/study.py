@@ -285,9 +285,9 @@ def _write_truth(path: Path, subject: Subject, power: Float[ndarray, " r"]) -> N
         patch_target_side=subject.patch_target_side,
         patch_source=subject.patch_source,
         patch_source_side=subject.patch_source_side,
-        patch_weight=np.float64(subject.patch_weight),
+        patch_weight=np.array(subject.patch_weight),
         gain=subject.gain,
-        noise=np.float64(subject.noise),
+        noise=np.array(subject.noise),
         noise_ceiling=ceiling,
     )
 

@@ -211,8 +211,7 @@ def correlated_noise(
 ) -> Float[ndarray, "t r"]:
     """Unit-variance noise, AR(1) in time and smooth over the cortex."""
     memory = NOISE_MEMORY**repetition_time
-    vertices = smoother.shape[0]
-    fresh = rng.standard_normal((vertices, volumes), dtype=np.float32)
+    fresh = rng.standard_normal((smoother.indptr.size - 1, volumes), dtype=np.float32)
     fresh[:, 1:] *= np.float32(np.sqrt(1 - memory**2))  # stationary from the first volume on
-    noise = lfilter([1.0], [1.0, -memory], fresh, axis=1).astype(np.float32)
+    noise = np.asarray(lfilter([1.0], [1.0, -memory], fresh, axis=1), np.float32)
     return (smoother @ noise).T
