@@ -16,6 +16,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from glfa_jax.errors import InputError
+
 _STEMS = ("model", "diffusion_pytorch_model")
 _CONFIG = "config.json"
 # What transformers demands of a file that it is to load.
@@ -37,13 +39,13 @@ _DTYPES = {
 }
 
 
-class DirectoryError(ValueError):
+class DirectoryError(InputError):
     """A model folder cannot be read; the message names the file and what is wrong with it."""
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The folder's config.json."""
-    return _read_json(Path(folder) / _CONFIG)
+    return read_json(Path(folder) / _CONFIG)
 
 
 def read_tensors(folder: str | Path, *, variant: str | None = None) -> dict[str, np.ndarray]:
@@ -63,7 +65,7 @@ def read_tensors(folder: str | Path, *, variant: str | None = None) -> dict[str,
     if found[0] in single:
         return _read_file(found[0])
 
-    places = _read_json(found[0]).get("weight_map")
+    places = read_json(found[0]).get("weight_map")
     if not isinstance(places, dict):
         raise DirectoryError(f"{found[0]}: has no weight_map")
     shards = sorted(set(places.values()))
@@ -107,7 +109,7 @@ def write_tensors(
         settings.unlink(missing_ok=True)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from glfa_jax.models import pretrained_config
@@ -64,7 +65,7 @@ class ClipText(nn.Module):
     hidden_act: str
     layer_norm_eps: float
     dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **options: Any) -> "ClipText":
@@ -134,7 +135,7 @@ class ClipVision(nn.Module):
     hidden_act: str
     layer_norm_eps: float
     dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **options: Any) -> "ClipVision":
@@ -202,7 +203,7 @@ class Clip(nn.Module):
     vision_model: ClipVision
     projection_dim: int
     logit_scale_init: float = _LOGIT_SCALE
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **options: Any) -> "Clip":

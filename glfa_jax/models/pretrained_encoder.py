@@ -6,6 +6,7 @@ The block carries CLIP's parameter names; the tables of the other two rename the
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from glfa_jax.models.layers import LayerNorm, attention, gelu, merge_heads, split_heads
@@ -30,7 +31,7 @@ class EncoderBlock(nn.Module):
     query_value_bias: bool = True
     key_bias: bool = True
     dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -76,7 +77,7 @@ class PatchEmbed(nn.Module):
     features: int
     patch: tuple[int, ...]
     use_bias: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *size c"]) -> Float[Array, "b n d"]:

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from glfa_jax.models import pretrained_config
@@ -59,7 +60,7 @@ class VideoMaeClassifier(nn.Module):
     qkv_bias: bool
     use_mean_pooling: bool
     dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **options: Any) -> "VideoMaeClassifier":

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from glfa_jax.models import pretrained_config
@@ -42,7 +43,7 @@ class VitClassifier(nn.Module):
     layer_norm_eps: float
     qkv_bias: bool
     dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **options: Any) -> "VitClassifier":

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float64, UInt8
+from jaxtyping import Array, Float, Float64, Shaped
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ class Preprocessor:
         return cls(size=size, method=method, crop=crop, scale=scale, mean=mean, std=std)
 
     def __call__(
-        self, image: UInt8[Array, "*b h w 3"] | Float[Array, "*b h w 3"]
+        self, image: Shaped[Array | np.ndarray, "*b h w 3"]
     ) -> Float[Array, "*b height width 3"]:
         """`image`: pictures or videos as uint8 levels, or as floats in [-1, 1]."""
         if image.dtype == jnp.uint8:

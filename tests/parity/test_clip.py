@@ -16,7 +16,7 @@ from tests.parity import transformers_models as tools
 LENGTH, VOCABULARY = 9, 50
 START, END = VOCABULARY - 2, VOCABULARY - 1
 # A full caption, a padded one, an empty one; the end token pads, as CLIP's does.
-TOKENS = np.array(
+TOKENS = jnp.array(
     [
         [START, 4, 7, 30, 2, 11, 19, 5, END],
         [START, 8, 3, END, END, END, END, END, END],
@@ -56,13 +56,17 @@ def clip(tmp_path_factory):
     theirs = tools.randomise(transformers.CLIPModel(config), seed=1)
     config, tensors = tools.tensors_of(theirs, tmp_path_factory.mktemp("clip"))
     ours = Clip.from_config(config)
-    image = np.random.default_rng(0).standard_normal((3, 12, 12, 3), np.float32)
+    image = jax.random.normal(jax.random.key(0), (3, 12, 12, 3))
     shapes = tools.shapes_of(ours, image, tokens=TOKENS)
     return theirs, ours, import_params(tensors, shapes, TABLE), config, tensors, shapes, image
 
 
-def torch_image(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(image).permute(0, 3, 1, 2)
+def torch_image(image: jax.Array) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(0, 3, 1, 2)
+
+
+def torch_tokens() -> torch.Tensor:
+    return torch.from_numpy(np.array(TOKENS))
 
 
 @pytest.mark.parametrize(
@@ -76,16 +80,16 @@ def test_text_encoder_equals_torch(depth, act, end, tmp_path):
     model = ClipText.from_config(config)
     params = import_params(tensors, tools.shapes_of(model, TOKENS), TEXT_TABLE_BARE)
     ours = tools.apply(model, params, TOKENS)
-    expected = theirs(torch.from_numpy(TOKENS))
+    expected = theirs(torch_tokens())
     tools.assert_close(ours.hidden, expected.last_hidden_state, tools.FORWARD)
     tools.assert_close(ours.pooled, expected.pooler_output, tools.FORWARD)
     # The pooled token never sees the padding, so torch's padding mask changes nothing.
-    masked = theirs(torch.from_numpy(TOKENS), attention_mask=torch.from_numpy(padding_mask()))
+    masked = theirs(torch_tokens(), attention_mask=torch.from_numpy(padding_mask()))
     tools.assert_close(ours.pooled, masked.pooler_output, tools.FORWARD)
 
 
 def padding_mask() -> np.ndarray:
-    ends = np.cumsum(TOKENS == END, axis=1)
+    ends = np.cumsum(np.array(TOKENS) == END, axis=1)
     return (ends <= 1).astype(np.int64)
 
 
@@ -102,7 +106,7 @@ def test_text_gradients_equal_torch(tmp_path):
 
     with jax.default_matmul_precision("highest"):
         ours = jax.jit(jax.grad(loss))(params)
-    output = theirs(torch.from_numpy(TOKENS))
+    output = theirs(torch_tokens())
     hidden, pooled = output.last_hidden_state, output.pooler_output
     ((hidden * torch.from_numpy(weight)).mean() + (pooled**2).mean()).backward()
     tools.assert_gradients_close(ours, theirs, TEXT_TABLE_BARE, tmp_path / "gradients")
@@ -113,8 +117,7 @@ def test_text_hidden_is_causal(tmp_path):
     config, tensors = tools.tensors_of(theirs, tmp_path)
     model = ClipText.from_config(config)
     params = import_params(tensors, tools.shapes_of(model, TOKENS), TEXT_TABLE_BARE)
-    changed = TOKENS.copy()
-    changed[:, 5:] = 1
+    changed = TOKENS.at[:, 5:].set(1)
     before, after = (tools.apply(model, params, t).hidden for t in (TOKENS, changed))
     np.testing.assert_array_equal(before[:, :5], after[:, :5])
     assert not np.allclose(before[:, 5:], after[:, 5:])
@@ -130,7 +133,7 @@ def test_both_layouts_of_a_text_encoder_are_read_and_written(tmp_path):
     again = tools.reload(
         transformers.CLIPTextModel, params, TEXT_TABLE, config, tmp_path / "prefixed"
     )
-    tokens = torch.from_numpy(TOKENS)
+    tokens = torch_tokens()
     assert torch.equal(theirs(tokens).last_hidden_state, again(tokens).last_hidden_state)
     prefixed = read_tensors(tmp_path / "prefixed")
     assert text_table(prefixed) is TEXT_TABLE
@@ -149,7 +152,7 @@ def test_clip_equals_torch(clip):
 
     with jax.default_matmul_precision("highest"):
         output, features, words = forward(params)
-    tokens, pixels = torch.from_numpy(TOKENS), torch_image(image)
+    tokens, pixels = torch_tokens(), torch_image(image)
     expected = theirs(input_ids=tokens, pixel_values=pixels)
     tools.assert_close(output.image, expected.image_embeds, tools.FORWARD)
     tools.assert_close(output.text, expected.text_embeds, tools.FORWARD)
@@ -174,7 +177,7 @@ def test_clip_contrastive_gradients_equal_torch(clip, tmp_path):
         value, gradient = jax.jit(jax.value_and_grad(loss))(params)
     fresh = tools.reload(transformers.CLIPModel, params, TABLE, config, tmp_path / "fresh")
     expected = fresh(
-        input_ids=torch.from_numpy(TOKENS), pixel_values=torch_image(image), return_loss=True
+        input_ids=torch_tokens(), pixel_values=torch_image(image), return_loss=True
     ).loss
     tools.assert_close(value, expected, tools.FORWARD)
     expected.backward()
@@ -187,7 +190,7 @@ def test_clip_round_trip_is_exact_and_torch_loads_it(clip, tmp_path):
     halves = {name: value.astype(np.float16) for name, value in tensors.items()}
     tools.assert_round_trip(halves, shapes, TABLE)
     again = tools.reload(transformers.CLIPModel, params, TABLE, config, tmp_path)
-    inputs = {"input_ids": torch.from_numpy(TOKENS), "pixel_values": torch_image(image)}
+    inputs = {"input_ids": torch_tokens(), "pixel_values": torch_image(image)}
     assert torch.equal(theirs(**inputs).logits_per_image, again(**inputs).logits_per_image)
 
 
@@ -195,7 +198,7 @@ def test_dropout_acts_in_training_only(clip):
     theirs, _, params, config, *_, image = clip
     noisy = Clip.from_config(config, dropout=0.5)
     quiet = tools.apply(noisy, params, image, tokens=TOKENS)
-    expected = theirs(input_ids=torch.from_numpy(TOKENS), pixel_values=torch_image(image))
+    expected = theirs(input_ids=torch_tokens(), pixel_values=torch_image(image))
     tools.assert_close(quiet.image, expected.image_embeds, tools.FORWARD)
     rngs = {"dropout": jax.random.key(0)}
     output = tools.apply(noisy, params, image, tokens=TOKENS, deterministic=False, rngs=rngs)
@@ -252,6 +255,6 @@ def test_unsupported_options_are_refused_by_name(change, named):
 def test_inputs_of_a_wrong_size_are_refused(clip):
     _, ours, params, *_, image = clip
     with pytest.raises(ValueError, match="at most 9"):
-        ours.apply({"params": params}, np.zeros((1, 10), np.int32), method="text_features")
+        ours.apply({"params": params}, jnp.zeros((1, 10), jnp.int32), method="text_features")
     with pytest.raises(ValueError, match=r"must be \(12, 12, 3\)"):
         ours.apply({"params": params}, image[:, :8], method="image_features")

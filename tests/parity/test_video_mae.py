@@ -12,8 +12,8 @@ from glfa_jax.models.video_mae import VideoMaeClassifier
 from tests.parity import transformers_models as tools
 
 CLASSES = 5
-VIDEO = np.random.default_rng(0).standard_normal((2, 6, 8, 8, 3), np.float32)
-PIXELS = torch.from_numpy(VIDEO).permute(0, 1, 4, 2, 3)
+VIDEO = jax.random.normal(jax.random.key(0), (2, 6, 8, 8, 3))
+PIXELS = torch.from_numpy(np.array(VIDEO)).permute(0, 1, 4, 2, 3)
 
 
 def build(folder, **changes):
@@ -102,4 +102,4 @@ def test_unsupported_options_are_refused_by_name(change, named):
 def test_a_video_of_a_wrong_length_is_refused(tmp_path):
     _, model, params, *_ = build(tmp_path)
     with pytest.raises(ValueError, match=r"must be \(6, 8, 8, 3\)"):
-        model.apply({"params": params}, VIDEO[:, :4])
+        tools.apply(model, params, VIDEO[:, :4])

@@ -13,8 +13,8 @@ from glfa_jax.models.vit_classifier import VitClassifier
 from tests.parity import transformers_models as tools
 
 CLASSES = 7
-IMAGE = np.random.default_rng(0).standard_normal((2, 12, 12, 3), np.float32)
-PIXELS = torch.from_numpy(IMAGE).permute(0, 3, 1, 2)
+IMAGE = jax.random.normal(jax.random.key(0), (2, 12, 12, 3))
+PIXELS = torch.from_numpy(np.array(IMAGE)).permute(0, 3, 1, 2)
 
 
 def build(folder, **changes):
