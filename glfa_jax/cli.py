@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from glfa_jax import config
+from glfa_jax.errors import InputError
 
 EXIT_BAD_INPUT = 2
 
@@ -18,8 +19,7 @@ def run_main(
 ) -> None:
     """Reads the configuration named on the command line and calls `main` with it.
 
-    A ValueError, a missing file or a training error, that is, anything the user can mend, ends as
-    one sentence on stderr.
+    What the user can mend ends as one sentence on stderr; a mistake of ours as a traceback.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -42,8 +42,7 @@ def guarded(call: Callable[[], None]) -> int:
 
     try:
         call()
-    except (ValueError, TrainingError, OSError) as error:
-        sentence = " ".join(str(error).split()) if isinstance(error, OSError) else str(error)
-        print(f"error: {sentence}", file=sys.stderr)
+    except (InputError, TrainingError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return 0

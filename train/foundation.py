@@ -357,7 +357,9 @@ class Foundation:
         def make(rng):
             picks = rng.integers(len(means), size=settings.batch_size)
             drop = rng.random(settings.batch_size) < self.settings.unconditional
-            texts = ["" if d else captions[i][rng.integers(4)] for i, d in zip(picks, drop)]
+            texts = [
+                "" if d else captions[i][rng.integers(4)] for i, d in zip(picks, drop, strict=True)
+            ]
             noise = rng.standard_normal(means.shape[1:], np.float32)
             latents = means[picks] + deviations[picks] * noise
             return {"latents": latents, "tokens": self.tokenize(texts)}

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from glfa_jax.errors import InputError
 
-class ConversionError(ValueError):
+
+class ConversionError(InputError):
     """Source and target do not fit; the message lists every difference at once."""
 
 

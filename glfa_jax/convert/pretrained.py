@@ -1,6 +1,5 @@
 """Pretrained models by folder, in the layout that diffusers and transformers load and save."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glfa_jax.convert import clip, unet3d, vae, video_mae, vit
-from glfa_jax.convert.directory import read_config, read_tensors, write_tensors
-from glfa_jax.convert.mapping import Table, export_params, import_params
+from glfa_jax.convert import clip, glfa, unet3d, vae, video_mae, vit
+from glfa_jax.convert.directory import (
+    DirectoryError,
+    read_config,
+    read_json,
+    read_tensors,
+    write_tensors,
+)
+from glfa_jax.convert.mapping import ConversionError, Table, export_params, import_params
 from glfa_jax.diffusion.schedule import Schedule
 from glfa_jax.models.clip import Clip, ClipText
+from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
+from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.unet3d import UNet3D
 from glfa_jax.models.vae import AutoencoderKL
 from glfa_jax.models.video_mae import VideoMaeClassifier
@@ -62,8 +69,34 @@ def _vae_inputs(module: AutoencoderKL) -> tuple[tuple, dict]:
     return (jnp.zeros((1, side, side, 3)),), {}
 
 
+def _map_inputs(module: FmriAutoencoder) -> tuple[tuple, dict]:
+    return (jnp.zeros((1, module.height, module.width)),), {}
+
+
+def _window_inputs(module: FmriEncoder) -> tuple[tuple, dict]:
+    return (jnp.zeros((1, module.window, module.height, module.width)),), {}
+
+
 def _always(table: Table) -> Callable[[Mapping[str, Any]], Table]:
     return lambda _: table
+
+
+def _own(module: type[nn.Module]) -> Callable[..., nn.Module]:
+    """Our own models' config.json holds the module's fields as they are."""
+
+    def from_config(settings: Mapping[str, Any], **options: Any) -> nn.Module:
+        strangers = sorted(set(settings) - set(module.__dataclass_fields__))
+        if strangers:
+            raise ValueError(f"{module.__name__} configuration: unknown keys {strangers}")
+        return module(**{**settings, **options})
+
+    return from_config
+
+
+def own_config(module: nn.Module) -> dict[str, Any]:
+    """What `_own` reads back."""
+    names = set(module.__dataclass_fields__) - {"name", "parent", "dropout"}
+    return {name: getattr(module, name) for name in sorted(names)}
 
 
 _DIFFUSERS, _TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safetensors"
@@ -92,6 +125,10 @@ KINDS = {
         lambda m: ((_videos(m),), {}),
         _TRANSFORMERS,
     ),
+    "fmri_autoencoder": Kind(
+        _own(FmriAutoencoder), _always(glfa.AUTOENCODER), _map_inputs, _TRANSFORMERS
+    ),
+    "fmri_encoder": Kind(_own(FmriEncoder), _always(glfa.ENCODER), _window_inputs, _TRANSFORMERS),
 }
 
 
@@ -111,9 +148,16 @@ def load(kind: str, folder: str | Path, *, dtype: Any = np.float32, **options: A
 
     Raises DirectoryError or ConversionError, one message with all that does not fit.
     """
-    module = build(kind, read_config(folder), **options)
+    settings = read_config(folder)
+    try:
+        module = build(kind, settings, **options)
+    except ValueError as error:
+        raise DirectoryError(f"{folder}: {error}") from None
     tensors = read_tensors(folder)
-    params = import_params(tensors, parameter_shapes(kind, module), KINDS[kind].table(tensors))
+    try:
+        params = import_params(tensors, parameter_shapes(kind, module), KINDS[kind].table(tensors))
+    except ConversionError as error:
+        raise ConversionError(f"{folder}: {error}") from None
     if dtype is not None:
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     return Pretrained(module, {"params": params})
@@ -143,7 +187,7 @@ class TextToVideo(NamedTuple):
 def load_text_to_video(folder: str | Path) -> TextToVideo:
     """Reads the subfolders unet, vae, text_encoder, scheduler, tokenizer of a pipeline."""
     folder = Path(folder)
-    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     return TextToVideo(
         unet=load("unet3d", folder / "unet"),
         vae=load("vae", folder / "vae"),

@@ -31,12 +31,13 @@ class _Autoencoder(nn.Module):
 class FmriEncoder(nn.Module):
     """Submodules carry the names of the official checkpoints; `dim` is the encoder's width.
 
-    `tokens` is the length of the condition, `clip_dim` the width of CLIP's joint space. With neither
-    part of the alignment on, the model is fMRI-PTE-V.
+    `window` volumes make one condition of `tokens` tokens; `clip_dim` is the width of CLIP's joint
+    space. With neither part of the alignment on, the model is fMRI-PTE-V.
     """
 
     height: int
     width: int
+    window: int
     tokens: int
     clip_dim: int
     patch_size: int = 16
@@ -87,7 +88,7 @@ class FmriEncoder(nn.Module):
         self.logit_scale = self.param("logit_scale", lambda _: jnp.float32(np.log(1 / 0.07)))
 
     def align(self, fmri: Float[Array, "*b height width"]) -> Float[Array, "*b height width"]:
-        """The maps in the common space; unchanged when the layer is off."""
+        """Maps in the common space; unchanged when the layer is off."""
         if self.global_part or self.local_part:
             return self.func_align_layer(fmri)
         return fmri
@@ -95,6 +96,8 @@ class FmriEncoder(nn.Module):
     def __call__(
         self, fmri: Float[Array, "*b w height width"], *, deterministic: bool = True
     ) -> Encoded:
+        if fmri.shape[-3] != self.window:
+            raise ValueError(f"fmri: {fmri.shape[-3]} volumes a window, must be {self.window}")
         aligned = self.align(fmri)
         features = self.fmri_encoder.encode(aligned, deterministic=deterministic)
         condition = self.fmri_encoder_proj(features, deterministic=deterministic)

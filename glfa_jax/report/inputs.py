@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from glfa_jax.errors import InputError
 from glfa_jax import config as config_module
 from glfa_jax.config import Config, ConfigError
 
@@ -19,7 +20,7 @@ STAGES = {
 }
 
 
-class ReportError(ValueError):
+class ReportError(InputError):
     """The run folder cannot be reported on; the message says what is missing and where."""
 
 

@@ -19,6 +19,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 SMALL = FmriEncoder(
     height=16,
     width=24,
+    window=3,
     tokens=6,
     clip_dim=8,
     patch_size=8,
@@ -64,7 +65,7 @@ def test_autoencoder_has_the_published_size_and_names():
 
 
 def test_encoder_has_the_official_names_but_for_the_decoder():
-    module = FmriEncoder(256, 256, tokens=77, clip_dim=1024)
+    module = FmriEncoder(256, 256, 5, tokens=77, clip_dim=1024)
     params = shapes(module, jnp.zeros((1, 5, 256, 256)))
     decoder = ("decoder", "mask_token", "transformer.pred.")
     wanted = {
@@ -76,7 +77,7 @@ def test_encoder_has_the_official_names_but_for_the_decoder():
 
 
 def test_linear_head_has_the_official_shape():
-    module = FmriEncoder(256, 256, tokens=77, clip_dim=1024, head="linear")
+    module = FmriEncoder(256, 256, 5, tokens=77, clip_dim=1024, head="linear")
     params = shapes(module, jnp.zeros((1, 5, 256, 256)))["fmri2clip"]
     ours = {f"fmri2clip.{k}": v for k, v in torch_shapes(params, glfa.LINEAR_HEAD).items()}
     assert ours == official("encoder_stage1_head_linear_replaces_fmri2clip_with")

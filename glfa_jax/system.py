@@ -1,0 +1,109 @@
+"""Puts the parts of a configured system together: modules of the right size, pretrained weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glfa_jax import config
+from glfa_jax.convert import pretrained
+from glfa_jax.convert.directory import read_json
+from glfa_jax.convert.pretrained import Pretrained, TextToVideo
+from glfa_jax.data.captions import Tokenizer
+from glfa_jax.errors import InputError
+from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
+from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.ops.preprocess import Preprocessor
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A pretrained model with the preprocessing it wants; called on RGB in [-1, 1]."""
+
+    model: Pretrained
+    preprocess: Preprocessor
+
+
+def load_generator(settings: config.Config) -> TextToVideo:
+    """The text-to-video pipeline; refuses one that does not fit the configuration."""
+    folder = settings.foundation / "text-to-video"
+    generator = pretrained.load_text_to_video(folder)
+    width = generator.unet.module.cross_attention_dim
+    if width != settings.encoder.width:
+        raise InputError(
+            f"encoder.width: {settings.encoder.width}, but the generator in {folder} is "
+            f"conditioned on tokens of width {width}"
+        )
+    factor = 2 ** (len(generator.vae.module.block_out_channels) - 1)
+    if any(side % factor for side in settings.data.resolution):
+        raise InputError(
+            f"data.resolution: {settings.data.resolution} must be multiples of {factor}, the "
+            f"reduction of the VAE in {folder}"
+        )
+    return generator
+
+
+def load_judge(settings: config.Config, kind: str, name: str) -> Judge:
+    """CLIP or a classifier: `kind` as in convert.pretrained, `name` its folder."""
+    folder = settings.foundation / name
+    preprocessing = read_json(folder / "preprocessor_config.json")
+    return Judge(pretrained.load(kind, folder), Preprocessor.from_config(preprocessing))
+
+
+def load_clip(settings: config.Config) -> Judge:
+    return load_judge(settings, "clip", "clip")
+
+
+def tokenizer(settings: config.Config) -> Tokenizer:
+    """The tokenizer of the generator's text encoder, which CLIP shares."""
+    return Tokenizer.load(settings.foundation / "text-to-video" / "tokenizer")
+
+
+def autoencoder(settings: config.Config) -> FmriAutoencoder:
+    encoder = settings.encoder
+    return FmriAutoencoder(
+        height=settings.data.raster,
+        width=settings.data.raster,
+        patch_size=encoder.patch_size,
+        dim=encoder.width,
+        depth=encoder.depth,
+        decoder_depth=encoder.decoder_depth,
+        num_heads=encoder.num_heads,
+        mlp_ratio=encoder.mlp_ratio,
+        latent=encoder.latent,
+        dropout=settings.pretrain.dropout,
+    )
+
+
+def fmri_encoder(
+    settings: config.Config, *, clip_dim: int, tokens: int, dropout: float, aligned: bool
+) -> FmriEncoder:
+    """`aligned`: with the GLFA layer as configured (stage 2 and after) or without (before)."""
+    return FmriEncoder(
+        height=settings.data.raster,
+        width=settings.data.raster,
+        window=settings.data.window,
+        tokens=tokens,
+        clip_dim=clip_dim,
+        patch_size=settings.encoder.patch_size,
+        dim=settings.encoder.width,
+        depth=settings.encoder.depth,
+        num_heads=settings.encoder.num_heads,
+        mlp_ratio=settings.encoder.mlp_ratio,
+        hidden_tokens=settings.conditioning.hidden_tokens,
+        conditioning_heads=settings.conditioning.num_heads,
+        head=settings.conditioning.head,
+        kernel_size=settings.alignment.kernel_size,
+        global_part=aligned and settings.alignment.global_part,
+        local_part=aligned and settings.alignment.local_part,
+        dropout=dropout,
+    )
+
+
+def model_folder(settings: config.Config, stage: str) -> Path:
+    """Where a finished stage leaves its model for the next stage, for evaluation, for others."""
+    return settings.run_dir / stage / "model"
+
+
+def save_own(kind: str, folder: Path, module: Any, params: Any) -> None:
+    """Stores one of this project's own models as safetensors under the official names."""
+    pretrained.save(kind, folder, params, config=pretrained.own_config(module))

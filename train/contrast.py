@@ -1,0 +1,112 @@
+"""Stage 1: aligns fMRI with CLIP's images and texts by contrast (SPEC §3).
+
+    python -m train.contrast --config configs/demo.yaml
+
+Runs without the GLFA layer, from the pretrained autoencoder's encoder.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from glfa_jax import config, system
+from glfa_jax.batch import Batch
+from glfa_jax.cli import run_main
+from glfa_jax.convert import pretrained
+from glfa_jax.data import pipeline
+from glfa_jax.data.store import Store
+from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.training.losses import contrastive_loss
+from glfa_jax.training.optim import OTHERWISE, Group, merge, split
+from train import pretrain
+from train.stages import begin, complete, run_stage, store_model
+
+NAME = "contrast"
+
+
+def init_params(settings: config.Config, module: FmriEncoder) -> dict:
+    """Random conditioning and head, the encoder of the pretrained autoencoder."""
+    folder = system.model_folder(settings, pretrain.NAME)
+    trained = pretrained.load("fmri_autoencoder", folder).variables["params"]
+    side = settings.data.raster
+    window = jnp.zeros((1, settings.data.window, side, side))
+    params = jax.jit(module.init)(jax.random.key(settings.seed), window)["params"]
+    encoder = {name: trained[name] for name in params["fmri_encoder"]["transformer"]}
+    return params | {"fmri_encoder": {"transformer": encoder}}
+
+
+def run(settings: config.Config, store: Store) -> None:
+    if complete(settings, NAME):
+        return
+    pretrain.run(settings, store)
+    clip = system.load_clip(settings)
+    module = system.fmri_encoder(
+        settings,
+        clip_dim=clip.model.module.projection_dim,
+        tokens=clip.model.module.text_model.max_position_embeddings,
+        dropout=settings.contrast.dropout,
+        aligned=False,
+    )
+    groups = (
+        Group(r"pos_embed$", None),
+        Group(r"^logit_scale$", settings.contrast.logit_scale_rate),
+        Group(OTHERWISE, 1.0),
+    )
+    parts = split(init_params(settings, module), groups=groups)
+    stream = pipeline.batches(
+        store,
+        subjects=settings.protocol.train_subjects,
+        split="train",
+        batch_size=settings.contrast.batch_size,
+        seed=settings.seed,
+        tokenize=system.tokenizer(settings),
+        augment=pipeline.Augment(
+            crop_probability=settings.contrast.crop_probability,
+            crop_fraction=settings.contrast.crop_fraction,
+        ),
+        shuffle=True,
+        repeat=True,
+    )
+
+    def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
+        variables = {"params": merge(params, frozen["fixed"])}
+        fmri = batch.fmri.astype(jnp.float32)
+        encoded = module.apply(variables, fmri, deterministic=False, rngs={"dropout": key})
+        target = clip.model.module.apply(
+            frozen["clip"], clip.preprocess(batch.video[:, 0]), tokens=batch.tokens
+        )
+        losses = [
+            contrastive_loss(
+                encoded.embedding[:, subject],
+                image=target.image,
+                text=target.text,
+                logit_scale=params["logit_scale"],
+            )
+            for subject in range(fmri.shape[1])
+        ]
+        image, text, total = (sum(part) / len(losses) for part in zip(*losses, strict=True))
+        return total, {"image": image, "text": text}
+
+    trained = run_stage(
+        settings,
+        NAME,
+        says="stage 1, fMRI against CLIP's images and texts",
+        init=parts.trainable,
+        frozen={"fixed": parts.frozen, "clip": clip.model.variables},
+        loss_fn=loss_fn,
+        groups=groups,
+        batches=stream,
+    )
+    params = jax.device_get(merge(trained, parts.frozen))
+    store_model(
+        settings, NAME, lambda folder: system.save_own("fmri_encoder", folder, module, params)
+    )
+
+
+def main(settings: config.Config) -> None:
+    run(settings, begin(settings))
+
+
+if __name__ == "__main__":
+    run_main(main, description=__doc__)

@@ -1,0 +1,157 @@
+"""Stage 2: trains fMRI encoder, GLFA layer and video generator together (SPEC §3).
+
+    python -m train.cotrain --config configs/demo.yaml
+
+Prepares the data and runs earlier stages first where they are missing.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from glfa_jax import config, system
+from glfa_jax.batch import Batch
+from glfa_jax.cli import run_main
+from glfa_jax.convert import pretrained
+from glfa_jax.convert.directory import read_config
+from glfa_jax.data import pipeline
+from glfa_jax.data.store import Store
+from glfa_jax.diffusion.schedule import noise_like
+from glfa_jax.models import lora
+from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.training.losses import alignment_loss
+from glfa_jax.training.optim import OTHERWISE, Group, merge, split
+from train import contrast
+from train.stages import begin, complete, run_stage, store_model
+
+NAME = "cotrain"
+
+
+def groups(settings: config.Config) -> tuple[Group, ...]:
+    """Encoder, GLFA and conditioning train; of the UNet the attention and temporal convolutions.
+
+    The contrastive head is not part of this stage's loss, and with LoRA the UNet itself stays.
+    """
+    trained = (Group(r"^encoder/(?!fmri2clip|logit_scale)(?!.*pos_embed$)", 1.0),)
+    if settings.cotrain.trainable == "lora":
+        return (*trained, Group(r"^lora/", 1.0), Group(OTHERWISE, None))
+    return (*trained, Group(r"^unet/.*(attn1|attn2|temp_conv)", 1.0), Group(OTHERWISE, None))
+
+
+def build_encoder(settings: config.Config) -> tuple[FmriEncoder, dict]:
+    """The encoder of stage 1 with a fresh GLFA layer in front."""
+    first = pretrained.load("fmri_encoder", system.model_folder(settings, contrast.NAME))
+    module = system.fmri_encoder(
+        settings,
+        clip_dim=first.module.clip_dim,
+        tokens=first.module.tokens,
+        dropout=settings.cotrain.dropout,
+        aligned=True,
+    )
+    volume = jnp.zeros((1, module.height, module.width))
+    fresh = jax.jit(lambda key: module.init(key, volume, method="align"))(
+        jax.random.key(settings.seed)
+    )
+    return module, fresh["params"] | first.variables["params"]
+
+
+def run(settings: config.Config, store: Store) -> None:
+    if complete(settings, NAME):
+        return
+    generator = system.load_generator(settings)
+    contrast.run(settings, store)
+    module, encoder_params = build_encoder(settings)
+    unet, vae = generator.unet.module, generator.vae.module
+    schedule = generator.schedule
+    if settings.cotrain.zero_terminal_snr:
+        schedule = schedule.rescale_zero_terminal_snr()
+
+    params = {"encoder": encoder_params, "unet": generator.unet.variables["params"]}
+    if settings.cotrain.trainable == "lora":
+        params["lora"] = lora.init_lora(
+            params["unet"],
+            patterns=lora.UNET3D_PATTERNS,
+            rank=settings.cotrain.lora.rank,
+            key=jax.random.key(settings.seed),
+        )
+    parts = split(params, groups=groups(settings))
+
+    def full(params: dict, fixed: dict) -> tuple[dict, dict]:
+        """Encoder and UNet parameters, the LoRA updates merged in."""
+        whole = merge(params, fixed)
+        if "lora" in whole:
+            scale = settings.cotrain.lora.scale
+            return whole["encoder"], lora.merge(whole["unet"], whole["lora"], scale=scale)
+        return whole["encoder"], whole["unet"]
+
+    def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
+        encoder_key, vae_key, noise_key, time_key = jax.random.split(key, 4)
+        encoder_params, unet_params = full(params, frozen["fixed"])
+        fmri = batch.fmri.astype(jnp.float32)
+        encoded = module.apply(
+            {"params": encoder_params}, fmri, deterministic=False, rngs={"dropout": encoder_key}
+        )
+        glfa = alignment_loss(fmri, encoded.aligned, frozen["mask"])
+
+        # Every subject's window is one sample of the generator, with noise of its own.
+        clips, subjects = fmri.shape[:2]
+        posterior = vae.apply(frozen["vae"], batch.video, method="encode")
+        latents = vae.to_diffusion(posterior.sample(vae_key))
+        latents = jnp.repeat(latents, subjects, axis=0)
+        condition = encoded.condition.reshape(clips * subjects, *encoded.condition.shape[2:])
+        noise = noise_like(noise_key, latents, offset_strength=settings.cotrain.offset_noise)
+        t = jax.random.randint(time_key, (len(latents),), 0, schedule.num_train_timesteps)
+        noisy = schedule.add_noise(latents, noise=noise, t=t)
+        prediction = unet.apply({"params": unet_params}, noisy, t, condition)
+        diffusion = jnp.square(prediction - schedule.target(latents, noise=noise, t=t)).mean()
+
+        loss = (
+            diffusion
+            + settings.cotrain.regularisation_scale * glfa.regularisation
+            + settings.cotrain.alignment_scale * glfa.alignment
+        )
+        return loss, {"diffusion": diffusion, **glfa._asdict()}
+
+    stream = pipeline.batches(
+        store,
+        subjects=settings.protocol.train_subjects,
+        split="train",
+        batch_size=settings.cotrain.batch_size,
+        seed=settings.seed,
+        tokenize=system.tokenizer(settings),
+        augment=None,
+        shuffle=True,
+        repeat=True,
+    )
+    trained = run_stage(
+        settings,
+        NAME,
+        says="stage 2, fMRI encoder, alignment and video generator together",
+        init=parts.trainable,
+        frozen={
+            "fixed": parts.frozen,
+            "vae": generator.vae.variables,
+            "mask": jnp.asarray(store.mask, jnp.float32),
+        },
+        loss_fn=loss_fn,
+        groups=groups(settings),
+        batches=stream,
+    )
+    encoder_params, unet_params = jax.device_get(full(trained, parts.frozen))
+    architecture = read_config(settings.foundation / "text-to-video" / "unet")
+
+    def write(folder):
+        system.save_own("fmri_encoder", folder / "encoder", module, encoder_params)
+        pretrained.save("unet3d", folder / "unet", unet_params, config=architecture)
+
+    store_model(settings, NAME, write)
+
+
+def main(settings: config.Config) -> None:
+    run(settings, begin(settings))
+    print(f"next: python -m eval.sample --config {settings.run_dir / 'config.yaml'}", flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main, description=__doc__)

@@ -1,0 +1,45 @@
+"""What the three stages share: prepared data, and a finished stage's model folder."""
+
+from collections.abc import Callable
+from typing import Any
+
+from glfa_jax import config, system
+from glfa_jax.data.prepare import prepare
+from glfa_jax.data.store import Store
+from glfa_jax.training.loop import finished, refuse_if_changed, train, use_compilation_cache
+
+
+def begin(settings: config.Config) -> Store:
+    """Refuses a run folder of another configuration, then gives the prepared data."""
+    use_compilation_cache()
+    refuse_if_changed(settings.run_dir, settings)
+    return prepare(settings.data)
+
+
+def complete(settings: config.Config, name: str) -> bool:
+    """Whether the stage is trained and its model stored."""
+    stage = getattr(settings, name)
+    folder = settings.run_dir / name
+    return system.model_folder(settings, name).is_dir() and finished(name, folder, stage=stage)
+
+
+def run_stage(settings: config.Config, name: str, *, says: str, **training: Any) -> dict:
+    """Trains one stage, or goes on with it; the trained parameters."""
+    print(f"== {name}: {says}", flush=True)
+    state = train(
+        name=name,
+        folder=settings.run_dir / name,
+        stage=getattr(settings, name),
+        seed=settings.seed,
+        fingerprint={"data": training["batches"].fingerprint},
+        **training,
+    )
+    return state.params
+
+
+def store_model(settings: config.Config, name: str, write: Callable) -> None:
+    """Lets `write` fill a folder aside, then gives it its name: half a model is never found."""
+    folder = system.model_folder(settings, name)
+    aside = folder.with_name("model.partial")
+    write(aside)
+    aside.rename(folder)
