@@ -6,6 +6,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 # PyTorch's GELU is the exact one; JAX approximates by default.
@@ -53,7 +54,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class GroupNorm(nn.Module):
-    """PyTorch's GroupNorm, channels last, over the `pooled` axes before the channels; float32 inside.
+    """PyTorch's GroupNorm over the `pooled` axes before the channels; statistics in float32.
 
     Pools positions first and channels of a group second: on XLA:CPU 2.5 to 4 times as fast as
     linen's, which reduces over both at once along a split minor axis.
@@ -62,7 +63,7 @@ class GroupNorm(nn.Module):
     num_groups: int
     epsilon: float
     pooled: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from glfa_jax.models.hub_config import fields_from_config
@@ -32,12 +33,12 @@ class UNet3D(nn.Module):
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers_per_block: int = 2
     downsample_padding: int = 1
-    mid_block_scale_factor: float = 1.0
+    mid_block_scale_factor: float | int = 1
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     cross_attention_dim: int = 1024
     attention_head_dim: int = 64
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     @classmethod

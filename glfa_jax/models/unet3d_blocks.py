@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from glfa_jax.models.layers import (
@@ -27,7 +28,7 @@ class Attention(nn.Module):
 
     num_heads: int
     head_dim: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -47,7 +48,7 @@ class TransformerBlock(nn.Module):
 
     num_heads: int
     head_dim: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -79,7 +80,7 @@ class SpatialTransformer(nn.Module):
 
     head_dim: int
     norm_num_groups: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -105,7 +106,7 @@ class TemporalTransformer(nn.Module):
     num_heads: int
     head_dim: int
     norm_num_groups: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w c"]:
@@ -129,7 +130,7 @@ class TemporalConv(nn.Module):
     """
 
     norm_num_groups: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w c"]:
@@ -159,8 +160,8 @@ class ResnetBlock(nn.Module):
     channels: int
     norm_num_groups: int
     norm_eps: float
-    scale_factor: float = 1.0
-    dtype: jnp.dtype = jnp.float32
+    scale_factor: float | int = 1
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -189,14 +190,14 @@ class Settings:
     head_dim: int
     norm_num_groups: int
     norm_eps: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
     remat: bool
 
     def _make(self, module: type[nn.Module], *args: object, **fields: object) -> nn.Module:
         made = nn.remat(module) if self.remat else module
         return made(*args, dtype=self.dtype, **fields)
 
-    def resnet(self, index: int, *, channels: int, scale_factor: float = 1.0) -> nn.Module:
+    def resnet(self, index: int, *, channels: int, scale_factor: float | int = 1) -> nn.Module:
         return self._make(
             ResnetBlock,
             channels,
@@ -261,7 +262,7 @@ class DownBlock(nn.Module):
 class MidBlock(nn.Module):
     """Residual, attention, residual at the coarsest resolution."""
 
-    scale_factor: float
+    scale_factor: float | int
     settings: Settings
 
     @nn.compact
@@ -309,12 +310,12 @@ class UpBlock(nn.Module):
         return x
 
 
-def conv3x3(channels: int, *, dtype: jnp.dtype, name: str) -> nn.Conv:
+def conv3x3(channels: int, *, dtype: DTypeLike, name: str) -> nn.Conv:
     """A 3x3 convolution over the last two axes before the channels."""
     return nn.Conv(channels, (3, 3), padding=1, dtype=dtype, name=name)
 
 
-def downsample(channels: int, *, padding: int, dtype: jnp.dtype) -> nn.Conv:
+def downsample(channels: int, *, padding: int, dtype: DTypeLike) -> nn.Conv:
     """A 3x3 convolution of stride 2; padding 0 stands for one row below and one column right."""
     pads = ((1, 1), (1, 1)) if padding else ((0, 1), (0, 1))
     return nn.Conv(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from glfa_jax.models.hub_config import fields_from_config
@@ -50,7 +51,7 @@ class AutoencoderKL(nn.Module):
     latent_channels: int = 4
     norm_num_groups: int = 32
     scaling_factor: float = 0.18215
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **options: Any) -> "AutoencoderKL":
@@ -138,7 +139,7 @@ class Encoder(nn.Module):
     block_out_channels: tuple[int, ...]
     layers_per_block: int
     norm_num_groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b k l m"]:
@@ -164,7 +165,7 @@ class Decoder(nn.Module):
     block_out_channels: tuple[int, ...]
     layers_per_block: int
     norm_num_groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b k l m"]:
@@ -190,7 +191,7 @@ class EncoderBlock(nn.Module):
     num_layers: int
     downsamples: bool
     norm_num_groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b k l m"]:
@@ -208,7 +209,7 @@ class DecoderBlock(nn.Module):
     num_layers: int
     upsamples: bool
     norm_num_groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b k l m"]:
@@ -224,7 +225,7 @@ class VAEMidBlock(nn.Module):
     """Residual block, single-head attention over all positions, residual block."""
 
     norm_num_groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
@@ -238,7 +239,7 @@ class SpatialAttention(nn.Module):
     """Adds attention over positions, one head as wide as the channels; projections have a bias."""
 
     norm_num_groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
@@ -256,7 +257,7 @@ class SpatialAttention(nn.Module):
         return x + y.reshape(x.shape)
 
 
-def _resnet(index: int, channels: int, *, norm_num_groups: int, dtype: jnp.dtype) -> ResnetBlock:
+def _resnet(index: int, channels: int, *, norm_num_groups: int, dtype: DTypeLike) -> ResnetBlock:
     return ResnetBlock(
         channels,
         norm_num_groups=norm_num_groups,
@@ -266,6 +267,6 @@ def _resnet(index: int, channels: int, *, norm_num_groups: int, dtype: jnp.dtype
     )
 
 
-def _head(x: Array, channels: int, *, norm_num_groups: int, dtype: jnp.dtype) -> Array:
+def _head(x: Array, channels: int, *, norm_num_groups: int, dtype: DTypeLike) -> Array:
     x = GroupNorm(norm_num_groups, epsilon=_EPSILON, pooled=2, dtype=dtype, name="conv_norm_out")(x)
     return conv3x3(channels, dtype=dtype, name="conv_out")(nn.silu(x))
