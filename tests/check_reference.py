@@ -16,10 +16,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from glfa_jax.metrics.nway import nway_exact
 
 from glfa_jax.convert import glfa
 from glfa_jax.convert.mapping import Table, export_params, import_params
+from glfa_jax.metrics.nway import nway_exact
 from glfa_jax.models.alignment import Alignment
 from glfa_jax.models.conditioning import Conditioning, ConvHead, LinearHead
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
@@ -177,7 +177,9 @@ def check_nway(vectors: Vectors) -> list[Check]:
     for clip, n, top_k, accuracy in vectors["rows"]:
         row = slice(int(clip), int(clip) + 1)
         probabilities, classes = vectors["probabilities"], vectors["ground_truth_classes"]
-        exact = float(nway_exact(probabilities[row], classes[row], n=int(n), top_k=int(top_k))[0])
+        exact = float(
+            nway_exact(probabilities[row], labels=classes[row], n=int(n), top_k=int(top_k))[0]
+        )
         # Half a trial keeps the error of a certain outcome from being zero.
         trials = int(vectors["trials"])
         error = max(np.sqrt(exact * (1 - exact) / trials), 0.5 / trials)

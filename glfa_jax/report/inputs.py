@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from glfa_jax.errors import InputError
 from glfa_jax import config as config_module
 from glfa_jax.config import Config, ConfigError
+from glfa_jax.errors import InputError
 
 # Folder of each training stage, its name for a reader.
 STAGES = {

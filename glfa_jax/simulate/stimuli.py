@@ -32,7 +32,7 @@ RGB = {
     "white": (252, 252, 252),
 }
 
-RADIUS = {"small": 0.16, "large": 0.24}  # of the picture's width
+RADIUS = {"small": 0.20, "large": 0.28}  # of the picture's width
 TRAVEL = 0.40  # way of a moving object over the clip, of the picture's width
 GROWTH = (0.6, 1.4)  # first and last radius of a growing object over its nominal radius
 SPIN = 120.0  # degrees a second, clockwise
@@ -355,17 +355,17 @@ def _background(name: str, size: int) -> Float[np.ndarray, "h w 3"]:
         cloud = np.clip(noise(0.06, 0.12) - 0.5, 0, 0.9)[..., None]
         picture += cloud * (255 - picture)
     elif name == "grass":
-        picture += 11 * noise(0.05, 0.012)[..., None]
+        picture += 6 * noise(0.08, 0.03)[..., None]
     elif name == "sand":
-        picture += 7 * noise(0.012, 0.03)[..., None]
-        picture += 6 * np.sin(2 * np.pi * (7 * y + 0.4 * np.sin(2 * np.pi * x)))[..., None]
+        picture += 4 * noise(0.03, 0.06)[..., None]
+        picture += 5 * np.sin(2 * np.pi * (4 * y + 0.4 * np.sin(2 * np.pi * x)))[..., None]
     elif name == "sea":
-        wave = np.sin(2 * np.pi * (6 * y + 0.22 * np.sin(2 * np.pi * 3 * x)))
-        picture += 34 * np.clip(wave - 0.55, 0, None)[..., None]
+        wave = np.sin(2 * np.pi * (4 * y + 0.15 * np.sin(2 * np.pi * 2 * x)))
+        picture += 24 * np.clip(wave - 0.55, 0, None)[..., None]
     else:
-        for star_x, star_y in rng.uniform(0.03, 0.97, size=(22, 2)):
+        for star_x, star_y in rng.uniform(0.03, 0.97, size=(9, 2)):
             square = (x - star_x) ** 2 + (y - star_y) ** 2
-            picture += 200 * np.exp(-square / (2 * 0.008**2))[..., None]
+            picture += 150 * np.exp(-square / (2 * 0.014**2))[..., None]
     return np.clip(picture, 0, 255).astype(np.float32)
 
 
