@@ -1,0 +1,234 @@
+"""Who may know whom: the packages' imports, read from the sources without running them."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("glfa_jax", "train", "eval", "benchmarks", "tests")
+STANDARD = frozenset(sys.stdlib_module_names)
+# What any of our modules may name: no behaviour but annotations, errors and the batch's contract.
+COMMON = ("jaxtyping", "numpy", "glfa_jax.errors")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Files below `where` (paths without the suffix) import only modules below `may`."""
+
+    where: str
+    may: tuple[str, ...]
+    says: str
+
+
+# The first rule that fits a file holds for it, so exceptions stand above what they are taken from.
+LAYERS = (
+    Rule("glfa_jax/models", ("jax", "flax", "glfa_jax.models", "glfa_jax.ops"), "models are pure"),
+    Rule("glfa_jax/ops", ("jax", "glfa_jax.ops"), "ops know jax and numpy only"),
+    Rule("glfa_jax/diffusion", ("jax", "glfa_jax.diffusion"), "diffusion knows jax only"),
+    Rule("glfa_jax/metrics", ("scipy", "skimage", "glfa_jax.metrics"), "metrics run on the host"),
+    # Loads a folder into a module ready to apply: needs jax for shapes, flax for the module's type
+    # and the noise schedule that lies in a text-to-video folder.
+    Rule(
+        "glfa_jax/convert/pretrained",
+        ("jax", "flax", "glfa_jax.convert", "glfa_jax.models", "glfa_jax.diffusion.schedule"),
+        "pretrained folders become modules and a schedule, nothing more",
+    ),
+    Rule(
+        "glfa_jax/convert",
+        ("safetensors", "ml_dtypes", "flax.traverse_util", "glfa_jax.convert", "glfa_jax.models"),
+        "conversion knows models, numpy and safetensors",
+    ),
+    # A study that is not there yet is simulated first.
+    Rule(
+        "glfa_jax/data/prepare",
+        ("scipy", "tqdm", "glfa_jax.config", "glfa_jax.data", "glfa_jax.simulate.study"),
+        "data yield numpy and touch no device",
+    ),
+    Rule(
+        "glfa_jax/data",
+        (
+            *("av", "grain", "nibabel", "nilearn", "nltk", "PIL", "scipy", "tensorstore"),
+            *("tqdm", "transformers", "glfa_jax.config", "glfa_jax.batch", "glfa_jax.data"),
+        ),
+        "data yield numpy and touch no device",
+    ),
+    Rule(
+        "glfa_jax/simulate",
+        (
+            *("nibabel", "pydantic", "scipy", "tokenizers", "tqdm", "transformers"),
+            *("glfa_jax.config", "glfa_jax.data", "glfa_jax.simulate"),
+        ),
+        "simulated studies are numpy and touch no device",
+    ),
+    Rule(
+        "glfa_jax/training",
+        (
+            *("jax", "flax", "optax", "orbax", "tensorboardX", "tqdm"),
+            *("glfa_jax.config", "glfa_jax.batch", "glfa_jax.training"),
+        ),
+        "the training core knows no model and no data",
+    ),
+    Rule(
+        "glfa_jax/report",
+        ("matplotlib", "glfa_jax.config", "glfa_jax.data.video", "glfa_jax.report"),
+        "the report is drawn from files",
+    ),
+    Rule(
+        "glfa_jax/config",
+        ("pydantic", "pydantic_core", "yaml"),
+        "the schema knows nothing else",
+    ),
+    Rule("glfa_jax/errors", (), "errors know nothing"),
+    Rule("glfa_jax/batch", (), "the contract knows nothing"),
+    # The assembly of the parts (system, decoder, cli): all of the package, never the programs.
+    Rule("glfa_jax", ("jax", "flax", "glfa_jax"), "the package never knows its programs"),
+    Rule("train", ("jax", "flax", "optax", "tqdm", "glfa_jax", "train"), "train knows glfa_jax"),
+    Rule("eval", ("jax", "flax", "scipy", "tqdm", "glfa_jax", "eval"), "eval knows glfa_jax"),
+)
+
+# Modules that only these files may import.
+OWNED = {
+    "torch": (("tests/parity", "benchmarks"), "torch is there to compare with"),
+    "diffusers": (("tests/parity", "benchmarks"), "diffusers is there to compare with"),
+    "orbax": (("glfa_jax/training/checkpoints",), "orbax is hidden in one file"),
+    "grain": (("glfa_jax/data/pipeline",), "grain is hidden in one file"),
+    "nibabel": (
+        ("glfa_jax/data", "glfa_jax/simulate", "tests/data", "tests/simulate"),
+        "scanner files are read under data and written under simulate",
+    ),
+    # The simulator's command builds a section of the schema and reports its mistakes.
+    "pydantic": (
+        ("glfa_jax/config", "glfa_jax/simulate/__main__"),
+        "the schema is hidden in one file",
+    ),
+}
+
+# Imported inside a function only, so that the module can be had without it.
+LAZY = {("glfa_jax/data/prepare", "glfa_jax.simulate")}
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    line: int
+    top_level: bool
+
+
+def imports(source: str, *, package: str = "") -> Iterator[Import]:
+    """Every import of a module in `package`; `from a import b` counts as a.b, as b may be one."""
+
+    def visit(node: ast.AST, top_level: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, top_level)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            for alias in node.names:
+                yield Import(f"{base}.{alias.name}", node.lineno, top_level)
+        inside = top_level and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside)
+
+    return visit(ast.parse(source), True)
+
+
+def below(name: str, tops: tuple[str, ...], *, separator: str) -> bool:
+    return any(name == top or name.startswith(top + separator) for top in tops)
+
+
+def violations(path: str, source: str) -> list[str]:
+    """One sentence for each import that the rules above forbid to the file at `path`."""
+    stem = path.removesuffix(".py").removesuffix("/__init__")
+    package = path.rsplit("/", 1)[0].replace("/", ".")
+    rule = next((r for r in LAYERS if below(stem, (r.where,), separator="/")), None)
+    found = []
+    for entry in imports(source, package=package):
+        name, top = entry.module, entry.module.split(".")[0]
+        where = f"{path}:{entry.line} imports {name}"
+        owners, says = OWNED.get(top, ((stem,), ""))
+        if not below(stem, owners, separator="/"):
+            found.append(f"{where}, but only {' and '.join(owners)} may: {says}")
+        elif (
+            rule is not None
+            and top not in STANDARD
+            and not below(name, (*rule.may, *COMMON), separator=".")
+        ):
+            allowed = ", ".join(sorted((*rule.may, *COMMON)))
+            found.append(f"{where}, but {rule.where} may import only {allowed}: {rule.says}")
+        for lazy_in, lazy in LAZY:
+            if stem == lazy_in and entry.top_level and below(name, (lazy,), separator="."):
+                found.append(f"{where} at its top, but may only inside a function")
+    return found
+
+
+def test_every_file_knows_only_whom_it_may():
+    files = [p for top in SOURCES for p in sorted((ROOT / top).rglob("*.py"))]
+    found = [
+        sentence
+        for file in files
+        for sentence in violations(
+            file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")
+        )
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_the_rules_speak_of_files_that_exist():
+    named = [rule.where for rule in LAYERS] + [stem for stem, _ in LAZY]
+    named += [owner for owners, _ in OWNED.values() for owner in owners]
+    gone = [n for n in named if not (ROOT / n).is_dir() and not (ROOT / f"{n}.py").is_file()]
+    assert not gone
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "reason"),
+    [
+        ("glfa_jax/system.py", "import train.cotrain", "never knows its programs"),
+        ("glfa_jax/cli.py", "from eval import score", "never knows its programs"),
+        ("train/cotrain.py", "from eval.sample import folder", "train knows glfa_jax"),
+        ("eval/score.py", "from train import stages", "eval knows glfa_jax"),
+        ("glfa_jax/models/vae.py", "from glfa_jax import config", "models are pure"),
+        ("glfa_jax/models/vae.py", "from ..data import store", "models are pure"),
+        ("glfa_jax/models/__init__.py", "from .. import system", "models are pure"),
+        ("glfa_jax/models/vae.py", "import optax", "models are pure"),
+        ("glfa_jax/ops/local_conv.py", "import flax.linen as nn", "jax and numpy only"),
+        ("glfa_jax/diffusion/sampler.py", "from glfa_jax.models import vae", "jax only"),
+        ("glfa_jax/metrics/nway.py", "import glfa_jax.data.store", "on the host"),
+        ("glfa_jax/convert/vae.py", "import jax", "models, numpy and safetensors"),
+        ("glfa_jax/convert/vae.py", "from glfa_jax.diffusion import schedule", "conversion"),
+        ("glfa_jax/convert/pretrained.py", "from glfa_jax.diffusion import sampler", "folders"),
+        ("glfa_jax/data/pipeline.py", "def f():\n    import jax", "touch no device"),
+        ("glfa_jax/data/store.py", "from glfa_jax.simulate import study", "touch no device"),
+        ("glfa_jax/data/prepare.py", "from glfa_jax.simulate.study import x", "inside a function"),
+        ("glfa_jax/simulate/cortex.py", "from jax import numpy", "touch no device"),
+        ("glfa_jax/training/loop.py", "from glfa_jax.models import vae", "knows no model"),
+        ("glfa_jax/report/page.py", "import jax", "drawn from files"),
+        ("train/cotrain.py", "import torch", "only tests/parity and benchmarks may"),
+        ("tests/models/test_vae.py", "import torch.nn", "only tests/parity and benchmarks may"),
+        ("train/cotrain.py", "import orbax.checkpoint", "one file"),
+        ("glfa_jax/training/loop.py", "import orbax.checkpoint", "one file"),
+        ("glfa_jax/data/prepare.py", "import grain", "one file"),
+        ("eval/sample.py", "import nibabel", "scanner files"),
+        ("glfa_jax/training/loop.py", "from pydantic import BaseModel", "one file"),
+    ],
+)
+def test_a_wrong_import_is_named_with_its_line_and_rule(path: str, line: str, reason: str):
+    found = violations(path, f"import json\n\n{line}\n")
+    assert len(found) == 1
+    last = 3 + line.count("\n")
+    assert found[0].startswith(f"{path}:{last} imports ")
+    assert reason in found[0]
+    assert not violations(path, "import json\nimport numpy\n")
+
+
+def test_only_whole_names_count():
+    assert not violations("glfa_jax/models/vae.py", "import jax.numpy\nfrom . import layers\n")
+    assert violations("glfa_jax/models/vae.py", "import jaxlib\n")
+    assert violations("glfa_jax/models/vae.py", "from glfa_jax.models_other import x\n")
