@@ -1,4 +1,4 @@
-"""Names of the official GLFA and fMRI-PTE checkpoints, as SPEC §2 and `tests/reference` list them."""
+"""Names of the official GLFA and fMRI-PTE checkpoints, as in SPEC §2 and `tests/reference`."""
 
 from glfa_jax.convert.mapping import POINTWISE1D, Table, Transform
 

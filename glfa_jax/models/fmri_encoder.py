@@ -1,4 +1,4 @@
-"""From fMRI windows to the generator's condition: GLFA, fMRI-PTE, conditioning, contrastive head."""
+"""From fMRI windows to the generator's condition: GLFA, fMRI-PTE, conditioning, contrast."""
 
 from typing import Literal, NamedTuple
 

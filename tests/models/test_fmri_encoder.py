@@ -1,4 +1,4 @@
-"""The fMRI models: published sizes, the identity at initialisation, what stays zero, who sees whom."""
+"""The fMRI models: published sizes, identity at initialisation, what stays zero, who sees whom."""
 
 import json
 from pathlib import Path
