@@ -4,17 +4,28 @@ A YAML file gives what differs from the defaults; `--set section.key=value` over
 keys, wrong types and duplicate keys are refused before anything else happens.
 """
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from glfa_jax.errors import InputError
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")]
 
 
@@ -23,7 +34,22 @@ class ConfigError(InputError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """Messages of validators start with the key they are about, as seen from their section."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and kind in (int, float):
+            raise PydanticCustomError("flag", "Input should be a number")
+        return value
+
+
+def _once(key: str, names: tuple[str, ...]) -> None:
+    if len(set(names)) != len(names):
+        raise ValueError(f"{key}: each may be named once, got {list(names)}")
 
 
 class Simulation(Section):
@@ -64,8 +90,7 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _distinct_subjects(self) -> "Data":
-        if len(set(self.subjects)) != len(self.subjects):
-            raise ValueError("subjects: each may be named once")
+        _once("subjects", self.subjects)
         return self
 
 
@@ -81,6 +106,12 @@ class Protocol(Section):
     test_subjects: tuple[Subject, ...] = Field(min_length=1)
     pretraining: Literal["strict", "published"] = "strict"
 
+    @model_validator(mode="after")
+    def _distinct_subjects(self) -> "Protocol":
+        _once("train_subjects", self.train_subjects)
+        _once("test_subjects", self.test_subjects)
+        return self
+
 
 class Encoder(Section):
     """fMRI-PTE autoencoder (SPEC §2.1)."""
@@ -92,6 +123,14 @@ class Encoder(Section):
     num_heads: Positive = 16
     mlp_ratio: float = Field(4.0, gt=0)
     latent: Positive = 2048
+
+    @model_validator(mode="after")
+    def _width_divides(self) -> "Encoder":
+        for divisor, what in ((4, "4, for the 2-D positions"), (self.num_heads, "num_heads")):
+            if self.width % divisor:
+                got = "" if divisor == 4 else f" {divisor}"
+                raise ValueError(f"width: {self.width} is no multiple of {what}{got}")
+        return self
 
 
 class Alignment(Section):
@@ -128,7 +167,7 @@ class Stage(Section):
     batch_size: Positive = Field(description="fMRI windows over all subjects")
     learning_rate: float = Field(gt=0)
     weight_decay: Rate = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip_norm: float = Field(1.0, gt=0)
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     decay: Literal["constant", "cosine"] = Field("constant", description="cosine ends at zero")
@@ -170,7 +209,9 @@ class Cotrain(Stage):
     @model_validator(mode="after")
     def _one_noise(self) -> "Cotrain":
         if self.offset_noise and self.zero_terminal_snr:
-            raise ValueError("offset_noise and zero_terminal_snr cannot both be on")
+            raise ValueError(
+                f"offset_noise: must be 0 when zero_terminal_snr is true, got {self.offset_noise}"
+            )
         return self
 
 
@@ -214,12 +255,18 @@ class Config(Section):
                 f"data.raster: {self.data.raster} is no multiple of encoder.patch_size "
                 f"{self.encoder.patch_size}"
             )
-        for stage in (self.contrast, self.cotrain):
-            if stage.batch_size % len(self.protocol.train_subjects):
+        for name in ("contrast", "cotrain"):
+            size = getattr(self, name).batch_size
+            if size % len(self.protocol.train_subjects):
                 raise ValueError(
-                    f"batch_size: {stage.batch_size} is no multiple of the number of training "
-                    f"subjects {len(self.protocol.train_subjects)}"
+                    f"{name}.batch_size: {size} is no multiple of the number of "
+                    f"protocol.train_subjects, {len(self.protocol.train_subjects)}"
                 )
+        if self.encoder.width % self.conditioning.num_heads:
+            raise ValueError(
+                f"conditioning.num_heads: {self.conditioning.num_heads} is no divisor of "
+                f"encoder.width {self.encoder.width}"
+            )
         return self
 
 
@@ -249,11 +296,23 @@ class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice and reads 1e-4 as a number."""
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_StrictLoader` would read as something else than a string."""
+
+
+_EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
+for _side in (_StrictLoader, _Dumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+
+
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ConfigError(f"key {key!r} is given twice, line {node.start_mark.line + 1} ff.")
+    seen = []
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            line = key_node.start_mark.line + 1
+            raise ConfigError(f"key {key!r} is given twice, the second time in line {line}")
+        seen.append(key)
     return loader.construct_mapping(node, deep=True)
 
 
@@ -272,19 +331,38 @@ def load(
     """
     path = Path(path)
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is no text in UTF-8") from None
+    tree = _parse(text, str(path))
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: must hold sections and keys, holds {type(tree).__name__}")
+        held = "nothing" if tree is None else f"a {type(tree).__name__}"
+        raise ConfigError(f"{path}: must hold sections and keys, holds {held}")
     for override in overrides:
         _override(tree, override)
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(map(_sentence, error.errors()))) from None
+        source = " ".join([str(path), *(f"--set {override}" for override in overrides)])
+        places = [mistake["loc"] for mistake in error.errors()]
+        mistakes = (
+            _sentence(mistake, schema)
+            for mistake in error.errors()
+            # A list whose entries are wrong is also called too short.
+            if not any(p != mistake["loc"] == p[: len(mistake["loc"])] for p in places)
+        )
+        raise ConfigError(f"{source}: " + "; ".join(mistakes)) from None
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _StrictLoader)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raise ConfigError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -293,30 +371,54 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: must read section.key=value")
     *sections, leaf = key.split(".")
     for section in sections:
-        tree = tree.setdefault(section, {})
+        if tree.get(section) is None:  # absent, or a section left empty
+            tree[section] = {}
+        tree = tree[section]
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {override!r}: {section} is no section")
-    try:
-        tree[leaf] = yaml.load(value, _StrictLoader)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
+    tree[leaf] = _parse(value, f"--set {override!r}")
 
 
-def _sentence(error: Any) -> str:
-    key = ".".join(map(str, error["loc"])) or "configuration"
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key"
-    if error["type"] == "missing":
+_PATTERNS = {
+    r"^[A-Za-z0-9]+$": "letters and digits",
+    r"^[A-Za-z0-9._-]+$": "letters, digits, '.', '_' and '-'",
+}
+
+
+def _sentence(error: Any, schema: type[Section]) -> str:
+    key = ".".join(map(str, error["loc"]))
+    kind, given = error["type"], error["input"]
+    if kind == "extra_forbidden":
+        known = ", ".join(_section(schema, error["loc"][:-1]).model_fields)
+        return f"{key}: unknown key, known here are {known}"
+    if kind == "missing":
         return f"{key}: missing"
-    if error["type"] == "value_error":
-        mistake = str(error["ctx"]["error"])
-        return mistake if key == "configuration" else f"{key}: {mistake}"
-    return f"{key}: {error['msg']}, got {error['input']!r}"
+    if kind == "value_error":
+        return f"{key}.{error['ctx']['error']}" if key else str(error["ctx"]["error"])
+    if kind in ("model_type", "dict_type"):
+        got = "nothing" if given is None else repr(given)
+        return f"{key}: must be a section that holds keys, got {got}"
+    if kind == "too_short":
+        return f"{key}: must hold at least {error['ctx']['min_length']}, got {given!r}"
+    if kind == "string_pattern_mismatch":
+        return f"{key}: must consist of {_PATTERNS[error['ctx']['pattern']]}, got {given!r}"
+    if kind == "string_type" and isinstance(given, int | float):
+        return f"{key}: must be text, got the number {given!r}; quote it"
+    return f"{key}: {error['msg']}, got {given!r}"
+
+
+def _section(schema: type[Section], keys: tuple[str | int, ...]) -> type[Section]:
+    """The section that `keys` lead to."""
+    for key in keys:
+        kind = schema.model_fields[str(key)].annotation
+        choices = [choice for choice in (kind, *get_args(kind)) if isinstance(choice, type)]
+        schema = next(choice for choice in choices if issubclass(choice, Section))
+    return schema
 
 
 def dump(config: Section) -> str:
     """The resolved configuration as YAML that `load` reads back to the same values."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)
 
 
 def differences(ours: Section, theirs: Section) -> list[str]:
