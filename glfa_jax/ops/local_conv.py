@@ -14,11 +14,15 @@ def local_conv(
     padding, output zero where the input is exactly zero. No bias.
     """
     height, width, taps = theta.shape
-    if kernel_size % 2 == 0 or taps != kernel_size**2:
-        raise ValueError(f"kernel_size must be odd with {taps} taps in all, got {kernel_size}")
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size: must be odd and positive, got {kernel_size}")
+    if taps != kernel_size**2:
+        raise ValueError(
+            f"theta: {taps} taps a pixel, must be {kernel_size**2} for kernel_size {kernel_size}"
+        )
     if x.shape[-2:] != (height, width):
-        raise ValueError(f"maps are {x.shape[-2:]}, the layer's weights {(height, width)}")
-    weights = jnp.abs(theta.at[..., taps // 2].add(1.0))
+        raise ValueError(f"x: maps are {x.shape[-2:]}, must be {(height, width)} as theta is")
+    weights = jnp.abs(jnp.asarray(theta).at[..., taps // 2].add(1.0))
     weights = weights / weights.sum(-1, keepdims=True)
     y = lax.conv_general_dilated_local(
         x.reshape(-1, height, width, 1),
