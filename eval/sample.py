@@ -49,6 +49,7 @@ def refuse_other_settings(settings: config.Config, store: Store) -> None:
         "evaluation": settings.evaluation.model_dump(mode="json", exclude={"ways"}),
         "test_subjects": list(settings.protocol.test_subjects),
         "data": store.attributes.identity,
+        "steps": settings.cotrain.steps,
         "seed": settings.seed,
     }
     path = folder(settings) / "settings.json"
@@ -115,9 +116,12 @@ def write_pictures(settings: config.Config, store: Store) -> None:
         for video, clip in zip(videos, clips, strict=True):
             own, true = f"{subject}/{clip:05d}", f"truth/{clip:05d}"
             for stem, frames in ((own, video), (true, store.video("test", [clip])[0])):
-                if not (root / f"{stem}.gif").exists():
-                    write_mp4(root / f"{stem}.mp4", frames, frame_rate=rate)
-                    write_gif(root / f"{stem}.gif", frames, frame_rate=rate)
+                for write, suffix in ((write_mp4, "mp4"), (write_gif, "gif")):
+                    target = root / f"{stem}.{suffix}"
+                    if not target.exists():
+                        aside = target.with_suffix(f".partial.{suffix}")
+                        write(aside, frames, frame_rate=rate)
+                        os.replace(aside, target)
             index.append(
                 {
                     "subject": subject,

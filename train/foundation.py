@@ -334,7 +334,7 @@ class Foundation:
             "in_channels": 4,
             "out_channels": 4,
             "sample_size": self.settings.size // 8,
-            "block_out_channels": [40, 80],
+            "block_out_channels": [32, 64],
             "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D"],
             "up_block_types": ["UpBlock3D", "CrossAttnUpBlock3D"],
             "layers_per_block": 1,

@@ -1,5 +1,6 @@
 """What the three stages share: prepared data, and a finished stage's model folder."""
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ def begin(settings: config.Config) -> Store:
 
 
 def complete(settings: config.Config, name: str) -> bool:
-    """Whether the stage is trained and its model stored."""
+    """Whether the stage is trained and its model stored; says so."""
     stage = getattr(settings, name)
     folder = settings.run_dir / name
     return system.model_folder(settings, name).is_dir() and finished(name, folder, stage=stage)
@@ -41,5 +42,8 @@ def store_model(settings: config.Config, name: str, write: Callable) -> None:
     """Lets `write` fill a folder aside, then gives it its name: half a model is never found."""
     folder = system.model_folder(settings, name)
     aside = folder.with_name("model.partial")
+    shutil.rmtree(aside, ignore_errors=True)
     write(aside)
+    if folder.exists():  # of fewer steps
+        shutil.rmtree(folder)
     aside.rename(folder)

@@ -1,0 +1,70 @@
+"""A contact sheet of decoded clips above the true ones, for a README or a slide.
+
+python -m glfa_jax.report.sheet RUN picture.png --clips 8
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from glfa_jax.data.video import read_all
+from glfa_jax.errors import InputError
+from glfa_jax.report import inputs
+
+_FRAMES = 3
+
+
+def draw(run_dir: Path, target: Path, *, clips: int) -> None:
+    """Evenly spaced clips of the test set, not chosen: three frames each, truth over decoded."""
+    run = inputs.read(run_dir)
+    if clips < 1:
+        raise InputError(f"clips: must be at least 1, got {clips}")
+    picks = np.unique(np.linspace(0, len(run.clips) - 1, clips).astype(int))
+    columns = min(len(picks), 4)
+    rows = -(-len(picks) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.1 * columns, 2.6 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, pick in zip(axes.flat, picks, strict=False):
+        clip = run.clips[pick]
+        axis.imshow(np.concatenate([_strip(clip.truth), _strip(clip.generated)]))
+        axis.set_title(clip.caption, fontsize=8, wrap=True)
+        for place, word in ((0.75, "seen"), (0.25, "decoded")):
+            axis.text(-0.02, place, word, rotation=90, va="center", ha="right", fontsize=8,
+                      transform=axis.transAxes)  # fmt: skip
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
+
+
+def _strip(path: Path) -> np.ndarray:
+    """First, middle and last frame beside each other."""
+    frames = read_all(path)
+    return np.concatenate(frames[np.linspace(0, len(frames) - 1, _FRAMES).astype(int)], axis=1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m glfa_jax.report.sheet", description="contact sheet of decoded clips"
+    )
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--clips", type=int, default=8)
+    options = parser.parse_args(arguments)
+    try:
+        draw(options.run, options.picture, clips=options.clips)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""A whole study, tiny: every stage through the commands that a user types, killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+STEPS = 3
+
+TINY = {
+    "name": "tiny",
+    "foundation": str(ROOT / "foundation" / "simulated"),
+    "data": {
+        "subjects": ["01", "02", "03"],
+        "raster": 32,
+        "window": 3,
+        "frames": 6,
+        "resolution": [64, 64],
+        "simulation": {
+            "subjects": 3,
+            "train_runs": 1,
+            "test_runs": 1,
+            "clips_per_run": 8,
+            "test_repeats": 2,
+        },
+    },
+    "protocol": {"train_subjects": ["01", "02"], "test_subjects": ["03"]},
+    "encoder": {
+        "patch_size": 8,
+        "width": 64,
+        "depth": 1,
+        "decoder_depth": 1,
+        "num_heads": 2,
+        "latent": 16,
+    },
+    "alignment": {"kernel_size": 3},
+    "conditioning": {"hidden_tokens": 8, "num_heads": 2},
+    "pretrain": {"steps": STEPS, "batch_size": 4, "save_every": 1},
+    "contrast": {"steps": STEPS, "batch_size": 4, "save_every": 1},
+    "cotrain": {"steps": STEPS, "batch_size": 4, "save_every": 1},
+    "evaluation": {"sampling_steps": 2, "batch_size": 3, "clips": 4},
+}
+
+
+def write_config(folder: Path, **changes) -> Path:
+    tree = {**TINY, **changes, "run_dir": str(folder / "run")}
+    tree["data"] = {
+        **tree["data"],
+        "root": str(folder / "study"),
+        "store": str(folder / "store.zarr"),
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def command(module: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def run(module: str, *arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(module, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    return sorted(int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit())
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> tuple[Path, Path, str]:
+    """A finished study: its folder, its configuration, and what the second start printed.
+
+    The first start is killed as soon as stage 1 has a checkpoint.
+    """
+    folder = tmp_path_factory.mktemp("study")
+    settings = write_config(folder)
+    process = subprocess.Popen(
+        command("train.cotrain", "--config", settings),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 400
+    while not checkpoint_steps(folder / "run" / "contrast"):
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline, "no checkpoint of stage 1 in time"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    again = run("train.cotrain", "--config", settings)
+    assert again.returncode == 0, again.stderr
+    for module in ("eval.sample", "eval.score"):
+        step = run(module, "--config", settings)
+        assert step.returncode == 0, step.stderr
+    return folder, settings, again.stdout
+
+
+def test_finished_stages_are_not_done_again_after_a_kill(study):
+    folder, _, said = study
+    assert "pretrain: finished already, step 3" in said
+    assert "contrast: finished already" not in said
+    assert "next: python -m eval.sample" in said
+    log = (folder / "run" / "pretrain" / "log.jsonl").read_text().splitlines()
+    assert len(log) <= STEPS
+
+
+def test_every_stage_leaves_its_model(study):
+    run_dir = study[0] / "run"
+    for model in ("pretrain/model", "contrast/model", "cotrain/model/encoder"):
+        assert (run_dir / model / "model.safetensors").is_file()
+    assert (run_dir / "cotrain/model/unet/diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_metrics_say_what_they_promise(study):
+    rows = json.loads((study[0] / "run" / "metrics.json").read_text())
+    keys = {"metric", "variant", "mean", "std", "n", "chance", "p_value", "subject", "method"}
+    assert all(keys <= row.keys() for row in rows)
+    exact = {row["metric"]: row for row in rows if row["variant"] == "exact"}
+    assert set(exact) == {"video 2-way", "video 50-way", "frame 2-way", "frame 50-way"}
+    assert exact["video 2-way"]["chance"] == pytest.approx(0.75)
+    assert all(row["n"] == 4 and row["subject"] == "03" for row in rows)
+    assert all(row["method"] == "GLFA" for row in rows)
+    assert {"SSIM", "PSNR"} <= {row["metric"] for row in rows}
+
+
+def test_every_test_clip_is_shown(study):
+    samples = study[0] / "run" / "samples"
+    index = json.loads((samples / "index.json").read_text())
+    assert [entry["clip"] for entry in index] == [0, 1, 2, 3]
+    for entry in index:
+        assert {"video 2-way", "SSIM"} <= entry["scores"].keys()
+        for key in ("generated", "truth", "generated_gif", "truth_gif"):
+            assert (samples / entry[key]).stat().st_size > 0
+    page = (study[0] / "run" / "report" / "index.html").read_text()
+    assert all(entry["caption"].replace("'", "&#x27;") in page for entry in index)
+
+
+def test_samples_do_not_depend_on_the_batch(study, tmp_path):
+    """A clip's noise is its own, so other batch sizes give the same video."""
+    folder, settings, _ = study
+    samples = folder / "run" / "samples"
+    kept = samples.with_name("samples-kept")
+    samples.rename(kept)
+    try:
+        step = run("eval.sample", "--config", settings, "--set", "evaluation.batch_size=4")
+        assert step.returncode == 0, step.stderr
+        with np.load(samples / "03" / "00000.npz") as arrays:
+            all_at_once = arrays["video"]
+        parts = [np.load(path)["video"] for path in sorted((kept / "03").glob("*.npz"))]
+        difference = np.abs(np.concatenate(parts).astype(int) - all_at_once.astype(int))
+        assert difference.max() <= 1
+    finally:
+        for path in sorted(samples.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        samples.rmdir()
+        kept.rename(samples)
+
+
+def test_other_settings_are_refused_naming_them(study):
+    _, settings, _ = study
+    step = run("train.cotrain", "--config", settings, "--set", "seed=5")
+    assert step.returncode == 2
+    assert "seed: 5 | 0" in step.stderr
+    assert "Traceback" not in step.stderr
+    step = run("eval.sample", "--config", settings, "--set", "evaluation.guidance_scale=2")
+    assert step.returncode == 2
+    assert "evaluation" in step.stderr
+    assert "Traceback" not in step.stderr
+
+
+def test_lora_and_fmri_pte_v_train_by_configuration_alone(study):
+    """The baseline without alignment and the LoRA variant share data and the first two stages."""
+    folder, settings, _ = study
+    tree = yaml.safe_load(settings.read_text())
+    tree["run_dir"] = str(folder / "variant")
+    tree["alignment"] = {"global_part": False, "local_part": False}
+    tree["cotrain"] |= {"trainable": "lora", "lora": {"rank": 2}, "steps": 1}
+    variant = folder / "variant.yaml"
+    variant.write_text(yaml.safe_dump(tree))
+    for stage in ("pretrain", "contrast"):
+        (folder / "variant" / stage).mkdir(parents=True)
+        os.rename(folder / "run" / stage / "model", folder / "variant" / stage / "model")
+        for name in ("done.json",):
+            (folder / "variant" / stage / name).write_bytes(
+                (folder / "run" / stage / name).read_bytes()
+            )
+    try:
+        step = run("train.cotrain", "--config", variant)
+        assert step.returncode == 0, step.stderr
+    finally:
+        for stage in ("pretrain", "contrast"):
+            os.rename(folder / "variant" / stage / "model", folder / "run" / stage / "model")
+    settings_of = json.loads((folder / "variant/cotrain/model/encoder/config.json").read_text())
+    assert not settings_of["local_part"]
