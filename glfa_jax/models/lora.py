@@ -30,7 +30,7 @@ def init_lora(params: Any, *, patterns: Sequence[str], rank: int, key: Key[Array
     """
     if rank < 1:
         raise ValueError(f"rank: must be at least 1, got {rank}")
-    paths = {"/".join(path): leaf for path, leaf in flatten_dict(params).items()}
+    paths: dict[str, Any] = {"/".join(path): leaf for path, leaf in flatten_dict(params).items()}
     idle = [pattern for pattern in patterns if not any(re.search(pattern, p) for p in paths)]
     if idle or not patterns:
         raise ValueError(f"patterns: {idle or list(patterns)} match no parameter")
@@ -53,7 +53,8 @@ def merge(params: Any, lora: Any, *, scale: float) -> dict:
 
     Differentiable in both trees. Raises ValueError where the LoRA tree fits no parameter.
     """
-    merged, pairs = flatten_dict(params), flatten_dict(lora)
+    merged: dict[tuple[str, ...], Any] = flatten_dict(params)
+    pairs: dict[tuple[str, ...], Any] = flatten_dict(lora)
     for path in {path[:-1] for path in pairs}:
         if path not in merged:
             raise ValueError(f"lora: {'/'.join(path)} is no parameter of this model")

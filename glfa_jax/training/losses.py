@@ -76,4 +76,5 @@ def alignment_loss(
     between = [
         _masked_mean(jnp.square(aligned[:, i] - aligned[:, j]), mask).mean() for i, j in pairs
     ]
-    return AlignmentLoss(regularisation, sum(between) / len(pairs))
+    total = sum(between, start=jnp.zeros_like(regularisation))
+    return AlignmentLoss(regularisation, total / len(pairs))
