@@ -60,15 +60,19 @@ class Simulation(Section):
     test_runs: Positive = 2
     clips_per_run: Positive = 40
     test_repeats: Positive = 2
-    repetition_time: float = Field(1.0, gt=0, description="seconds")
-    clip_seconds: float = Field(2.0, gt=0)
-    gap_seconds: float = Field(2.0, ge=0, description="blank after each clip")
+    repetition_time: float = Field(default=1.0, gt=0, description="seconds")
+    clip_seconds: float = Field(default=2.0, gt=0)
+    gap_seconds: float = Field(default=2.0, ge=0, description="blank after each clip")
     frame_rate: Positive = 3
-    size: Positive = Field(64, description="video height and width, pixels")
-    displacement: Rate = Field(4.0, description="mm on the flat map, root mean square")
-    mixing: Fraction = Field(0.5, description="share of distant signal at the centres of patches")
-    gain: Rate = Field(0.2, description="standard deviation of the log of gain and of noise")
-    noise: Rate = Field(1.5, description="noise over signal standard deviation")
+    size: Positive = Field(default=64, description="video height and width, pixels")
+    displacement: Rate = Field(default=4.0, description="mm on the flat map, root mean square")
+    mixing: Fraction = Field(
+        default=0.5, description="share of distant signal at the centres of patches"
+    )
+    gain: Rate = Field(
+        default=0.2, description="standard deviation of the log of gain and of noise"
+    )
+    noise: Rate = Field(default=1.5, description="noise over signal standard deviation")
     seed: int = 0
 
 
@@ -82,11 +86,13 @@ class Data(Section):
     subjects: tuple[Subject, ...] = Field(min_length=1, description="every subject to prepare")
     task: str = "clips"
     space: str = "fsaverage5"
-    raster: Positive = Field(256, description="height and width of the flat map, pixels")
-    lag_seconds: Rate = Field(4.0, description="haemodynamic lag")
-    window: Positive = Field(5, description="volumes of fMRI per clip")
-    frames: Positive = Field(6, description="video frames per clip")
-    resolution: tuple[Positive, Positive] = Field((256, 256), description="height, width in pixels")
+    raster: Positive = Field(default=256, description="height and width of the flat map, pixels")
+    lag_seconds: Rate = Field(default=4.0, description="haemodynamic lag")
+    window: Positive = Field(default=5, description="volumes of fMRI per clip")
+    frames: Positive = Field(default=6, description="video frames per clip")
+    resolution: tuple[Positive, Positive] = Field(
+        default=(256, 256), description="height, width in pixels"
+    )
 
     @model_validator(mode="after")
     def _distinct_subjects(self) -> "Data":
@@ -121,7 +127,7 @@ class Encoder(Section):
     depth: Positive = 24
     decoder_depth: Positive = 24
     num_heads: Positive = 16
-    mlp_ratio: float = Field(4.0, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0)
     latent: Positive = 2048
 
     @model_validator(mode="after")
@@ -168,27 +174,31 @@ class Stage(Section):
     learning_rate: float = Field(gt=0)
     weight_decay: Rate = 0.01
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: float = Field(default=1.0, gt=0)
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    decay: Literal["constant", "cosine"] = Field("constant", description="cosine ends at zero")
+    decay: Literal["constant", "cosine"] = Field(
+        default="constant", description="cosine ends at zero"
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     log_every: Positive = 10
     save_every: Positive = 500
-    keep: Positive = Field(2, description="checkpoints kept")
+    keep: Positive = Field(default=2, description="checkpoints kept")
 
 
 class Pretrain(Stage):
     steps: Positive = 2000
-    batch_size: Positive = Field(64, description="fMRI volumes")
-    learning_rate: float = Field(1e-4, gt=0)
+    batch_size: Positive = Field(default=64, description="fMRI volumes")
+    learning_rate: float = Field(default=1e-4, gt=0)
 
 
 class Contrast(Stage):
     steps: Positive = 12000
     batch_size: Positive = 32
-    learning_rate: float = Field(2e-5, gt=0)
+    learning_rate: float = Field(default=2e-5, gt=0)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.6
-    logit_scale_rate: Rate = Field(10.0, description="learning-rate multiplier of the logit scale")
+    logit_scale_rate: Rate = Field(
+        default=10.0, description="learning-rate multiplier of the logit scale"
+    )
     crop_probability: Fraction = 0.5
     crop_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
 
@@ -196,13 +206,14 @@ class Contrast(Stage):
 class Cotrain(Stage):
     steps: Positive = 18000
     batch_size: Positive = 16
-    learning_rate: float = Field(3e-5, gt=0)
+    learning_rate: float = Field(default=3e-5, gt=0)
     trainable: Literal["attention", "lora"] = Field(
-        "attention", description="UNet: attn1, attn2 and temp_conv parameters, or LoRA on them"
+        default="attention",
+        description="UNet: attn1, attn2 and temp_conv parameters, or LoRA on them",
     )
     lora: Lora = Lora()
-    regularisation_scale: Rate = Field(1.0, description="of MSE(aligned, original)")
-    alignment_scale: Rate = Field(0.1, description="of MSE between subjects")
+    regularisation_scale: Rate = Field(default=1.0, description="of MSE(aligned, original)")
+    alignment_scale: Rate = Field(default=0.1, description="of MSE between subjects")
     offset_noise: Rate = 0.0
     zero_terminal_snr: bool = False
 
@@ -222,7 +233,9 @@ class Evaluation(Section):
     sampling_steps: Positive = 25
     guidance_scale: float = 9.0
     batch_size: Positive = 16
-    clips: Positive | None = Field(None, description="test clips to decode; all when left out")
+    clips: Positive | None = Field(
+        default=None, description="test clips to decode; all when left out"
+    )
     ways: tuple[Positive, ...] = (2, 50)
 
 
@@ -278,10 +291,10 @@ class Foundation(Section):
     out: Path = Field(description="folder that gets the models")
     run_dir: Path
     frames: Positive = 6
-    size: Positive = Field(64, description="height and width, pixels")
+    size: Positive = Field(default=64, description="height and width, pixels")
     caption_tokens: Positive = 20
-    unconditional: Fraction = Field(0.1, description="share of clips without their caption")
-    clips: Positive = Field(8192, description="clips encoded for the generator")
+    unconditional: Fraction = Field(default=0.1, description="share of clips without their caption")
+    clips: Positive = Field(default=8192, description="clips encoded for the generator")
     vae: Stage
     clip: Stage
     image_classifier: Stage
