@@ -7,7 +7,9 @@ relative to its largest magnitude, and exits non-zero when one is above 1e-5 (va
 (gradients), or when a file is not understood.
 """
 
+import math
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -71,22 +73,31 @@ def _import(module: nn.Module, inputs: tuple, parameters: Vectors, table: Table)
 def check_alignment(vectors: Vectors) -> list[Check]:
     parameters = _parameters(vectors, "param.")
     x = vectors["x"][:, 0]
+    sizes = {}
+    if "global_align_weight" in parameters:
+        patches = parameters["global_align_weight"].shape[-1]
+        sizes["patch_size"] = math.isqrt(x[0].size // patches)
+    if "weight" in parameters:
+        sizes["kernel_size"] = math.isqrt(parameters["weight"].shape[-1])
+    for name, size in sizes.items():
+        if int(vectors.get(name, size)) != size:
+            raise ValueError(f"{name} is {int(vectors[name])}, the parameters say {size}")
     module = Alignment(
         height=x.shape[1],
         width=x.shape[2],
-        patch_size=int(vectors["patch_size"]),
-        kernel_size=int(vectors["kernel_size"]),
-        global_part="global_align_weight" in parameters,
-        local_part="weight" in parameters,
+        global_part="patch_size" in sizes,
+        local_part="kernel_size" in sizes,
+        **sizes,
     )
     variables = _import(module, (x,), parameters, glfa.ALIGNMENT)
     y, pullback = jax.vjp(module.apply, variables, x)
     checks = [_value("y", y, vectors["y"])]
     if "cotangent" in vectors:
         gradients, grad_x = pullback(jnp.asarray(vectors["cotangent"][:, 0]))
-        checks.append(_gradient("grad_x", grad_x, vectors["grad_x"]))
-        for name, ours in export_params(gradients["params"], glfa.ALIGNMENT).items():
-            checks.append(_gradient(f"grad.{name}", ours, vectors[f"grad.{name}"]))
+        exported = export_params(gradients["params"], glfa.ALIGNMENT)
+        ours = {"grad_x": grad_x} | {f"grad.{name}": value for name, value in exported.items()}
+        given = [name for name in vectors if name == "grad_x" or name.startswith("grad.")]
+        checks += [_gradient(name, ours[name], vectors[name]) for name in given]
     return checks
 
 
@@ -109,12 +120,14 @@ def check_autoencoder(vectors: Vectors) -> list[Check]:
         mlp_ratio=parameters["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         latent=parameters["pred.weight"].shape[0],
     )
+    x = jnp.asarray(x, jnp.float32)
     variables = _import(module, (x,), parameters, glfa.AUTOENCODER)
     out = jax.jit(module.apply)(variables, x)
-    losses = {
-        "loss_masked": reconstruction_loss(out.image, x, vectors["mask"]),
-        "loss_unmasked": reconstruction_loss(out.image, x),
-    }
+    losses = {"loss_unmasked": reconstruction_loss(out.image, x)}
+    if "mask" in vectors:
+        losses["loss_masked"] = reconstruction_loss(
+            out.image, x, jnp.asarray(vectors["mask"], jnp.float32)
+        )
     ours = {
         "features": out.features,
         "latent": out.latent,
@@ -150,7 +163,8 @@ def check_conditioning(vectors: Vectors) -> list[Check]:
 
 
 def check_alignment_losses(vectors: Vectors) -> list[Check]:
-    loss = alignment_loss(vectors["x"][:, :, :, 0], vectors["y"][:, :, :, 0], vectors["mask"])
+    maps = (jnp.asarray(vectors[name][:, :, :, 0], jnp.float32) for name in ("x", "y"))
+    loss = alignment_loss(*maps, jnp.asarray(vectors["mask"], jnp.float32))
     return [
         _value("reg", loss.regularisation, vectors["reg"]),
         _value("align", loss.alignment, vectors["align"]),
@@ -158,12 +172,9 @@ def check_alignment_losses(vectors: Vectors) -> list[Check]:
 
 
 def check_contrastive_loss(vectors: Vectors) -> list[Check]:
-    loss = contrastive_loss(
-        vectors["fmri"],
-        image=vectors["image"],
-        text=vectors["text"],
-        logit_scale=vectors["logit_scale"],
-    )
+    names = ("fmri", "image", "text", "logit_scale")
+    fmri, image, text, scale = (jnp.asarray(vectors[name], jnp.float32) for name in names)
+    loss = contrastive_loss(fmri, image=image, text=text, logit_scale=scale)
     return [
         _value("image_loss", loss.image, vectors["image_loss"]),
         _value("text_loss", loss.text, vectors["text_loss"]),
@@ -195,7 +206,8 @@ _KINDS: tuple[tuple[str, Callable[[Vectors], list[Check]]], ...] = (
     ("clip_latent", check_conditioning),
     ("logit_scale", check_contrastive_loss),
     ("align", check_alignment_losses),
-    ("kernel_size", check_alignment),
+    ("param.global_align_weight", check_alignment),
+    ("param.weight", check_alignment),
 )
 
 
@@ -222,8 +234,12 @@ def main(arguments: list[str]) -> int:
     for path in files:
         try:
             checks = check_file(path)
-        except (ValueError, KeyError) as error:
-            print(f"{path.stem}: {error}")
+        except KeyError as error:
+            print(f"{path.stem}: {error} is missing or not known here")
+            failed += 1
+            continue
+        except (ValueError, TypeError, IndexError, OSError, zipfile.BadZipFile) as error:
+            print(f"{path.stem}: cannot be checked ({error})")
             failed += 1
             continue
         for check in checks:
