@@ -87,6 +87,7 @@ def row(
     *,
     subject: str,
     method: str,
+    protocol: str,
     seed: int,
     chance: float | None = None,
     mismatched: np.ndarray | None = None,
@@ -119,6 +120,7 @@ def row(
         "mismatched": None if mismatched is None else float(mismatched.mean()),
         "subject": subject,
         "method": method,
+        "protocol": protocol,
     }
 
 
@@ -146,7 +148,12 @@ def score_subject(
     if len(clips) < 2:
         raise InputError(f"subject {subject}: {len(clips)} test clip, statistics need two or more")
     truth = store.video("test", clips)
-    common = {"subject": subject, "method": method_name(settings), "seed": settings.seed}
+    common = {
+        "subject": subject,
+        "method": method_name(settings),
+        "protocol": settings.protocol.pretraining,
+        "seed": settings.seed,
+    }
     frames = generated.shape[1]
     flat = (-1, *generated.shape[2:])
     batch = settings.evaluation.batch_size

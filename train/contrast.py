@@ -72,8 +72,8 @@ def run(settings: config.Config, store: Store) -> None:
     def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
         variables = {"params": merge(params, frozen["fixed"])}
         fmri = batch.fmri.astype(jnp.float32)
-        encoded = module.apply(variables, fmri, deterministic=False, rngs={"dropout": key})
-        target = clip.model.module.apply(
+        encoded: Any = module.apply(variables, fmri, deterministic=False, rngs={"dropout": key})
+        target: Any = clip.model.module.apply(
             frozen["clip"], clip.preprocess(batch.video[:, 0]), tokens=batch.tokens
         )
         losses = [

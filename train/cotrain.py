@@ -63,6 +63,7 @@ def run(settings: config.Config, store: Store) -> None:
     contrast.run(settings, store)
     module, encoder_params = build_encoder(settings)
     unet, vae = generator.unet.module, generator.vae.module
+    text = generator.text_encoder.module
     schedule = generator.schedule
     if settings.cotrain.zero_terminal_snr:
         schedule = schedule.rescale_zero_terminal_snr()
@@ -89,29 +90,33 @@ def run(settings: config.Config, store: Store) -> None:
         encoder_key, vae_key, noise_key, time_key = jax.random.split(key, 4)
         encoder_params, unet_params = full(params, frozen["fixed"])
         fmri = batch.fmri.astype(jnp.float32)
-        encoded = module.apply(
+        encoded: Any = module.apply(
             {"params": encoder_params}, fmri, deterministic=False, rngs={"dropout": encoder_key}
         )
         glfa = alignment_loss(fmri, encoded.aligned, frozen["mask"])
 
+        caption: Any = text.apply(frozen["text"], batch.tokens)
+        distance = jnp.square(encoded.condition - caption.hidden[:, None]).mean()
+
         # Every subject's window is one sample of the generator, with noise of its own.
         clips, subjects = fmri.shape[:2]
-        posterior = vae.apply(frozen["vae"], batch.video, method="encode")
+        posterior: Any = vae.apply(frozen["vae"], batch.video, method="encode")
         latents = vae.to_diffusion(posterior.sample(vae_key))
         latents = jnp.repeat(latents, subjects, axis=0)
         condition = encoded.condition.reshape(clips * subjects, *encoded.condition.shape[2:])
         noise = noise_like(noise_key, latents, offset_strength=settings.cotrain.offset_noise)
         t = jax.random.randint(time_key, (len(latents),), 0, schedule.num_train_timesteps)
         noisy = schedule.add_noise(latents, noise=noise, t=t)
-        prediction = unet.apply({"params": unet_params}, noisy, t, condition)
+        prediction: Any = unet.apply({"params": unet_params}, noisy, t, condition)
         diffusion = jnp.square(prediction - schedule.target(latents, noise=noise, t=t)).mean()
 
         loss = (
             diffusion
+            + settings.cotrain.text_scale * distance
             + settings.cotrain.regularisation_scale * glfa.regularisation
             + settings.cotrain.alignment_scale * glfa.alignment
         )
-        return loss, {"diffusion": diffusion, **glfa._asdict()}
+        return loss, {"diffusion": diffusion, "text": distance, **glfa._asdict()}
 
     stream = pipeline.batches(
         store,
@@ -132,6 +137,7 @@ def run(settings: config.Config, store: Store) -> None:
         frozen={
             "fixed": parts.frozen,
             "vae": generator.vae.variables,
+            "text": generator.text_encoder.variables,
             "mask": jnp.asarray(store.mask, jnp.float32),
         },
         loss_fn=loss_fn,

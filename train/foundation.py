@@ -155,8 +155,8 @@ class Foundation:
 
         def loss_fn(params, frozen, batch, key):
             variables = {"params": params}
-            posterior = module.apply(variables, batch, method="encode")
-            image = module.apply(variables, posterior.sample(key), method="decode")
+            posterior: Any = module.apply(variables, batch, method="encode")
+            image: Any = module.apply(variables, posterior.sample(key), method="decode")
             error = image - batch
             reconstruction = jnp.abs(error).mean() + jnp.square(error).mean()
             divergence = posterior.divergence().mean() / posterior.mean[0].size
@@ -170,8 +170,8 @@ class Foundation:
 
         params = self._train("vae", "vae", module, loss_fn, make)
         images = self._images(self._held_out(64), np.random.default_rng(0))
-        mean = module.apply({"params": params}, images, method="encode").mean
-        architecture["scaling_factor"] = round(float(1 / mean.std()), 5)
+        encoded: Any = module.apply({"params": params}, images, method="encode")
+        architecture["scaling_factor"] = round(float(1 / encoded.mean.std()), 5)
         self.vae = self._save("vae", self.folder / "vae", params, architecture)
         rebuilt = jax.jit(self.vae.module.apply)(self.vae.variables, images)
         error = float(jnp.square((jnp.clip(rebuilt, -1, 1) - images) / 2).mean())
@@ -210,7 +210,7 @@ class Foundation:
         module = pretrained.build("clip", architecture)
 
         def loss_fn(params, frozen, batch, key):
-            out = module.apply({"params": params}, batch["image"], tokens=batch["tokens"])
+            out: Any = module.apply({"params": params}, batch["image"], tokens=batch["tokens"])
             logits = jnp.exp(out.logit_scale) * out.image @ out.text.T
             labels = jnp.arange(len(logits))
             rows = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
@@ -280,7 +280,7 @@ class Foundation:
             shape = (len(batch["label"]),) + (1,) * (batch["input"].ndim - 1)
             level = 0.2 * jax.random.uniform(level_key, shape)
             noisy = batch["input"] + level * jax.random.normal(noise_key, batch["input"].shape)
-            logits = module.apply({"params": params}, noisy)
+            logits: Any = module.apply({"params": params}, noisy)
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
             return loss, {"accuracy": (logits.argmax(-1) == batch["label"]).mean()}
 
@@ -319,9 +319,9 @@ class Foundation:
         settings = {
             "model_type": "videomae",
             "architectures": ["VideoMAEForVideoClassification"],
-            "patch_size": 16,
+            "patch_size": 8,
             "num_frames": self.settings.frames,
-            "tubelet_size": 2,
+            "tubelet_size": 3,
             "use_mean_pooling": True,
         }
         self.video_classifier = self._classifier(
@@ -335,8 +335,8 @@ class Foundation:
             "out_channels": 4,
             "sample_size": self.settings.size // 8,
             "block_out_channels": [32, 64],
-            "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D"],
-            "up_block_types": ["UpBlock3D", "CrossAttnUpBlock3D"],
+            "down_block_types": ["DownBlock3D", "CrossAttnDownBlock3D"],
+            "up_block_types": ["CrossAttnUpBlock3D", "UpBlock3D"],
             "layers_per_block": 1,
             "norm_num_groups": 8,
             "cross_attention_dim": _WIDTH,
@@ -371,9 +371,9 @@ class Foundation:
             latents = self.vae.module.to_diffusion(batch["latents"])
             t = jax.random.randint(time_key, (len(latents),), 0, schedule.num_train_timesteps)
             noise = noise_like(noise_key, latents, offset_strength=0.0)
-            condition = text.apply(frozen, batch["tokens"]).hidden
+            encoded: Any = text.apply(frozen, batch["tokens"])
             noisy = schedule.add_noise(latents, noise=noise, t=t)
-            prediction = module.apply({"params": params}, noisy, t, condition)
+            prediction: Any = module.apply({"params": params}, noisy, t, encoded.hidden)
             target = schedule.target(latents, noise=noise, t=t)
             return jnp.square(prediction - target).mean(), {}
 

@@ -48,7 +48,7 @@ def run(settings: config.Config, store: Store) -> None:
     def loss_fn(params: dict, frozen: Any, batch: Any, key: jax.Array):
         variables = {"params": merge(params, frozen["fixed"])}
         fmri = batch["fmri"].astype(jnp.float32)
-        out = module.apply(variables, fmri, deterministic=False, rngs={"dropout": key})
+        out: Any = module.apply(variables, fmri, deterministic=False, rngs={"dropout": key})
         return reconstruction_loss(out.image, fmri, frozen["mask"]).mean(), {}
 
     trained = run_stage(

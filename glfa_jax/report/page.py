@@ -190,7 +190,7 @@ def next_commands(run_dir: Path, config: Config) -> list[Command]:
     def again(suffix: str, *settings: str) -> str:
         sets = [f"name={config.name}-{suffix}", f"run_dir={config.run_dir}-{suffix}", *settings]
         words = " ".join(f"--set {shlex.quote(setting)}" for setting in sets)
-        steps = "train.pretrain train.contrast train.cotrain eval.sample eval.score"
+        steps = "train.cotrain eval.sample eval.score"
         file = shlex.quote(str(run_dir / "config.yaml"))
         return f"for step in {steps}; do\n  python -m $step --config {file} {words} || break\ndone"
 

@@ -90,7 +90,7 @@ def write_study(simulation: config.Simulation, root: Path, *, progress: bool = T
             scene = sample_scene(rng, index if split == "train" else first_test + index)
             names.append(f"{split}_{index:04d}.mp4")
             drives.append(_write_clip(aside / "stimuli" / names[-1], scene, simulation))
-            rows.append({"stim_file": names[-1], "caption": caption(scene, rng)} | vars(scene))
+            rows.append({"stim_file": names[-1], "caption": caption(scene)} | vars(scene))
             bar.update()
         _write_table(aside / "stimuli" / "captions.tsv", rows)
         runs = _plan(simulation, drives)
