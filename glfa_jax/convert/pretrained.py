@@ -19,7 +19,7 @@ from glfa_jax.convert.directory import (
     write_tensors,
 )
 from glfa_jax.convert.mapping import ConversionError, Table, export_params, import_params
-from glfa_jax.diffusion.schedule import Schedule
+from glfa_jax.diffusion.schedule import Schedule, ScheduleError
 from glfa_jax.models.clip import Clip, ClipText
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
@@ -44,6 +44,7 @@ class Kind:
     table: Callable[[Mapping[str, Any]], Table]
     example: Callable[[Any], tuple[tuple, dict]]
     filename: str
+    current_names: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 
 
 def _images(module: Any) -> jax.Array:
@@ -103,7 +104,13 @@ _DIFFUSERS, _TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safete
 
 KINDS = {
     "unet3d": Kind(UNet3D.from_config, _always(unet3d.TABLE), _unet_inputs, _DIFFUSERS),
-    "vae": Kind(AutoencoderKL.from_config, _always(vae.TABLE), _vae_inputs, _DIFFUSERS),
+    "vae": Kind(
+        AutoencoderKL.from_config,
+        _always(vae.TABLE),
+        _vae_inputs,
+        _DIFFUSERS,
+        current_names=vae.current_names,
+    ),
     "clip": Kind(
         Clip.from_config,
         _always(clip.TABLE),
@@ -151,11 +158,15 @@ def load(kind: str, folder: str | Path, *, dtype: Any = np.float32, **options: A
     settings = read_config(folder)
     try:
         module = build(kind, settings, **options)
-    except ValueError as error:
-        raise DirectoryError(f"{folder}: {error}") from None
-    tensors = read_tensors(folder)
+        shapes = parameter_shapes(kind, module)
+    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())
+        raise DirectoryError(
+            f"{folder}: config.json describes no {kind} model ({reason})"
+        ) from None
+    tensors = KINDS[kind].current_names(read_tensors(folder))
     try:
-        params = import_params(tensors, parameter_shapes(kind, module), KINDS[kind].table(tensors))
+        params = import_params(tensors, shapes, KINDS[kind].table(tensors))
     except ConversionError as error:
         raise ConversionError(f"{folder}: {error}") from None
     if dtype is not None:
@@ -187,11 +198,22 @@ class TextToVideo(NamedTuple):
 def load_text_to_video(folder: str | Path) -> TextToVideo:
     """Reads the subfolders unet, vae, text_encoder, scheduler, tokenizer of a pipeline."""
     folder = Path(folder)
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    path = folder / "scheduler" / "scheduler_config.json"
+    try:
+        schedule = Schedule.from_config(read_json(path))
+    except ScheduleError as error:
+        raise DirectoryError(f"{path}: {error}") from None
+    tokenizer = folder / "tokenizer"
+    files = [("tokenizer.json",), ("vocab.json", "merges.txt")]
+    if not any(all((tokenizer / name).is_file() for name in names) for names in files):
+        raise DirectoryError(
+            f"{tokenizer}: holds no tokenizer, must hold vocab.json and merges.txt, or "
+            "tokenizer.json"
+        )
     return TextToVideo(
         unet=load("unet3d", folder / "unet"),
         vae=load("vae", folder / "vae"),
         text_encoder=load("clip_text", folder / "text_encoder"),
-        schedule=Schedule.from_config(scheduler),
-        tokenizer=folder / "tokenizer",
+        schedule=schedule,
+        tokenizer=tokenizer,
     )

@@ -25,6 +25,7 @@ from glfa_jax.data.layouts import SPLITS, Run, Split, Study, bids
 from glfa_jax.data.store import SHARD, Attributes, Store, Writer
 from glfa_jax.data.surfaces import Surfaces, fsaverage5
 from glfa_jax.data.video import read_video
+from glfa_jax.errors import InputError
 
 SPACES = {"fsaverage5": fsaverage5}
 
@@ -335,8 +336,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         prepare(config.load(options.config, options.set).data)
-    except (config.ConfigError, DataError) as error:
-        print(error, file=sys.stderr)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -107,7 +107,7 @@ def test_main_prints_a_summary_or_one_sentence(study, tmp_path, capsys):
     command = ["--config", str(tmp_path / "c.yaml"), "--set", "data.raster=16"]
     assert prepare.main([*command, "--set", "data.space=mars"]) == 2
     captured = capsys.readouterr()
-    assert captured.err == "data.space: mars is unknown, known are fsaverage5\n"
+    assert captured.err == "error: data.space: mars is unknown, known are fsaverage5\n"
     assert prepare.main(command) == 0
     out = capsys.readouterr().out
     assert "2 subjects, samples: 6 train, 2 test" in out

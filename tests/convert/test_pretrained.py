@@ -1,0 +1,352 @@
+"""Model folders: what is saved loads bit for bit; what does not fit is one error naming it."""
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from glfa_jax.convert import pretrained, vae
+from glfa_jax.convert.directory import read_tensors, write_tensors
+from glfa_jax.errors import InputError
+from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
+from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.simulate.tokenizer import write_tokenizer
+
+_TRANSFORMER = {
+    "hidden_size": 8,
+    "intermediate_size": 12,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+}
+_TEXT = {
+    **_TRANSFORMER,
+    "vocab_size": 20,
+    "max_position_embeddings": 6,
+    "eos_token_id": 19,
+}
+_IMAGE = {**_TRANSFORMER, "image_size": 8, "patch_size": 4, "num_channels": 3}
+_LABELS = {"id2label": {"0": "cat", "1": "dog", "2": "car"}}
+_AUTOENCODER = FmriAutoencoder(
+    16, 24, patch_size=8, dim=8, depth=2, decoder_depth=1, num_heads=2, latent=6
+)
+_ENCODER = FmriEncoder(
+    16,
+    24,
+    window=2,
+    tokens=5,
+    clip_dim=7,
+    patch_size=8,
+    dim=8,
+    depth=1,
+    num_heads=2,
+    hidden_tokens=4,
+    conditioning_heads=2,
+    kernel_size=3,
+    dropout=0.3,
+)
+_LINEAR = _ENCODER.clone(head="linear", global_part=False, dropout=0.0)
+CONFIGS = {
+    "unet3d": {
+        "_class_name": "UNet3DConditionModel",
+        "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D"],
+        "up_block_types": ["UpBlock3D", "CrossAttnUpBlock3D"],
+        "block_out_channels": [8, 16],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "cross_attention_dim": 12,
+        "attention_head_dim": 4,
+    },
+    "vae": {
+        "_class_name": "AutoencoderKL",
+        "block_out_channels": [8, 16],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+    },
+    "clip": {
+        "model_type": "clip",
+        "projection_dim": 6,
+        "text_config": _TEXT,
+        "vision_config": _IMAGE,
+    },
+    "clip_text": {"model_type": "clip_text_model", **_TEXT},
+    "vit": {"model_type": "vit", **_IMAGE, **_LABELS},
+    "video_mae": {
+        "model_type": "videomae",
+        **_IMAGE,
+        **_LABELS,
+        "num_frames": 4,
+        "tubelet_size": 2,
+    },
+    "fmri_autoencoder": pretrained.own_config(_AUTOENCODER),
+    "fmri_encoder": pretrained.own_config(_ENCODER),
+    "fmri_encoder, linear head": pretrained.own_config(_LINEAR),
+}
+
+
+def kind_of(name: str) -> str:
+    return name.partition(",")[0]
+
+
+@cache
+def params_of(name: str) -> dict:
+    """Random parameters of the right shapes."""
+    kind = kind_of(name)
+    shapes = pretrained.parameter_shapes(kind, pretrained.build(kind, CONFIGS[name]))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), shapes)
+
+
+def write(name: str, folder: Path, **options) -> dict:
+    params = params_of(name)
+    pretrained.save(kind_of(name), folder, params, config=CONFIGS[name], **options)
+    return params
+
+
+def write_text_to_video(folder: Path) -> None:
+    """A pipeline as diffusers stores it, of random weights."""
+    for name, kind in (("unet", "unet3d"), ("vae", "vae"), ("text_encoder", "clip_text")):
+        write(kind, folder / name)
+    write_tokenizer(["a red ball", "a blue box"], folder / "tokenizer", max_length=6)
+    (folder / "scheduler").mkdir()
+    schedule = {
+        "num_train_timesteps": 100,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+    }
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(schedule))
+
+
+def assert_same(ours: dict, theirs: dict) -> None:
+    def same(path, a, b):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), path
+        np.testing.assert_array_equal(a, b, err_msg=str(path))
+
+    jax.tree_util.tree_map_with_path(same, ours, theirs)
+
+
+def refusal(call, *parts: str) -> str:
+    with pytest.raises(InputError) as error:
+        call()
+    message = str(error.value)
+    for part in parts:
+        assert str(part) in message, message
+    return message
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("text-to-video")
+    write_text_to_video(folder)
+    return folder
+
+
+def test_every_kind_is_tested():
+    assert {kind_of(name) for name in CONFIGS} == set(pretrained.KINDS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_saved_loads_bit_for_bit(name, tmp_path):
+    params = write(name, tmp_path)
+    loaded = pretrained.load(kind_of(name), tmp_path)
+    assert_same(loaded.variables["params"], params)
+    assert loaded.module == pretrained.build(kind_of(name), CONFIGS[name])
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIGS[name]
+    assert len(contents(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("name", ["clip", "vit", "fmri_encoder"])
+def test_half_precision_is_stored_as_such_and_widened_on_demand(name, tmp_path):
+    params = write(name, tmp_path, dtype=np.float16)
+    assert {tensor.dtype for tensor in read_tensors(tmp_path).values()} == {np.dtype(np.float16)}
+    half = jax.tree.map(lambda leaf: leaf.astype(np.float16), params)
+    kind = kind_of(name)
+    assert_same(pretrained.load(kind, tmp_path, dtype=None).variables["params"], half)
+    wide = jax.tree.map(lambda leaf: leaf.astype(np.float32), half)
+    assert_same(pretrained.load(kind, tmp_path).variables["params"], wide)
+
+
+def test_own_models_keep_every_field_but_dropout(tmp_path):
+    write("fmri_encoder", tmp_path)
+    assert pretrained.load("fmri_encoder", tmp_path).module == _ENCODER.clone(dropout=0.0)
+    with_dropout = pretrained.load("fmri_encoder", tmp_path, dropout=0.3)
+    assert with_dropout.module == _ENCODER
+
+
+def test_a_loaded_model_gives_the_numbers_of_the_saved_one(tmp_path):
+    params = write("fmri_autoencoder", tmp_path)
+    loaded = pretrained.load("fmri_autoencoder", tmp_path)
+    x = jax.random.normal(jax.random.key(1), (2, 16, 24))
+    ours = loaded.module.apply(loaded.variables, x).image
+    np.testing.assert_array_equal(ours, _AUTOENCODER.apply({"params": params}, x).image)
+
+
+def test_a_text_encoder_without_the_prefix_loads(tmp_path):
+    params = write("clip_text", tmp_path)
+    tensors = {
+        name.removeprefix("text_model."): tensor.copy()
+        for name, tensor in read_tensors(tmp_path).items()
+    }
+    write_tensors(tmp_path, tensors, config=CONFIGS["clip_text"], filename="model.safetensors")
+    assert_same(pretrained.load("clip_text", tmp_path).variables["params"], params)
+
+
+def test_a_vae_with_the_names_of_2023_loads(tmp_path):
+    params = write("vae", tmp_path)
+    old = {new: name for name, new in vae._OLD.items()}
+    tensors = {}
+    for name, tensor in read_tensors(tmp_path).items():
+        for new, outdated in old.items():
+            name = name.replace(f".attentions.0.{new}.", f".attentions.0.{outdated}.")
+        tensors[name] = tensor.copy()
+    assert any(".query." in name for name in tensors)
+    write_tensors(
+        tmp_path,
+        tensors,
+        config=CONFIGS["vae"],
+        filename="diffusion_pytorch_model.safetensors",
+    )
+    assert_same(pretrained.load("vae", tmp_path).variables["params"], params)
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted"),
+    [
+        ("vit", "clip"),
+        ("clip", "vit"),
+        ("clip", "clip_text"),
+        ("vit", "video_mae"),
+        ("video_mae", "vit"),
+        ("vae", "unet3d"),
+        ("unet3d", "vae"),
+        ("fmri_autoencoder", "fmri_encoder"),
+        ("fmri_encoder", "fmri_autoencoder"),
+        ("vit", "fmri_encoder"),
+    ],
+)
+def test_another_architecture_is_refused(held, wanted, tmp_path):
+    write(held, tmp_path)
+    before = contents(tmp_path)
+    message = refusal(lambda: pretrained.load(wanted, tmp_path), f"{tmp_path}: ")
+    # One sentence, or all the tensors that do not fit where the configuration could be read so.
+    assert len(message.splitlines()) == 1 or "tensors do not fit" in message.splitlines()[0]
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("fmri_encoder", {"height": None}),
+        ("fmri_encoder", {"dim": "8"}),
+        ("fmri_autoencoder", {"width": 25}),
+        ("fmri_autoencoder", {"patch_size": 0}),
+        ("clip", {"vision_config": 3}),
+        ("vit", {"hidden_size": 9}),
+        ("vit", {"patch_size": "16"}),
+        ("video_mae", {"num_frames": 3}),
+        ("unet3d", {"block_out_channels": None}),
+        ("unet3d", {"norm_num_groups": 3}),
+        ("vae", {"act_fn": "relu"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else json.dumps(value),
+)
+def test_a_configuration_that_builds_nothing_is_refused(name, change, tmp_path):
+    write(name, tmp_path)
+    changed = {k: v for k, v in {**CONFIGS[name], **change}.items() if v is not None}
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    message = refusal(lambda: pretrained.load(kind_of(name), tmp_path), f"{tmp_path}: ")
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["vit", "fmri_autoencoder"])
+def test_missing_weights_and_files_are_named(name, tmp_path):
+    write(name, tmp_path)
+    filename = pretrained.KINDS[kind_of(name)].filename
+    load = lambda: pretrained.load(kind_of(name), tmp_path)  # noqa: E731
+    (tmp_path / filename).rename(tmp_path / "elsewhere")
+    refusal(load, f"{tmp_path}: holds no weights, must hold exactly one of", filename)
+    (tmp_path / "elsewhere").rename(tmp_path / filename)
+    (tmp_path / "config.json").unlink()
+    refusal(load, f"{tmp_path}/config.json: cannot be read (No such file or directory)")
+    shutil.rmtree(tmp_path)
+    refusal(load, f"{tmp_path}/config.json: cannot be read (No such file or directory)")
+    assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize("kept", [0, 7, 300, -1])
+def test_truncated_weights_are_refused(kept, tmp_path):
+    write("vit", tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    before = contents(tmp_path)
+    refusal(lambda: pretrained.load("vit", tmp_path), f"{path}: truncated")
+    assert contents(tmp_path) == before
+
+
+def test_all_tensors_that_do_not_fit_are_named_with_the_folder(tmp_path):
+    write("vit", tmp_path)
+    tensors = {name: tensor.copy() for name, tensor in read_tensors(tmp_path).items()}
+    tensors["classifier.bias"] = np.zeros(5, np.float32)
+    tensors["pooler.weight"] = tensors.pop("classifier.weight")
+    write_tensors(tmp_path, tensors, config=CONFIGS["vit"], filename="model.safetensors")
+    refusal(
+        lambda: pretrained.load("vit", tmp_path),
+        f"{tmp_path}: ",
+        "missing: classifier.weight",
+        "unused: pooler.weight",
+        "shape: classifier.bias is (5,), expected (3,)",
+    )
+
+
+def test_a_failed_save_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        pretrained.save("vit", tmp_path / "a", params_of("vit"), config={"a": object()})
+    assert contents(tmp_path) == {}
+
+
+def test_a_pipeline_loads_whole(pipeline):
+    loaded = pretrained.load_text_to_video(pipeline)
+    assert loaded.unet.module.cross_attention_dim == 12
+    assert loaded.schedule.num_train_timesteps == 100
+    assert loaded.tokenizer == pipeline / "tokenizer"
+    assert_same(loaded.vae.variables["params"], params_of("vae"))
+
+
+@pytest.mark.parametrize(
+    ("missing", "parts"),
+    [
+        ("scheduler", ("scheduler/scheduler_config.json: cannot be read",)),
+        ("scheduler/scheduler_config.json", ("scheduler/scheduler_config.json: cannot be read",)),
+        ("tokenizer", ("tokenizer: holds no tokenizer, must hold vocab.json and merges.txt",)),
+        ("tokenizer/vocab.json", ("tokenizer: holds no tokenizer",)),
+        ("tokenizer/merges.txt", ("tokenizer: holds no tokenizer",)),
+        ("unet", ("unet/config.json: cannot be read",)),
+        ("vae/config.json", ("vae/config.json: cannot be read",)),
+        ("text_encoder/model.safetensors", ("text_encoder: holds no weights",)),
+    ],
+)
+def test_what_a_pipeline_lacks_is_named(pipeline, missing, parts, tmp_path):
+    folder = shutil.copytree(pipeline, tmp_path / "copy")
+    gone = folder / missing
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    message = refusal(lambda: pretrained.load_text_to_video(folder), str(folder), *parts)
+    assert len(message.splitlines()) == 1
+
+
+def test_a_schedule_that_is_not_implemented_is_refused_with_its_file(pipeline, tmp_path):
+    folder = shutil.copytree(pipeline, tmp_path / "copy")
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_schedule": "cubic"}))
+    refusal(lambda: pretrained.load_text_to_video(folder), f"{path}: ", "beta_schedule", "cubic")
