@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
+from glfa_jax.convert.directory import read_json
 from glfa_jax.data.store import Store
 from glfa_jax.data.video import write_gif, write_mp4
 from glfa_jax.decoder import generator_of, load_decoder, variables_of
 from glfa_jax.errors import InputError
 from glfa_jax.training.logs import write_atomically
-from glfa_jax.training.loop import refuse_if_changed, use_compilation_cache
+from glfa_jax.training.loop import check_unchanged, use_compilation_cache
 
 
 def test_clips(settings: config.Config, store: Store, subject: str) -> np.ndarray:
@@ -53,7 +54,7 @@ def refuse_other_settings(settings: config.Config, store: Store) -> None:
         "seed": settings.seed,
     }
     path = folder(settings) / "settings.json"
-    if path.exists() and (theirs := json.loads(path.read_text())) != ours:
+    if path.exists() and (theirs := read_json(path)) != ours:
         changed = [key for key in ours if ours[key] != theirs.get(key)]
         raise InputError(
             f"{folder(settings)}: holds samples made with other settings ({', '.join(changed)}: "
@@ -98,7 +99,10 @@ def read_samples(settings: config.Config, store: Store, subject: str) -> tuple[n
     wanted = list(batches(settings, store, subject))
     missing = [str(path) for path, _ in wanted if not path.exists()]
     if missing:
-        raise InputError(f"not sampled yet: {', '.join(missing)}; run python -m eval.sample")
+        raise InputError(
+            f"not sampled yet: {', '.join(missing)}; run python -m eval.sample with this "
+            "configuration first"
+        )
     parts = []
     for path, _ in wanted:
         with np.load(path) as arrays:
@@ -145,11 +149,12 @@ def clip_seconds(settings: config.Config) -> float:
 
 def main(settings: config.Config) -> None:
     use_compilation_cache()
+    check_unchanged(settings.run_dir, settings)
     if not system.model_folder(settings, "cotrain").is_dir():
         raise InputError(
-            f"{settings.run_dir}: stage 2 is not finished; run python -m train.cotrain"
+            f"{settings.run_dir}: stage 2 is not finished; run python -m train.cotrain with this "
+            "configuration first"
         )
-    refuse_if_changed(settings.run_dir, settings)
     store = Store.open(settings.data.store)
     refuse_other_settings(settings, store)
     sample_all(settings, store)

@@ -23,7 +23,7 @@ from glfa_jax.errors import InputError
 from glfa_jax.metrics import image, nway, statistics
 from glfa_jax.report import page
 from glfa_jax.training.logs import write_atomically
-from glfa_jax.training.loop import refuse_if_changed, use_compilation_cache
+from glfa_jax.training.loop import check_unchanged, use_compilation_cache
 
 _MONTE_CARLO_TRIALS = 100  # as the official code draws
 
@@ -239,14 +239,17 @@ def inter_subject_correlation(maps: np.ndarray, mask: np.ndarray) -> float:
 
 def main(settings: config.Config) -> None:
     use_compilation_cache()
-    refuse_if_changed(settings.run_dir, settings)
+    check_unchanged(settings.run_dir, settings)
     index_path = folder(settings) / "index.json"
     if not index_path.exists():
-        raise InputError(f"{folder(settings)}: nothing sampled yet; run python -m eval.sample")
+        raise InputError(
+            f"{folder(settings)}: nothing sampled yet; run python -m eval.sample with this "
+            "configuration first"
+        )
     store = Store.open(settings.data.store)
     judges = {
-        "video": system.load_judge(settings, "video_mae", "video-classifier"),
-        "frame": system.load_judge(settings, "vit", "image-classifier"),
+        "video": system.load_judge(settings, "video_mae", system.VIDEO_CLASSIFIER),
+        "frame": system.load_judge(settings, "vit", system.IMAGE_CLASSIFIER),
     }
     rows, scores = [], {}
     for subject in tqdm(settings.protocol.test_subjects, desc="score", unit="subject"):

@@ -6,13 +6,16 @@ from typing import Any
 
 from glfa_jax import config
 from glfa_jax.convert import pretrained
-from glfa_jax.convert.directory import read_json
+from glfa_jax.convert.directory import read_config, read_json
 from glfa_jax.convert.pretrained import Pretrained, TextToVideo
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.errors import InputError
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.ops.preprocess import Preprocessor
+
+# Folders of the foundation, beside text-to-video.
+CLIP, VIDEO_CLASSIFIER, IMAGE_CLASSIFIER = "clip", "video-classifier", "image-classifier"
 
 
 @dataclass(frozen=True)
@@ -23,34 +26,43 @@ class Judge:
     preprocess: Preprocessor
 
 
-def load_generator(settings: config.Config) -> TextToVideo:
-    """The text-to-video pipeline; refuses one that does not fit the configuration."""
+def check_foundation(settings: config.Config) -> None:
+    """Refuses a foundation that is not there or does not fit, from its config.json files alone."""
     folder = settings.foundation / "text-to-video"
-    generator = pretrained.load_text_to_video(folder)
-    width = generator.unet.module.cross_attention_dim
+    width = read_config(folder / "unet").get("cross_attention_dim")
     if width != settings.encoder.width:
         raise InputError(
             f"encoder.width: {settings.encoder.width}, but the generator in {folder} is "
             f"conditioned on tokens of width {width}"
         )
-    factor = 2 ** (len(generator.vae.module.block_out_channels) - 1)
+    factor = 2 ** (len(read_config(folder / "vae").get("block_out_channels", ())) - 1)
     if any(side % factor for side in settings.data.resolution):
         raise InputError(
             f"data.resolution: {settings.data.resolution} must be multiples of {factor}, the "
             f"reduction of the VAE in {folder}"
         )
-    return generator
+    for name in (CLIP, VIDEO_CLASSIFIER, IMAGE_CLASSIFIER):
+        read_config(settings.foundation / name)
+
+
+def load_generator(settings: config.Config) -> TextToVideo:
+    return pretrained.load_text_to_video(settings.foundation / "text-to-video")
 
 
 def load_judge(settings: config.Config, kind: str, name: str) -> Judge:
     """CLIP or a classifier: `kind` as in convert.pretrained, `name` its folder."""
     folder = settings.foundation / name
-    preprocessing = read_json(folder / "preprocessor_config.json")
-    return Judge(pretrained.load(kind, folder), Preprocessor.from_config(preprocessing))
+    path = folder / "preprocessor_config.json"
+    preprocessing = read_json(path)
+    try:
+        preprocess = Preprocessor.from_config(preprocessing)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return Judge(pretrained.load(kind, folder), preprocess)
 
 
 def load_clip(settings: config.Config) -> Judge:
-    return load_judge(settings, "clip", "clip")
+    return load_judge(settings, "clip", CLIP)
 
 
 def tokenizer(settings: config.Config) -> Tokenizer:

@@ -7,12 +7,20 @@ from typing import Any
 from glfa_jax import config, system
 from glfa_jax.data.prepare import prepare
 from glfa_jax.data.store import Store
-from glfa_jax.training.loop import finished, refuse_if_changed, train, use_compilation_cache
+from glfa_jax.training.loop import (
+    check_unchanged,
+    finished,
+    refuse_if_changed,
+    train,
+    use_compilation_cache,
+)
 
 
 def begin(settings: config.Config) -> Store:
-    """Refuses a run folder of another configuration, then gives the prepared data."""
+    """Refuses what does not fit before anything is written, then gives the prepared data."""
     use_compilation_cache()
+    check_unchanged(settings.run_dir, settings)
+    system.check_foundation(settings)
     refuse_if_changed(settings.run_dir, settings)
     return prepare(settings.data)
 

@@ -144,7 +144,14 @@ def finished(name: str, folder: Path, *, stage: config.Stage) -> bool:
 
 
 def refuse_if_changed(folder: Path, ours: config.Section, *, ignore: tuple[str, ...] = ()) -> None:
-    """Writes `folder/config.yaml`, or compares with the one there.
+    """Writes `folder/config.yaml`, after `check_unchanged`."""
+    check_unchanged(folder, ours, ignore=ignore)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "config.yaml", config.dump(ours))
+
+
+def check_unchanged(folder: Path, ours: config.Section, *, ignore: tuple[str, ...] = ()) -> None:
+    """Compares with `folder/config.yaml` where there is one; writes nothing.
 
     Options that change no number are ignored, and keys starting with one of `ignore`, such as
     "cotrain." for a stage before it. Raises TrainingError with every other difference.
@@ -168,8 +175,6 @@ def refuse_if_changed(folder: Path, ours: config.Section, *, ignore: tuple[str, 
                 f"{folder}: was made with another configuration (now | then): "
                 f"{'; '.join(changed)}; use another folder or the old values"
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, config.dump(ours))
 
 
 def _harmless_in(stage: config.Stage) -> set[str]:
