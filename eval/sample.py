@@ -22,8 +22,9 @@ from glfa_jax.data.store import Store
 from glfa_jax.data.video import write_gif, write_mp4
 from glfa_jax.decoder import generator_of, load_decoder, variables_of
 from glfa_jax.errors import InputError
+from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.logs import write_atomically
-from glfa_jax.training.loop import check_unchanged, use_compilation_cache
+from glfa_jax.training.loop import check_unchanged, refuse_if_changed, use_compilation_cache
 
 
 def test_clips(settings: config.Config, store: Store, subject: str) -> np.ndarray:
@@ -150,13 +151,22 @@ def clip_seconds(settings: config.Config) -> float:
 def main(settings: config.Config) -> None:
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
-    if not system.model_folder(settings, "cotrain").is_dir():
+    done = read_done(settings.run_dir / "cotrain")
+    stored = system.model_folder(settings, "cotrain").is_dir()
+    if not stored or done is None or done.step != settings.cotrain.steps:
         raise InputError(
             f"{settings.run_dir}: stage 2 is not finished; run python -m train.cotrain with this "
             "configuration first"
         )
     store = Store.open(settings.data.store)
+    for subject in settings.protocol.test_subjects:
+        if (clips := len(test_clips(settings, store, subject))) < 2:
+            raise InputError(
+                f"subject {subject}: {clips} test clips to decode in {store.path}, scoring needs "
+                "two or more"
+            )
     refuse_other_settings(settings, store)
+    refuse_if_changed(settings.run_dir, settings)  # what the report will show
     sample_all(settings, store)
     write_pictures(settings, store)
     print(f"next: python -m eval.score --config {settings.run_dir / 'config.yaml'}", flush=True)

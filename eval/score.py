@@ -7,6 +7,7 @@ RUN/report/index.html.
 """
 
 import json
+import os
 from collections.abc import Callable
 from itertools import combinations
 
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from eval.sample import folder, read_samples
+from eval.sample import folder, read_samples, refuse_other_settings
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.convert import pretrained
@@ -25,11 +26,8 @@ from glfa_jax.report import page
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, use_compilation_cache
 
+_MOST_DECIBELS = 100.0
 _MONTE_CARLO_TRIALS = 100  # as the official code draws
-
-
-def to_signed(video: np.ndarray) -> np.ndarray:
-    return video.astype(np.float32) / 127.5 - 1
 
 
 def classify(judge: system.Judge, pictures: np.ndarray, *, batch: int) -> np.ndarray:
@@ -44,7 +42,7 @@ def classify(judge: system.Judge, pictures: np.ndarray, *, batch: int) -> np.nda
     for start in range(0, len(pictures), batch):
         part = pictures[start : start + batch]
         padded = np.resize(part, (batch, *part.shape[1:]))
-        parts.append(jax.device_get(run(judge.model.variables, to_signed(padded)))[: len(part)])
+        parts.append(jax.device_get(run(judge.model.variables, padded))[: len(part)])
     return np.concatenate(parts)
 
 
@@ -132,12 +130,15 @@ def mismatched_similarity(measure: Callable, generated: np.ndarray, truth: np.nd
 
 
 def method_name(settings: config.Config) -> str:
-    parts = settings.alignment
-    if parts.global_part and parts.local_part:
-        return "GLFA"
-    if parts.local_part:
-        return "GLFA without global"
-    return "GLFA without local" if parts.global_part else "fMRI-PTE-V"
+    """What the alignment layer makes of it, and what the paper's method does not have."""
+    name = {
+        (True, True): "GLFA",
+        (False, True): "GLFA without global",
+        (True, False): "GLFA without local",
+        (False, False): "fMRI-PTE-V",
+    }[settings.alignment.global_part, settings.alignment.local_part]
+    text = " + text distance" if settings.cotrain.text_scale else ""
+    return name + text + (", LoRA" if settings.cotrain.trainable == "lora" else "")
 
 
 def score_subject(
@@ -145,8 +146,6 @@ def score_subject(
 ) -> tuple[list[dict], list[dict[str, float]]]:
     """Lines of metrics.json, and the scores of every clip."""
     generated, clips = read_samples(settings, store, subject)
-    if len(clips) < 2:
-        raise InputError(f"subject {subject}: {len(clips)} test clip, statistics need two or more")
     truth = store.video("test", clips)
     common = {
         "subject": subject,
@@ -187,7 +186,8 @@ def score_subject(
         "pixel correlation": (image.pixel_correlation, "Pearson"),
     }
     for name, (measure, variant) in pictures.items():
-        values = measure(generated, truth=truth)
+        # A frame that equals its truth has infinite PSNR, which would be the mean's as well.
+        values = np.minimum(measure(generated, truth=truth), _MOST_DECIBELS)
         other = mismatched_similarity(measure, generated, truth, settings.seed)
         rows.append(row(name, variant, values, mismatched=other, **common))
         per_clip[name] = values
@@ -203,37 +203,45 @@ def align_maps(settings: config.Config, store: Store) -> None:
     """Maps before and after GLFA, and how alike subjects are, over the test clips all have."""
     path = settings.run_dir / "alignment.npz"
     path.unlink(missing_ok=True)
-    subjects = list(store.attributes.subjects)
+    protocol = settings.protocol
+    subjects = list(dict.fromkeys((*protocol.train_subjects, *protocol.test_subjects)))
     present = store.present("test", subjects=subjects).all(1)
     clips = np.flatnonzero(present)[: settings.evaluation.clips]
     model = pretrained.load("fmri_encoder", system.model_folder(settings, "cotrain") / "encoder")
     if not (model.module.global_part or model.module.local_part) or not len(clips):
         return
-    before = store.fmri("test", clips, subjects=subjects).astype(np.float32)
     apply = jax.jit(lambda x: model.module.apply(model.variables, x, method="align"))
-    after = np.stack([jax.device_get(apply(x)) for x in before])
-    middle = before.shape[2] // 2
+    mask, middle = store.mask, settings.data.window // 2
+    shown, alike = [], []
+    for clip in clips:  # one at a time: all maps of a benchmark would fill the memory
+        before = store.fmri("test", [clip], subjects=subjects)[0].astype(np.float32)
+        both = (before, jax.device_get(apply(before)))
+        alike.append([inter_subject_correlation(maps, mask) for maps in both])
+        shown = shown or [maps[:, middle] for maps in both]
+    isc_before, isc_after = np.mean(alike, axis=0)
+    aside = path.with_suffix(".partial.npz")
     np.savez(
-        path,
-        mask=store.mask,
+        aside,
+        mask=mask,
         subjects=subjects,
-        before=before[0, :, middle],
-        after=after[0, :, middle],
-        isc_before=inter_subject_correlation(before, store.mask),
-        isc_after=inter_subject_correlation(after, store.mask),
+        before=shown[0],
+        after=shown[1],
+        isc_before=isc_before,
+        isc_after=isc_after,
     )
+    os.replace(aside, path)
 
 
 def inter_subject_correlation(maps: np.ndarray, mask: np.ndarray) -> float:
     """Mean Pearson correlation over cortex pixels, between subjects, of the same volume.
 
-    maps: (clips, subjects, window, h, w). Not a number with one subject.
+    maps: (subjects, window, h, w). Not a number with one subject.
     """
     values = maps[..., mask].astype(np.float64)
     values = values - values.mean(-1, keepdims=True)
     values = values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
-    pairs = combinations(range(maps.shape[1]), 2)
-    each = [np.einsum("bwp,bwp->bw", values[:, i], values[:, j]).mean() for i, j in pairs]
+    pairs = combinations(range(len(maps)), 2)
+    each = [np.einsum("wp,wp->w", values[i], values[j]).mean() for i, j in pairs]
     return float(np.mean(each)) if each else float("nan")
 
 
@@ -247,8 +255,9 @@ def main(settings: config.Config) -> None:
             "configuration first"
         )
     store = Store.open(settings.data.store)
+    refuse_other_settings(settings, store)
     judges = {
-        "video": system.load_judge(settings, "video_mae", system.VIDEO_CLASSIFIER),
+        "video": system.load_video_classifier(settings),
         "frame": system.load_judge(settings, "vit", system.IMAGE_CLASSIFIER),
     }
     rows, scores = [], {}

@@ -9,6 +9,7 @@ from glfa_jax import config
 from glfa_jax.errors import InputError
 
 EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
 
 
 def run_main(
@@ -45,4 +46,7 @@ def guarded(call: Callable[[], None]) -> int:
     except (InputError, TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return 0

@@ -212,6 +212,11 @@ class Cotrain(Stage):
         description="UNet: attn1, attn2 and temp_conv parameters, or LoRA on them",
     )
     lora: Lora = Lora()
+    glfa_scale: Rate = Field(
+        default=1.0,
+        description="of both alignment losses: 1 in the official code, 1/2 (lambda of Eq. 7) in "
+        "the paper's supplement",
+    )
     regularisation_scale: Rate = Field(default=1.0, description="of MSE(aligned, original)")
     alignment_scale: Rate = Field(default=0.1, description="of MSE between subjects")
     text_scale: Rate = Field(
@@ -241,7 +246,7 @@ class Evaluation(Section):
     clips: Positive | None = Field(
         default=None, description="test clips to decode; all when left out"
     )
-    ways: tuple[Positive, ...] = (2, 50)
+    ways: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(2, 50), min_length=1)
 
 
 class Config(Section):
@@ -304,6 +309,7 @@ class Foundation(Section):
     clip: Stage
     image_classifier: Stage
     video_classifier: Stage
+    generator_images: Stage = Field(description="text to image, before text to video")
     generator: Stage
 
 

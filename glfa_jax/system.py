@@ -1,6 +1,6 @@
 """Puts the parts of a configured system together: modules of the right size, pretrained weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,31 @@ def check_foundation(settings: config.Config) -> None:
             f"data.resolution: {settings.data.resolution} must be multiples of {factor}, the "
             f"reduction of the VAE in {folder}"
         )
-    for name in (CLIP, VIDEO_CLASSIFIER, IMAGE_CLASSIFIER):
-        read_config(settings.foundation / name)
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    if settings.cotrain.zero_terminal_snr and scheduler.get("prediction_type") != "v_prediction":
+        raise InputError(
+            "cotrain.zero_terminal_snr: needs a generator of prediction_type v_prediction, the one "
+            f"in {folder} has {scheduler.get('prediction_type', 'epsilon')}"
+        )
+    if settings.evaluation.sampling_steps >= (most := scheduler.get("num_train_timesteps", 1000)):
+        raise InputError(
+            f"evaluation.sampling_steps: {settings.evaluation.sampling_steps}, must be below the "
+            f"{most} of training"
+        )
+    read_config(settings.foundation / CLIP)
+    for name in (VIDEO_CLASSIFIER, IMAGE_CLASSIFIER):
+        classes = len(read_config(settings.foundation / name).get("id2label", ()))
+        if max(settings.evaluation.ways) > classes - 2:
+            raise InputError(
+                f"evaluation.ways: {max(settings.evaluation.ways)}, but {name} knows {classes} "
+                "classes: three of them are the true ones, the rest must suffice for the draw"
+            )
+    tubelet = read_config(settings.foundation / VIDEO_CLASSIFIER).get("tubelet_size", 2)
+    if settings.data.frames % tubelet:
+        raise InputError(
+            f"data.frames: {settings.data.frames}, must be a multiple of {tubelet}, the "
+            f"tubelet_size of {VIDEO_CLASSIFIER}"
+        )
 
 
 def load_generator(settings: config.Config) -> TextToVideo:
@@ -59,6 +82,13 @@ def load_judge(settings: config.Config, kind: str, name: str) -> Judge:
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     return Judge(pretrained.load(kind, folder), preprocess)
+
+
+def load_video_classifier(settings: config.Config) -> Judge:
+    """For clips of `data.frames`: its positions are computed, so any multiple of a tubelet does."""
+    judge = load_judge(settings, "video_mae", VIDEO_CLASSIFIER)
+    module = judge.model.module.clone(num_frames=settings.data.frames)
+    return replace(judge, model=judge.model._replace(module=module))
 
 
 def load_clip(settings: config.Config) -> Judge:

@@ -81,7 +81,7 @@ def run(settings: config.Config, store: Store) -> None:
                 encoded.embedding[:, subject],
                 image=target.image,
                 text=target.text,
-                logit_scale=params["logit_scale"],
+                logit_scale=variables["params"]["logit_scale"],
             )
             for subject in range(fmri.shape[1])
         ]

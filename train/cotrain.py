@@ -95,8 +95,10 @@ def run(settings: config.Config, store: Store) -> None:
         )
         glfa = alignment_loss(fmri, encoded.aligned, frozen["mask"])
 
-        caption: Any = text.apply(frozen["text"], batch.tokens)
-        distance = jnp.square(encoded.condition - caption.hidden[:, None]).mean()
+        distance = jnp.float32(0)
+        if settings.cotrain.text_scale:
+            caption: Any = text.apply(frozen["text"], batch.tokens)
+            distance = jnp.square(encoded.condition - caption.hidden[:, None]).mean()
 
         # Every subject's window is one sample of the generator, with noise of its own.
         clips, subjects = fmri.shape[:2]
@@ -113,8 +115,11 @@ def run(settings: config.Config, store: Store) -> None:
         loss = (
             diffusion
             + settings.cotrain.text_scale * distance
-            + settings.cotrain.regularisation_scale * glfa.regularisation
-            + settings.cotrain.alignment_scale * glfa.alignment
+            + settings.cotrain.glfa_scale
+            * (
+                settings.cotrain.regularisation_scale * glfa.regularisation
+                + settings.cotrain.alignment_scale * glfa.alignment
+            )
         )
         return loss, {"diffusion": diffusion, "text": distance, **glfa._asdict()}
 
@@ -137,7 +142,7 @@ def run(settings: config.Config, store: Store) -> None:
         frozen={
             "fixed": parts.frozen,
             "vae": generator.vae.variables,
-            "text": generator.text_encoder.variables,
+            "text": generator.text_encoder.variables if settings.cotrain.text_scale else {},
             "mask": jnp.asarray(store.mask, jnp.float32),
         },
         loss_fn=loss_fn,

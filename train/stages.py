@@ -2,11 +2,15 @@
 
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from glfa_jax import config, system
 from glfa_jax.data.prepare import prepare
 from glfa_jax.data.store import Store
+from glfa_jax.errors import InputError
+from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.loop import (
     check_unchanged,
     finished,
@@ -15,14 +19,29 @@ from glfa_jax.training.loop import (
     use_compilation_cache,
 )
 
+ORDER = ("pretrain", "contrast", "cotrain")
+
 
 def begin(settings: config.Config) -> Store:
     """Refuses what does not fit before anything is written, then gives the prepared data."""
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
+    refuse_longer_earlier_stage(settings)
     system.check_foundation(settings)
+    store = prepare(settings.data)
     refuse_if_changed(settings.run_dir, settings)
-    return prepare(settings.data)
+    return store
+
+
+def refuse_longer_earlier_stage(settings: config.Config) -> None:
+    """A stage's length may grow only while nothing was built on it."""
+    for earlier, later in pairwise(ORDER):
+        done, steps = read_done(settings.run_dir / earlier), getattr(settings, earlier).steps
+        if done and done.step != steps and (settings.run_dir / later).exists():
+            raise InputError(
+                f"{earlier}.steps: {steps}, but {later} in {settings.run_dir} was begun from "
+                f"{done.step} steps; use another run_dir"
+            )
 
 
 def complete(settings: config.Config, name: str) -> bool:
@@ -35,6 +54,7 @@ def complete(settings: config.Config, name: str) -> bool:
 def run_stage(settings: config.Config, name: str, *, says: str, **training: Any) -> dict:
     """Trains one stage, or goes on with it; the trained parameters."""
     print(f"== {name}: {says}", flush=True)
+    _discard(system.model_folder(settings, name))  # of fewer steps
     state = train(
         name=name,
         folder=settings.run_dir / name,
@@ -46,12 +66,19 @@ def run_stage(settings: config.Config, name: str, *, says: str, **training: Any)
     return state.params
 
 
-def store_model(settings: config.Config, name: str, write: Callable) -> None:
+def store_model(settings: config.Config, name: str, write: Callable[[Path], None]) -> None:
     """Lets `write` fill a folder aside, then gives it its name: half a model is never found."""
     folder = system.model_folder(settings, name)
     aside = folder.with_name("model.partial")
     shutil.rmtree(aside, ignore_errors=True)
     write(aside)
-    if folder.exists():  # of fewer steps
-        shutil.rmtree(folder)
     aside.rename(folder)
+
+
+def _discard(folder: Path) -> None:
+    """Takes the name away first: a removal may be cut short, a rename not."""
+    aside = folder.with_name("model.stale")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)
+        shutil.rmtree(aside)

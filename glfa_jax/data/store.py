@@ -157,6 +157,24 @@ class Store:
         return self._arrays[name]
 
 
+def _sweep(path: Path) -> None:
+    """Removes what killed writers of this store left behind; those still at work are spared."""
+    for left in path.parent.glob(f".{path.name}.partial-*"):
+        process = int(left.name.rpartition("-")[2])
+        if process == os.getpid() or not _alive(process):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 class Writer:
     """Writes a store aside; leaving the block without an error gives it its name."""
 
@@ -175,6 +193,7 @@ class Writer:
         self._arrays: dict[str, Any] = {}
 
     def __enter__(self) -> "Writer":
+        _sweep(self.path)
         try:
             self._aside.mkdir(parents=True)
         except OSError as error:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from glfa_jax.errors import InputError
+
 # A diffusers file may carry these; only the value written here is implemented.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "trained_betas": (None,),
@@ -47,7 +49,7 @@ _REQUIRED = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
 _CLIPS_BY_DEFAULT = ("DDIMScheduler", "DDPMScheduler")
 
 
-class ScheduleError(ValueError):
+class ScheduleError(InputError):
     """A noise schedule that is not implemented; the message names option, value and choices."""
 
 

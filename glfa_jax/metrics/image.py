@@ -40,11 +40,13 @@ def pixel_correlation(prediction: Video, *, truth: Video) -> Float[np.ndarray, "
     A frame of one constant value says nothing about the other and counts as 0.
     """
     _check(prediction, truth)
-    a, b = (x.reshape(*x.shape[:2], -1).astype(np.float64) for x in (prediction, truth))
-    a, b = (x - x.mean(axis=-1, keepdims=True) for x in (a, b))
-    norm = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    product = np.einsum("bfp,bfp->bf", a, b)
-    return np.divide(product, norm, out=np.zeros_like(norm), where=norm > 0).mean(axis=1)
+    return _per_frame(_correlation, prediction, truth)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = (x.ravel() - x.mean() for x in (a, b))
+    norm = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / norm) if norm else 0.0
 
 
 def _per_frame(metric, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:

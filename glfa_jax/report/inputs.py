@@ -2,6 +2,7 @@
 
 import json
 import math
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,7 +211,7 @@ def _maps(path: Path) -> Maps | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
             held = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ReportError(f"{path}: cannot be read ({error}).") from None
     needed = ("mask", "subjects", "before", "after", "isc_before", "isc_after")
     missing = [key for key in needed if key not in held]

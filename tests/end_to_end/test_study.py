@@ -44,7 +44,8 @@ TINY = {
     "alignment": {"kernel_size": 3},
     "conditioning": {"hidden_tokens": 8, "num_heads": 2},
     "pretrain": {"steps": STEPS, "batch_size": 4, "save_every": 1},
-    "contrast": {"steps": STEPS, "batch_size": 4, "save_every": 1},
+    # Long enough to be killed in the middle.
+    "contrast": {"steps": 40, "batch_size": 4, "save_every": 1},
     "cotrain": {"steps": STEPS, "batch_size": 4, "save_every": 1},
     "evaluation": {"sampling_steps": 2, "batch_size": 3, "clips": 4},
 }
