@@ -137,8 +137,7 @@ def method_name(settings: config.Config) -> str:
         (True, False): "GLFA without local",
         (False, False): "fMRI-PTE-V",
     }[settings.alignment.global_part, settings.alignment.local_part]
-    text = " + text distance" if settings.cotrain.text_scale else ""
-    return name + text + (", LoRA" if settings.cotrain.trainable == "lora" else "")
+    return name + (", LoRA" if settings.cotrain.trainable == "lora" else "")
 
 
 def score_subject(

@@ -219,11 +219,6 @@ class Cotrain(Stage):
     )
     regularisation_scale: Rate = Field(default=1.0, description="of MSE(aligned, original)")
     alignment_scale: Rate = Field(default=0.1, description="of MSE between subjects")
-    text_scale: Rate = Field(
-        default=0.0,
-        description="of MSE(condition, the caption's tokens); not in the paper: with a budget of "
-        "minutes it teaches the encoder the generator's language before diffusion can",
-    )
     offset_noise: Rate = 0.0
     zero_terminal_snr: bool = False
 

@@ -63,7 +63,6 @@ def run(settings: config.Config, store: Store) -> None:
     contrast.run(settings, store)
     module, encoder_params = build_encoder(settings)
     unet, vae = generator.unet.module, generator.vae.module
-    text = generator.text_encoder.module
     schedule = generator.schedule
     if settings.cotrain.zero_terminal_snr:
         schedule = schedule.rescale_zero_terminal_snr()
@@ -95,11 +94,6 @@ def run(settings: config.Config, store: Store) -> None:
         )
         glfa = alignment_loss(fmri, encoded.aligned, frozen["mask"])
 
-        distance = jnp.float32(0)
-        if settings.cotrain.text_scale:
-            caption: Any = text.apply(frozen["text"], batch.tokens)
-            distance = jnp.square(encoded.condition - caption.hidden[:, None]).mean()
-
         # Every subject's window is one sample of the generator, with noise of its own.
         clips, subjects = fmri.shape[:2]
         posterior: Any = vae.apply(frozen["vae"], batch.video, method="encode")
@@ -112,16 +106,11 @@ def run(settings: config.Config, store: Store) -> None:
         prediction: Any = unet.apply({"params": unet_params}, noisy, t, condition)
         diffusion = jnp.square(prediction - schedule.target(latents, noise=noise, t=t)).mean()
 
-        loss = (
-            diffusion
-            + settings.cotrain.text_scale * distance
-            + settings.cotrain.glfa_scale
-            * (
-                settings.cotrain.regularisation_scale * glfa.regularisation
-                + settings.cotrain.alignment_scale * glfa.alignment
-            )
+        loss = diffusion + settings.cotrain.glfa_scale * (
+            settings.cotrain.regularisation_scale * glfa.regularisation
+            + settings.cotrain.alignment_scale * glfa.alignment
         )
-        return loss, {"diffusion": diffusion, "text": distance, **glfa._asdict()}
+        return loss, {"diffusion": diffusion, **glfa._asdict()}
 
     stream = pipeline.batches(
         store,
@@ -142,7 +131,6 @@ def run(settings: config.Config, store: Store) -> None:
         frozen={
             "fixed": parts.frozen,
             "vae": generator.vae.variables,
-            "text": generator.text_encoder.variables if settings.cotrain.text_scale else {},
             "mask": jnp.asarray(store.mask, jnp.float32),
         },
         loss_fn=loss_fn,
