@@ -24,7 +24,7 @@ from glfa_jax.convert import pretrained
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.sampler import sample
-from glfa_jax.diffusion.schedule import Schedule, noise_like
+from glfa_jax.diffusion.schedule import MODELSCOPE, Schedule, noise_like
 from glfa_jax.simulate import stimuli
 from glfa_jax.simulate.tokenizer import write_tokenizer
 from glfa_jax.training.logs import write_atomically
@@ -353,14 +353,7 @@ class Foundation:
             "attention_head_dim": 8,
         }
         module = pretrained.build("unet3d", architecture)
-        schedule = Schedule(
-            num_train_timesteps=1000,
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            steps_offset=1,
-            set_alpha_to_one=False,
-        )
+        schedule = MODELSCOPE
         means, deviations, captions = self._latents()
 
         def make(rng, stage, frames):
