@@ -19,6 +19,7 @@ from glfa_jax.convert import pretrained
 
 FOLDER = Path(__file__).parents[2] / "foundation" / "simulated"
 PIPELINE = FOLDER / "text-to-video"
+FULL = {"dtype": torch.float32}  # transformers would compute in the half precision of the files
 
 
 def agree(ours, theirs: torch.Tensor) -> None:
@@ -66,12 +67,12 @@ def test_vae(rng):
 def test_text_encoder_and_clip(rng):
     tokens = rng.integers(0, 500, (2, 20))
     ours = pretrained.load("clip_text", PIPELINE / "text_encoder")
-    theirs = CLIPTextModel.from_pretrained(PIPELINE / "text_encoder").eval()
+    theirs = CLIPTextModel.from_pretrained(PIPELINE / "text_encoder", **FULL).eval()
     out = ours.module.apply(ours.variables, tokens.astype(np.int32))
     agree(out.hidden, theirs(torch.from_numpy(tokens)).last_hidden_state)
     image = rng.uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
     ours = pretrained.load("clip", FOLDER / "clip")
-    theirs = CLIPModel.from_pretrained(FOLDER / "clip").eval()
+    theirs = CLIPModel.from_pretrained(FOLDER / "clip", **FULL).eval()
     out = ours.module.apply(ours.variables, image, tokens=tokens.astype(np.int32))
     expected = theirs(input_ids=torch.from_numpy(tokens), pixel_values=first(image))
     agree(out.image, expected.image_embeds)
@@ -81,10 +82,12 @@ def test_text_encoder_and_clip(rng):
 def test_classifiers(rng):
     image = rng.uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
     ours = pretrained.load("vit", FOLDER / "image-classifier")
-    theirs = ViTForImageClassification.from_pretrained(FOLDER / "image-classifier").eval()
+    theirs = ViTForImageClassification.from_pretrained(FOLDER / "image-classifier", **FULL).eval()
     agree(ours.module.apply(ours.variables, image), theirs(first(image)).logits)
     video = rng.uniform(-1, 1, (2, 6, 64, 64, 3)).astype(np.float32)
     ours = pretrained.load("video_mae", FOLDER / "video-classifier")
-    theirs = VideoMAEForVideoClassification.from_pretrained(FOLDER / "video-classifier").eval()
+    theirs = VideoMAEForVideoClassification.from_pretrained(
+        FOLDER / "video-classifier", **FULL
+    ).eval()
     expected = theirs(torch.from_numpy(np.moveaxis(video, -1, 2).copy())).logits
     agree(ours.module.apply(ours.variables, video), expected)
