@@ -30,20 +30,23 @@ _MOST_DECIBELS = 100.0
 _MONTE_CARLO_TRIALS = 100  # as the official code draws
 
 
-def classify(judge: system.Judge, pictures: np.ndarray, *, batch: int) -> np.ndarray:
-    """Class probabilities of uint8 pictures or videos, in batches of one size."""
+def classifier(judge: system.Judge, *, batch: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Class probabilities of uint8 pictures or videos, in batches of one size, compiled once."""
     module = judge.model.module
 
     @jax.jit
     def run(variables, x):
         return jax.nn.softmax(module.apply(variables, judge.preprocess(x)), axis=-1)
 
-    parts = []
-    for start in range(0, len(pictures), batch):
-        part = pictures[start : start + batch]
-        padded = np.resize(part, (batch, *part.shape[1:]))
-        parts.append(jax.device_get(run(judge.model.variables, padded))[: len(part)])
-    return np.concatenate(parts)
+    def classify(pictures: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, len(pictures), batch):
+            part = pictures[start : start + batch]
+            padded = np.resize(part, (batch, *part.shape[1:]))
+            parts.append(jax.device_get(run(judge.model.variables, padded))[: len(part)])
+        return np.concatenate(parts)
+
+    return classify
 
 
 class Nway:
@@ -155,17 +158,11 @@ def score_subject(
     frames = generated.shape[1]
     flat = (-1, *generated.shape[2:])
     batch = settings.evaluation.batch_size
+    video = classifier(judges["video"], batch=batch)
+    frame = classifier(judges["frame"], batch=batch * frames)
     accuracies = {
-        "video": Nway(
-            classify(judges["video"], generated, batch=batch),
-            classify(judges["video"], truth, batch=batch),
-            1,
-        ),
-        "frame": Nway(
-            classify(judges["frame"], generated.reshape(flat), batch=batch * frames),
-            classify(judges["frame"], truth.reshape(flat), batch=batch * frames),
-            frames,
-        ),
+        "video": Nway(video(generated), video(truth), 1),
+        "frame": Nway(frame(generated.reshape(flat)), frame(truth.reshape(flat)), frames),
     }
     rows, per_clip = [], {}
     for kind, accuracy in accuracies.items():
