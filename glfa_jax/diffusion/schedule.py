@@ -185,6 +185,20 @@ class Schedule:
         signal, spread = self._factors(x, t)
         return signal * noise - spread * x
 
+    def min_snr_weight(self, t: Int[Array, "*t"], *, gamma: float) -> Float[Array, "*t"]:
+        """Weight of the squared error at step `t`: min(SNR, gamma) / SNR for predicted noise.
+
+        For predicted velocity the divisor is SNR + 1 (arXiv 2303.09556). Steps with little noise
+        then no longer outweigh those that decide what a picture shows.
+        """
+        kept = self.alphas_cumprod
+        snr = kept / (1 - kept)
+        if self.prediction_type == "epsilon":
+            weight = gamma / np.maximum(snr, gamma)  # the same, and defined at zero SNR
+        else:
+            weight = np.minimum(snr, gamma) / (snr + 1)
+        return jnp.asarray(weight, jnp.float32)[t]
+
     def to_clean(
         self, x_t: Float[Array, "b ..."], *, prediction: Float[Array, "b ..."], t: Int[Array, "..."]
     ) -> Float[Array, "b ..."]:

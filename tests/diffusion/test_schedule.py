@@ -87,6 +87,31 @@ def test_one_step_for_all_equals_the_same_step_for_each():
         MODELSCOPE.add_noise(x, noise=noise, t=jnp.array([1, 2]))
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_min_snr_weights_count_every_step_alike_in_the_clean_latent(prediction_type):
+    """The weighted error of a prediction is min(SNR, gamma) times that of its clean latent."""
+    schedule = Schedule(**vars(MODELSCOPE) | {"prediction_type": prediction_type})
+    x, noise = jax.random.normal(jax.random.key(0), (2, 6, 2, 3, 3, 4))
+    t = jnp.array([0, 100, 300, 500, 700, 999])
+    noisy = schedule.add_noise(x, noise=noise, t=t)
+    target = schedule.target(x, noise=noise, t=t)
+    off = target + 0.1 * jax.random.normal(jax.random.key(1), target.shape)
+
+    def error(a, b):
+        return np.square(np.asarray(a, np.float64) - b).mean((1, 2, 3, 4))
+
+    kept = schedule.alphas_cumprod[np.asarray(t)]
+    clean = error(schedule.to_clean(noisy, prediction=off, t=t), x)
+    wanted = np.minimum(kept / (1 - kept), 5.0) * clean
+    weight = schedule.min_snr_weight(t, gamma=5.0)
+    np.testing.assert_allclose(weight * error(off, target), wanted, rtol=2e-3)
+
+
+def test_min_snr_weights_are_finite_at_zero_terminal_snr():
+    t = jnp.arange(1000)
+    assert MODELSCOPE.rescale_zero_terminal_snr().min_snr_weight(t, gamma=5.0)[-1] == 1.0
+
+
 def test_noise_cannot_be_inverted_at_zero_terminal_snr():
     x = jnp.ones((1, 1, 2, 2, 4))
     with pytest.raises(ScheduleError, match="v_prediction"):
