@@ -87,8 +87,14 @@ class UNet3D(nn.Module):
         sample: Float[Array, "b f h w c"],
         timestep: Int[Array, "*b"],
         conditioning: Float[Array, "b n d"],
+        *,
+        over_time: bool = True,
     ) -> Float[Array, "b f h w k"]:
-        """`timestep`: one a clip, or one for all. The result has the sample's dtype."""
+        """`timestep`: one a clip, or one for all. The result has the sample's dtype.
+
+        Without `over_time` every layer that mixes frames is left out: the text-to-image model
+        inside.
+        """
         if sample.shape[-1] != self.in_channels:
             raise ValueError(
                 f"sample: {sample.shape[-1]} channels in its last axis, must be {self.in_channels}"
@@ -99,7 +105,12 @@ class UNet3D(nn.Module):
                 f"{self.cross_attention_dim}"
             )
         settings = Settings(
-            self.attention_head_dim, self.norm_num_groups, self.norm_eps, self.dtype, self.remat
+            self.attention_head_dim,
+            self.norm_num_groups,
+            self.norm_eps,
+            self.dtype,
+            self.remat,
+            over_time,
         )
         widths, last = self.block_out_channels, len(self.block_out_channels) - 1
         time = self._embed(jnp.broadcast_to(timestep, sample.shape[:1]))

@@ -4,6 +4,7 @@ Frames stay on an axis of their own, (b, f, h, w, c), so what belongs to a clip 
 conditioning tokens) is computed once a clip and not once a frame.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -101,7 +102,10 @@ class SpatialTransformer(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """Every position attends twice to itself over the frames; never to the conditioning."""
+    """Every position attends twice to itself over the frames; never to the conditioning.
+
+    Its last layer starts at zero, so that a new layer is the identity.
+    """
 
     num_heads: int
     head_dim: int
@@ -118,7 +122,9 @@ class TemporalTransformer(nn.Module):
         y = TransformerBlock(
             self.num_heads, self.head_dim, dtype=self.dtype, name="transformer_blocks.0"
         )(y, context=None)
-        y = nn.Dense(x.shape[-1], dtype=self.dtype, name="proj_out")(y)
+        y = nn.Dense(
+            x.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="proj_out"
+        )(y)
         return x + y.transpose(0, 3, 1, 2, 4)
 
 
@@ -183,6 +189,13 @@ class ResnetBlock(nn.Module):
         return y if self.scale_factor == 1 else y / self.scale_factor
 
 
+Layer = Callable[[Array], Array]
+
+
+def _identity(x: Array) -> Array:
+    return x
+
+
 @dataclass(frozen=True)
 class Settings:
     """What all blocks of one UNet3D share, and how it makes their layers."""
@@ -192,6 +205,7 @@ class Settings:
     norm_eps: float
     dtype: DTypeLike
     remat: bool
+    over_time: bool  # with the layers that mix frames
 
     def _make(self, module: type[nn.Module], *args: object, **fields: object) -> nn.Module:
         made = nn.remat(module) if self.remat else module
@@ -207,7 +221,9 @@ class Settings:
             name=f"resnets.{index}",
         )
 
-    def temporal_conv(self, index: int) -> nn.Module:
+    def temporal_conv(self, index: int) -> Layer:
+        if not self.over_time:
+            return _identity
         return self._make(TemporalConv, self.norm_num_groups, name=f"temp_convs.{index}")
 
     def spatial(self, index: int) -> nn.Module:
@@ -215,7 +231,9 @@ class Settings:
             SpatialTransformer, self.head_dim, self.norm_num_groups, name=f"attentions.{index}"
         )
 
-    def temporal(self, name: str, *, heads: int) -> nn.Module:
+    def temporal(self, name: str, *, heads: int) -> Layer:
+        if not self.over_time:
+            return _identity
         return self._make(
             TemporalTransformer, heads, self.head_dim, self.norm_num_groups, name=name
         )

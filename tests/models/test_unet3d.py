@@ -1,5 +1,7 @@
 """UNet3D, the VAE and LoRA without torch: full-size shapes, identities, refusals."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,17 @@ VAE = {
     "norm_num_groups": 32,
     "sample_size": 256,
 }
+
+
+SMALL = UNet3D(
+    block_out_channels=(8, 8),
+    down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+    up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+    layers_per_block=1,
+    norm_num_groups=2,
+    attention_head_dim=4,
+    cross_attention_dim=3,
+)
 
 
 def _zeros(*shape: int) -> jax.ShapeDtypeStruct:
@@ -123,6 +136,20 @@ def test_new_temporal_convolution_is_the_identity() -> None:
     np.testing.assert_array_equal(layer.apply(params, x), x)
 
 
+def test_new_model_over_time_is_the_text_to_image_model_inside() -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 4))
+    t, tokens = jnp.array([3, 500]), jax.random.normal(jax.random.key(1), (2, 2, 3))
+    params = SMALL.init(jax.random.key(2), x, t, tokens)
+    clip = jax.jit(SMALL.apply)(params, x, t, tokens)
+    alone = jax.jit(partial(SMALL.apply, over_time=False))
+    np.testing.assert_allclose(clip, alone(params, x, t, tokens), atol=1e-5)
+    # Pictures of a clip then know nothing of each other; with the layers grown they do.
+    np.testing.assert_allclose(alone(params, x[:, :1], t, tokens), clip[:, :1], atol=1e-5)
+    grown = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    change = np.abs(SMALL.apply(grown, x, t, tokens) - alone(grown, x, t, tokens))
+    assert change.max((1, 2, 3, 4)).min() > 1e-3
+
+
 def test_compute_dtype_leaves_parameters_alone() -> None:
     block = TransformerBlock(num_heads=2, head_dim=4, dtype=jnp.bfloat16)
     x = jnp.ones((1, 3, 8), jnp.bfloat16)
@@ -148,15 +175,7 @@ def test_log_variance_is_clamped() -> None:
 
 
 def test_rematerialisation_keeps_names_and_recomputes_every_layer() -> None:
-    model = UNet3D(
-        block_out_channels=(8, 8),
-        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
-        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
-        layers_per_block=1,
-        norm_num_groups=2,
-        attention_head_dim=4,
-        cross_attention_dim=3,
-    )
+    model = SMALL
     inputs = (jnp.zeros((1, 2, 4, 4, 4)), jnp.zeros(1, jnp.int32), jnp.zeros((1, 2, 3)))
     plain = jax.eval_shape(model.init, jax.random.key(0), *inputs)
     remat = jax.eval_shape(model.clone(remat=True).init, jax.random.key(0), *inputs)
