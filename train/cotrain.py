@@ -15,7 +15,6 @@ from glfa_jax.batch import Batch
 from glfa_jax.cli import run_main
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import read_config
-from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.diffusion.schedule import noise_like
 from glfa_jax.models import lora
@@ -23,7 +22,7 @@ from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.training.losses import alignment_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 from train import contrast
-from train.stages import begin, complete, run_stage, store_model
+from train.stages import batches, begin, complete, run_stage, store_model
 
 NAME = "cotrain"
 
@@ -112,17 +111,6 @@ def run(settings: config.Config, store: Store) -> None:
         )
         return loss, {"diffusion": diffusion, **glfa._asdict()}
 
-    stream = pipeline.batches(
-        store,
-        subjects=settings.protocol.train_subjects,
-        split="train",
-        batch_size=settings.cotrain.batch_size,
-        seed=settings.seed,
-        tokenize=system.tokenizer(settings),
-        augment=None,
-        shuffle=True,
-        repeat=True,
-    )
     trained = run_stage(
         settings,
         NAME,
@@ -135,7 +123,7 @@ def run(settings: config.Config, store: Store) -> None:
         },
         loss_fn=loss_fn,
         groups=groups(settings),
-        batches=stream,
+        batches=batches(settings, store, NAME, augment=None),
     )
     encoder_params, unet_params = jax.device_get(full(trained, parts.frozen))
     architecture = read_config(settings.foundation / "text-to-video" / "unet")

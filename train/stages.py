@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from glfa_jax import config, system
+from glfa_jax.batch import Batch
+from glfa_jax.data import pipeline
 from glfa_jax.data.prepare import prepare
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
@@ -49,6 +51,23 @@ def complete(settings: config.Config, name: str) -> bool:
     stage = getattr(settings, name)
     folder = settings.run_dir / name
     return system.model_folder(settings, name).is_dir() and finished(name, folder, stage=stage)
+
+
+def batches(
+    settings: config.Config, store: Store, name: str, *, augment: pipeline.Augment | None
+) -> pipeline.Stream[Batch]:
+    """The stage's endless stream of training batches."""
+    return pipeline.batches(
+        store,
+        subjects=settings.protocol.train_subjects,
+        split="train",
+        batch_size=getattr(settings, name).batch_size,
+        seed=settings.seed,
+        tokenize=system.tokenizer(settings),
+        augment=augment,
+        shuffle=True,
+        repeat=True,
+    )
 
 
 def run_stage(settings: config.Config, name: str, *, says: str, **training: Any) -> dict:

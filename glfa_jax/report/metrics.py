@@ -37,7 +37,7 @@ def metrics_section(metrics: Sequence[Metric]) -> str:
         )
     header = "".join(f'<th scope="col" class="text">{name}</th>' for name in first)
     header += "".join(f'<th scope="col">{name}</th>' for name in head)
-    note = "Mean ± standard deviation. p is for the difference from chance."
+    note = "Mean ± standard deviation. p is one-sided: how likely such a mean is by chance."
     if any(m.approximate for m in metrics):
         note += " † No interval was recorded: normal approximation from std and n."
     return (
