@@ -199,6 +199,10 @@ class Contrast(Stage):
     logit_scale_rate: Rate = Field(
         default=10.0, description="learning-rate multiplier of the logit scale"
     )
+    token_scale: Rate = Field(
+        default=0.0,
+        description="of the distance between condition and caption tokens; not part of the paper",
+    )
     crop_probability: Fraction = 0.5
     crop_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
 

@@ -72,6 +72,11 @@ def load_generator(settings: config.Config) -> TextToVideo:
     return pretrained.load_text_to_video(settings.foundation / "text-to-video")
 
 
+def load_text_encoder(settings: config.Config) -> Pretrained:
+    """The generator's."""
+    return pretrained.load("clip_text", settings.foundation / "text-to-video" / "text_encoder")
+
+
 def load_judge(settings: config.Config, kind: str, name: str) -> Judge:
     """CLIP or a classifier: `kind` as in convert.pretrained, `name` its folder."""
     folder = settings.foundation / name

@@ -17,10 +17,10 @@ from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.models.fmri_encoder import FmriEncoder
-from glfa_jax.training.losses import contrastive_loss
+from glfa_jax.training.losses import contrastive_loss, token_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 from train import pretrain
-from train.stages import begin, complete, run_stage, store_model
+from train.stages import batches, begin, complete, run_stage, store_model
 
 NAME = "contrast"
 
@@ -54,20 +54,17 @@ def run(settings: config.Config, store: Store) -> None:
         Group(OTHERWISE, 1.0),
     )
     parts = split(init_params(settings, module), groups=groups)
-    stream = pipeline.batches(
-        store,
-        subjects=settings.protocol.train_subjects,
-        split="train",
-        batch_size=settings.contrast.batch_size,
-        seed=settings.seed,
-        tokenize=system.tokenizer(settings),
-        augment=pipeline.Augment(
-            crop_probability=settings.contrast.crop_probability,
-            crop_fraction=settings.contrast.crop_fraction,
-        ),
-        shuffle=True,
-        repeat=True,
+    augment = pipeline.Augment(
+        crop_probability=settings.contrast.crop_probability,
+        crop_fraction=settings.contrast.crop_fraction,
     )
+
+    text = system.load_text_encoder(settings) if settings.contrast.token_scale else None
+    frozen = {
+        "fixed": parts.frozen,
+        "clip": clip.model.variables,
+        "text": text.variables if text else None,
+    }
 
     def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
         variables = {"params": merge(params, frozen["fixed"])}
@@ -85,18 +82,23 @@ def run(settings: config.Config, store: Store) -> None:
             )
             for subject in range(fmri.shape[1])
         ]
-        image, text, total = (sum(part) / len(losses) for part in zip(*losses, strict=True))
-        return total, {"image": image, "text": text}
+        image, caption, total = (sum(part) / len(losses) for part in zip(*losses, strict=True))
+        metrics = {"image": image, "text": caption}
+        if text is not None:
+            wanted: Any = text.module.apply(frozen["text"], batch.tokens)
+            metrics["tokens"] = token_loss(encoded.condition, tokens=wanted.hidden)
+            total += settings.contrast.token_scale * metrics["tokens"]
+        return total, metrics
 
     trained = run_stage(
         settings,
         NAME,
         says="stage 1, fMRI against CLIP's images and texts",
         init=parts.trainable,
-        frozen={"fixed": parts.frozen, "clip": clip.model.variables},
+        frozen=frozen,
         loss_fn=loss_fn,
         groups=groups,
-        batches=stream,
+        batches=batches(settings, store, NAME, augment=augment),
     )
     params = jax.device_get(merge(trained, parts.frozen))
     store_model(

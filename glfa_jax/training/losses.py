@@ -54,6 +54,18 @@ def contrastive_loss(
     return ContrastiveLoss(image_loss, text_loss, (image_loss + text_loss) / 2)
 
 
+def token_loss(
+    condition: Float[Array, "b s n d"], *, tokens: Float[Array, "b n d"]
+) -> Float[Array, ""]:
+    """Squared distance of conditions from their captions' tokens, over the tokens' variance.
+
+    The variance is that of a token over the batch, so 1 is what the average caption would reach.
+    Not part of the paper: it brings the condition to where the generator already understands it.
+    """
+    distance = jnp.square(condition - tokens[:, None]).sum((-2, -1)).mean()
+    return distance / jnp.square(tokens - tokens.mean(0)).sum((-2, -1)).mean()
+
+
 class AlignmentLoss(NamedTuple):
     regularisation: Float[Array, ""]
     alignment: Float[Array, ""]

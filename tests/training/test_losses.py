@@ -186,3 +186,13 @@ def test_the_gradient_of_the_logit_scale_is_that_of_finite_differences():
         at, step = np.log(1 / 0.07), 1e-5
         slope = (total(jnp.float64(at + step)) - total(jnp.float64(at - step))) / (2 * step)
         assert jax.grad(total)(jnp.float64(at)) == pytest.approx(float(slope), rel=1e-6)
+
+
+def test_the_average_caption_is_at_token_distance_one():
+    tokens = np.random.default_rng(0).normal(3, 2, (7, 5, 4)).astype(np.float32)
+    average = np.broadcast_to(tokens.mean(0), (7, 2, 5, 4))
+    assert losses.token_loss(average, tokens=tokens) == pytest.approx(1, rel=1e-5)
+    exact = np.broadcast_to(tokens[:, None], (7, 2, 5, 4))
+    assert losses.token_loss(exact, tokens=tokens) == 0
+    one_right = np.stack([tokens, np.broadcast_to(tokens.mean(0), tokens.shape)], axis=1)
+    assert losses.token_loss(one_right, tokens=tokens) == pytest.approx(0.5, rel=1e-5)
