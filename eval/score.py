@@ -140,6 +140,8 @@ def method_name(settings: config.Config) -> str:
         (True, False): "GLFA without local",
         (False, False): "fMRI-PTE-V",
     }[settings.alignment.global_part, settings.alignment.local_part]
+    if settings.contrast.token_scale:
+        name += ", caption tokens"
     return name + (", LoRA" if settings.cotrain.trainable == "lora" else "")
 
 

@@ -21,6 +21,7 @@ import optax
 from glfa_jax import config
 from glfa_jax.cli import run_main
 from glfa_jax.convert import pretrained
+from glfa_jax.convert.directory import read_config
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.sampler import sample
@@ -33,6 +34,7 @@ from glfa_jax.training.optim import OTHERWISE, Group
 
 _ALL = (Group(OTHERWISE, 1.0),)
 _STORED = np.float16
+_SNR_GAMMA = 5.0  # weights of the generator's loss, as arXiv 2303.09556 recommends
 _WIDTH = 64  # of the caption tokens, and so of the generator's condition
 # Draws that no training stream uses.
 _HELD_OUT_SEED = 2**31 - 1
@@ -152,7 +154,7 @@ class Foundation:
             "in_channels": 3,
             "out_channels": 3,
             "latent_channels": 4,
-            "block_out_channels": [16, 32, 48, 48],
+            "block_out_channels": [16, 32, 64, 64],
             "down_block_types": ["DownEncoderBlock2D"] * 4,
             "up_block_types": ["UpDecoderBlock2D"] * 4,
             "layers_per_block": 1,
@@ -372,27 +374,54 @@ class Foundation:
 
         text = self.text.module
 
-        def loss_fn(params, frozen, batch, key):
+        def denoising_loss(unet_params, text_variables, batch, key, over_time):
             noise_key, time_key = jax.random.split(key)
             latents = self.vae.module.to_diffusion(batch["latents"])
-            t = jax.random.randint(time_key, (len(latents),), 0, schedule.num_train_timesteps)
+            # What moves where is decided while there is still much noise: clips see more of it.
+            part = jax.random.uniform(time_key, (len(latents),))
+            part = jnp.sqrt(part) if over_time else part
+            t = jnp.floor(schedule.num_train_timesteps * part).astype(jnp.int32)
             noise = noise_like(noise_key, latents, offset_strength=0.0)
-            encoded: Any = text.apply(frozen, batch["tokens"])
+            encoded: Any = text.apply(text_variables, batch["tokens"])
             noisy = schedule.add_noise(latents, noise=noise, t=t)
-            prediction: Any = module.apply({"params": params}, noisy, t, encoded.hidden)
-            target = schedule.target(latents, noise=noise, t=t)
-            return jnp.square(prediction - target).mean(), {}
-
-        # Pictures first, as ModelScope began from a text-to-image model: a picture costs a sixth
-        # of a clip and teaches all but motion.
-        stages = (("generator_images", 1), ("generator", self.settings.frames))
-        params = None
-        for name, frames in stages:
-            draw_batch = partial(make, stage=getattr(self.settings, name), frames=frames)
-            params = self._train(
-                name, "unet3d", module, loss_fn, draw_batch, frozen=self.text.variables, init=params
+            prediction: Any = module.apply(
+                {"params": unet_params}, noisy, t, encoded.hidden, over_time=over_time
             )
-        self.unet = self._save("unet3d", self.folder / "unet", params, architecture)
+            target = schedule.target(latents, noise=noise, t=t)
+            error = jnp.square(prediction - target).mean((1, 2, 3, 4))
+            return (schedule.min_snr_weight(t, gamma=_SNR_GAMMA) * error).mean(), {}
+
+        def images_loss(params, frozen, batch, key):
+            return denoising_loss(params, frozen, batch, key, over_time=False)
+
+        def clips_loss(params, frozen, batch, key):
+            return denoising_loss(
+                params["unet"], {"params": params["text"]}, batch, key, over_time=True
+            )
+
+        # Pictures first, as ModelScope began from a text-to-image model: a picture costs a tenth
+        # of a clip and teaches all but motion.
+        unet_params = self._train(
+            "generator_images",
+            "unet3d",
+            module,
+            images_loss,
+            partial(make, stage=self.settings.generator_images, frames=1),
+            frozen=self.text.variables,
+        )
+        # CLIP learns from single frames and so hardly tells left from right: with the clips the
+        # generator's own text encoder learns on.
+        params = self._train(
+            "generator",
+            "unet3d",
+            module,
+            clips_loss,
+            partial(make, stage=self.settings.generator, frames=self.settings.frames),
+            init={"unet": unet_params, "text": self.text.variables["params"]},
+        )
+        folder = self.folder / "text_encoder"
+        self.text = self._save("clip_text", folder, params["text"], read_config(folder))
+        self.unet = self._save("unet3d", self.folder / "unet", params["unet"], architecture)
         (self.folder / "scheduler").mkdir(exist_ok=True)
         _write_json(self.folder / "scheduler" / "scheduler_config.json", schedule.to_config())
         _write_json(

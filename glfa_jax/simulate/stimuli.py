@@ -32,8 +32,8 @@ RGB = {
     "white": (252, 252, 252),
 }
 
-RADIUS = {"small": 0.20, "large": 0.28}  # of the picture's width
-TRAVEL = 0.40  # way of a moving object over the clip, of the picture's width
+RADIUS = {"small": 0.24, "large": 0.32}  # of the picture's width
+TRAVEL = 0.30  # way of a moving object over the clip, of the picture's width
 GROWTH = (0.6, 1.4)  # first and last radius of a growing object over its nominal radius
 SPIN = 120.0  # degrees a second, clockwise
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}

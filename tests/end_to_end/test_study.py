@@ -45,7 +45,7 @@ TINY = {
     "conditioning": {"hidden_tokens": 8, "num_heads": 2},
     "pretrain": {"steps": STEPS, "batch_size": 4, "save_every": 1},
     # Long enough to be killed in the middle.
-    "contrast": {"steps": 40, "batch_size": 4, "save_every": 1},
+    "contrast": {"steps": 40, "batch_size": 4, "save_every": 1, "token_scale": 1.0},
     "cotrain": {"steps": STEPS, "batch_size": 4, "save_every": 1},
     "evaluation": {"sampling_steps": 2, "batch_size": 3, "clips": 4},
 }
@@ -131,7 +131,7 @@ def test_metrics_say_what_they_promise(study):
     assert set(exact) == {"video 2-way", "video 50-way", "frame 2-way", "frame 50-way"}
     assert exact["video 2-way"]["chance"] == pytest.approx(0.75)
     assert all(row["n"] == 4 and row["subject"] == "03" for row in rows)
-    assert all(row["method"] == "GLFA" for row in rows)
+    assert all(row["method"] == "GLFA, caption tokens" for row in rows)
     assert {"SSIM", "PSNR"} <= {row["metric"] for row in rows}
 
 
