@@ -84,11 +84,8 @@ def architecture(
     `given`: fields that the user states; they win. Raises OfficialError naming what is missing.
     """
     shapes = _Shapes(tensors, place)
-    if kind == "fmri_encoder":
-        inferred = _encoder(shapes)
-    else:
-        inferred = _vit(shapes, "") | _decoder(shapes)
-    return inferred | _heads(kind, inferred["dim"], given, place) | dict(given)
+    own = _encoder(shapes) if kind == "fmri_encoder" else _vit(shapes, "") | _decoder(shapes)
+    return own | _heads(kind, own["dim"], given, place) | dict(given)
 
 
 class _Shapes:
