@@ -85,7 +85,13 @@ def architecture(
     """
     shapes = _Shapes(tensors, place)
     own = _encoder(shapes) if kind == "fmri_encoder" else _vit(shapes, "") | _decoder(shapes)
-    return own | _heads(kind, own["dim"], given, place) | dict(given)
+    config = own | _heads(kind, own["dim"], given, place) | dict(given)
+    if not {"height", "width"} <= config.keys():
+        raise OfficialError(
+            f"{place}: the patches make no square, so the tensors do not tell the size of the "
+            "maps: state it with --set height=N --set width=N"
+        )
+    return config
 
 
 class _Shapes:
@@ -117,12 +123,10 @@ class _Shapes:
 def _vit(shapes: _Shapes, prefix: str) -> dict[str, Any]:
     width, _, patch, _ = shapes.of(f"{prefix}patch_embed.proj.weight", 4)
     tokens = shapes.of(f"{prefix}pos_embed", 3)[1]
-    side = math.isqrt(tokens - 1) * patch
+    rows = math.isqrt(tokens - 1)
+    square = {"height": rows * patch, "width": rows * patch} if rows**2 == tokens - 1 else {}
     hidden = shapes.of(f"{prefix}blocks.0.mlp.fc1.weight", 2)[0]
-    return {
-        # A square raster, unless more is known.
-        "height": side,
-        "width": (tokens - 1) * patch**2 // max(side, 1),
+    return square | {
         "patch_size": patch,
         "dim": width,
         "depth": shapes.count(f"{prefix}blocks"),

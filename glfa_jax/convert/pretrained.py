@@ -204,7 +204,9 @@ def described(
         return module, parameter_shapes(kind, module)
     except (ValueError, TypeError, KeyError, ArithmeticError) as error:
         reason = " ".join(str(error).split())
-        raise DirectoryError(f"{place}: config.json describes no {kind} model ({reason})") from None
+        raise DirectoryError(
+            f"{place}: its configuration describes no {kind} model ({reason})"
+        ) from None
 
 
 def load(kind: str, folder: str | Path, *, dtype: Any = np.float32, **options: Any) -> Pretrained:

@@ -130,7 +130,8 @@ def open_source(
     extra = {name: tensors.pop(name) for name in decoder} if _extra(kind, drop_decoder) else {}
     if place.is_file():
         config = official.architecture(kind, tensors, given=given or {}, place=str(place))
-        _check_decoder(place, extra, tensors)
+        if kind == "fmri_encoder" and extra:
+            _check_decoder(place, config, {**tensors, **extra})
     elif drop_decoder and kind == "fmri_autoencoder":
         config = {**config, "decoder": False}
     return Source(kind, place, config, tensors, {} if drop_decoder else extra, files)
@@ -159,16 +160,14 @@ def _official(kind: str, path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_decoder(
-    place: Path, extra: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray]
+    place: Path, encoder: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> None:
     """A decoder that goes along is whole, of the right shapes, and has no strangers beside it."""
-    if not extra or not any(name.startswith("fmri_encoder.") for name in tensors):
-        return
-    whole = official.from_official("fmri_autoencoder", {**tensors, **extra})
-    config = official.architecture(
-        "fmri_autoencoder", whole, given={"num_heads": 1}, place=str(place)
-    )
-    Source("fmri_autoencoder", place, config, whole, {}, []).places()
+    kind = "fmri_autoencoder"
+    whole = official.from_official(kind, tensors)
+    given = {key: encoder[key] for key in ("height", "width", "num_heads")}
+    config = official.architecture(kind, whole, given=given, place=str(place))
+    Source(kind, place, config, whole, {}, []).places()
 
 
 def guess_kind(place: str | Path) -> str | None:
