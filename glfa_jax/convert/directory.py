@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from glfa_jax.convert.pickled import read_pickled, state_dict
 from glfa_jax.convert.stream import DTYPES, shards, write_safetensors
 from glfa_jax.errors import InputError
 
@@ -219,8 +220,6 @@ def release(tensor: np.ndarray) -> None:
 def read_file(path: Path) -> dict[str, np.ndarray]:
     """Views of the mapped file. Writing to one changes memory only."""
     if path.suffix != ".safetensors":
-        from glfa_jax.convert.pickled import read_pickled, state_dict
-
         return state_dict(read_pickled(path), path=path)
     try:
         with safe_open(path, framework="numpy"):

@@ -98,10 +98,13 @@ def state_dict(content: Any, *, path: str | Path) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def write_pickled(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+def write_pickled(
+    path: str | Path, tensors: Mapping[str, np.ndarray], *, key: str | None = None
+) -> None:
     """Writes a state dict that `torch.load(path, weights_only=True)` reads, aside and then renamed.
 
-    Raises PickledError for dtypes without a storage class in PyTorch.
+    `key`: what it lies under in a dict of that one entry; it lies at the top when None. Raises
+    PickledError for dtypes without a storage class in PyTorch.
     """
     path = Path(path)
     for name, tensor in tensors.items():
@@ -112,7 +115,7 @@ def write_pickled(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     aside = path.with_name(f".{path.name}.partial")
     try:
         with aside.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
-            _write_record(file, archive, "data.pkl", _state_dict_pickle(tensors))
+            _write_record(file, archive, "data.pkl", _state_dict_pickle(tensors, key))
             _write_record(file, archive, "byteorder", b"little")
             for i, tensor in enumerate(tensors.values()):
                 content = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
@@ -263,7 +266,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _state_dict_pickle(tensors: Mapping[str, np.ndarray]) -> bytes:
+def _state_dict_pickle(tensors: Mapping[str, np.ndarray], key: str | None) -> bytes:
     """The instructions that PyTorch's reader takes, in protocol 2."""
 
     def plain(value: Any) -> bytes:
@@ -273,7 +276,8 @@ def _state_dict_pickle(tensors: Mapping[str, np.ndarray]) -> bytes:
         return b"c" + name + b"\n(" + b"".join(arguments) + b"tR"
 
     empty = called(b"collections\nOrderedDict")
-    parts = [b"\x80\x02", empty, b"("]
+    nest, close = (b"", b"u.") if key is None else (b"}" + plain(key), b"us.")
+    parts = [b"\x80\x02", nest, empty, b"("]
     for i, (name, tensor) in enumerate(tensors.items()):
         kind = b"c" + _WRITTEN[tensor.dtype].replace(".", "\n").encode() + b"\n"
         where = map(plain, (str(i), "cpu", tensor.size))
@@ -281,7 +285,7 @@ def _state_dict_pickle(tensors: Mapping[str, np.ndarray]) -> bytes:
         stride = tuple(math.prod(tensor.shape[axis + 1 :]) for axis in range(tensor.ndim))
         view = map(plain, (0, tensor.shape, stride, False))
         parts += [plain(name), called(b"torch._utils\n_rebuild_tensor_v2", storage, *view, empty)]
-    return b"".join([*parts, b"u."])
+    return b"".join([*parts, close])
 
 
 def _write_record(

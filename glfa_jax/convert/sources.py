@@ -147,7 +147,7 @@ def _extra(kind: str, drop_decoder: bool) -> bool:
 
 
 def _official(kind: str, path: Path) -> dict[str, np.ndarray]:
-    tensors = {n.removeprefix("module."): t for n, t in read_file(path).items()}
+    tensors = read_file(path)
     held = official.kind_of(tensors)
     if held is None:
         raise DirectoryError(
@@ -174,8 +174,7 @@ def guess_kind(place: str | Path) -> str | None:
     """The kind of what lies there, by its configuration or its tensors' names; None if unknown."""
     place = Path(place)
     if place.is_file():
-        tensors = {n.removeprefix("module."): t for n, t in read_file(place).items()}
-        return official.kind_of(tensors)
+        return official.kind_of(read_file(place))
     if (place / "model_index.json").is_file():
         return PIPELINE if read_json(place / "model_index.json").get("unet") else None
     config = read_config(place)

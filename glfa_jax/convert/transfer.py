@@ -6,7 +6,6 @@ and then copy, from mapped files into files that are written aside and renamed a
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from glfa_jax.convert import official
 from glfa_jax.convert.directory import DirectoryError, new_folder, write_tensors
+from glfa_jax.convert.pickled import write_pickled
 from glfa_jax.convert.pretrained import (
     KINDS,
     build,
@@ -103,7 +103,9 @@ def export_model(
             raise DirectoryError(f"{source}: takes no decoder, it is none or has one")
         added = open_source("fmri_autoencoder", decoder).tensors
     named = official.to_official(kind, tensors, decoder=added, module_prefix=module_prefix)
-    _write_checkpoint(Path(target), named)
+    if Path(target).exists():
+        raise DirectoryError(f"{target}: exists already, must be a new file")
+    write_pickled(target, named, key="model")
     return [model]
 
 
@@ -163,20 +165,6 @@ def _copy_companions(kind: str, place: Path, folder: Path) -> None:
         for name in COMPANIONS:
             if (place / name).is_file():
                 shutil.copyfile(place / name, folder / name)
-
-
-def _write_checkpoint(target: Path, tensors: dict[str, np.ndarray]) -> None:
-    from glfa_jax.convert.pickled import write_pickled
-
-    if target.exists():
-        raise DirectoryError(f"{target}: exists already, must be a new file")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        write_pickled(aside, tensors)
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def parse_given(settings: list[str]) -> dict[str, Any]:

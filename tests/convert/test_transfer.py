@@ -10,6 +10,7 @@ import pytest
 
 from glfa_jax.convert import pretrained, transfer
 from glfa_jax.convert.directory import read_tensors, write_tensors
+from glfa_jax.convert.pickled import write_pickled
 from glfa_jax.convert.sources import guess_kind, open_source
 from glfa_jax.convert.transfer import export_model, import_model
 from tests.convert import test_pretrained as tiny
@@ -112,6 +113,35 @@ def test_a_variant_is_read_when_asked_for_and_named_when_not(stored, tmp_path):
     )
     import_model("vae", source, tmp_path / "ours", variant="fp16")
     assert tensors_of(tmp_path / "ours") == tensors_of(stored / "vae")
+
+
+@pytest.mark.parametrize("name", ["vit", "unet3d"])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_pickled_weights_are_read_where_there_are_no_others(name, sharded, stored, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(stored / name / "config.json", source)
+    tensors = read_tensors(stored / name)
+    stem = "pytorch_model" if name == "vit" else "diffusion_pytorch_model"
+    if sharded:
+        names = sorted(tensors)
+        parts = {
+            f"{stem}-00001-of-00002.bin": names[::2],
+            f"{stem}-00002-of-00002.bin": names[1::2],
+        }
+        for file, part in parts.items():
+            write_pickled(source / file, {n: tensors[n] for n in part})
+        index = {"weight_map": {n: file for file, part in parts.items() for n in part}}
+        (source / f"{stem}.bin.index.json").write_text(json.dumps(index))
+    else:
+        write_pickled(source / f"{stem}.bin", tensors)
+    import_model(name, source, tmp_path / "ours")
+    assert tensors_of(tmp_path / "ours") == tensors_of(stored / name)
+    # Safetensors win, as they do for PyTorch's classes.
+    shutil.copy(stored / name / pretrained.KINDS[name].filename, source)
+    for path in source.glob("*.bin"):
+        path.write_bytes(b"broken")
+    assert tensors_of(source) == tensors_of(stored / name)
 
 
 def test_outdated_layouts_come_out_in_the_current_one(stored, tmp_path):
