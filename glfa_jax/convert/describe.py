@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from glfa_jax.convert.mapping import fit
-from glfa_jax.convert.pretrained import KINDS, described
+from glfa_jax.convert.pretrained import KINDS
 from glfa_jax.convert.sources import Source, guess_kind, open_source, parts_of
 from glfa_jax.errors import InputError
 
@@ -47,12 +46,11 @@ def _facts(model: Source) -> Iterable[tuple[str, object]]:
     if model.extra:
         yield "beside", f"the autoencoder's decoder, {len(model.extra)} tensors"
     try:
-        _, shapes = described(model.kind, model.config, place=model.place)
+        places, problems = model.fit
     except InputError as error:
         yield "fits", f"no: {error}"
         return
     table = KINDS[model.kind].table(model.tensors)
-    places, problems = fit(model.tensors, shapes, table)
     ignored = [name for name in model.tensors if table.ignores(name)]
     if ignored:
         yield "ignored", ", ".join(ignored)

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from glfa_jax.convert.pickled import read_pickled, state_dict
-from glfa_jax.convert.stream import DTYPES, shards, write_safetensors
+from glfa_jax.convert.stream import DTYPES, shards, stored_dtype, write_safetensors
 from glfa_jax.errors import InputError
 
 _STEMS = {"safetensors": ("model", "diffusion_pytorch_model")}
@@ -67,6 +67,8 @@ def weight_files(folder: str | Path, *, variant: str | None = None) -> list[Path
 
 def _shards_of(index: Path) -> list[Path]:
     names = sorted(set(_weight_map(index).values()))
+    if not names:
+        raise DirectoryError(f"{index}: its weight_map names no files")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise DirectoryError(
@@ -138,16 +140,14 @@ def write_tensors(
     texts = {_CONFIG: dict(config)}
     if len(parts) > 1:
         places = {name: file for file, part in parts.items() for name in part}
-        texts[f"{filename}.index.json"] = {"weight_map": places}
+        total = sum(t.size * stored_dtype(t, dtype).itemsize for t in tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": places}
+        texts[f"{filename}.index.json"] = index
     done = release if consume else _keep
     aside = {name: folder / f".{name}.partial" for name in (*parts, *texts)}
     try:
-        total = 0
         for name, part in parts.items():
             write_safetensors(aside[name], part, metadata=metadata, dtype=dtype, done=done)
-            total += aside[name].stat().st_size
-        if len(parts) > 1:
-            texts[f"{filename}.index.json"]["metadata"] = {"total_size": total}
         for name, content in texts.items():
             aside[name].write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         for name, path in aside.items():

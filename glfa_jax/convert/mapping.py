@@ -135,9 +135,14 @@ def places(source: Mapping[str, Any], target: Any, table: Table) -> list[Place]:
     """Where every tensor goes. Raises ConversionError listing all that does not fit."""
     found, problems = fit(source, target, table)
     if problems:
-        listing = "\n  ".join(problems)
-        raise ConversionError(f"{len(problems)} tensors do not fit:\n  {listing}")
+        raise unfitting(problems)
     return found
+
+
+def unfitting(problems: list[str]) -> ConversionError:
+    """The error that lists them."""
+    listing = "\n  ".join(problems)
+    return ConversionError(f"{len(problems)} tensors do not fit:\n  {listing}")
 
 
 def import_params(

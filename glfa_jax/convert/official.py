@@ -6,7 +6,7 @@ values (SPEC §2) where the width is the published one, else from the user.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy as np
 from glfa_jax.errors import InputError
 
 _AUTOENCODER = "transformer."
-_INNER = f"fmri_encoder.{_AUTOENCODER}"
+# Where an encoder's checkpoint holds a whole autoencoder.
+INNER = f"fmri_encoder.{_AUTOENCODER}"
 # The part of the autoencoder that an encoder carries along without using it.
 _DECODER = re.compile(r"^(mask_token$|decoder_|pred\.)")
 _PUBLISHED_WIDTH, _PUBLISHED_HEADS = 1024, 16
@@ -28,7 +29,7 @@ class OfficialError(InputError):
 
 def kind_of(names: Mapping[str, Any]) -> str | None:
     """Which of our models tensors of these official names belong to, if any."""
-    if any(name.startswith(_INNER) for name in names):
+    if any(name.startswith(INNER) for name in names):
         return "fmri_encoder"
     return "fmri_autoencoder" if any(name.startswith(_AUTOENCODER) for name in names) else None
 
@@ -40,8 +41,8 @@ def from_official(kind: str, tensors: Tensors) -> dict[str, np.ndarray]:
     """
     if kind == "fmri_encoder":
         return dict(tensors)
-    prefix = _INNER if kind_of(tensors) == "fmri_encoder" else _AUTOENCODER
-    inner = prefix == _INNER
+    prefix = INNER if kind_of(tensors) == "fmri_encoder" else _AUTOENCODER
+    inner = prefix == INNER
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
@@ -62,13 +63,13 @@ def to_official(
         named = dict(tensors)
         for name, tensor in (decoder or {}).items():
             if _DECODER.search(name):
-                named[_INNER + name] = tensor
+                named[INNER + name] = tensor
     return {f"module.{name}": t for name, t in named.items()} if module_prefix else named
 
 
-def decoder_names(kind: str, names: Mapping[str, Any]) -> set[str]:
+def decoder_names(kind: str, names: Iterable[str]) -> set[str]:
     """Which of our names belong to the autoencoder's decoder and its bottleneck."""
-    prefix = _INNER if kind == "fmri_encoder" else ""
+    prefix = INNER if kind == "fmri_encoder" else ""
     return {
         name
         for name in names
@@ -144,7 +145,7 @@ def _decoder(shapes: _Shapes) -> dict[str, Any]:
 
 
 def _encoder(shapes: _Shapes) -> dict[str, Any]:
-    found = _vit(shapes, _INNER)
+    found = _vit(shapes, INNER)
     local, mixing = "func_align_layer.weight", "func_align_layer.global_align_weight"
     found |= {"local_part": local in shapes, "global_part": mixing in shapes}
     if local in shapes:
@@ -155,7 +156,7 @@ def _encoder(shapes: _Shapes) -> dict[str, Any]:
     found |= {
         "hidden_tokens": hidden,
         "tokens": shapes.of(f"{mapper}.1.weight", 2)[0],
-        "window": seen // shapes.of(f"{_INNER}pos_embed", 3)[1],
+        "window": seen // shapes.of(f"{INNER}pos_embed", 3)[1],
     }
     if "fmri2clip.1.weight" in shapes:
         return found | {"head": "linear", "clip_dim": shapes.of("fmri2clip.1.weight", 2)[0]}

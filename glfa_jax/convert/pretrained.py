@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,7 +193,8 @@ def build(kind: str, config: Mapping[str, Any], **options: Any) -> nn.Module:
 def parameter_shapes(kind: str, module: Any) -> dict:
     """The module's parameter tree as shapes; nothing is allocated."""
     inputs, keywords = KINDS[kind].example(module)
-    return jax.eval_shape(module.init, jax.random.key(0), *inputs, **keywords)["params"]
+    init = partial(module.init, **keywords)  # some of which are no arrays
+    return jax.eval_shape(init, jax.random.key(0), *inputs)["params"]
 
 
 def described(

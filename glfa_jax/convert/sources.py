@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from glfa_jax.convert.directory import (
     read_tensors,
     weight_files,
 )
-from glfa_jax.convert.mapping import ConversionError, Place, places
+from glfa_jax.convert.mapping import ConversionError, Fit, Place, fit, unfitting
 from glfa_jax.convert.pretrained import KINDS, PARTS, declared_class, described
 
 PIPELINE = "text_to_video"
@@ -42,13 +43,34 @@ class Source:
     extra: dict[str, np.ndarray]
     files: list[Path]
 
+    @cached_property
     def places(self) -> list[Place]:
         """Where each tensor goes. Raises ConversionError with all that does not fit."""
+        found, problems = self.fit
+        if problems:
+            raise ConversionError(f"{self.place}: {unfitting(problems)}")
+        return found
+
+    @cached_property
+    def fit(self) -> Fit:
+        """The tensors against the model that the configuration describes."""
         _, shapes = described(self.kind, self.config, place=self.place)
-        try:
-            return places(self.tensors, shapes, KINDS[self.kind].table(self.tensors))
-        except ConversionError as error:
-            raise ConversionError(f"{self.place}: {error}") from None
+        found, problems = fit(self.tensors, shapes, KINDS[self.kind].table(self.tensors))
+        return Fit(found, problems + (self._misfits_of_decoder() if self.extra else []))
+
+    def _misfits_of_decoder(self) -> list[str]:
+        """A decoder that goes along is whole, of the right shapes, and has no strangers beside."""
+        kind = "fmri_autoencoder"
+        whole = official.from_official(kind, {**self.tensors, **self.extra})
+        given = {key: self.config[key] for key in ("height", "width", "num_heads")}
+        config = official.architecture(kind, whole, given=given, place=str(self.place))
+        _, shapes = described(kind, config, place=self.place)
+        problems = fit(whole, shapes, KINDS[kind].written).problems
+        return [
+            f"{what}: {official.INNER}{rest}"
+            for what, _, rest in (problem.partition(": ") for problem in problems)
+            if official.decoder_names(kind, [rest.split()[0]])
+        ]
 
 
 def locate(source: str | Path, *, allow_download: bool = False) -> Path:
@@ -130,8 +152,6 @@ def open_source(
     extra = {name: tensors.pop(name) for name in decoder} if _extra(kind, drop_decoder) else {}
     if place.is_file():
         config = official.architecture(kind, tensors, given=given or {}, place=str(place))
-        if kind == "fmri_encoder" and extra:
-            _check_decoder(place, config, {**tensors, **extra})
     elif drop_decoder and kind == "fmri_autoencoder":
         config = {**config, "decoder": False}
     return Source(kind, place, config, tensors, {} if drop_decoder else extra, files)
@@ -157,17 +177,6 @@ def _official(kind: str, path: Path) -> dict[str, np.ndarray]:
     if held != kind and held == "fmri_autoencoder":
         raise DirectoryError(f"{path}: holds a {held}, asked for was a {kind}")
     return official.from_official(kind, tensors)
-
-
-def _check_decoder(
-    place: Path, encoder: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
-) -> None:
-    """A decoder that goes along is whole, of the right shapes, and has no strangers beside it."""
-    kind = "fmri_autoencoder"
-    whole = official.from_official(kind, tensors)
-    given = {key: encoder[key] for key in ("height", "width", "num_heads")}
-    config = official.architecture(kind, whole, given=given, place=str(place))
-    Source(kind, place, config, whole, {}, []).places()
 
 
 def guess_kind(place: str | Path) -> str | None:

@@ -32,6 +32,7 @@ from glfa_jax.convert.sources import (
     open_source,
     parts_of,
 )
+from glfa_jax.errors import InputError
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "stored": None}
 # What lies beside a model and goes along unchanged.
@@ -96,7 +97,7 @@ def export_model(
     if shard_size is not None or dtype != "stored":
         raise DirectoryError(f"{target}: official checkpoints are one file of tensors as stored")
     (model,) = _open(kind, locate(source)).values()
-    tensors = {place.name: model.tensors[place.name] for place in model.places()} | model.extra
+    tensors = {place.name: model.tensors[place.name] for place in model.places} | model.extra
     added = {}
     if decoder is not None:
         if kind != "fmri_encoder" or model.extra:
@@ -110,26 +111,35 @@ def export_model(
 
 
 def _open(kind: str, place: Path, **options: Any) -> dict[str, Source]:
-    """Every model of a source, checked."""
-    sources = {
-        part: open_source(inner, place / part if part != "." else place, **options)
-        for part, inner in parts_of(kind).items()
-    }
-    for model in sources.values():
-        model.places()
+    """Every model of a source, checked; one error names all that is wrong with any."""
+    sources, errors = {}, []
+    for part, inner in parts_of(kind).items():
+        try:
+            sources[part] = open_source(inner, place / part, **options)
+            sources[part].places  # noqa: B018 - raises what is wrong
+        except InputError as error:
+            errors.append(error)
     if kind == PIPELINE:
-        read_schedule(place)
-        find_tokenizer(place)
-        if not (place / "model_index.json").is_file():
-            raise DirectoryError(f"{place}: holds no model_index.json, is no pipeline")
+        for check in (read_schedule, find_tokenizer, _find_index):
+            try:
+                check(place)
+            except InputError as error:
+                errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise DirectoryError("\n".join(map(str, errors)))
     return sources
+
+
+def _find_index(pipeline: Path) -> None:
+    if not (pipeline / "model_index.json").is_file():
+        raise DirectoryError(f"{pipeline}: holds no model_index.json, is no pipeline")
 
 
 def _write(model: Source, folder: Path, *, dtype: Any, shard_size: int | None) -> None:
     kind = KINDS[model.kind]
-    tensors = {
-        kind.written.torch_name(path): model.tensors[name] for name, path, _ in model.places()
-    }
+    tensors = {kind.written.torch_name(path): model.tensors[name] for name, path, _ in model.places}
     if kind.torch_class is None:
         config = own_config(build(model.kind, model.config))
     else:

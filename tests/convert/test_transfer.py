@@ -221,7 +221,11 @@ def test_a_broken_part_of_a_pipeline_stops_all(stored, tmp_path):
     (source / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     said = f"{source / 'vae'}: holds no weights"
     refusal(lambda: import_model("text_to_video", source, tmp_path / "ours"), said)
-    assert not (tmp_path / "ours").exists()
+    (source / "unet" / "config.json").unlink()
+    shutil.rmtree(source / "tokenizer")
+    call = lambda: import_model("text_to_video", source, tmp_path / "ours")  # noqa: E731
+    message = refusal(call, said, f"{source / 'unet' / 'config.json'}: cannot be read")
+    assert len(message.splitlines()) == 3
     assert list(tmp_path.iterdir()) == [source]
 
 
