@@ -54,7 +54,10 @@ LAYERS = (
     ),
     Rule(
         "glfa_jax/convert",
-        ("safetensors", "ml_dtypes", "flax.traverse_util", "glfa_jax.convert", "glfa_jax.models"),
+        (
+            *("safetensors", "ml_dtypes", "flax.traverse_util", "tqdm"),
+            *("glfa_jax.convert", "glfa_jax.models"),
+        ),
         "conversion knows models, numpy and safetensors",
     ),
     # A study that is not there yet is simulated first.

@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -127,12 +127,12 @@ def write_tensors(
     metadata: Mapping[str, str] = PYTORCH_METADATA,
     dtype: Any = None,
     shard_size: int | None = None,
-    consume: bool = False,
+    done: Callable[[np.ndarray], None] = lambda tensor: None,
 ) -> None:
     """Writes safetensors and config.json, each file aside first and then renamed.
 
     `dtype`: of the stored floating-point tensors, their own when None. `shard_size`: bytes above
-    which a file is split. `consume`: `release` every tensor once it is written.
+    which a file is split. `done` is called with every tensor once it is written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,6 @@ def write_tensors(
         total = sum(t.size * stored_dtype(t, dtype).itemsize for t in tensors.values())
         index = {"metadata": {"total_size": total}, "weight_map": places}
         texts[f"{filename}.index.json"] = index
-    done = release if consume else _keep
     aside = {name: folder / f".{name}.partial" for name in (*parts, *texts)}
     try:
         for name, part in parts.items():
@@ -155,10 +154,6 @@ def write_tensors(
     finally:
         for path in aside.values():
             path.unlink(missing_ok=True)
-
-
-def _keep(tensor: np.ndarray) -> None:
-    pass
 
 
 @contextmanager

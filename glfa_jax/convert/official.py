@@ -67,14 +67,14 @@ def to_official(
     return {f"module.{name}": t for name, t in named.items()} if module_prefix else named
 
 
-def decoder_names(kind: str, names: Iterable[str]) -> set[str]:
+def decoder_names(kind: str, names: Iterable[str]) -> list[str]:
     """Which of our names belong to the autoencoder's decoder and its bottleneck."""
     prefix = INNER if kind == "fmri_encoder" else ""
-    return {
+    return [
         name
         for name in names
         if name.startswith(prefix) and _DECODER.search(name.removeprefix(prefix))
-    }
+    ]
 
 
 def architecture(

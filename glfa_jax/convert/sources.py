@@ -148,22 +148,15 @@ def open_source(
             raise DirectoryError(f"{place}: is a file and has no variant {variant}")
         files, tensors = [place], _official(kind, place)
         config = {}
-    decoder = official.decoder_names(kind, tensors) if _is_own(kind) else set()
-    extra = {name: tensors.pop(name) for name in decoder} if _extra(kind, drop_decoder) else {}
+    # The encoder does not use the decoder; the autoencoder does, unless told to drop it.
+    beside = kind == "fmri_encoder" or (kind == "fmri_autoencoder" and drop_decoder)
+    decoder = official.decoder_names(kind, tensors) if beside else []
+    extra = {name: tensors.pop(name) for name in decoder}
     if place.is_file():
         config = official.architecture(kind, tensors, given=given or {}, place=str(place))
     elif drop_decoder and kind == "fmri_autoencoder":
         config = {**config, "decoder": False}
     return Source(kind, place, config, tensors, {} if drop_decoder else extra, files)
-
-
-def _is_own(kind: str) -> bool:
-    return KINDS[kind].torch_class is None
-
-
-def _extra(kind: str, drop_decoder: bool) -> bool:
-    """The encoder does not use the decoder; the autoencoder does, unless told to drop it."""
-    return kind == "fmri_encoder" or (kind == "fmri_autoencoder" and drop_decoder)
 
 
 def _official(kind: str, path: Path) -> dict[str, np.ndarray]:

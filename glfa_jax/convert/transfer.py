@@ -13,9 +13,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from tqdm import tqdm
 
 from glfa_jax.convert import official
-from glfa_jax.convert.directory import DirectoryError, new_folder, write_tensors
+from glfa_jax.convert.directory import DirectoryError, new_folder, release, write_tensors
 from glfa_jax.convert.pickled import write_pickled
 from glfa_jax.convert.pretrained import (
     KINDS,
@@ -144,15 +145,24 @@ def _write(model: Source, folder: Path, *, dtype: Any, shard_size: int | None) -
         config = own_config(build(model.kind, model.config))
     else:
         config = {**kind.identity, **model.config}
-    write_tensors(
-        folder,
-        tensors | model.extra,
-        config=config if dtype is None else _restated(config, np.dtype(dtype).name),
-        filename=kind.filename,
-        dtype=dtype,
-        shard_size=shard_size,
-        consume=True,
-    )
+    tensors |= model.extra
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    # Shown on terminals only.
+    with tqdm(total=size, desc=model.kind, unit="B", unit_scale=True, disable=None) as bar:
+
+        def done(tensor: np.ndarray) -> None:
+            bar.update(tensor.nbytes)
+            release(tensor)
+
+        write_tensors(
+            folder,
+            tensors,
+            config=config if dtype is None else _restated(config, np.dtype(dtype).name),
+            filename=kind.filename,
+            dtype=dtype,
+            shard_size=shard_size,
+            done=done,
+        )
 
 
 def _restated(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
