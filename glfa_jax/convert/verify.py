@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glfa_jax.convert.directory import read_tensors
+from glfa_jax.convert.directory import read_tensors, release
 from glfa_jax.convert.mapping import export_views, import_params
 from glfa_jax.convert.pretrained import KINDS, Pretrained, described, load
 from glfa_jax.convert.sources import Source, open_source, parts_of
@@ -128,7 +128,7 @@ def _require_torch() -> None:
 def _import(source: Source) -> Pretrained:
     module, shapes = described(source.kind, source.config, place=source.place)
     table = KINDS[source.kind].table(source.tensors)
-    params = import_params(source.tensors, shapes, table, dtype=np.float32)
+    params = import_params(source.tensors, shapes, table, dtype=np.float32, done=release)
     return Pretrained(module, {"params": params})
 
 
