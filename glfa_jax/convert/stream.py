@@ -88,7 +88,7 @@ def write_safetensors(
 def _write(file: BinaryIO, tensor: np.ndarray, dtype: np.dtype) -> None:
     flat = tensor.reshape(-1)
     for start in range(0, flat.size, _PIECE):
-        piece = flat[start : start + _PIECE].astype(dtype, copy=False)
+        piece = np.ascontiguousarray(flat[start : start + _PIECE], dtype)
         file.write(piece.view(np.uint8).data)
 
 

@@ -30,6 +30,19 @@ def test_the_reference_reader_reads_what_is_written(tmp_path):
     assert_same(load_file(path), {n: np.asarray(t, order="C") for n, t in example().items()})
 
 
+def test_tensors_may_lie_in_memory_in_any_way(tmp_path):
+    whole = np.arange(24, dtype=np.float32)
+    tensors = {
+        "every second": whole[::2],
+        "backwards": whole[::-1],
+        "repeated": np.broadcast_to(whole[3], (5,)),
+        "column": whole.reshape(4, 6)[:, 1:2],
+    }
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, tensors, metadata=PYTORCH_METADATA)
+    assert_same(load_file(path), {n: np.array(t, order="C") for n, t in tensors.items()})
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_floating_point_alone_is_cast(dtype, tmp_path, monkeypatch):
     monkeypatch.setattr("glfa_jax.convert.stream._PIECE", 4)  # in several pieces
