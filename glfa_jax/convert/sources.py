@@ -96,12 +96,13 @@ def locate(source: str | Path, *, allow_download: bool = False) -> Path:
 def _download(name: str) -> Path:
     import huggingface_hub
 
-    repository, _, revision = name.partition("@")
-    options = {"revision": revision or None}
+    repository, _, named = name.partition("@")
+    revision = named or None
     try:
-        held = huggingface_hub.list_repo_files(repository, **options)
-        wanted = _needed(held)
-        folder = huggingface_hub.snapshot_download(repository, allow_patterns=wanted, **options)
+        held = huggingface_hub.list_repo_files(repository, revision=revision)
+        folder = huggingface_hub.snapshot_download(
+            repository, revision=revision, allow_patterns=_needed(held)
+        )
     except Exception as error:  # of the network, of the hub, of the disk: many unrelated classes
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DirectoryError(f"{_HUB}{name}: cannot be downloaded ({reason})") from None

@@ -45,11 +45,11 @@ def _norm(p: Tensors, name: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def _attention(p: Tensors, name: str, x: torch.Tensor, heads: int) -> torch.Tensor:
-    split = (
+    query, key, value = (
         part.unflatten(-1, (heads, -1)).transpose(-3, -2)
         for part in _linear(p, f"{name}.qkv", x).chunk(3, -1)
     )
-    mixed = F.scaled_dot_product_attention(*split)
+    mixed = F.scaled_dot_product_attention(query, key, value)
     return _linear(p, f"{name}.proj", mixed.transpose(-3, -2).flatten(-2))
 
 
