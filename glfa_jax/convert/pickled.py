@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import ml_dtypes
 import numpy as np
@@ -23,7 +23,6 @@ from glfa_jax.convert.unpickle import Global, PickledError, load
 
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _ALIGNMENT = 64  # bytes, as PyTorch aligns storages
-_ROOT = "archive"
 _NESTS = ("state_dict", "model", "model_state_dict", "module", "net")
 
 # Every dense type of PyTorch that numpy has; both call them by the same names.
@@ -88,7 +87,8 @@ def state_dict(content: Any, *, path: str | Path) -> dict[str, np.ndarray]:
     if len(found) != 1:
         holds = f"a {type(content).__name__}"
         if isinstance(content, dict):
-            holds = f"the keys {', '.join(map(repr, list(content)[:20]))}" if content else "nothing"
+            keys = ", ".join(f"{key!r:.60}" for key in list(content)[:20])
+            holds = f"the keys {keys}" if keys else "nothing"
         raise PickledError(
             f"{path}: must hold tensors by name, at the top or under exactly one of "
             f"{', '.join(_NESTS)}; holds {holds}"
@@ -126,7 +126,7 @@ def write_pickled(
         aside.unlink(missing_ok=True)
 
 
-def _is_state_dict(value: Any) -> bool:
+def _is_state_dict(value: Any) -> TypeGuard[dict[str, np.ndarray]]:
     return (
         isinstance(value, dict)
         and bool(value)
@@ -150,7 +150,7 @@ def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
         signature, lengths = struct.unpack_from("<4s22x4s", mapped, info.header_offset)
         start = info.header_offset + 30 + sum(struct.unpack("<HH", lengths))
         if signature != b"PK\x03\x04" or start + info.file_size > len(mapped):
-            raise PickledError(f"truncated or damaged at the record {name}")
+            raise PickledError(f"truncated or damaged at the record {name:.40}")
         return np.ndarray((info.file_size,), np.uint8, mapped, start)
 
     def storage(key: str, dtype: np.dtype, count: int) -> np.ndarray:
@@ -158,7 +158,7 @@ def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
 
     if roots[0] + "byteorder" in archive.namelist() and record("byteorder").tobytes() != b"little":
         raise PickledError("written on a big-endian machine; only little-endian files are read")
-    return _load(io.BytesIO(record("data.pkl")), storage)
+    return _load(io.BytesIO(record("data.pkl").tobytes()), storage)
 
 
 def _read_legacy(mapped: mmap.mmap) -> Any:
@@ -181,6 +181,8 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
 
     _load(mapped, note)
     keys = _load(mapped, none)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise PickledError("damaged: its list of storages is no list of names")
     position = mapped.tell()
     for key in keys:
         (count,) = struct.unpack_from("<Q", mapped, position)
@@ -199,7 +201,7 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
 def _storage(content: np.ndarray, key: str, dtype: np.dtype, count: int) -> np.ndarray:
     size = count * dtype.itemsize
     if not 0 <= size <= content.size:
-        raise PickledError(f"storage {key} is truncated: {content.size} bytes, must be {size}")
+        raise PickledError(f"storage {key:.40} is truncated: {content.size} bytes, must be {size}")
     return content[:size].view(dtype)
 
 
@@ -232,7 +234,7 @@ def _tensor(
         return None
     if metadata:
         raise PickledError("holds a tensor whose conjugation or negation is still to be done")
-    if dtype is not None:
+    if isinstance(dtype, Global):
         storage = storage.view(_DTYPES[dtype])
     (offset,), size, stride = _whole((offset,)), _whole(size), _whole(stride)
     if 0 in size:
@@ -247,7 +249,7 @@ def _tensor(
 def _tensor_v3(storage: Any, *arguments: Any) -> np.ndarray | None:
     """The dtypes without a storage class lie in untyped storages and come with their dtype."""
     *view, dtype, metadata = arguments if len(arguments) == 7 else (*arguments, None)
-    return _tensor(storage, *view, metadata, dtype)
+    return _tensor(storage, *view, metadata=metadata, dtype=dtype)
 
 
 def _whole(numbers: Any) -> tuple[int, ...]:
@@ -291,7 +293,7 @@ def _state_dict_pickle(tensors: Mapping[str, np.ndarray], key: str | None) -> by
 def _write_record(
     file: BinaryIO, archive: zipfile.ZipFile, name: str, content: bytes | memoryview
 ) -> None:
-    info = zipfile.ZipInfo(f"{_ROOT}/{name}")
+    info = zipfile.ZipInfo(f"archive/{name}")
     # Padding in the record's header lets its content begin where PyTorch aligns it. The header
     # holds, besides the name, 20 bytes for the sizes of large files, always written here.
     begin = file.tell() + 30 + len(info.filename) + 20 + 4

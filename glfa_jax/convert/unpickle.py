@@ -8,7 +8,7 @@ never imported, and only the functions that the caller lists are called.
 import itertools
 import pickletools
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from glfa_jax.errors import InputError
@@ -24,22 +24,28 @@ class Global(str):
     __slots__ = ()
 
 
-def _keys(items: Any) -> list[Any] | tuple[Any, ...]:
-    """Items that may be hashed. Deeply nested tuples would take for ever or exhaust the C stack."""
-    if not isinstance(items, (list, tuple)):
-        raise PickledError(f"makes a set of a {type(items).__name__}, must be a list")
+def _list(value: Any) -> list[Any]:
+    """A list: a small file may hold an array that is endless to walk through."""
+    if not isinstance(value, list):
+        raise PickledError(f"builds a container from a {type(value).__name__}, must be a list")
+    return value
+
+
+def _keys(items: list[Any]) -> list[Any]:
+    """What may be hashed: deeply nested tuples would take for ever or exhaust the C stack."""
     for item in items:
         if item is not None and not isinstance(item, (str, bytes, int, float, complex)):
             raise PickledError(f"holds a {type(item).__name__} as a key, must be text or a number")
     return items
 
 
-def _pairs(keys: Any, values: Any) -> Iterable[tuple[Any, Any]]:
+def _pairs(keys: list[Any], values: list[Any]) -> Iterable[tuple[Any, Any]]:
     return zip(_keys(keys), values, strict=True)
 
 
-def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
-    return OrderedDict(_pairs([key for key, _ in pairs], [value for _, value in pairs]))
+def _ordered_dict(*pairs: list[Any]) -> OrderedDict[Any, Any]:
+    entries = [_list(pair) for pair in itertools.chain.from_iterable(map(_list, pairs))]
+    return OrderedDict(_pairs([key for key, _ in entries], [value for _, value in entries]))
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -56,7 +62,7 @@ _CONTAINERS: dict[str, Callable[..., Any]] = {
         f"{module}.{name}": build
         for module in ("builtins", "__builtin__")
         for name, build in {
-            "set": lambda items: set(_keys(items)),
+            "set": lambda items: set(_keys(_list(items))),
             "bytes": lambda: b"",  # others go through encode
             "complex": complex,
         }.items()
@@ -107,11 +113,12 @@ def load(
         if found not in functions and found not in names:
             raise PickledError(
                 f"names {found[:100]!r}, which could run code; only tensors and plain containers "
-                "are read: save it again without"
+                "are read, so save it again without that"
             )
         return found
 
-    for instruction, argument, _ in pickletools.genops(stream):
+    instructions: Iterator[tuple[Any, Any, Any]] = pickletools.genops(stream)
+    for instruction, argument, _ in instructions:
         match instruction.name:
             case "PROTO" | "FRAME":
                 pass
@@ -133,12 +140,16 @@ def load(
                 stack[-1].extend(items)
             case "SETITEM" | "SETITEMS" as name:
                 items = since_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
-                if not isinstance(stack[-1], dict):
-                    raise PickledError(f"sets items of a {type(stack[-1]).__name__}")
-                stack[-1].update(_pairs(items[::2], items[1::2]))
+                mapping = stack[-1]
+                if not isinstance(mapping, dict):
+                    raise PickledError(f"sets items of a {type(mapping).__name__}")
+                mapping.update(_pairs(items[::2], items[1::2]))
             case "ADDITEMS":
                 items = since_mark()
-                stack[-1].update(_keys(items))
+                members = stack[-1]
+                if not isinstance(members, set):
+                    raise PickledError(f"adds members to a {type(members).__name__}")
+                members.update(_keys(items))
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "MEMOIZE":
@@ -153,10 +164,13 @@ def load(
                 function, arguments = stack[-2:]
                 if not isinstance(function, Global) or function not in functions:
                     raise PickledError("calls something that is no function")
+                if not isinstance(arguments, tuple):
+                    raise PickledError("calls a function with arguments that are no tuple")
                 stack[-2:] = [functions[function](*arguments)]
             case "BUILD":
                 state = stack.pop()  # for a state dict, the versions of its modules: not needed
-                if not (isinstance(stack[-1], OrderedDict) and isinstance(state, dict)):
+                target = stack[-1]
+                if not (isinstance(target, OrderedDict) and isinstance(state, dict)):
                     raise PickledError("sets the state of an object that has none")
             case "BINPERSID":
                 stack.append(persistent(stack.pop()))
