@@ -63,7 +63,7 @@ def read_tensors(folder: str | Path, *, variant: str | None = None) -> dict[str,
         names = ", ".join(path.name for path in (*single, *index))
         raise DirectoryError(f"{folder}: {state}, must hold exactly one of {names}")
     if found[0] in single:
-        return _read_file(found[0])
+        return read_file(found[0])
 
     places = read_json(found[0]).get("weight_map")
     if not isinstance(places, dict):
@@ -74,7 +74,7 @@ def read_tensors(folder: str | Path, *, variant: str | None = None) -> dict[str,
         raise DirectoryError(f"{folder}: {found[0].name} names missing files: {', '.join(missing)}")
     tensors: dict[str, np.ndarray] = {}
     for shard in shards:
-        held = _read_file(folder / shard)
+        held = read_file(folder / shard)
         promised = {name for name, place in places.items() if place == shard}
         if promised != held.keys():
             raise DirectoryError(
@@ -121,7 +121,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_file(path: Path) -> dict[str, np.ndarray]:
+def read_file(path: Path) -> dict[str, np.ndarray]:
     """Views of the mapped file. Writing to one changes memory only."""
     try:
         with safe_open(path, framework="numpy"):
