@@ -2,8 +2,9 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -15,7 +16,6 @@ from glfa_jax.convert.mapping import ConversionError
 _DIFFUSERS, _PEFT = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"  # beside PEFT's file
 _METADATA = "lora_adapter_metadata"  # the same inside of diffusers' file
-_UNET = "unet."
 
 
 def load_lora(path: str | Path, *, params: Any) -> Lora:
@@ -36,19 +36,33 @@ def load_lora(path: str | Path, *, params: Any) -> Lora:
         raise ConversionError(f"{path}: {error}") from None
 
 
-def save_lora(folder: str | Path, lora: Lora) -> Path:
-    """Writes the file that `load_lora`, and diffusers' load_lora_weights, read back."""
+def save_lora(folder: str | Path, lora: Lora, *, layout: Literal["diffusers", "peft"]) -> None:
+    """Writes what `load_lora` reads back, and `load_lora_weights` or PeftModel.from_pretrained.
+
+    diffusers up to 0.42 loads no LoRA into a UNet3DConditionModel: PEFT does.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {f"{_UNET}{key}": value for key, value in adapter_config(lora).items()}
-    aside = folder / f".{_DIFFUSERS}.partial"
+    config = adapter_config(lora)
+    if layout == "peft":
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        _replace(folder / _CONFIG, lambda path: path.write_text(text))
+        path, prefix, metadata = folder / _PEFT, "base_model.model.", PYTORCH_METADATA
+    else:
+        said = json.dumps({f"unet.{key}": value for key, value in config.items()}, sort_keys=True)
+        path, prefix, metadata = folder / _DIFFUSERS, "unet.", PYTORCH_METADATA | {_METADATA: said}
+    tensors = export_lora(lora, prefix=prefix)
+    _replace(path, lambda path: save_file(tensors, path, metadata=metadata))
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes aside, then renames."""
+    aside = path.with_name(f".{path.name}.partial")
     try:
-        metadata = PYTORCH_METADATA | {_METADATA: json.dumps(config, sort_keys=True)}
-        save_file(export_lora(lora, prefix=_UNET), aside, metadata=metadata)
-        os.replace(aside, folder / _DIFFUSERS)
+        write(aside)
+        os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
-    return folder / _DIFFUSERS
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:

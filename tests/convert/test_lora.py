@@ -317,12 +317,19 @@ def test_nothing_at_all_is_refused():
     refusal(lambda: import_lora({}, params=PARAMS), "no LoRA weights are there at all")
 
 
-def test_saved_for_diffusers(tmp_path):
+@pytest.mark.parametrize(
+    ("layout", "files"),
+    [
+        ("diffusers", {"pytorch_lora_weights.safetensors"}),
+        ("peft", {"adapter_model.safetensors", "adapter_config.json"}),
+    ],
+)
+def test_what_is_saved_is_read(tmp_path, layout, files):
     lora = Lora(import_lora(tensors({CONV: 3}), params=PARAMS).tree, 0.1)
-    path = save_lora(tmp_path / "new", lora)
-    assert [entry.name for entry in path.parent.iterdir()] == ["pytorch_lora_weights.safetensors"]
-    assert_same(load_lora(path, params=PARAMS), lora)
-    assert_same(load_lora(path.parent, params=PARAMS), lora)
+    save_lora(tmp_path / "new", lora, layout=layout)
+    assert {entry.name for entry in (tmp_path / "new").iterdir()} == files
+    assert_same(load_lora(tmp_path / "new", params=PARAMS), lora)
+    assert_same(load_lora(next((tmp_path / "new").glob("*.safetensors")), params=PARAMS), lora)
 
 
 def test_a_folder_of_peft(tmp_path):
@@ -346,6 +353,10 @@ def test_scale_in_the_metadata_of_a_file(tmp_path, metadata):
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
     refusal(lambda: load_lora(tmp_path, params=PARAMS), f"{tmp_path}: must hold one of")
+    lora = import_lora(tensors(), params=PARAMS)
+    for layout in ("diffusers", "peft"):
+        save_lora(tmp_path / "both", lora, layout=layout)
+    refusal(lambda: load_lora(tmp_path / "both", params=PARAMS), "both: must hold one of")
     path = tmp_path / "any.safetensors"
     refusal(lambda: load_lora(path, params=PARAMS), f"{path}: truncated or no safetensors file")
     for content in ("[", "[]"):
