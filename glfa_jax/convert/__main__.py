@@ -5,6 +5,8 @@
                                        --target encoder.pth
     python -m glfa_jax.convert inspect --source checkpoint.pth
     python -m glfa_jax.convert verify  --kind vae --source zeroscope/vae
+    python -m glfa_jax.convert lora    --source kohya.safetensors --base zeroscope/unet \\
+                                       --target lora
 """
 
 import argparse
@@ -13,11 +15,16 @@ from typing import Any
 
 from glfa_jax.cli import guarded
 
+# As the modules that do the work list them; those import jax, and --help need not wait for it.
+KINDS = (
+    *("unet3d", "vae", "clip", "clip_text", "vit", "video_mae"),
+    *("fmri_autoencoder", "fmri_encoder", "text_to_video"),
+)
+DTYPES = ("float32", "bfloat16", "stored")
+LAYOUTS = ("peft", "diffusers")
+
 
 def _parser() -> argparse.ArgumentParser:
-    from glfa_jax.convert.sources import ALL_KINDS
-    from glfa_jax.convert.transfer import DTYPES
-
     parser = argparse.ArgumentParser(
         prog="python -m glfa_jax.convert",
         description=__doc__,
@@ -27,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, says: str, *, kind_required: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=says, description=says)
-        sub.add_argument("--kind", required=kind_required, choices=ALL_KINDS)
+        sub.add_argument("--kind", required=kind_required, choices=KINDS)
         sub.add_argument(
             "--source",
             required=True,
@@ -36,11 +43,14 @@ def _parser() -> argparse.ArgumentParser:
         )
         return sub
 
-    def add_reading(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--variant", help="of the weights' files, such as fp16")
+    def add_download(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--allow-download", action="store_true", help="take owner/name from the hub"
         )
+
+    def add_reading(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--variant", help="of the weights' files, such as fp16")
+        add_download(sub)
         sub.add_argument(
             "--set",
             action="append",
@@ -60,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--drop-decoder", action="store_true", help="leave out the fMRI autoencoder's decoder"
     )
+    sub.add_argument("--lora", metavar="PLACE", help="to merge into the UNet: a file or a folder")
+    sub.add_argument(
+        "--lora-strength", type=float, default=1.0, metavar="X", help="default: %(default)s"
+    )
     sub = command("export", "makes PyTorch's files from a folder of ours")
     add_writing(sub)
     sub.add_argument(
@@ -72,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     add_reading(sub)
     sub.add_argument("--target", metavar="FOLDER", help="what was imported; else imported anew")
     sub.add_argument("--gradients", action="store_true", help="compare all gradients too")
+    says = "converts a LoRA of a UNet from one layout to another"
+    sub = commands.add_parser("lora", help=says, description=says)
+    sub.add_argument("--source", required=True, metavar="PLACE", help="a file or a folder")
+    sub.add_argument("--base", required=True, metavar="FOLDER", help="the UNet that it adapts")
+    sub.add_argument("--target", required=True, metavar="FOLDER", help="new or an empty folder")
+    sub.add_argument("--layout", choices=LAYOUTS, default="peft", help="default: %(default)s")
+    add_download(sub)
     return parser
 
 
@@ -79,10 +100,19 @@ def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, 1 when a verification failed, 2 for bad input."""
     arguments = _parser().parse_args(argv)
     passed: list[bool] = []
-    return guarded(lambda: passed.append(_run(arguments))) or int(passed == [False])
+    code = guarded(lambda: passed.append(_run(arguments)), after_stop="nothing was written")
+    return code or int(passed == [False])
 
 
 def _run(arguments: argparse.Namespace) -> bool:
+    if arguments.command == "lora":
+        from glfa_jax.convert.lora_file import convert_lora
+
+        options = ("base", "layout", "allow_download")
+        chosen = {name: getattr(arguments, name) for name in options}
+        found = convert_lora(arguments.source, arguments.target, **chosen)
+        print(f"{arguments.target}: {len(found.modules)} adapted layers of {arguments.source}")
+        return True
     from glfa_jax.convert.sources import locate
     from glfa_jax.convert.stream import bytes_of
     from glfa_jax.convert.transfer import export_model, import_model, parse_given
@@ -100,6 +130,8 @@ def _run(arguments: argparse.Namespace) -> bool:
                 source,
                 arguments.target,
                 drop_decoder=arguments.drop_decoder,
+                lora=arguments.lora,
+                lora_strength=arguments.lora_strength,
                 allow_download=arguments.allow_download,
                 **reading(),
                 **writing,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glfa_jax.convert.pretrained import KINDS
-from glfa_jax.convert.sources import Source, guess_kind, open_source, parts_of
+from glfa_jax.convert.sources import ALL_KINDS, Source, guess_kind, open_source, parts_of
 from glfa_jax.errors import InputError
 
 
@@ -21,7 +21,9 @@ def inspect(place: str | Path, *, kind: str | None = None, **options: Any) -> st
     guess = guess_kind(place)
     wanted = kind or guess
     if wanted is None:
-        raise InputError(f"{place}: its kind cannot be told, state it with --kind")
+        raise InputError(
+            f"{place}: looks like none of {', '.join(ALL_KINDS)}; if it is, state --kind"
+        )
     lines = _aligned([("source", place), ("kind", f"{guess or 'unknown'} by its looks")])
     for part, inner in parts_of(wanted).items():
         where = place if part == "." else place / part

@@ -19,12 +19,24 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from glfa_jax.convert.pickled import read_pickled, state_dict
-from glfa_jax.convert.stream import DTYPES, shards, stored_dtype, write_safetensors
+from glfa_jax.convert.stream import (
+    DTYPES,
+    Change,
+    shards,
+    stored_dtype,
+    unchanged,
+    write_safetensors,
+)
 from glfa_jax.errors import InputError
 
-_STEMS = {"safetensors": ("model", "diffusion_pytorch_model")}
-_STEMS["bin"] = ("pytorch_model", "diffusion_pytorch_model")
+# What weights are called, by ending.
+_STEMS = {
+    "safetensors": ("model", "diffusion_pytorch_model"),
+    "bin": ("pytorch_model", "diffusion_pytorch_model"),
+}
 _CONFIG = "config.json"
+# What git leaves in the place of a large file that was not fetched.
+_POINTER = b"version https://git-lfs.github.com/"
 # What transformers demands of a file that it is to load.
 PYTORCH_METADATA = {"format": "pt"}
 
@@ -35,7 +47,13 @@ class DirectoryError(InputError):
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The folder's config.json."""
-    return read_json(Path(folder) / _CONFIG)
+    folder = Path(folder)
+    if not (folder / _CONFIG).exists() and (folder / "model_index.json").is_file():
+        raise DirectoryError(
+            f"{folder}: is a pipeline of several models in subfolders; name one of those, or "
+            "state the kind text_to_video"
+        )
+    return read_json(folder / _CONFIG)
 
 
 def weight_files(folder: str | Path, *, variant: str | None = None) -> list[Path]:
@@ -61,14 +79,20 @@ def weight_files(folder: str | Path, *, variant: str | None = None) -> list[Path
             return found if found[0] in single else [found[0], *_shards_of(found[0])]
     raise DirectoryError(
         f"{folder}: holds no weights, must hold exactly one of {', '.join(looked)}"
-        + _other_variants(folder, variant)
+        + _hint(folder, variant)
     )
 
 
 def _shards_of(index: Path) -> list[Path]:
-    names = sorted(set(_weight_map(index).values()))
-    if not names:
+    places = list(_weight_map(index).values())
+    if not places:
         raise DirectoryError(f"{index}: its weight_map names no files")
+    for name in places:
+        if not (name and isinstance(name, str) and Path(name).name == name):
+            raise DirectoryError(
+                f"{index}: its weight_map names {name!r}, must name files of the same folder"
+            )
+    names = sorted(set(places))
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise DirectoryError(
@@ -84,8 +108,8 @@ def _weight_map(index: Path) -> dict[str, str]:
     return places
 
 
-def _other_variants(folder: Path, variant: str | None) -> str:
-    """A hint at `model.fp16.safetensors` where `model.safetensors` was looked for."""
+def _hint(folder: Path, variant: str | None) -> str:
+    """At `model.fp16.safetensors` where `model.safetensors` was looked for, or lone shards."""
     held = {
         path.name.removesuffix(f".{suffix}").removeprefix(f"{stem}.")
         for suffix, stems in _STEMS.items()
@@ -93,7 +117,12 @@ def _other_variants(folder: Path, variant: str | None) -> str:
         for path in folder.glob(f"{stem}.*.{suffix}")
     }
     held = sorted(name for name in held - {variant} if "." not in name and "-" not in name)
-    return f"; there is the variant {' and '.join(held)}, which must be asked for" if held else ""
+    if not held:
+        lone = any(path.suffix[1:] in _STEMS for path in folder.glob("*-of-*"))
+        return "; there are shards, but no index of them" if lone else ""
+    return (
+        f"; there is the variant {' and '.join(held)}, which must be asked for: --variant {held[0]}"
+    )
 
 
 def read_tensors(folder: str | Path, *, variant: str | None = None) -> dict[str, np.ndarray]:
@@ -127,12 +156,13 @@ def write_tensors(
     metadata: Mapping[str, str] = PYTORCH_METADATA,
     dtype: Any = None,
     shard_size: int | None = None,
+    change: Change = unchanged,
     done: Callable[[np.ndarray], None] = lambda tensor: None,
 ) -> None:
     """Writes safetensors and config.json, each file aside first and then renamed.
 
     `dtype`: of the stored floating-point tensors, their own when None. `shard_size`: bytes above
-    which a file is split. `done` is called with every tensor once it is written.
+    which a file is split. `change`, `done`: as of `write_safetensors`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +176,9 @@ def write_tensors(
     aside = {name: folder / f".{name}.partial" for name in (*parts, *texts)}
     try:
         for name, part in parts.items():
-            write_safetensors(aside[name], part, metadata=metadata, dtype=dtype, done=done)
+            write_safetensors(
+                aside[name], part, metadata=metadata, dtype=dtype, change=change, done=done
+            )
         for name, content in texts.items():
             aside[name].write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         for name, path in aside.items():
@@ -169,7 +201,10 @@ def new_folder(target: str | Path) -> Iterator[Path]:
     made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     aside = parent / f".{target.name}.partial-{os.getpid()}"
     try:
-        aside.mkdir(parents=True)
+        try:
+            aside.mkdir(parents=True)
+        except OSError as error:
+            raise DirectoryError(f"{target}: cannot be made ({error.strerror})") from None
         yield aside
         if target.exists():
             target.rmdir()
@@ -214,6 +249,12 @@ def release(tensor: np.ndarray) -> None:
 
 def read_file(path: Path) -> dict[str, np.ndarray]:
     """Views of the mapped file. Writing to one changes memory only."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise DirectoryError(
+                    f"{path}: is a pointer of git-lfs, not the file itself: run git lfs pull"
+                )
     if path.suffix != ".safetensors":
         return state_dict(read_pickled(path), path=path)
     try:

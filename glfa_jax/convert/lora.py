@@ -15,6 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from glfa_jax.convert.mapping import ConversionError, Transform
+from glfa_jax.convert.stream import Change
 from glfa_jax.convert.unet3d import TABLE
 
 _PREFIX = re.compile(r"^(base_model\.model\.)?(unet\.)?")
@@ -70,6 +71,11 @@ class Lora(NamedTuple):
 
     tree: dict
     scale: float
+
+    @property
+    def modules(self) -> list[str]:
+        """The adapted layers, as PyTorch names them."""
+        return list(_exported(self))
 
 
 @dataclass
@@ -154,6 +160,24 @@ def export_lora(lora: Lora, *, prefix: str) -> dict[str, np.ndarray]:
         tensors[f"{prefix}{name}.lora_A.weight"] = np.asarray(down, order="C")
         tensors[f"{prefix}{name}.lora_B.weight"] = np.asarray(up, order="C")
     return tensors
+
+
+def merging(lora: Lora, *, strength: float) -> Change:
+    """Adds `strength` times the update to a UNet3D's tensor as PyTorch stores it, by its name.
+
+    Computed in float32 or what is wider; tensors that are not adapted come back as they are.
+    """
+    exported = _exported(lora)
+    scale = np.float32(strength * lora.scale)
+
+    def merged(name: str, tensor: np.ndarray) -> np.ndarray:
+        module = name.removesuffix(".weight")
+        if module == name or module not in exported:
+            return tensor
+        transform, down, up = exported[module]
+        return tensor + transform.to_torch(scale * (down @ up))
+
+    return merged
 
 
 def adapter_config(lora: Lora) -> dict[str, Any]:

@@ -1,34 +1,41 @@
-"""Files of LoRA weights as diffusers and PEFT save them."""
+"""Files of LoRA weights as diffusers, PEFT and kohya's scripts save them."""
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
-from glfa_jax.convert.directory import PYTORCH_METADATA, DirectoryError, read_file, read_json
+from glfa_jax.convert.directory import (
+    PYTORCH_METADATA,
+    DirectoryError,
+    new_folder,
+    read_config,
+    read_file,
+    read_json,
+)
 from glfa_jax.convert.lora import Lora, adapter_config, export_lora, import_lora
 from glfa_jax.convert.mapping import ConversionError
+from glfa_jax.convert.pretrained import described
+from glfa_jax.convert.sources import locate
+from glfa_jax.convert.stream import write_safetensors
 
-_DIFFUSERS, _PEFT = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
+_DIFFUSERS, _PEFT = "pytorch_lora_weights", "adapter_model"
 _CONFIG = "adapter_config.json"  # beside PEFT's file
 _METADATA = "lora_adapter_metadata"  # the same inside of diffusers' file
 
+Layout = Literal["peft", "diffusers"]
+
 
 def load_lora(path: str | Path, *, params: Any) -> Lora:
-    """Reads a safetensors file, or a folder in which diffusers or PEFT saved one.
+    """Reads a file, or a folder in which diffusers or PEFT saved one; safetensors go first.
 
-    Raises DirectoryError or ConversionError, one message with all that does not fit.
+    `params`: of the UNet3D, arrays or shapes. Raises DirectoryError or ConversionError, one message
+    with all that does not fit.
     """
     path = Path(path)
     if path.is_dir():
-        found = [path / name for name in (_DIFFUSERS, _PEFT) if (path / name).is_file()]
-        if len(found) != 1:
-            raise DirectoryError(f"{path}: must hold one of {_DIFFUSERS} and {_PEFT}")
-        path = found[0]
+        path = _file_in(path)
     tensors = read_file(path)
     try:
         return import_lora(tensors, params=params, config=_read_config(path))
@@ -36,40 +43,64 @@ def load_lora(path: str | Path, *, params: Any) -> Lora:
         raise ConversionError(f"{path}: {error}") from None
 
 
-def save_lora(folder: str | Path, lora: Lora, *, layout: Literal["diffusers", "peft"]) -> None:
-    """Writes what `load_lora` reads back, and `load_lora_weights` or PeftModel.from_pretrained.
+def save_lora(target: str | Path, lora: Lora, *, layout: Layout) -> None:
+    """Writes a new folder: what `load_lora` reads back, and PeftModel.from_pretrained or
+    load_lora_weights.
 
-    diffusers up to 0.42 loads no LoRA into a UNet3DConditionModel: PEFT does.
+    Tried with diffusers 0.42.1: it loads no LoRA into a UNet3DConditionModel, but PEFT does.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = adapter_config(lora)
-    if layout == "peft":
-        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        _replace(folder / _CONFIG, lambda path: path.write_text(text))
-        path, prefix, metadata = folder / _PEFT, "base_model.model.", PYTORCH_METADATA
-    else:
-        said = json.dumps({f"unet.{key}": value for key, value in config.items()}, sort_keys=True)
-        path, prefix, metadata = folder / _DIFFUSERS, "unet.", PYTORCH_METADATA | {_METADATA: said}
-    tensors = export_lora(lora, prefix=prefix)
-    _replace(path, lambda path: save_file(tensors, path, metadata=metadata))
+    with new_folder(target) as folder:
+        if layout == "peft":
+            (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+            name, prefix, metadata = _PEFT, "base_model.model.", PYTORCH_METADATA
+        else:
+            said = {f"unet.{key}": value for key, value in config.items()}
+            metadata = PYTORCH_METADATA | {_METADATA: json.dumps(said, sort_keys=True)}
+            name, prefix = _DIFFUSERS, "unet."
+        tensors = export_lora(lora, prefix=prefix)
+        write_safetensors(folder / f"{name}.safetensors", tensors, metadata=metadata)
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes aside, then renames."""
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        write(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+def convert_lora(
+    source: str | Path,
+    target: str | Path,
+    *,
+    base: str | Path,
+    layout: Layout,
+    allow_download: bool = False,
+) -> Lora:
+    """From any layout that is read to one that is written, in float32.
+
+    `base`: the adapted UNet3D's folder, of which config.json alone is read.
+    """
+    _, shapes = described("unet3d", read_config(base), place=base)
+    lora = load_lora(locate(source, allow_download=allow_download), params=shapes)
+    save_lora(target, lora, layout=layout)
+    return lora
+
+
+def _file_in(folder: Path) -> Path:
+    for ending in (".safetensors", ".bin"):
+        found = [folder / (stem + ending) for stem in (_DIFFUSERS, _PEFT)]
+        found = [path for path in found if path.is_file()]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            break
+    raise DirectoryError(
+        f"{folder}: must hold one of {_DIFFUSERS}.safetensors and {_PEFT}.safetensors (or .bin); "
+        "files of other names are named themselves"
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:
     """What is said of the adapter beside its file or in it."""
     beside = path.with_name(_CONFIG)
-    if path.name == _PEFT and beside.is_file():
+    if path.stem == _PEFT and beside.is_file():
         return read_json(beside)
+    if path.suffix != ".safetensors":
+        return None
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata() or {}
     try:

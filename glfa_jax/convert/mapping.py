@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from glfa_jax.convert.stream import is_floating
 from glfa_jax.errors import InputError
 
 
@@ -109,7 +110,7 @@ class Fit(NamedTuple):
 
 
 def fit(source: Mapping[str, Any], target: Any, table: Table) -> Fit:
-    """Compares PyTorch tensors with a tree of arrays or shapes; of the tensors, only shapes count.
+    """Compares PyTorch tensors with a tree of arrays or shapes; their values are not looked at.
 
     Without problems every tensor that the table does not ignore, and every leaf, occurs once.
     """
@@ -121,6 +122,9 @@ def fit(source: Mapping[str, Any], target: Any, table: Table) -> Fit:
     for name, (path, leaf) in wanted.items():
         if name not in source:
             continue
+        dtype = source[name].dtype
+        if is_floating(leaf.dtype) and not is_floating(dtype):
+            problems.append(f"dtype: {name} is {dtype}, expected floating-point numbers")
         transform, shape = table.transform(path, leaf.ndim), tuple(source[name].shape)
         # Compared in PyTorch's layout: some transforms would drop what is too much.
         expected = transform.to_torch(np.broadcast_to(np.zeros((), bool), leaf.shape)).shape

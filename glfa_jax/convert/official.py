@@ -19,6 +19,10 @@ INNER = f"fmri_encoder.{_AUTOENCODER}"
 # The part of the autoencoder that an encoder carries along without using it.
 _DECODER = re.compile(r"^(mask_token$|decoder_|pred\.)")
 _PUBLISHED_WIDTH, _PUBLISHED_HEADS = 1024, 16
+_HEADS = {
+    "fmri_encoder": ("num_heads", "conditioning_heads"),
+    "fmri_autoencoder": ("num_heads",),
+}
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -51,20 +55,22 @@ def from_official(kind: str, tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 def to_official(
-    kind: str, tensors: Tensors, *, decoder: Tensors | None = None, module_prefix: bool = False
+    kind: str, tensors: Tensors, *, module_prefix: bool = False
 ) -> dict[str, np.ndarray]:
-    """The inverse of `from_official`. `decoder`: an autoencoder's tensors; its decoder goes along.
+    """The inverse of `from_official`.
 
     `module_prefix`: put `module.` before every name, as training on several devices does.
     """
-    if kind == "fmri_autoencoder":
-        named = {_AUTOENCODER + name: tensor for name, tensor in tensors.items()}
-    else:
-        named = dict(tensors)
-        for name, tensor in (decoder or {}).items():
-            if _DECODER.search(name):
-                named[INNER + name] = tensor
-    return {f"module.{name}": t for name, t in named.items()} if module_prefix else named
+    prefix = ("module." if module_prefix else "") + (
+        _AUTOENCODER if kind == "fmri_autoencoder" else ""
+    )
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def decoder_of(autoencoder: Tensors) -> dict[str, np.ndarray]:
+    """An autoencoder's decoder under the names that it has in an encoder's checkpoint."""
+    names = decoder_names("fmri_autoencoder", autoencoder)
+    return {INNER + name: autoencoder[name] for name in names}
 
 
 def decoder_names(kind: str, names: Iterable[str]) -> list[str]:
@@ -87,6 +93,13 @@ def architecture(
     shapes = _Shapes(tensors, place)
     own = _encoder(shapes) if kind == "fmri_encoder" else _vit(shapes, "") | _decoder(shapes)
     config = own | _heads(kind, own["dim"], given, place) | dict(given)
+    for key in _HEADS[kind]:
+        heads = config[key]
+        if type(heads) is not int or heads < 1 or own["dim"] % heads:
+            raise OfficialError(
+                f"{place}: {key} is {heads!r}, must be a whole number that divides the width "
+                f"{own['dim']}"
+            )
     if not {"height", "width"} <= config.keys():
         raise OfficialError(
             f"{place}: the patches make no square, so the tensors do not tell the size of the "
@@ -165,10 +178,9 @@ def _encoder(shapes: _Shapes) -> dict[str, Any]:
 
 def _heads(kind: str, width: int, given: Mapping[str, Any], place: str) -> dict[str, int]:
     """Numbers of attention heads, which leave no trace in shapes."""
-    keys = ("num_heads", "conditioning_heads") if kind == "fmri_encoder" else ("num_heads",)
     if width == _PUBLISHED_WIDTH:
-        return dict.fromkeys(keys, _PUBLISHED_HEADS)
-    unknown = [key for key in keys if key not in given]
+        return dict.fromkeys(_HEADS[kind], _PUBLISHED_HEADS)
+    unknown = [key for key in _HEADS[kind] if key not in given]
     if unknown:
         wanted = " ".join(f"--set {key}=N" for key in unknown)
         raise OfficialError(

@@ -179,7 +179,7 @@ KINDS = {
 def declared_class(config: Mapping[str, Any]) -> str | None:
     """The PyTorch class that a config.json names, if any."""
     name = config.get("_class_name") or (config.get("architectures") or [None])[0]
-    return name if isinstance(name, str) else None
+    return None if name is None else str(name)
 
 
 def build(kind: str, config: Mapping[str, Any], **options: Any) -> nn.Module:
@@ -204,7 +204,7 @@ def described(
     try:
         module = build(kind, config, **options)
         return module, parameter_shapes(kind, module)
-    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         reason = " ".join(str(error).split())
         raise DirectoryError(
             f"{place}: its configuration describes no {kind} model ({reason})"

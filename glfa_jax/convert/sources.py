@@ -52,10 +52,14 @@ class Source:
         return found
 
     @cached_property
+    def shapes(self) -> dict:
+        """The parameters of the model that the configuration describes."""
+        return described(self.kind, self.config, place=self.place)[1]
+
+    @cached_property
     def fit(self) -> Fit:
-        """The tensors against the model that the configuration describes."""
-        _, shapes = described(self.kind, self.config, place=self.place)
-        found, problems = fit(self.tensors, shapes, KINDS[self.kind].table(self.tensors))
+        """The tensors against that model, and a decoder beside them against it."""
+        found, problems = fit(self.tensors, self.shapes, KINDS[self.kind].table(self.tensors))
         return Fit(found, problems + (self._misfits_of_decoder() if self.extra else []))
 
     def _misfits_of_decoder(self) -> list[str]:
@@ -133,6 +137,8 @@ def open_source(
     place = Path(place)
     if not place.exists():
         raise DirectoryError(f"{place}: no such file or folder")
+    if drop_decoder and KINDS[kind].torch_class is not None:
+        raise DirectoryError(f"{place}: a {kind} has no decoder to drop, only the fMRI models have")
     if place.is_dir():
         if given:
             raise DirectoryError(
@@ -162,6 +168,11 @@ def open_source(
 
 def _official(kind: str, path: Path) -> dict[str, np.ndarray]:
     tensors = read_file(path)
+    prefixed = sum(name.startswith("module.") for name in tensors)
+    if prefixed:  # a prefix that all names have is off by now
+        raise DirectoryError(
+            f"{path}: {prefixed} of {len(tensors)} names begin with module., must be all or none"
+        )
     held = official.kind_of(tensors)
     if held is None:
         raise DirectoryError(
@@ -179,7 +190,8 @@ def guess_kind(place: str | Path) -> str | None:
     if place.is_file():
         return official.kind_of(read_file(place))
     if (place / "model_index.json").is_file():
-        return PIPELINE if read_json(place / "model_index.json").get("unet") else None
+        unet = read_json(place / "model_index.json").get("unet")
+        return PIPELINE if unet == ["diffusers", KINDS["unet3d"].torch_class] else None
     config = read_config(place)
     named = declared_class(config)
     for kind, entry in KINDS.items():

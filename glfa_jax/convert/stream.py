@@ -33,11 +33,22 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**
 # Tensors are cast and written in pieces of this many elements.
 _PIECE = 4 * 2**20
 
+# From a tensor and its name to what is written in its place, of the same shape.
+Change = Callable[[str, np.ndarray], np.ndarray]
+
+
+def unchanged(name: str, tensor: np.ndarray) -> np.ndarray:
+    return tensor
+
+
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether it is one of the types that parameters are stored as."""
+    return dtype.kind == "f" or dtype == ml_dtypes.bfloat16
+
 
 def stored_dtype(tensor: np.ndarray, dtype: Any) -> np.dtype:
     """What a tensor is written as: floating-point tensors as `dtype` unless that is None."""
-    floating = tensor.dtype.kind == "f" or tensor.dtype == ml_dtypes.bfloat16
-    return np.dtype(dtype) if dtype is not None and floating else tensor.dtype
+    return np.dtype(dtype) if dtype is not None and is_floating(tensor.dtype) else tensor.dtype
 
 
 def bytes_of(size: str) -> int:
@@ -55,11 +66,12 @@ def write_safetensors(
     *,
     metadata: Mapping[str, str],
     dtype: Any = None,
+    change: Change = unchanged,
     done: Callable[[np.ndarray], None] = lambda tensor: None,
 ) -> None:
-    """Writes the header, then each tensor, cast to `dtype` unless that is None, then freed.
+    """Writes the header, then each tensor, cast to `dtype` or else to its own.
 
-    `done` is called with every tensor once it is written.
+    `change` is applied to each before it is cast; `done` is called with it once it is written.
     """
     kinds = {name: stored_dtype(tensor, dtype) for name, tensor in tensors.items()}
     strangers = sorted({str(kind) for kind in kinds.values() if kind not in _NAMES})
@@ -81,7 +93,7 @@ def write_safetensors(
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
-            _write(file, tensors[name], kinds[name])
+            _write(file, change(name, tensors[name]), kinds[name])
             done(tensors[name])
 
 

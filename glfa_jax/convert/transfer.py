@@ -6,8 +6,10 @@ and then copy, from mapped files into files that are written aside and renamed a
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,15 @@ import numpy as np
 from tqdm import tqdm
 
 from glfa_jax.convert import official
-from glfa_jax.convert.directory import DirectoryError, new_folder, release, write_tensors
+from glfa_jax.convert.directory import (
+    DirectoryError,
+    new_folder,
+    read_json,
+    release,
+    write_tensors,
+)
+from glfa_jax.convert.lora import merging
+from glfa_jax.convert.lora_file import load_lora
 from glfa_jax.convert.pickled import write_pickled
 from glfa_jax.convert.pretrained import (
     KINDS,
@@ -33,6 +43,7 @@ from glfa_jax.convert.sources import (
     open_source,
     parts_of,
 )
+from glfa_jax.convert.stream import Change, unchanged
 from glfa_jax.errors import InputError
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "stored": None}
@@ -53,20 +64,31 @@ def import_model(
     variant: str | None = None,
     given: Mapping[str, Any] | None = None,
     drop_decoder: bool = False,
+    lora: str | Path | None = None,
+    lora_strength: float = 1.0,
     allow_download: bool = False,
 ) -> list[Source]:
     """Makes a folder that `pretrained.load` reads, or `load_text_to_video` for a pipeline.
 
-    `dtype`: "float32", "bfloat16" or "stored". `shard_size`: bytes. The rest as in `open_source`
-    and `locate`. Returns what was read. Memory: the source's mapped pages in use, and one piece of
-    a tensor. Raises InputError with all that does not fit, and then leaves nothing.
+    `dtype`: "float32", "bfloat16" or "stored". `shard_size`: bytes. `lora`: as of `load_lora`;
+    `lora_strength` times its update is added to the UNet3D. The rest as in `open_source` and
+    `locate`. Returns what was read. Memory: the source's mapped pages in use, and one piece of a
+    tensor; with a LoRA that itself and one tensor. Raises InputError with all that does not fit,
+    and then leaves nothing.
     """
     place = locate(source, allow_download=allow_download)
     options = {"variant": variant, "given": given, "drop_decoder": drop_decoder}
     sources = _open(kind, place, **options)
+    changes = {}
+    if lora is not None:
+        lora = locate(lora, allow_download=allow_download)
+        changes = _lora_changes(lora, sources, strength=lora_strength)
+    elif lora_strength != 1:
+        raise DirectoryError(f"a LoRA's strength is {lora_strength}, but no LoRA is named")
     with new_folder(target) as folder:
         for part, model in sources.items():
-            _write(model, folder / part, dtype=DTYPES[dtype], shard_size=shard_size)
+            writing = {"dtype": DTYPES[dtype], "shard_size": shard_size}
+            _write(model, folder / part, change=changes.get(part, unchanged), **writing)
         _copy_companions(kind, place, folder)
     return list(sources.values())
 
@@ -98,17 +120,46 @@ def export_model(
     if shard_size is not None or dtype != "stored":
         raise DirectoryError(f"{target}: official checkpoints are one file of tensors as stored")
     (model,) = _open(kind, locate(source)).values()
-    tensors = {place.name: model.tensors[place.name] for place in model.places} | model.extra
-    added = {}
     if decoder is not None:
         if kind != "fmri_encoder" or model.extra:
             raise DirectoryError(f"{source}: takes no decoder, it is none or has one")
-        added = open_source("fmri_autoencoder", decoder).tensors
-    named = official.to_official(kind, tensors, decoder=added, module_prefix=module_prefix)
+        model = _with_decoder(model, Path(decoder))
+    tensors = {place.name: model.tensors[place.name] for place in model.places} | model.extra
+    named = official.to_official(kind, tensors, module_prefix=module_prefix)
     if Path(target).exists():
         raise DirectoryError(f"{target}: exists already, must be a new file")
     write_pickled(target, named, key="model")
     return [model]
+
+
+def _lora_changes(
+    lora: Path, sources: Mapping[str, Source], *, strength: float
+) -> dict[str, Change]:
+    """By part of the source, what merges the LoRA into its tensors: into the UNet3D's alone."""
+    if not math.isfinite(strength):
+        raise DirectoryError(f"a LoRA's strength is {strength}, must be finite")
+    found = {
+        part: merging(load_lora(lora, params=model.shapes), strength=strength)
+        for part, model in sources.items()
+        if model.kind == "unet3d"
+    }
+    if not found:
+        raise DirectoryError(f"{lora}: a LoRA adapts a unet3d, alone or in a {PIPELINE}")
+    return found
+
+
+def _with_decoder(encoder: Source, folder: Path) -> Source:
+    """The encoder's source with an autoencoder's decoder beside it."""
+    autoencoder = open_source("fmri_autoencoder", folder)
+    own = [place.name for place in autoencoder.places]  # raises what does not fit
+    extra = official.decoder_of({name: autoencoder.tensors[name] for name in own})
+    if not extra:
+        raise DirectoryError(f"{folder}: has no decoder")
+    whole = replace(encoder, extra=extra)
+    if whole.fit.problems:
+        listing = "\n  ".join(whole.fit.problems)
+        raise DirectoryError(f"{folder}: its decoder fits no {encoder.place}:\n  {listing}")
+    return whole
 
 
 def _open(kind: str, place: Path, **options: Any) -> dict[str, Source]:
@@ -134,11 +185,15 @@ def _open(kind: str, place: Path, **options: Any) -> dict[str, Source]:
 
 
 def _find_index(pipeline: Path) -> None:
-    if not (pipeline / "model_index.json").is_file():
+    index = pipeline / "model_index.json"
+    if not index.is_file():
         raise DirectoryError(f"{pipeline}: holds no model_index.json, is no pipeline")
+    read_json(index)
 
 
-def _write(model: Source, folder: Path, *, dtype: Any, shard_size: int | None) -> None:
+def _write(
+    model: Source, folder: Path, *, dtype: Any, shard_size: int | None, change: Change
+) -> None:
     kind = KINDS[model.kind]
     tensors = {kind.written.torch_name(path): model.tensors[name] for name, path, _ in model.places}
     if kind.torch_class is None:
@@ -161,6 +216,7 @@ def _write(model: Source, folder: Path, *, dtype: Any, shard_size: int | None) -
             filename=kind.filename,
             dtype=dtype,
             shard_size=shard_size,
+            change=change,
             done=done,
         )
 

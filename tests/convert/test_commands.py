@@ -127,6 +127,14 @@ def test_inspect_tells_what_a_pipeline_and_a_checkpoint_hold(call, tmp_path):
             "--set 'x': must read key=value",
         ),
         (("import", "--kind", "vae", "--source", "vit", "--target", "o"), "describes no vae model"),
+        (
+            ("import", "--kind", "vit", "--source", "vit", "--target", "vit/config.json/o"),
+            "vit/config.json/o: cannot be made (Not a directory)",
+        ),
+        (
+            ("import", "--kind", "vit", "--source", "vit", "--target", "o", "--drop-decoder"),
+            "a vit has no decoder to drop",
+        ),
         (("import", "--kind", "vit", "--source", "vit", "--target", "vit"), "exists already"),
         (("export", "--kind", "vit", "--source", "vit", "--target", "a.pth"), "must be a folder"),
     ],
@@ -151,6 +159,32 @@ def test_a_wrong_command_line_shows_the_usage(arguments, capsys):
         main(list(arguments))
     assert end.value.code == 2
     assert "usage: python -m glfa_jax.convert" in capsys.readouterr().err
+
+
+def test_an_interrupted_import_leaves_nothing(call, tmp_path, monkeypatch):
+    tiny.write("vit", tmp_path / "vit")
+    before = contents(tmp_path)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("glfa_jax.convert.stream._write", interrupt)
+    source = ("--source", tmp_path / "vit", "--target", tmp_path / "new" / "ours")
+    code, out, error = call("import", "--kind", "vit", *source)
+    assert (code, out, error) == (130, "", "\nstopped; nothing was written\n")
+    assert contents(tmp_path) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_help_does_not_wait_for_jax():
+    says = "import sys; from glfa_jax.convert.__main__ import _parser; _parser().format_help(); "
+    says += "print({'jax', 'flax', 'torch', 'safetensors'} & sys.modules.keys())"
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    found = subprocess.run(
+        [sys.executable, "-c", says], capture_output=True, text=True, env=environment, check=True
+    )
+    assert found.stdout == "set()\n"
 
 
 def test_a_process_of_its_own_ends_the_same_way(tmp_path):

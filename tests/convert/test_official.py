@@ -89,7 +89,7 @@ def checkpoint(name: str) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), shapes)
     decoder = export_params(params, pretrained.KINDS["fmri_autoencoder"].written)
-    return official.to_official(kind, own, decoder=decoder)
+    return official.to_official(kind, own) | official.decoder_of(decoder)
 
 
 def write(path: Path, tensors: dict[str, np.ndarray]) -> Path:
@@ -215,6 +215,49 @@ def test_what_does_not_fit_is_named(change, said, tmp_path):
     call = lambda: import_model("fmri_encoder", source, tmp_path / "o", given=ALL_HEADS)  # noqa: E731
     refusal(call, str(source), said)
     assert contents(tmp_path).keys() == {str(source)}
+
+
+def test_a_prefix_that_some_names_have_is_refused(tmp_path):
+    tensors = checkpoint("fmri_encoder")
+    some = {("module." if i else "") + name: t for i, (name, t) in enumerate(tensors.items())}
+    source = write(tmp_path / "a.pth", some)
+    said = f"{len(tensors) - 1} of {len(tensors)} names begin with module., must be all or none"
+    call = lambda: import_model("fmri_encoder", source, tmp_path / "o", given=ALL_HEADS)  # noqa: E731
+    refusal(call, str(source), said)
+
+
+@pytest.mark.parametrize("heads", [0, -2, 3, 2.0, True, "two", None])
+def test_heads_must_divide_the_width(heads, tmp_path):
+    source = write(tmp_path / "a.pth", checkpoint("fmri_encoder"))
+    given = ALL_HEADS | {"num_heads": heads}
+    call = lambda: import_model("fmri_encoder", source, tmp_path / "o", given=given)  # noqa: E731
+    refusal(call, str(source), f"num_heads is {heads!r}, must be a whole number that divides")
+
+
+def test_a_decoder_that_is_none_or_does_not_fit_is_refused(tmp_path):
+    source, target = tmp_path / "encoder", tmp_path / "b.pth"
+    tiny.write("fmri_encoder", source)
+    tiny.write("vit", tmp_path / "vit")
+    tiny.write("fmri_autoencoder", tmp_path / "whole")
+    import_model("fmri_autoencoder", tmp_path / "whole", tmp_path / "bare", drop_decoder=True)
+    config = CONFIGS["fmri_autoencoder"] | {"patch_size": 4}
+    shapes = pretrained.parameter_shapes("fmri_autoencoder", FmriAutoencoder(**config))
+    params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
+    pretrained.save("fmri_autoencoder", tmp_path / "other", params, config=config)
+    before = contents(tmp_path)
+    for decoder, said in (
+        ("vit", "its configuration describes no fmri_autoencoder"),
+        ("bare", "has no decoder"),
+        ("other", f"its decoder fits no {source}:"),
+    ):
+        refusal(
+            lambda decoder=decoder: export_model(
+                "fmri_encoder", source, target, decoder=tmp_path / decoder
+            ),
+            f"{tmp_path / decoder}: ",
+            said,
+        )
+    assert contents(tmp_path) == before
 
 
 def test_other_checkpoints_are_refused(tmp_path):

@@ -15,6 +15,7 @@ from glfa_jax.convert.directory import (
     PYTORCH_METADATA,
     DirectoryError,
     new_folder,
+    read_file,
     read_tensors,
     release,
     write_tensors,
@@ -49,6 +50,25 @@ def test_floating_point_alone_is_cast(dtype, tmp_path, monkeypatch):
     write_tensors(tmp_path, example(), config={}, filename="model.safetensors", dtype=dtype)
     cast = {name: t if t.dtype.kind in "ib" else t.astype(dtype) for name, t in example().items()}
     assert_same(read_tensors(tmp_path), cast)
+
+
+def test_tensors_are_changed_one_at_a_time(tmp_path):
+    events = []
+
+    def change(name: str, tensor: np.ndarray) -> np.ndarray:
+        events.append(f"change {name}")
+        return tensor + np.float32(1)
+
+    tensors = {name: np.full(3, i, ml_dtypes.bfloat16) for i, name in enumerate("ab")}
+    path = tmp_path / "a.safetensors"
+    done = lambda tensor: events.append(f"done {tensor[0]}")  # noqa: E731
+    write_safetensors(path, tensors, metadata={}, change=change, done=done)
+    assert events == ["change a", "done 0.0", "change b", "done 1.0"]
+    found = read_file(path)
+    assert {name: (str(t.dtype), t[0]) for name, t in found.items()} == {
+        "a": ("bfloat16", 1),
+        "b": ("bfloat16", 2),
+    }
 
 
 def test_a_dtype_that_the_format_lacks_is_refused(tmp_path):

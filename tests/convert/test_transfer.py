@@ -203,9 +203,18 @@ def spoil_shape(folder: Path) -> str:
     return "shape: classifier.bias is (7,), expected (3,)"
 
 
-@pytest.mark.parametrize(
-    "spoil", [spoil_class, spoil_option, spoil_length, spoil_shard, spoil_names, spoil_shape]
-)
+def spoil_dtype(folder: Path) -> str:
+    tensors = {name: tensor.copy() for name, tensor in read_tensors(folder).items()}
+    tensors["classifier.bias"] = np.zeros(3, np.int8)
+    write_tensors(folder, tensors, config=CONFIGS["vit"], filename="model.safetensors")
+    return "dtype: classifier.bias is int8, expected floating-point numbers"
+
+
+SPOILS = [spoil_class, spoil_option, spoil_length, spoil_shard, spoil_names, spoil_shape]
+SPOILS += [spoil_dtype]
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
 @pytest.mark.parametrize("direction", [import_model, export_model])
 def test_bad_input_is_named_and_nothing_is_written(spoil, direction, stored, tmp_path):
     source = shutil.copytree(stored / "vit", tmp_path / "vit")
@@ -227,6 +236,18 @@ def test_a_broken_part_of_a_pipeline_stops_all(stored, tmp_path):
     message = refusal(call, said, f"{source / 'unet' / 'config.json'}: cannot be read")
     assert len(message.splitlines()) == 3
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_another_pipeline_is_not_taken_for_one(stored, tmp_path):
+    source = shutil.copytree(stored / "text_to_video", tmp_path / "t2v")
+    index = source / "model_index.json"
+    index.write_text(json.dumps({"unet": ["diffusers", "UNet2DConditionModel"]}))
+    assert guess_kind(source) is None
+    call = lambda: import_model("unet3d", source, tmp_path / "ours")  # noqa: E731
+    refusal(call, f"{source}: is a pipeline of several models")
+    index.write_text("[")
+    call = lambda: import_model("text_to_video", source, tmp_path / "ours")  # noqa: E731
+    refusal(call, f"{index}: not valid JSON")
 
 
 def test_a_filled_target_is_left_alone(stored, tmp_path):
