@@ -225,6 +225,7 @@ definitions; vectors of the official implementation are in `tests/reference`.
     python -m glfa_jax.convert import  --kind KIND --source PLACE --target FOLDER
     python -m glfa_jax.convert export  --kind KIND --source FOLDER --target FOLDER_OR_PTH
     python -m glfa_jax.convert verify  --kind KIND --source PLACE [--gradients]
+    python -m glfa_jax.convert lora    --source PLACE --base UNET_FOLDER --target FOLDER
 
 KIND is one of the above or `text_to_video`, a whole pipeline. PLACE is a folder, an official
 `.pth`, or `hub:owner/name`. What `import` makes keeps PyTorch's names and layouts, so PyTorch loads
@@ -234,13 +235,38 @@ Export inverts import bit for bit with `--dtype stored` (the default); `float32`
 round to nearest. Official checkpoints tell their architecture by their shapes; the number of heads
 is taken as 16 at the published width of 1024 and asked for (`--set num_heads=N`) otherwise.
 
+## LoRA
+
+    python -m glfa_jax.convert import --kind KIND --source PLACE --target FOLDER --lora PLACE
+
+merges the update into the UNet of a `unet3d` or a `text_to_video`, `--lora-strength X` times
+(default 1): computed in float32, then rounded to `--dtype`. `lora` keeps it apart and writes it in
+float32 as PEFT (default) or diffusers does (`--layout peft`, `--layout diffusers`).
+
+Read are rank decompositions of linear layers, 1x1 and 3x3 convolutions and convolutions over time,
+from safetensors, `.bin` or `.pt`, under these names (of the first of each pair):
+
+- diffusers, `unet.MODULE.lora_A.weight`, the scale from the file's metadata;
+- PEFT around a UNet, `base_model.model.MODULE.lora_A.weight`, or around a pipeline,
+  `base_model.model.unet.MODULE.lora_A.weight`, the scale from adapter_config.json;
+- older diffusers, `unet.MODULE.lora.down.weight`, and its attention processors,
+  `unet.ATTENTION.processor.to_q_lora.down.weight`, the scale from `.alpha` tensors;
+- kohya's scripts, `lora_unet_MODULE.lora_down.weight` with `_` for every dot of the module's name,
+  the scale from `.alpha` tensors.
+
+Where nothing tells the scale, it is 1. Refused by name: DoRA, LoHa, LoKr, core tensors of LoCon,
+biases, embeddings, whole differences, updates of a text encoder, and options of PEFT that change
+the weights themselves (`pissa` and the like). `tests/parity/test_lora.py` compares a merged update
+with PyTorch's update beside the layer.
+
 ## Memory
 
 Import and export hold mapped pages of the source tensor at hand and one piece of at most 16 MB of
 its cast copy; loading holds the parameters and one source tensor. Counted is all resident memory
 above that of the program itself, mapped pages of files included, pages of the operating
-system's cache of files not. `tests/convert/test_stream.py` measures it. Reading `.pth` and `.bin`
-needs no PyTorch and runs no code of the file.
+system's cache of files not. `tests/convert/test_stream.py` measures it. Merging a LoRA also holds
+the LoRA and a few float32 copies of one tensor. Reading `.pth` and `.bin` needs no PyTorch and runs
+no code of the file.
 """
 
 

@@ -146,7 +146,8 @@ def _run(arguments: argparse.Namespace) -> bool:
                 **writing,
             )
         count = sum(len(model.tensors) + len(model.extra) for model in models)
-        print(f"{arguments.target}: {count} tensors of {source}")
+        merged = " with the LoRA merged in" if getattr(arguments, "lora", None) else ""
+        print(f"{arguments.target}: {count} tensors of {source}{merged}")
         return True
     place = locate(source, allow_download=arguments.allow_download)
     if arguments.command == "inspect":

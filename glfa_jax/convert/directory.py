@@ -188,6 +188,13 @@ def write_tensors(
             path.unlink(missing_ok=True)
 
 
+def require_new_folder(target: str | Path) -> None:
+    """For an early refusal where much is done, or downloaded, before anything is written."""
+    target = Path(target)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise DirectoryError(f"{target}: exists already, must be a new or an empty folder")
+
+
 @contextmanager
 def new_folder(target: str | Path) -> Iterator[Path]:
     """A folder to fill, which becomes `target` when all went well and else leaves no trace.
@@ -195,8 +202,7 @@ def new_folder(target: str | Path) -> Iterator[Path]:
     `target` must not exist, or be an empty folder.
     """
     target = Path(target)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise DirectoryError(f"{target}: exists already, must be a new or an empty folder")
+    require_new_folder(target)
     parent = target.absolute().parent
     made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     aside = parent / f".{target.name}.partial-{os.getpid()}"

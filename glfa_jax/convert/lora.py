@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from glfa_jax.convert.mapping import ConversionError, Transform
-from glfa_jax.convert.stream import Change
+from glfa_jax.convert.stream import Change, is_floating
 from glfa_jax.convert.unet3d import TABLE
 
 _PREFIX = re.compile(r"^(base_model\.model\.)?(unet\.)?")
@@ -135,8 +135,9 @@ def import_lora(
             tree[(*module.path, "down")] = np.asarray(module.transform.to_linen(down), order="C")
             tree[(*module.path, "up")] = np.asarray(up.reshape(up.shape[:2]).T, order="C")
         problems += faults
-    if not source:
-        problems.append("no LoRA weights are there at all")
+    if not strange and not any(_parse(name)[1] for name in source):
+        held = f", the tensors are {', '.join(sorted(source)[:3])} ..." if source else ""
+        problems = [f"no LoRA weights are there at all{held}"]
     if problems:
         listing = "\n  ".join(problems)
         raise ConversionError(f"LoRA: {len(problems)} things do not fit:\n  {listing}")
@@ -265,7 +266,11 @@ def _faults(name: str, module: _Module) -> list[str]:
         return [f"missing: {part} of {name}" for part in missing]
     out, *inner = module.weight
     down, up = (module.parts[part].shape for part in ("down", "up"))
-    faults = []
+    faults = [
+        f"dtype: {part} of {name} is {module.parts[part].dtype}, expected floating-point numbers"
+        for part in ("down", "up")
+        if not is_floating(module.parts[part].dtype)
+    ]
     if not down or down[1:] != tuple(inner):
         expected = ", ".join(map(str, ("rank", *inner)))
         faults.append(f"shape: down of {name} is {down}, expected ({expected})")

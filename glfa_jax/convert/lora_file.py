@@ -13,6 +13,7 @@ from glfa_jax.convert.directory import (
     read_config,
     read_file,
     read_json,
+    require_new_folder,
 )
 from glfa_jax.convert.lora import Lora, adapter_config, export_lora, import_lora
 from glfa_jax.convert.mapping import ConversionError
@@ -44,10 +45,9 @@ def load_lora(path: str | Path, *, params: Any) -> Lora:
 
 
 def save_lora(target: str | Path, lora: Lora, *, layout: Layout) -> None:
-    """Writes a new folder: what `load_lora` reads back, and PeftModel.from_pretrained or
-    load_lora_weights.
+    """Writes a new folder, for `load_lora` and PeftModel.from_pretrained or load_lora_weights.
 
-    Tried with diffusers 0.42.1: it loads no LoRA into a UNet3DConditionModel, but PEFT does.
+    Tried with diffusers 0.42.1: it loads no LoRA into a UNet3DConditionModel, PEFT does.
     """
     config = adapter_config(lora)
     with new_folder(target) as folder:
@@ -74,6 +74,7 @@ def convert_lora(
 
     `base`: the adapted UNet3D's folder, of which config.json alone is read.
     """
+    require_new_folder(target)
     _, shapes = described("unet3d", read_config(base), place=base)
     lora = load_lora(locate(source, allow_download=allow_download), params=shapes)
     save_lora(target, lora, layout=layout)
@@ -90,7 +91,7 @@ def _file_in(folder: Path) -> Path:
             break
     raise DirectoryError(
         f"{folder}: must hold one of {_DIFFUSERS}.safetensors and {_PEFT}.safetensors (or .bin); "
-        "files of other names are named themselves"
+        "or name the file itself"
     )
 
 

@@ -23,6 +23,7 @@ from glfa_jax.convert.directory import (
     new_folder,
     read_json,
     release,
+    require_new_folder,
     write_tensors,
 )
 from glfa_jax.convert.lora import merging
@@ -73,9 +74,10 @@ def import_model(
     `dtype`: "float32", "bfloat16" or "stored". `shard_size`: bytes. `lora`: as of `load_lora`;
     `lora_strength` times its update is added to the UNet3D. The rest as in `open_source` and
     `locate`. Returns what was read. Memory: the source's mapped pages in use, and one piece of a
-    tensor; with a LoRA that itself and one tensor. Raises InputError with all that does not fit,
-    and then leaves nothing.
+    tensor; with a LoRA that itself and a few float32 copies of one tensor. Raises InputError with
+    all that does not fit, and then leaves nothing.
     """
+    require_new_folder(target)
     place = locate(source, allow_download=allow_download)
     options = {"variant": variant, "given": given, "drop_decoder": drop_decoder}
     sources = _open(kind, place, **options)
@@ -119,6 +121,8 @@ def export_model(
         raise DirectoryError(f"{target}: must be a folder, a {kind} is no official checkpoint")
     if shard_size is not None or dtype != "stored":
         raise DirectoryError(f"{target}: official checkpoints are one file of tensors as stored")
+    if Path(target).exists():
+        raise DirectoryError(f"{target}: exists already, must be a new file")
     (model,) = _open(kind, locate(source)).values()
     if decoder is not None:
         if kind != "fmri_encoder" or model.extra:
@@ -126,8 +130,6 @@ def export_model(
         model = _with_decoder(model, Path(decoder))
     tensors = {place.name: model.tensors[place.name] for place in model.places} | model.extra
     named = official.to_official(kind, tensors, module_prefix=module_prefix)
-    if Path(target).exists():
-        raise DirectoryError(f"{target}: exists already, must be a new file")
     write_pickled(target, named, key="model")
     return [model]
 

@@ -232,6 +232,7 @@ def test_scales_that_differ_go_into_up():
 def test_all_that_does_not_fit_is_reported_together():
     source = tensors()
     del source[f"{Q}.lora_B.weight"]
+    source[f"{TIME}.lora_B.weight"] = source[f"{TIME}.lora_B.weight"].astype(np.int8)
     source[f"{OUT}.lora_A.weight"] = np.zeros((2, 5), np.float32)
     source[f"{OUT}.lora_B.weight"] = np.zeros((6, 2, 1), np.float32)
     source[f"{SHORTCUT}.lora_A.weight"] = np.zeros((3, 6, 1, 1), np.float32)
@@ -241,12 +242,13 @@ def test_all_that_does_not_fit_is_reported_together():
     source[f"{CONV}.alpha"] = np.zeros(2, np.float32)
     message = refusal(lambda: import_lora(source, params=PARAMS))
     first, *lines = message.splitlines()
-    assert first == "LoRA: 8 things do not fit:"
+    assert first == "LoRA: 9 things do not fit:"
     assert {line.strip() for line in lines} == {
         f"missing: up of {Q}",
         f"shape: down of {OUT} is (2, 5), expected (rank, 4)",
         f"shape: up of {OUT} is (6, 2, 1), expected (6, rank)",
         f"shape: alpha of {CONV} is (2,), expected ()",
+        f"dtype: up of {TIME} is int8, expected floating-point numbers",
         f"rank: {SHORTCUT} has 3 in down and 2 in up",
         f"given twice: down of {TIME}, the second time as unet.{TIME}.lora_A.other.weight",
         "unknown module: up_blocks.7.conv.lora_A.weight",
@@ -316,6 +318,10 @@ def test_two_alphas_must_agree():
 
 def test_nothing_at_all_is_refused():
     refusal(lambda: import_lora({}, params=PARAMS), "no LoRA weights are there at all")
+    model = {f"{name}.weight": np.zeros(2, np.float32) for name in (Q, OUT, CONV, TIME)}
+    said = f"no LoRA weights are there at all, the tensors are {OUT}.weight"
+    message = refusal(lambda: import_lora(model, params=PARAMS), said)
+    assert len(message.splitlines()) == 2
 
 
 @pytest.mark.parametrize(

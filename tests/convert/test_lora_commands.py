@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import ml_dtypes
 import numpy as np
@@ -14,7 +15,7 @@ from glfa_jax.convert import __main__ as commands
 from glfa_jax.convert import pretrained, transfer
 from glfa_jax.convert.directory import read_tensors
 from glfa_jax.convert.lora import Lora
-from glfa_jax.convert.lora_file import load_lora, save_lora
+from glfa_jax.convert.lora_file import Layout, load_lora, save_lora
 from glfa_jax.convert.pickled import write_pickled
 from glfa_jax.models.lora import merge
 from tests.convert import test_pretrained as tiny
@@ -197,3 +198,4 @@ def test_only_layers_with_a_kernel_are_adapted(place):
 def test_the_command_offers_what_there_is():
     assert tuple(commands.KINDS) == (*pretrained.KINDS, "text_to_video")
     assert set(commands.DTYPES) == set(transfer.DTYPES)
+    assert get_args(Layout) == commands.LAYOUTS
