@@ -193,6 +193,8 @@ def require_new_folder(target: str | Path) -> None:
     target = Path(target)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise DirectoryError(f"{target}: exists already, must be a new or an empty folder")
+    if target.exists() and target.samefile(Path.cwd()):  # cannot be renamed to
+        raise DirectoryError(f"{target}: is the current folder, must be a new or another empty one")
 
 
 @contextmanager

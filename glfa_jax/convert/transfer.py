@@ -50,7 +50,13 @@ from glfa_jax.errors import InputError
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "stored": None}
 # What lies beside a model and goes along unchanged.
 COMPANIONS = (
-    *("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json"),
+    *(
+        "preprocessor_config.json",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+    ),
     *("merges.txt", "special_tokens_map.json", "added_tokens.json"),
 )
 
@@ -86,7 +92,7 @@ def import_model(
         lora = locate(lora, allow_download=allow_download)
         changes = _lora_changes(lora, sources, strength=lora_strength)
     elif lora_strength != 1:
-        raise DirectoryError(f"a LoRA's strength is {lora_strength}, but no LoRA is named")
+        raise InputError(f"a LoRA's strength is {lora_strength}, but no LoRA is named")
     with new_folder(target) as folder:
         for part, model in sources.items():
             writing = {"dtype": DTYPES[dtype], "shard_size": shard_size}
@@ -113,14 +119,14 @@ def export_model(
     """
     if Path(target).suffix not in CHECKPOINTS:
         if decoder or module_prefix:
-            raise DirectoryError(
+            raise InputError(
                 f"{target}: a decoder and the prefix are for official checkpoints, *.pth"
             )
         return import_model(kind, source, target, dtype=dtype, shard_size=shard_size)
     if kind == PIPELINE or KINDS[kind].torch_class is not None:
-        raise DirectoryError(f"{target}: must be a folder, a {kind} is no official checkpoint")
+        raise InputError(f"{target}: must be a folder, a {kind} is no official checkpoint")
     if shard_size is not None or dtype != "stored":
-        raise DirectoryError(f"{target}: official checkpoints are one file of tensors as stored")
+        raise InputError(f"{target}: official checkpoints are one file of tensors as stored")
     if Path(target).exists():
         raise DirectoryError(f"{target}: exists already, must be a new file")
     (model,) = _open(kind, locate(source)).values()
@@ -139,14 +145,14 @@ def _lora_changes(
 ) -> dict[str, Change]:
     """By part of the source, what merges the LoRA into its tensors: into the UNet3D's alone."""
     if not math.isfinite(strength):
-        raise DirectoryError(f"a LoRA's strength is {strength}, must be finite")
+        raise InputError(f"a LoRA's strength is {strength}, must be finite")
     found = {
         part: merging(load_lora(lora, params=model.shapes), strength=strength)
         for part, model in sources.items()
         if model.kind == "unet3d"
     }
     if not found:
-        raise DirectoryError(f"{lora}: a LoRA adapts a unet3d, alone or in a {PIPELINE}")
+        raise InputError(f"{lora}: a LoRA adapts a unet3d, alone or in a {PIPELINE}")
     return found
 
 
@@ -251,7 +257,7 @@ def parse_given(settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         key, separator, value = setting.partition("=")
         if not (key and separator and value):
-            raise DirectoryError(f"--set {setting!r}: must read key=value")
+            raise InputError(f"--set {setting!r}: must read key=value")
         try:
             given[key] = json.loads(value)
         except ValueError:

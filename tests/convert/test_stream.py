@@ -143,6 +143,14 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
     assert (target / "a").read_text() == "a"
 
 
+def test_the_current_folder_is_no_target(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for target in (".", tmp_path):
+        with pytest.raises(DirectoryError, match="is the current folder"), new_folder(target):
+            pass
+    assert tmp_path.is_dir()
+
+
 # 180 MB in float32. Prints the growth of the largest resident memory, mapped pages included.
 BIG = {
     "model_type": "vit",
