@@ -200,7 +200,8 @@ def adapter_config(lora: Lora) -> dict[str, Any]:
 def _modules(params: Any) -> dict[str, _Module]:
     """Every layer that has a kernel, by its PyTorch name."""
     modules = {}
-    for path, leaf in flatten_dict(params).items():
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(params)
+    for path, leaf in leaves.items():
         if path[-1] == "kernel":
             transform = TABLE.transform(path, len(leaf.shape))
             weight = transform.to_torch(np.broadcast_to(np.zeros((), bool), leaf.shape)).shape
@@ -230,7 +231,7 @@ def _options(config: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, l
         return None, []
     # A pipeline's metadata names the model before each option.
     options = {key.removeprefix("unet."): value for key, value in config.items()}
-    numbers = [(key, options.get(key)) for key in ("r", "lora_alpha")]
+    numbers: list[tuple[str, Any]] = [(key, options.get(key)) for key in ("r", "lora_alpha")]
     problems = []
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = options.get(key) or {}
@@ -265,7 +266,7 @@ def _faults(name: str, module: _Module) -> list[str]:
     if missing:
         return [f"missing: {part} of {name}" for part in missing]
     out, *inner = module.weight
-    down, up = (module.parts[part].shape for part in ("down", "up"))
+    down, up = (tuple(module.parts[part].shape) for part in ("down", "up"))
     faults = [
         f"dtype: {part} of {name} is {module.parts[part].dtype}, expected floating-point numbers"
         for part in ("down", "up")
@@ -275,7 +276,7 @@ def _faults(name: str, module: _Module) -> list[str]:
         expected = ", ".join(map(str, ("rank", *inner)))
         faults.append(f"shape: down of {name} is {down}, expected ({expected})")
     one_tap = (1,) * (len(inner) - 1)
-    if len(up) < 2 or (up[0], *up[2:]) != (out, *one_tap):
+    if module.parts["up"].ndim < 2 or (up[0], *up[2:]) != (out, *one_tap):
         expected = ", ".join(map(str, (out, "rank", *one_tap)))
         faults.append(f"shape: up of {name} is {up}, expected ({expected})")
     if not faults and (down[0] != up[1] or not down[0]):

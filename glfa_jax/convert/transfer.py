@@ -50,14 +50,8 @@ from glfa_jax.errors import InputError
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "stored": None}
 # What lies beside a model and goes along unchanged.
 COMPANIONS = (
-    *(
-        "preprocessor_config.json",
-        "processor_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "vocab.json",
-    ),
-    *("merges.txt", "special_tokens_map.json", "added_tokens.json"),
+    *("preprocessor_config.json", "processor_config.json", "tokenizer.json", "vocab.json"),
+    *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
 
 
