@@ -37,8 +37,13 @@ def run_main(
     sys.exit(guarded(lambda: main(config.load(arguments.config, arguments.set, schema=schema))))
 
 
-def guarded(call: Callable[[], None]) -> int:
-    """Runs `call`; the exit code, after one sentence for a mistake of the user's."""
+def guarded(
+    call: Callable[[], None], *, after_stop: str = "the same command goes on from here"
+) -> int:
+    """Runs `call`; the exit code, after one sentence for a mistake of the user's.
+
+    `after_stop`: what is said when it is interrupted.
+    """
     from glfa_jax.training.state import TrainingError  # jax starts up only when it is needed
 
     try:
@@ -47,6 +52,6 @@ def guarded(call: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print(f"\nstopped; {after_stop}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0

@@ -1,42 +1,44 @@
-"""Model folders as diffusers and transformers lay them out: safetensors files beside a config.json.
+"""Model folders as diffusers and transformers lay them out: weights beside a config.json.
 
-Reading maps the files into memory, so tensors cost nothing until they are used. PyTorch's own
-pickled formats are not read.
+Weights are safetensors files, or the older pickled `.bin`; one file, or shards that an index names.
+Reading maps the files into memory, so tensors cost nothing until they are used; `release` gives
+back what their use cost.
 """
 
 import json
 import math
+import mmap
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from glfa_jax.convert.pickled import read_pickled, state_dict
+from glfa_jax.convert.stream import (
+    DTYPES,
+    Change,
+    shards,
+    stored_dtype,
+    unchanged,
+    write_safetensors,
+)
 from glfa_jax.errors import InputError
 
-_STEMS = ("model", "diffusion_pytorch_model")
+# What weights are called, by ending.
+_STEMS = {
+    "safetensors": ("model", "diffusion_pytorch_model"),
+    "bin": ("pytorch_model", "diffusion_pytorch_model"),
+}
 _CONFIG = "config.json"
+# What git leaves in the place of a large file that was not fetched.
+_POINTER = b"version https://git-lfs.github.com/"
 # What transformers demands of a file that it is to load.
 PYTORCH_METADATA = {"format": "pt"}
-_DTYPES = {
-    "BOOL": np.bool_,
-    "U8": np.uint8,
-    "I8": np.int8,
-    "I16": np.int16,
-    "U16": np.uint16,
-    "I32": np.int32,
-    "U32": np.uint32,
-    "I64": np.int64,
-    "U64": np.uint64,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "F32": np.float32,
-    "F64": np.float64,
-}
 
 
 class DirectoryError(InputError):
@@ -45,40 +47,100 @@ class DirectoryError(InputError):
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The folder's config.json."""
-    return read_json(Path(folder) / _CONFIG)
+    folder = Path(folder)
+    if not (folder / _CONFIG).exists() and (folder / "model_index.json").is_file():
+        raise DirectoryError(
+            f"{folder}: is a pipeline of several models in subfolders; name one of those, or "
+            "state the kind text_to_video"
+        )
+    return read_json(folder / _CONFIG)
+
+
+def weight_files(folder: str | Path, *, variant: str | None = None) -> list[Path]:
+    """The file that holds the weights, or the index and then the shards that it names.
+
+    `variant`: "fp16" finds `model.fp16.safetensors` and the like. Where there are both kinds of
+    files, safetensors are taken.
+    """
+    folder = Path(folder)
+    infix = "" if variant is None else f".{variant}"
+    looked: list[str] = []
+    for suffix, stems in _STEMS.items():
+        single = [folder / f"{stem}{infix}.{suffix}" for stem in stems]
+        index = [folder / f"{stem}.{suffix}.index{infix}.json" for stem in stems]
+        looked += [path.name for path in (*single, *index)]
+        found = [path for path in (*single, *index) if path.is_file()]
+        if len(found) > 1:
+            raise DirectoryError(
+                f"{folder}: holds {' and '.join(path.name for path in found)}, must hold exactly "
+                "one of them"
+            )
+        if found:
+            return found if found[0] in single else [found[0], *_shards_of(found[0])]
+    raise DirectoryError(
+        f"{folder}: holds no weights, must hold exactly one of {', '.join(looked)}"
+        + _hint(folder, variant)
+    )
+
+
+def _shards_of(index: Path) -> list[Path]:
+    places = list(_weight_map(index).values())
+    if not places:
+        raise DirectoryError(f"{index}: its weight_map names no files")
+    for name in places:
+        if not (name and isinstance(name, str) and Path(name).name == name):
+            raise DirectoryError(
+                f"{index}: its weight_map names {name!r}, must name files of the same folder"
+            )
+    names = sorted(set(places))
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise DirectoryError(
+            f"{index.parent}: {index.name} names missing files: {', '.join(missing)}"
+        )
+    return [index.parent / name for name in names]
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict):
+        raise DirectoryError(f"{index}: has no weight_map")
+    return places
+
+
+def _hint(folder: Path, variant: str | None) -> str:
+    """At `model.fp16.safetensors` where `model.safetensors` was looked for, or lone shards."""
+    held = {
+        path.name.removesuffix(f".{suffix}").removeprefix(f"{stem}.")
+        for suffix, stems in _STEMS.items()
+        for stem in stems
+        for path in folder.glob(f"{stem}.*.{suffix}")
+    }
+    held = sorted(name for name in held - {variant} if "." not in name and "-" not in name)
+    if not held:
+        lone = any(path.suffix[1:] in _STEMS for path in folder.glob("*-of-*"))
+        return "; there are shards, but no index of them" if lone else ""
+    return (
+        f"; there is the variant {' and '.join(held)}, which must be asked for: --variant {held[0]}"
+    )
 
 
 def read_tensors(folder: str | Path, *, variant: str | None = None) -> dict[str, np.ndarray]:
     """All tensors of a folder by name, from one file or from the shards that an index names.
 
-    `variant`: "fp16" reads `model.fp16.safetensors` and the like.
+    `variant` as in `weight_files`.
     """
-    folder = Path(folder)
-    infix = "" if variant is None else f".{variant}"
-    single = [folder / f"{stem}{infix}.safetensors" for stem in _STEMS]
-    index = [folder / f"{stem}.safetensors.index{infix}.json" for stem in _STEMS]
-    found = [path for path in (*single, *index) if path.is_file()]
-    if len(found) != 1:
-        state = "holds " + " and ".join(p.name for p in found) if found else "holds no weights"
-        names = ", ".join(path.name for path in (*single, *index))
-        raise DirectoryError(f"{folder}: {state}, must hold exactly one of {names}")
-    if found[0] in single:
-        return _read_file(found[0])
-
-    places = read_json(found[0]).get("weight_map")
-    if not isinstance(places, dict):
-        raise DirectoryError(f"{found[0]}: has no weight_map")
-    shards = sorted(set(places.values()))
-    missing = [name for name in shards if not (folder / name).is_file()]
-    if missing:
-        raise DirectoryError(f"{folder}: {found[0].name} names missing files: {', '.join(missing)}")
+    first, *rest = weight_files(folder, variant=variant)
+    if not rest:
+        return read_file(first)
+    places = _weight_map(first)
     tensors: dict[str, np.ndarray] = {}
-    for shard in shards:
-        held = _read_file(folder / shard)
-        promised = {name for name, place in places.items() if place == shard}
+    for shard in rest:
+        held = read_file(shard)
+        promised = {name for name, place in places.items() if place == shard.name}
         if promised != held.keys():
             raise DirectoryError(
-                f"{folder / shard}: differs from {found[0].name} in tensors "
+                f"{shard}: differs from {first.name} in tensors "
                 f"{', '.join(sorted(promised ^ held.keys()))}"
             )
         tensors |= held
@@ -92,21 +154,75 @@ def write_tensors(
     config: Mapping[str, Any],
     filename: str,
     metadata: Mapping[str, str] = PYTORCH_METADATA,
+    dtype: Any = None,
+    shard_size: int | None = None,
+    change: Change = unchanged,
+    done: Callable[[np.ndarray], None] = lambda tensor: None,
 ) -> None:
-    """Writes one safetensors file and config.json, each aside first and then renamed."""
+    """Writes safetensors and config.json, each file aside first and then renamed.
+
+    `dtype`: of the stored floating-point tensors, their own when None. `shard_size`: bytes above
+    which a file is split. `change`, `done`: as of `write_safetensors`.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # safetensors writes a transposed view's memory as it lies.
-    tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    weights, settings = (folder / f".{name}.partial" for name in (filename, _CONFIG))
+    parts = shards(tensors, filename=filename, size=shard_size, dtype=dtype)
+    texts = {_CONFIG: dict(config)}
+    if len(parts) > 1:
+        places = {name: file for file, part in parts.items() for name in part}
+        total = sum(t.size * stored_dtype(t, dtype).itemsize for t in tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": places}
+        texts[f"{filename}.index.json"] = index
+    aside = {name: folder / f".{name}.partial" for name in (*parts, *texts)}
     try:
-        save_file(tensors, weights, metadata=dict(metadata))
-        settings.write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
-        os.replace(weights, folder / filename)
-        os.replace(settings, folder / _CONFIG)
+        for name, part in parts.items():
+            write_safetensors(
+                aside[name], part, metadata=metadata, dtype=dtype, change=change, done=done
+            )
+        for name, content in texts.items():
+            aside[name].write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        for name, path in aside.items():
+            os.replace(path, folder / name)
     finally:
-        weights.unlink(missing_ok=True)
-        settings.unlink(missing_ok=True)
+        for path in aside.values():
+            path.unlink(missing_ok=True)
+
+
+def require_new_folder(target: str | Path) -> None:
+    """For an early refusal where much is done, or downloaded, before anything is written."""
+    target = Path(target)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise DirectoryError(f"{target}: exists already, must be a new or an empty folder")
+    if target.exists() and target.samefile(Path.cwd()):  # cannot be renamed to
+        raise DirectoryError(f"{target}: is the current folder, must be a new or another empty one")
+
+
+@contextmanager
+def new_folder(target: str | Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` when all went well and else leaves no trace.
+
+    `target` must not exist, or be an empty folder.
+    """
+    target = Path(target)
+    require_new_folder(target)
+    parent = target.absolute().parent
+    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    aside = parent / f".{target.name}.partial-{os.getpid()}"
+    try:
+        try:
+            aside.mkdir(parents=True)
+        except OSError as error:
+            raise DirectoryError(f"{target}: cannot be made ({error.strerror})") from None
+        yield aside
+        if target.exists():
+            target.rmdir()
+        os.replace(aside, target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        for folder in made:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -121,8 +237,34 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_file(path: Path) -> dict[str, np.ndarray]:
+def release(tensor: np.ndarray) -> None:
+    """Drops a tensor's share of a mapped file from memory; used again, it is read again.
+
+    What was written to it is lost. Other arrays are left alone.
+    """
+    root: Any = tensor
+    while root is not None and not isinstance(root, mmap.mmap):
+        root = root.obj if isinstance(root, memoryview) else getattr(root, "base", None)
+    if root is None or not hasattr(root, "madvise"):
+        return
+    origin = np.frombuffer(root, np.uint8).__array_interface__["data"][0]
+    low, high = (bound - origin for bound in np.lib.array_utils.byte_bounds(tensor))
+    start = -(-low // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = high // mmap.PAGESIZE * mmap.PAGESIZE - start
+    if length > 0:
+        root.madvise(mmap.MADV_DONTNEED, start, length)
+
+
+def read_file(path: Path) -> dict[str, np.ndarray]:
     """Views of the mapped file. Writing to one changes memory only."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise DirectoryError(
+                    f"{path}: is a pointer of git-lfs, not the file itself: run git lfs pull"
+                )
+    if path.suffix != ".safetensors":
+        return state_dict(read_pickled(path), path=path)
     try:
         with safe_open(path, framework="numpy"):
             pass  # checks that the header fits the file
@@ -134,9 +276,9 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():
-        if entry["dtype"] not in _DTYPES:
+        if entry["dtype"] not in DTYPES:
             raise DirectoryError(f"{path}: {name} has the unsupported dtype {entry['dtype']}")
-        dtype = np.dtype(_DTYPES[entry["dtype"]])
+        dtype = np.dtype(DTYPES[entry["dtype"]])
         count, offset = math.prod(entry["shape"]), start + entry["data_offsets"][0]
         flat = np.frombuffer(content.data, dtype, count, offset)
         tensors[name] = flat.reshape(entry["shape"])

@@ -14,4 +14,8 @@ CONDITIONING = Table()
 # In the head the token convolutions are stored as such; in the token mapper they are linear maps.
 CONV_HEAD = Table(transforms=((r"channel_mapper\.\d+\.weight$", POINTWISE1D),))
 LINEAR_HEAD = Table()
-ENCODER = Table(transforms=(*ALIGNMENT.transforms, (r"^fmri2clip\.channel", POINTWISE1D)))
+ENCODER = Table(
+    transforms=(*ALIGNMENT.transforms, (r"^fmri2clip\.channel", POINTWISE1D)),
+    # Checkpoints carry the autoencoder's decoder along, which the encoder does not use.
+    ignore=(r"^fmri_encoder\.transformer\.(mask_token$|decoder_|pred\.)",),
+)

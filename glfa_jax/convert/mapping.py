@@ -7,11 +7,12 @@ joined by dots is the PyTorch name but for the leaf. A `Table` says only what di
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from glfa_jax.convert.stream import is_floating
 from glfa_jax.errors import InputError
 
 
@@ -93,36 +94,91 @@ def _named_leaves(tree: Any, table: Table) -> dict[str, tuple[tuple[str, ...], A
     return named
 
 
-def import_params(source: Mapping[str, np.ndarray], target: Any, table: Table) -> dict:
-    """Fills `target` (a tree of arrays or shapes) from PyTorch tensors, each used exactly once.
+class Place(NamedTuple):
+    """Where one tensor goes: its PyTorch name, its path in the tree, and the change of layout."""
 
-    Raises ConversionError listing all missing, unused and misshapen tensors together.
+    name: str
+    path: tuple[str, ...]
+    transform: Transform
+
+
+class Fit(NamedTuple):
+    """Which tensors find their place, and one line for each difference."""
+
+    places: list[Place]
+    problems: list[str]
+
+
+def fit(source: Mapping[str, Any], target: Any, table: Table) -> Fit:
+    """Compares PyTorch tensors with a tree of arrays or shapes; their values are not looked at.
+
+    Without problems every tensor that the table does not ignore, and every leaf, occurs once.
     """
     wanted = _named_leaves(target, table)
     problems = [f"missing: {name}" for name in wanted if name not in source]
     unused = [name for name in source if name not in wanted and not table.ignores(name)]
     problems += [f"unused: {name}" for name in unused]
-    filled: dict[tuple[str, ...], np.ndarray] = {}
+    places = []
     for name, (path, leaf) in wanted.items():
         if name not in source:
             continue
-        transform, tensor = table.transform(path, leaf.ndim), source[name]
+        dtype = source[name].dtype
+        if is_floating(leaf.dtype) and not is_floating(dtype):
+            problems.append(f"dtype: {name} is {dtype}, expected floating-point numbers")
+        transform, shape = table.transform(path, leaf.ndim), tuple(source[name].shape)
         # Compared in PyTorch's layout: some transforms would drop what is too much.
         expected = transform.to_torch(np.broadcast_to(np.zeros((), bool), leaf.shape)).shape
-        if tensor.shape != expected:
-            problems.append(f"shape: {name} is {tensor.shape}, expected {expected}")
-            continue
-        filled[path] = np.asarray(transform.to_linen(tensor), order="C")
+        if shape == expected:
+            places.append(Place(name, path, transform))
+        else:
+            problems.append(f"shape: {name} is {shape}, expected {expected}")
+    return Fit(places, problems)
+
+
+def places(source: Mapping[str, Any], target: Any, table: Table) -> list[Place]:
+    """Where every tensor goes. Raises ConversionError listing all that does not fit."""
+    found, problems = fit(source, target, table)
     if problems:
-        listing = "\n  ".join(problems)
-        raise ConversionError(f"{len(problems)} tensors do not fit:\n  {listing}")
+        raise unfitting(problems)
+    return found
+
+
+def unfitting(problems: list[str]) -> ConversionError:
+    """The error that lists them."""
+    listing = "\n  ".join(problems)
+    return ConversionError(f"{len(problems)} tensors do not fit:\n  {listing}")
+
+
+def import_params(
+    source: Mapping[str, np.ndarray],
+    target: Any,
+    table: Table,
+    *,
+    dtype: Any = None,
+    done: Callable[[np.ndarray], None] = lambda tensor: None,
+) -> dict:
+    """Fills `target` (a tree of arrays or shapes) from PyTorch tensors, each used exactly once.
+
+    `dtype`: of the result; as in the source when None. Every leaf is a copy, made one at a time;
+    `done` is then called with its source, which may be freed.
+    """
+    filled: dict[tuple[str, ...], np.ndarray] = {}
+    for name, path, transform in places(source, target, table):
+        tensor = source[name]
+        filled[path] = np.array(transform.to_linen(tensor), dtype or tensor.dtype, order="C")
+        done(tensor)
     return unflatten_dict(filled)
 
 
-def export_params(params: Any, table: Table) -> dict[str, np.ndarray]:
-    """The exact inverse of `import_params`: PyTorch tensors by name."""
-    named = _named_leaves(params, table)
+def export_views(params: Any, table: Table) -> dict[str, np.ndarray]:
+    """The exact inverse of `import_params`: PyTorch tensors by name, without copying any."""
     return {
-        name: np.asarray(table.transform(path, leaf.ndim).to_torch(np.asarray(leaf)), order="C")
-        for name, (path, leaf) in named.items()
+        name: table.transform(path, leaf.ndim).to_torch(np.asarray(leaf))
+        for name, (path, leaf) in _named_leaves(params, table).items()
     }
+
+
+def export_params(params: Any, table: Table) -> dict[str, np.ndarray]:
+    """`export_views` with every tensor contiguous."""
+    views = export_views(params, table)
+    return {name: np.asarray(tensor, order="C") for name, tensor in views.items()}

@@ -1,7 +1,8 @@
 """Pretrained models by folder, in the layout that diffusers and transformers load and save."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,10 @@ from glfa_jax.convert.directory import (
     read_config,
     read_json,
     read_tensors,
+    release,
     write_tensors,
 )
-from glfa_jax.convert.mapping import ConversionError, Table, export_params, import_params
+from glfa_jax.convert.mapping import ConversionError, Table, export_views, import_params
 from glfa_jax.diffusion.schedule import Schedule, ScheduleError
 from glfa_jax.models.clip import Clip, ClipText
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
@@ -38,12 +40,20 @@ class Pretrained(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """What it takes to read and write one kind of model."""
+    """What it takes to read and write one kind of model.
+
+    `table`: for tensors of these names; `written`: for those that we write. `torch_class`: the
+    class of diffusers or transformers that a config.json may name; None for our own models.
+    `identity`: what says so in that config.json.
+    """
 
     from_config: Callable[..., nn.Module]
     table: Callable[[Mapping[str, Any]], Table]
+    written: Table
     example: Callable[[Any], tuple[tuple, dict]]
     filename: str
+    torch_class: str | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
     current_names: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 
 
@@ -71,15 +81,16 @@ def _vae_inputs(module: AutoencoderKL) -> tuple[tuple, dict]:
 
 
 def _map_inputs(module: FmriAutoencoder) -> tuple[tuple, dict]:
-    return (jnp.zeros((1, module.height, module.width)),), {}
+    whole = {} if module.decoder else {"method": "encode"}
+    return (jnp.zeros((1, module.height, module.width)),), whole
 
 
 def _window_inputs(module: FmriEncoder) -> tuple[tuple, dict]:
     return (jnp.zeros((1, module.window, module.height, module.width)),), {}
 
 
-def _always(table: Table) -> Callable[[Mapping[str, Any]], Table]:
-    return lambda _: table
+def _clip_inputs(module: Clip) -> tuple[tuple, dict]:
+    return (_images(module.vision_model),), {"tokens": _tokens(module.text_model)}
 
 
 def _own(module: type[nn.Module]) -> Callable[..., nn.Module]:
@@ -100,77 +111,119 @@ def own_config(module: nn.Module) -> dict[str, Any]:
     return {name: getattr(module, name) for name in sorted(names)}
 
 
-_DIFFUSERS, _TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safetensors"
+def _diffusers(module: Any, table: Table, example: Callable, name: str, **options: Any) -> Kind:
+    return Kind(
+        module.from_config,
+        lambda _: table,
+        table,
+        example,
+        filename="diffusion_pytorch_model.safetensors",
+        torch_class=name,
+        identity={"_class_name": name},
+        **options,
+    )
+
+
+def _transformers(
+    module: Any,
+    table: Table,
+    example: Callable,
+    name: str,
+    model_type: str,
+    reads: Callable[[Mapping[str, Any]], Table] | None = None,
+) -> Kind:
+    return Kind(
+        module.from_config,
+        reads or (lambda _: table),
+        table,
+        example,
+        filename="model.safetensors",
+        torch_class=name,
+        identity={"architectures": [name], "model_type": model_type},
+    )
+
+
+def _glfa(module: type[nn.Module], table: Table, example: Callable) -> Kind:
+    return Kind(_own(module), lambda _: table, table, example, filename="model.safetensors")
+
 
 KINDS = {
-    "unet3d": Kind(UNet3D.from_config, _always(unet3d.TABLE), _unet_inputs, _DIFFUSERS),
-    "vae": Kind(
-        AutoencoderKL.from_config,
-        _always(vae.TABLE),
-        _vae_inputs,
-        _DIFFUSERS,
-        current_names=vae.current_names,
+    "unet3d": _diffusers(UNet3D, unet3d.TABLE, _unet_inputs, "UNet3DConditionModel"),
+    "vae": _diffusers(
+        AutoencoderKL, vae.TABLE, _vae_inputs, "AutoencoderKL", current_names=vae.current_names
     ),
-    "clip": Kind(
-        Clip.from_config,
-        _always(clip.TABLE),
-        lambda m: ((_images(m.vision_model),), {"tokens": _tokens(m.text_model)}),
-        _TRANSFORMERS,
+    "clip": _transformers(Clip, clip.TABLE, _clip_inputs, "CLIPModel", "clip"),
+    "clip_text": _transformers(
+        ClipText,
+        clip.TEXT_TABLE,
+        lambda m: ((_tokens(m),), {}),
+        "CLIPTextModel",
+        "clip_text_model",
+        reads=clip.text_table,
     ),
-    "clip_text": Kind(
-        ClipText.from_config, clip.text_table, lambda m: ((_tokens(m),), {}), _TRANSFORMERS
+    "vit": _transformers(
+        VitClassifier, vit.TABLE, lambda m: ((_images(m),), {}), "ViTForImageClassification", "vit"
     ),
-    "vit": Kind(
-        VitClassifier.from_config,
-        _always(vit.TABLE),
-        lambda m: ((_images(m),), {}),
-        _TRANSFORMERS,
-    ),
-    "video_mae": Kind(
-        VideoMaeClassifier.from_config,
-        _always(video_mae.TABLE),
+    "video_mae": _transformers(
+        VideoMaeClassifier,
+        video_mae.TABLE,
         lambda m: ((_videos(m),), {}),
-        _TRANSFORMERS,
+        "VideoMAEForVideoClassification",
+        "videomae",
     ),
-    "fmri_autoencoder": Kind(
-        _own(FmriAutoencoder), _always(glfa.AUTOENCODER), _map_inputs, _TRANSFORMERS
-    ),
-    "fmri_encoder": Kind(_own(FmriEncoder), _always(glfa.ENCODER), _window_inputs, _TRANSFORMERS),
+    "fmri_autoencoder": _glfa(FmriAutoencoder, glfa.AUTOENCODER, _map_inputs),
+    "fmri_encoder": _glfa(FmriEncoder, glfa.ENCODER, _window_inputs),
 }
+
+
+def declared_class(config: Mapping[str, Any]) -> str | None:
+    """The PyTorch class that a config.json names, if any."""
+    name = config.get("_class_name") or (config.get("architectures") or [None])[0]
+    return None if name is None else str(name)
 
 
 def build(kind: str, config: Mapping[str, Any], **options: Any) -> nn.Module:
     """The module that a config.json describes; unsupported options raise, naming them."""
+    named, wanted = declared_class(config), KINDS[kind].torch_class
+    if wanted is not None and named not in (None, wanted):
+        raise ValueError(f"it is of the class {named}, must be of {wanted}")
     return KINDS[kind].from_config(config, **options)
 
 
 def parameter_shapes(kind: str, module: Any) -> dict:
     """The module's parameter tree as shapes; nothing is allocated."""
     inputs, keywords = KINDS[kind].example(module)
-    return jax.eval_shape(module.init, jax.random.key(0), *inputs, **keywords)["params"]
+    init = partial(module.init, **keywords)  # some of which are no arrays
+    return jax.eval_shape(init, jax.random.key(0), *inputs)["params"]
+
+
+def described(
+    kind: str, config: Mapping[str, Any], *, place: str | Path, **options: Any
+) -> tuple[Any, dict]:
+    """The module of a config.json and its parameter shapes; DirectoryError names `place`."""
+    try:
+        module = build(kind, config, **options)
+        return module, parameter_shapes(kind, module)
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())
+        raise DirectoryError(
+            f"{place}: its configuration describes no {kind} model ({reason})"
+        ) from None
 
 
 def load(kind: str, folder: str | Path, *, dtype: Any = np.float32, **options: Any) -> Pretrained:
     """Reads config.json and weights; parameters become `dtype`, or stay as stored with None.
 
-    Raises DirectoryError or ConversionError, one message with all that does not fit.
+    Tensor after tensor: the parameters and one more tensor are all that memory holds. Raises
+    DirectoryError or ConversionError, one message with all that does not fit.
     """
-    settings = read_config(folder)
-    try:
-        module = build(kind, settings, **options)
-        shapes = parameter_shapes(kind, module)
-    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())
-        raise DirectoryError(
-            f"{folder}: config.json describes no {kind} model ({reason})"
-        ) from None
+    module, shapes = described(kind, read_config(folder), place=folder, **options)
     tensors = KINDS[kind].current_names(read_tensors(folder))
+    table = KINDS[kind].table(tensors)
     try:
-        params = import_params(tensors, shapes, KINDS[kind].table(tensors))
+        params = import_params(tensors, shapes, table, dtype=dtype, done=release)
     except ConversionError as error:
         raise ConversionError(f"{folder}: {error}") from None
-    if dtype is not None:
-        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     return Pretrained(module, {"params": params})
 
 
@@ -178,11 +231,8 @@ def save(
     kind: str, folder: str | Path, params: Any, *, config: Mapping[str, Any], dtype: Any = None
 ) -> None:
     """Writes what `load`, and torch's from_pretrained, read back."""
-    table = clip.TEXT_TABLE if kind == "clip_text" else KINDS[kind].table({})
-    tensors = export_params(params, table)
-    if dtype is not None:
-        tensors = {name: tensor.astype(dtype) for name, tensor in tensors.items()}
-    write_tensors(folder, tensors, config=config, filename=KINDS[kind].filename)
+    tensors = export_views(params, KINDS[kind].written)
+    write_tensors(folder, tensors, config=config, filename=KINDS[kind].filename, dtype=dtype)
 
 
 class TextToVideo(NamedTuple):
@@ -195,25 +245,34 @@ class TextToVideo(NamedTuple):
     tokenizer: Path  # folder
 
 
-def load_text_to_video(folder: str | Path) -> TextToVideo:
-    """Reads the subfolders unet, vae, text_encoder, scheduler, tokenizer of a pipeline."""
-    folder = Path(folder)
-    path = folder / "scheduler" / "scheduler_config.json"
+# The models of a pipeline: subfolder and kind.
+PARTS = {"unet": "unet3d", "vae": "vae", "text_encoder": "clip_text"}
+
+
+def read_schedule(folder: str | Path) -> Schedule:
+    """The noise schedule of a pipeline's folder."""
+    path = Path(folder) / "scheduler" / "scheduler_config.json"
     try:
-        schedule = Schedule.from_config(read_json(path))
+        return Schedule.from_config(read_json(path))
     except ScheduleError as error:
         raise DirectoryError(f"{path}: {error}") from None
-    tokenizer = folder / "tokenizer"
+
+
+def find_tokenizer(folder: str | Path) -> Path:
+    """The tokenizer's folder in a pipeline's."""
+    tokenizer = Path(folder) / "tokenizer"
     files = [("tokenizer.json",), ("vocab.json", "merges.txt")]
     if not any(all((tokenizer / name).is_file() for name in names) for names in files):
         raise DirectoryError(
             f"{tokenizer}: holds no tokenizer, must hold vocab.json and merges.txt, or "
             "tokenizer.json"
         )
-    return TextToVideo(
-        unet=load("unet3d", folder / "unet"),
-        vae=load("vae", folder / "vae"),
-        text_encoder=load("clip_text", folder / "text_encoder"),
-        schedule=schedule,
-        tokenizer=tokenizer,
-    )
+    return tokenizer
+
+
+def load_text_to_video(folder: str | Path) -> TextToVideo:
+    """Reads the subfolders unet, vae, text_encoder, scheduler, tokenizer of a pipeline."""
+    folder = Path(folder)
+    schedule, tokenizer = read_schedule(folder), find_tokenizer(folder)
+    models = {part: load(kind, folder / part) for part, kind in PARTS.items()}
+    return TextToVideo(**models, schedule=schedule, tokenizer=tokenizer)

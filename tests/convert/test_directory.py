@@ -1,6 +1,8 @@
 """Model folders: single files, shards, variants, dtypes, and what is said of broken ones."""
 
 import json
+import re
+import shutil
 
 import ml_dtypes
 import numpy as np
@@ -110,6 +112,21 @@ def test_missing_weights_say_what_is_looked_for(tmp_path):
         read_tensors(tmp_path, variant="fp16")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_of_git_is_named_as_such(name, tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(DirectoryError, match=f"{name}: is a pointer of git-lfs"):
+        read_tensors(tmp_path)
+
+
+def test_shards_without_an_index_are_pointed_out(tmp_path):
+    write_shards(tmp_path, example())
+    (tmp_path / INDEX).unlink()
+    with pytest.raises(DirectoryError, match="there are shards, but no index of them"):
+        read_tensors(tmp_path)
+
+
 def test_two_sets_of_weights_are_refused(tmp_path):
     write_shards(tmp_path, example())
     write_tensors(tmp_path, example(), config=CONFIG, filename="model.safetensors")
@@ -122,6 +139,20 @@ def test_a_missing_shard_is_named(tmp_path):
     (tmp_path / SHARDS[1]).unlink()
     with pytest.raises(DirectoryError, match=f"missing files: {SHARDS[1]}"):
         read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../a.safetensors", "/a.safetensors", "", ".", 3, None])
+def test_an_index_names_files_of_its_folder_only(name, tmp_path):
+    (tmp_path / "model").mkdir()
+    write_shards(tmp_path / "model", example())
+    shutil.copy(tmp_path / "model" / SHARDS[1], tmp_path / "a.safetensors")
+    index = json.loads((tmp_path / "model" / INDEX).read_text())
+    places = index["weight_map"].items()
+    index["weight_map"] = {key: name if file == SHARDS[1] else file for key, file in places}
+    (tmp_path / "model" / INDEX).write_text(json.dumps(index))
+    said = re.escape(f"its weight_map names {name!r}, must name files of the same folder")
+    with pytest.raises(DirectoryError, match=said):
+        read_tensors(tmp_path / "model")
 
 
 def test_a_shard_without_its_tensor_is_named(tmp_path):

@@ -1,0 +1,286 @@
+"""Writes docs/parity.md: what the conversion covers, and how far PyTorch and JAX differ.
+
+    python -m benchmarks.parity_table [--out docs/parity.md]
+
+Tensors and parameters are counted at the published sizes, without allocating them; differences are
+measured by `glfa_jax.convert.verify` on small models of random weights.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffusers
+import jax
+import numpy as np
+import torch
+import transformers
+
+from glfa_jax.convert import pretrained
+from glfa_jax.convert.verify import TOLERANCE, Comparison, verify
+
+ROOT = Path(__file__).parents[1]
+_BLOCK = {"hidden_act": "gelu", "layer_norm_eps": 1e-5}
+_SMALL_BLOCK = _BLOCK | {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+_SMALL_TEXT = _SMALL_BLOCK | {
+    "vocab_size": 50,
+    "max_position_embeddings": 12,
+    "bos_token_id": 48,
+    "eos_token_id": 49,
+}
+_SMALL_IMAGE = _SMALL_BLOCK | {"image_size": 32, "patch_size": 8}
+_TEXT_H = _BLOCK | {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
+_VISION_H = _BLOCK | {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 32,
+    "patch_size": 14,
+}
+_FMRI = {"height": 256, "width": 256}
+_SMALL_FMRI = {"height": 32, "width": 32, "patch_size": 8, "dim": 32, "depth": 2, "num_heads": 4}
+_PYTORCH = "safetensors or `.bin`, one file or shards, variants"
+_OURS = "official `.pth`, with or without `module.`; run folders"
+
+
+class Row(NamedTuple):
+    """A kind of model: `published` and `small` configurations, layouts that are read."""
+
+    kind: str
+    model: str
+    published: dict[str, Any]
+    small: dict[str, Any]
+    layouts: str
+
+
+def _labels(count: int) -> dict[str, dict[str, str]]:
+    return {"id2label": {str(i): str(i) for i in range(count)}}
+
+
+ROWS = (
+    Row(
+        "unet3d",
+        "UNet3D (ModelScope T2V, zeroscope_v2_576w)",
+        {
+            "block_out_channels": [320, 640, 1280, 1280],
+            "down_block_types": ["CrossAttnDownBlock3D"] * 3 + ["DownBlock3D"],
+            "up_block_types": ["UpBlock3D"] + ["CrossAttnUpBlock3D"] * 3,
+        },
+        {
+            "block_out_channels": [16, 32],
+            "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D"],
+            "up_block_types": ["UpBlock3D", "CrossAttnUpBlock3D"],
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "cross_attention_dim": 24,
+            "attention_head_dim": 8,
+        },
+        _PYTORCH,
+    ),
+    Row(
+        "vae",
+        "VAE (Stable Diffusion, in both pipelines)",
+        {
+            "block_out_channels": [128, 256, 512, 512],
+            "down_block_types": ["DownEncoderBlock2D"] * 4,
+            "up_block_types": ["UpDecoderBlock2D"] * 4,
+            "layers_per_block": 2,
+        },
+        {
+            "block_out_channels": [16, 32],
+            "down_block_types": ["DownEncoderBlock2D"] * 2,
+            "up_block_types": ["UpDecoderBlock2D"] * 2,
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+        },
+        f"{_PYTORCH}; attention names of before diffusers 0.18",
+    ),
+    Row(
+        "clip_text",
+        "CLIP text encoder (of both pipelines)",
+        _TEXT_H | {"num_hidden_layers": 23},
+        _SMALL_TEXT,
+        f"{_PYTORCH}; names with and without `text_model.`",
+    ),
+    Row(
+        "clip",
+        "CLIP (OpenCLIP ViT-H/14)",
+        {
+            "projection_dim": 1024,
+            "text_config": _TEXT_H | {"num_hidden_layers": 24},
+            "vision_config": _VISION_H,
+        },
+        {"projection_dim": 20, "text_config": _SMALL_TEXT, "vision_config": _SMALL_IMAGE},
+        _PYTORCH,
+    ),
+    Row("vit", "Frame classifier (ViT-B/16)", _labels(1000), _SMALL_IMAGE | _labels(7), _PYTORCH),
+    Row(
+        "video_mae",
+        "Video classifier (VideoMAE-B)",
+        _labels(400) | {"qkv_bias": True},
+        _SMALL_IMAGE | _labels(7) | {"num_frames": 4},
+        _PYTORCH,
+    ),
+    Row(
+        "fmri_autoencoder",
+        "fMRI autoencoder (fMRI-PTE)",
+        _FMRI,
+        _SMALL_FMRI | {"decoder_depth": 2, "latent": 48},
+        _OURS,
+    ),
+    Row(
+        "fmri_encoder",
+        "fMRI encoder with GLFA",
+        _FMRI | {"window": 5, "tokens": 77, "clip_dim": 1024},
+        _SMALL_FMRI
+        | {"window": 3, "tokens": 16, "clip_dim": 24, "hidden_tokens": 20, "kernel_size": 5}
+        | {"conditioning_heads": 4},
+        f"{_OURS}; decoder kept or dropped, either head",
+    ),
+)
+
+
+def published_size(row: Row) -> tuple[int, int]:
+    """Tensors and parameters at full size."""
+    shapes = pretrained.parameter_shapes(row.kind, pretrained.build(row.kind, row.published))
+    leaves = jax.tree.leaves(shapes)
+    return len(leaves), sum(leaf.size for leaf in leaves)
+
+
+def write_small(row: Row, folder: Path) -> None:
+    """A small model of random weights, made and stored by PyTorch's class where there is one."""
+    kind = pretrained.KINDS[row.kind]
+    if kind.torch_class is None:
+        shapes = pretrained.parameter_shapes(row.kind, pretrained.build(row.kind, row.small))
+        rng = np.random.default_rng(0)
+        params = jax.tree_util.tree_map_with_path(lambda p, leaf: _random(rng, p, leaf), shapes)
+        pretrained.save(row.kind, folder, params, config=row.small)
+        return
+    torch.manual_seed(0)
+    if "_class_name" in kind.identity:
+        model = getattr(diffusers, kind.torch_class)(**row.small)
+    else:
+        model_class = getattr(transformers, kind.torch_class)
+        model = model_class(model_class.config_class(**row.small))
+    with torch.no_grad():
+        # Biases, norms and what starts at zero, too.
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+
+
+def _random(rng: np.random.Generator, path: Any, leaf: Any) -> np.ndarray:
+    values = 0.1 * rng.standard_normal(leaf.shape)
+    return (values + (path[-1].key == "scale")).astype(np.float32)
+
+
+def measure(row: Row) -> Comparison:
+    with tempfile.TemporaryDirectory() as folder:
+        write_small(row, Path(folder))
+        (comparison,) = verify(row.kind, folder, gradients=True).comparisons
+    return comparison
+
+
+def table(rows: tuple[Row, ...] = ROWS) -> str:
+    """The page's content; raises SystemExit when a model is beyond the bound."""
+    head = ("model", "kind", "tensors", "parameters", "forward", "gradient", "read from")
+    lines = [f"| {' | '.join(head)} |", "|---|---|---|---|---|---|---|"]
+    failed = []
+    for row in rows:
+        (tensors, parameters), found = published_size(row), measure(row)
+        failed += [] if found.passed else [row.kind]
+        errors = f"{found.forward_error:.1e} | {found.gradient_error:.1e}"
+        lines.append(
+            f"| {row.model} | `{row.kind}` | {tensors:,} | {parameters:,} | {errors} "
+            f"| {row.layouts} |"
+        )
+    if failed:
+        raise SystemExit(f"beyond {TOLERANCE}: {', '.join(failed)}")
+    return "\n".join(lines)
+
+
+_PAGE = """# Parity with PyTorch
+
+Written by `python -m benchmarks.parity_table`, with {versions}.
+
+{table}
+
+**tensors, parameters**: of the published model; every one is mapped, and import and export refuse
+a source in which one is missing, unused or of another shape. **forward, gradient**: the largest
+difference between PyTorch and JAX in float32, relative to the largest magnitude of an output and
+of all gradients, on small models of random weights (CPU, seed 0; the bound is {bound}).
+For the fMRI models PyTorch computes `glfa_jax/convert/verify_fmri.py`, written from their
+definitions; vectors of the official implementation are in `tests/reference`.
+
+## Commands
+
+    python -m glfa_jax.convert inspect --source PLACE
+    python -m glfa_jax.convert import  --kind KIND --source PLACE --target FOLDER
+    python -m glfa_jax.convert export  --kind KIND --source FOLDER --target FOLDER_OR_PTH
+    python -m glfa_jax.convert verify  --kind KIND --source PLACE [--gradients]
+    python -m glfa_jax.convert lora    --source PLACE --base UNET_FOLDER --target FOLDER
+
+KIND is one of the above or `text_to_video`, a whole pipeline. PLACE is a folder, an official
+`.pth`, or `hub:owner/name`. What `import` makes keeps PyTorch's names and layouts, so PyTorch loads
+it too; outdated names come out as current ones, and position indices are left out.
+
+Export inverts import bit for bit with `--dtype stored` (the default); `float32` and `bfloat16`
+round to nearest. Official checkpoints tell their architecture by their shapes; the number of heads
+is taken as 16 at the published width of 1024 and asked for (`--set num_heads=N`) otherwise.
+
+## LoRA
+
+    python -m glfa_jax.convert import --kind KIND --source PLACE --target FOLDER --lora PLACE
+
+merges the update into the UNet of a `unet3d` or a `text_to_video`, `--lora-strength X` times
+(default 1): computed in float32, then rounded to `--dtype`. `lora` keeps it apart and writes it in
+float32 as PEFT (default) or diffusers does (`--layout peft`, `--layout diffusers`).
+
+Read are rank decompositions of linear layers, 1x1 and 3x3 convolutions and convolutions over time,
+from safetensors, `.bin` or `.pt`, under these names (of the first of each pair):
+
+- diffusers, `unet.MODULE.lora_A.weight`, the scale from the file's metadata;
+- PEFT around a UNet, `base_model.model.MODULE.lora_A.weight`, or around a pipeline,
+  `base_model.model.unet.MODULE.lora_A.weight`, the scale from adapter_config.json;
+- older diffusers, `unet.MODULE.lora.down.weight`, and its attention processors,
+  `unet.ATTENTION.processor.to_q_lora.down.weight`, the scale from `.alpha` tensors;
+- kohya's scripts, `lora_unet_MODULE.lora_down.weight` with `_` for every dot of the module's name,
+  the scale from `.alpha` tensors.
+
+Where nothing tells the scale, it is 1. Refused by name: DoRA, LoHa, LoKr, core tensors of LoCon,
+biases, embeddings, whole differences, updates of a text encoder, and options of PEFT that change
+the weights themselves (`pissa` and the like). `tests/parity/test_lora.py` compares a merged update
+with PyTorch's update beside the layer.
+
+## Memory
+
+Import and export hold mapped pages of the source tensor at hand and one piece of at most 16 MB of
+its cast copy; loading holds the parameters and one source tensor. Counted is all resident memory
+above that of the program itself, mapped pages of files included, pages of the operating
+system's cache of files not. `tests/convert/test_stream.py` measures it. Merging a LoRA also holds
+the LoRA and a few float32 copies of one tensor. Reading `.pth` and `.bin` needs no PyTorch and runs
+no code of the file.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "parity.md")
+    out = parser.parse_args().out
+    modules = (torch, diffusers, transformers, jax)
+    versions = ", ".join(f"{m.__name__} {m.__version__.partition('+')[0]}" for m in modules)
+    out.write_text(_PAGE.format(table=table(), versions=versions, bound=json.dumps(TOLERANCE)))
+    print(out)
+
+
+if __name__ == "__main__":
+    main()

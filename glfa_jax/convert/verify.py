@@ -1,0 +1,388 @@
+"""Runs a source in PyTorch and the imported model in JAX on the same random inputs.
+
+The only module of the package that needs PyTorch, and only once it is called. For the classes of
+diffusers and transformers those load the source themselves; our own models have a definition in
+PyTorch of their own, `verify_fmri`.
+"""
+
+import importlib
+import importlib.util
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glfa_jax.convert.directory import read_tensors, release
+from glfa_jax.convert.mapping import export_views, import_params
+from glfa_jax.convert.pretrained import KINDS, Pretrained, described, load
+from glfa_jax.convert.sources import Source, open_source, parts_of
+from glfa_jax.errors import InputError
+
+TOLERANCE = 1e-4
+_INSTALL = "pip install torch diffusers"
+
+
+class VerifyError(InputError):
+    """The comparison cannot be made."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`absolute`: the largest one; `relative`: to the largest magnitude in PyTorch's result."""
+
+    name: str
+    absolute: float
+    relative: float
+
+    @property
+    def passed(self) -> bool:
+        return self.relative <= TOLERANCE  # false for NaN too
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One model: its outputs and, where asked for, the gradients of all parameters."""
+
+    kind: str
+    place: Path
+    tensors: int
+    parameters: int
+    outputs: list[Difference]
+    gradients: list[Difference]
+
+    @property
+    def passed(self) -> bool:
+        return all(difference.passed for difference in (*self.outputs, *self.gradients))
+
+    @property
+    def forward_error(self) -> float:
+        return max(difference.relative for difference in self.outputs)
+
+    @property
+    def gradient_error(self) -> float:
+        return max(difference.relative for difference in self.gradients)
+
+    def __str__(self) -> str:
+        lines = [f"{self.place}: {self.kind}, {self.tensors} tensors, {self.parameters:,} numbers"]
+        worst = sorted(self.gradients, key=lambda d: -d.relative)[:5]
+        for what, found in (("output", self.outputs), ("gradient of", worst)):
+            lines += [
+                f"  {what} {d.name}: largest difference {d.absolute:.1e}, relative {d.relative:.1e}"
+                for d in found
+            ]
+        if self.gradients:
+            lines.append(f"  gradients compared: {len(self.gradients)}, the worst are shown")
+        verdict = "agree" if self.passed else "DISAGREE"
+        lines.append(f"  PyTorch and JAX {verdict} (relative bound {TOLERANCE:.0e})")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Report:
+    comparisons: list[Comparison]
+
+    @property
+    def passed(self) -> bool:
+        return all(comparison.passed for comparison in self.comparisons)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.comparisons))
+
+
+def verify(
+    kind: str,
+    place: str | Path,
+    *,
+    target: str | Path | None = None,
+    gradients: bool = False,
+    variant: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Report:
+    """Compares every model of the source. `target`: what was imported; else imported here.
+
+    Inputs are standard normal, tokens uniform. Everything is computed in float32.
+    """
+    _require_torch()
+    found = []
+    for part, inner in parts_of(kind).items():
+        source = open_source(inner, Path(place) / part, variant=variant, given=given)
+        ours = _import(source) if target is None else load(inner, Path(target) / part)
+        found.append(_compare(source, ours, gradients=gradients, variant=variant, seed=seed))
+    return Report(found)
+
+
+def _require_torch() -> None:
+    missing = [name for name in ("torch", "diffusers") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise VerifyError(
+            f"verify compares with PyTorch: {' and '.join(missing)} must be installed, {_INSTALL}"
+        )
+
+
+def _import(source: Source) -> Pretrained:
+    module, shapes = described(source.kind, source.config, place=source.place)
+    table = KINDS[source.kind].table(source.tensors)
+    params = import_params(source.tensors, shapes, table, dtype=np.float32, done=release)
+    return Pretrained(module, {"params": params})
+
+
+Outputs = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """How to feed one kind of model; both sides give outputs of the same names, channels last.
+
+    `inputs` makes them for a module, `ours` applies the module (with its variables bound),
+    `theirs` PyTorch's class to the same as tensors.
+    """
+
+    inputs: Callable[[Any, np.random.Generator], dict[str, np.ndarray]]
+    ours: Callable[..., Outputs]
+    theirs: Callable[..., Outputs]
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape, np.float32)
+
+
+def _image(module: Any, rng: np.random.Generator) -> np.ndarray:
+    return _normal(rng, 2, module.image_size, module.image_size, 3)
+
+
+def _tokens(module: Any, rng: np.random.Generator) -> np.ndarray:
+    """Captions of any words that end where a caption may end."""
+    tokens = rng.integers(0, module.vocab_size, (2, module.max_position_embeddings))
+    # An end token of 2 stands for the largest index, see models.clip.
+    tokens[:, -1] = module.vocab_size - 1 if module.eos_token_id == 2 else module.eos_token_id
+    return tokens.astype(np.int32)
+
+
+def _first(x: Any) -> Any:
+    return x.movedim(-1, 1)
+
+
+def _last(x: Any) -> Any:
+    return x.movedim(1, -1)
+
+
+def _unet_inputs(module: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    side = 2 ** len(module.block_out_channels)
+    return {
+        "sample": _normal(rng, 2, 2, side, side, module.in_channels),
+        "timestep": np.array([10, 900], np.int32),
+        "conditioning": _normal(rng, 2, 5, module.cross_attention_dim),
+    }
+
+
+def _vae_inputs(module: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    factor = 2 ** (len(module.block_out_channels) - 1)
+    return {"image": _normal(rng, 1, 2 * factor, 3 * factor, module.in_channels)}
+
+
+def _our_vae(apply: Any, image: Any) -> Outputs:
+    posterior = apply(image, method="encode")
+    return {
+        "mean": posterior.mean,
+        "log variance": posterior.log_variance,
+        "image": apply(posterior.mean, method="decode"),
+    }
+
+
+def _their_vae(model: Any, image: Any) -> Outputs:
+    posterior = model.encode(_first(image)).latent_dist
+    decoded = model.decode(posterior.mean).sample
+    return {
+        "mean": _last(posterior.mean),
+        "log variance": _last(posterior.logvar),
+        "image": _last(decoded),
+    }
+
+
+def _our_clip(apply: Any, image: Any, tokens: Any) -> Outputs:
+    out = apply(image, tokens=tokens)
+    logits = jnp.exp(out.logit_scale) * out.image @ out.text.T
+    return {"image embedding": out.image, "text embedding": out.text, "logits": logits}
+
+
+def _their_clip(model: Any, image: Any, tokens: Any) -> Outputs:
+    out = model(input_ids=tokens.long(), pixel_values=_first(image))
+    return {
+        "image embedding": out.image_embeds,
+        "text embedding": out.text_embeds,
+        "logits": out.logits_per_image,
+    }
+
+
+def _our_text(apply: Any, tokens: Any) -> Outputs:
+    out = apply(tokens)
+    return {"hidden": out.hidden, "pooled": out.pooled}
+
+
+def _their_text(model: Any, tokens: Any) -> Outputs:
+    out = model(tokens.long())
+    return {"hidden": out.last_hidden_state, "pooled": out.pooler_output}
+
+
+def _volume(module: Any, rng: np.random.Generator, *batch: int) -> np.ndarray:
+    """Maps that are zero off an imaginary cortex."""
+    volumes = _normal(rng, *batch, module.height, module.width)
+    return volumes * (rng.random((module.height, module.width)) < 0.7)
+
+
+def _our_encoder(apply: Any, fmri: Any) -> Outputs:
+    return apply(fmri)._asdict()
+
+
+_RUNS = {
+    "unet3d": _Run(
+        _unet_inputs,
+        lambda apply, **x: {"prediction": apply(*x.values())},
+        lambda model, sample, timestep, conditioning: {
+            "prediction": _last(model(_first(sample), timestep.long(), conditioning).sample)
+        },
+    ),
+    "vae": _Run(_vae_inputs, _our_vae, _their_vae),
+    "clip": _Run(
+        lambda m, rng: {
+            "image": _image(m.vision_model, rng),
+            "tokens": _tokens(m.text_model, rng),
+        },
+        _our_clip,
+        _their_clip,
+    ),
+    "clip_text": _Run(lambda m, rng: {"tokens": _tokens(m, rng)}, _our_text, _their_text),
+    "vit": _Run(
+        lambda m, rng: {"image": _image(m, rng)},
+        lambda apply, image: {"logits": apply(image)},
+        lambda model, image: {"logits": model(_first(image)).logits},
+    ),
+    "video_mae": _Run(
+        lambda m, rng: {"video": _normal(rng, 2, m.num_frames, m.image_size, m.image_size, 3)},
+        lambda apply, video: {"logits": apply(video)},
+        lambda model, video: {"logits": model(video.movedim(-1, 2)).logits},
+    ),
+    "fmri_autoencoder": _Run(
+        lambda m, rng: {"volume": _volume(m, rng, 2)},
+        lambda apply, volume: apply(volume)._asdict(),
+        lambda model, volume: model(volume),
+    ),
+    "fmri_encoder": _Run(
+        lambda m, rng: {"fmri": _volume(m, rng, 2, m.window)},
+        _our_encoder,
+        lambda model, fmri: model(fmri),
+    ),
+}
+
+
+def _compare(
+    source: Source, ours: Pretrained, *, gradients: bool, variant: str | None, seed: int
+) -> Comparison:
+    import torch
+
+    run = _RUNS[source.kind]
+    rng = np.random.default_rng(seed)
+    inputs = run.inputs(ours.module, rng)
+    model = _torch_model(source, ours.module, variant)
+    with torch.set_grad_enabled(gradients):
+        theirs = run.theirs(model, **{k: torch.from_numpy(x) for k, x in inputs.items()})
+    wanted = {name: value.detach().numpy() for name, value in theirs.items()}
+    # The outputs weighted at random, as evenly as may be: the loss whose gradients are compared.
+    weights = {name: _normal(rng, *value.shape) / value.size for name, value in wanted.items()}
+
+    def loss(params: dict) -> tuple[Any, Outputs]:
+        def apply(*args: Any, **keywords: Any) -> Any:
+            return ours.module.apply({"params": params}, *args, **keywords)
+
+        outputs = run.ours(apply, **inputs)
+        return sum((outputs[name] * weights[name]).sum() for name in outputs), outputs
+
+    params = ours.variables["params"]
+    with jax.default_matmul_precision("highest"):
+        if gradients:
+            of_params, found = jax.jit(jax.grad(loss, has_aux=True))(params)
+            total: Any = sum(
+                (theirs[n] * torch.from_numpy(weight)).sum() for n, weight in weights.items()
+            )
+            total.backward()
+            compared = _compare_gradients(source, of_params, model)
+        else:
+            found, compared = jax.jit(lambda params: loss(params)[1])(params), []
+    if found.keys() != wanted.keys():
+        raise AssertionError(f"outputs are {sorted(found)} here and {sorted(wanted)} in PyTorch")
+    leaves = jax.tree.leaves(params)
+    return Comparison(
+        source.kind,
+        source.place,
+        len(leaves),
+        sum(leaf.size for leaf in leaves),
+        [_difference(name, found[name], value) for name, value in wanted.items()],
+        compared,
+    )
+
+
+def _difference(
+    name: str, ours: Any, theirs: np.ndarray, *, scale: float | None = None
+) -> Difference:
+    ours = np.asarray(ours)
+    if ours.shape != theirs.shape:
+        raise VerifyError(f"{name}: {ours.shape} in JAX, {theirs.shape} in PyTorch")
+    absolute = float(np.abs(ours - theirs).max())
+    scale = float(np.abs(theirs).max()) if scale is None else scale
+    return Difference(name, absolute, absolute / max(scale, 1e-30))
+
+
+def _torch_model(source: Source, module: Any, variant: str | None) -> Any:
+    import torch
+
+    name = KINDS[source.kind].torch_class
+    if name is None:
+        from glfa_jax.convert import verify_fmri
+
+        tensors = {k: torch.tensor(np.asarray(v, np.float32)) for k, v in source.tensors.items()}
+        return getattr(verify_fmri, source.kind)(tensors, module)
+    library = "diffusers" if "_class_name" in KINDS[source.kind].identity else "transformers"
+    model_class = getattr(importlib.import_module(library), name)
+    dtype = {"torch_dtype" if library == "diffusers" else "dtype": torch.float32}
+    model = model_class.from_pretrained(source.place, variant=variant, **dtype)
+    return model.eval()
+
+
+def _compare_gradients(source: Source, ours: Any, model: Any) -> list[Difference]:
+    """All gradients under their stored names, relative to the largest of all."""
+    kind = KINDS[source.kind]
+    if kind.torch_class is None:
+        theirs = {name: _numpy_gradient(tensor) for name, tensor in model.tensors.items()}
+    else:
+        theirs = _stored_gradients(model)
+        theirs = dict(kind.current_names(theirs))
+    table = kind.table(theirs)
+    mine = export_views(ours, table)
+    theirs = {name: value for name, value in theirs.items() if not table.ignores(name)}
+    if mine.keys() != theirs.keys():
+        raise AssertionError(f"gradients differ in {sorted(mine.keys() ^ theirs.keys())}")
+    scale = max(float(np.abs(value).max()) for value in theirs.values())
+    return [_difference(name, mine[name], theirs[name], scale=scale) for name in theirs]
+
+
+def _numpy_gradient(parameter: Any) -> np.ndarray:
+    shape = tuple(parameter.shape)
+    return np.zeros(shape, np.float32) if parameter.grad is None else parameter.grad.numpy()
+
+
+def _stored_gradients(model: Any) -> dict[str, np.ndarray]:
+    """Stored in place of the parameters: the classes rename some as they store them."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.from_numpy(_numpy_gradient(parameter)))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return {name: tensor.copy() for name, tensor in read_tensors(folder).items()}
