@@ -349,8 +349,11 @@ def _torch_model(source: Source, module: Any, variant: str | None) -> Any:
         return getattr(verify_fmri, source.kind)(tensors, module)
     library = "diffusers" if "_class_name" in KINDS[source.kind].identity else "transformers"
     model_class = getattr(importlib.import_module(library), name)
-    dtype = {"torch_dtype" if library == "diffusers" else "dtype": torch.float32}
-    model = model_class.from_pretrained(source.place, variant=variant, **dtype)
+    if library == "diffusers":  # which advises, loudly, to install accelerate unless told not to
+        options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+    else:
+        options = {"dtype": torch.float32}
+    model = model_class.from_pretrained(source.place, variant=variant, **options)
     return model.eval()
 
 
