@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import transformers
 
+from benchmarks import unet3d_parity
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.verify import TOLERANCE, Comparison, verify
 
@@ -219,6 +220,8 @@ of all gradients, on small models of random weights (CPU, seed 0; the bound is {
 For the fMRI models PyTorch computes `glfa_jax/convert/verify_fmri.py`, written from their
 definitions; vectors of the official implementation are in `tests/reference`.
 
+{full_size}
+
 ## Commands
 
     python -m glfa_jax.convert inspect --source PLACE
@@ -270,6 +273,20 @@ no code of the file.
 """
 
 
+def full_size(result: Path = unet3d_parity.RESULT) -> str:
+    """What the parity run at full size left."""
+    run = json.loads(result.read_text())
+    names = ("torch", "diffusers", "jax")
+    versions = ", ".join(f"{name} {run['versions'][name]}" for name in names)
+    return (
+        f"The UNet3D was also compared at full size, {run['parameters']:,} parameters, by "
+        f"`python -m benchmarks.unet3d_parity`: the output differs by {run['error_output']:.1e}, "
+        f"gradients of inputs and of one layer of each kind by at most "
+        f"{max(run['error_gradients'].values()):.1e} of their largest magnitude ({versions}; "
+        f"{run['device']}; {run['peak_rss_gib']} GiB of memory)."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -278,7 +295,8 @@ def main() -> None:
     out = parser.parse_args().out
     modules = (torch, diffusers, transformers, jax)
     versions = ", ".join(f"{m.__name__} {m.__version__.partition('+')[0]}" for m in modules)
-    out.write_text(_PAGE.format(table=table(), versions=versions, bound=json.dumps(TOLERANCE)))
+    filled = {"table": table(), "full_size": full_size(), "versions": versions}
+    out.write_text(_PAGE.format(**filled, bound=json.dumps(TOLERANCE)))
     print(out)
 
 

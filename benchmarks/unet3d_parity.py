@@ -4,7 +4,7 @@
 
 Makes ModelScope's architecture (1.41 billion parameters) with random weights in PyTorch, saves it
 as a user would have it on disk, runs it, frees it, loads the folder with `glfa_jax` and runs the
-same sample. Needs about 16 GiB of memory and 6 GB in the folder for temporary files. Prints one
+same sample. Needs 15 GiB of memory and 6 GB in the folder for temporary files. Prints one
 line of JSON, writes it to benchmarks/results, and fails if the two disagree.
 """
 
