@@ -21,7 +21,6 @@ import optax
 from glfa_jax import config
 from glfa_jax.cli import run_main
 from glfa_jax.convert import pretrained
-from glfa_jax.convert.directory import read_config
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.sampler import sample
@@ -238,11 +237,11 @@ class Foundation:
         params = self._train("clip", "clip", module, loss_fn, make)
         self.clip = self._save("clip", self.out / "clip", params, architecture)
         self._write_preprocessor(self.out / "clip", "CLIPImageProcessor")
-        self.text = self._save(
-            "clip_text",
-            self.folder / "text_encoder",
-            params["text_model"],
-            {**text, "architectures": ["CLIPTextModel"]},
+        # Where the generator's own text encoder begins; stored once the generator has trained it.
+        self.text_architecture = {**text, "architectures": ["CLIPTextModel"]}
+        self.text = pretrained.Pretrained(
+            pretrained.build("clip_text", self.text_architecture),
+            {"params": self.clip.variables["params"]["text_model"]},
         )
         scenes = self._held_out(64)
         batch = {
@@ -419,8 +418,9 @@ class Foundation:
             partial(make, stage=self.settings.generator, frames=self.settings.frames),
             init={"unet": unet_params, "text": self.text.variables["params"]},
         )
-        folder = self.folder / "text_encoder"
-        self.text = self._save("clip_text", folder, params["text"], read_config(folder))
+        self.text = self._save(
+            "clip_text", self.folder / "text_encoder", params["text"], self.text_architecture
+        )
         self.unet = self._save("unet3d", self.folder / "unet", params["unet"], architecture)
         (self.folder / "scheduler").mkdir(exist_ok=True)
         _write_json(self.folder / "scheduler" / "scheduler_config.json", schedule.to_config())
