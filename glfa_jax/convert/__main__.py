@@ -105,63 +105,93 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> bool:
-    if arguments.command == "lora":
-        from glfa_jax.convert.lora_file import convert_lora
+    """Runs the command; whether what it compared, if anything, agrees."""
+    commands = {"import": _import, "export": _export, "inspect": _inspect, "lora": _lora}
+    if arguments.command == "verify":
+        return _verify(arguments)
+    print(commands[arguments.command](arguments))
+    return True
 
-        options = ("base", "layout", "allow_download")
-        chosen = {name: getattr(arguments, name) for name in options}
-        found = convert_lora(arguments.source, arguments.target, **chosen)
-        print(f"{arguments.target}: {len(found.modules)} adapted layers of {arguments.source}")
-        return True
+
+def _import(arguments: argparse.Namespace) -> str:
+    from glfa_jax.convert.transfer import import_model
+
+    models = import_model(
+        arguments.kind,
+        arguments.source,
+        arguments.target,
+        drop_decoder=arguments.drop_decoder,
+        lora=arguments.lora,
+        lora_strength=arguments.lora_strength,
+        allow_download=arguments.allow_download,
+        **_reading(arguments),
+        **_writing(arguments),
+    )
+    return _written(arguments, models) + (" with the LoRA merged in" if arguments.lora else "")
+
+
+def _export(arguments: argparse.Namespace) -> str:
+    from glfa_jax.convert.transfer import export_model
+
+    models = export_model(
+        arguments.kind,
+        arguments.source,
+        arguments.target,
+        decoder=arguments.decoder,
+        module_prefix=arguments.module_prefix,
+        **_writing(arguments),
+    )
+    return _written(arguments, models)
+
+
+def _inspect(arguments: argparse.Namespace) -> str:
+    from glfa_jax.convert.describe import inspect
     from glfa_jax.convert.sources import locate
-    from glfa_jax.convert.stream import bytes_of
-    from glfa_jax.convert.transfer import export_model, import_model, parse_given
 
-    def reading() -> dict[str, Any]:
-        return {"variant": arguments.variant, "given": parse_given(arguments.set)}
+    place = locate(arguments.source, allow_download=arguments.allow_download)
+    return inspect(place, kind=arguments.kind, **_reading(arguments))
 
-    kind, source = arguments.kind, arguments.source
-    if arguments.command in ("import", "export"):
-        size = None if arguments.shard_size is None else bytes_of(arguments.shard_size)
-        writing = {"dtype": arguments.dtype, "shard_size": size}
-        if arguments.command == "import":
-            models = import_model(
-                kind,
-                source,
-                arguments.target,
-                drop_decoder=arguments.drop_decoder,
-                lora=arguments.lora,
-                lora_strength=arguments.lora_strength,
-                allow_download=arguments.allow_download,
-                **reading(),
-                **writing,
-            )
-        else:
-            models = export_model(
-                kind,
-                source,
-                arguments.target,
-                decoder=arguments.decoder,
-                module_prefix=arguments.module_prefix,
-                **writing,
-            )
-        count = sum(len(model.tensors) + len(model.extra) for model in models)
-        merged = " with the LoRA merged in" if getattr(arguments, "lora", None) else ""
-        print(f"{arguments.target}: {count} tensors of {source}{merged}")
-        return True
-    place = locate(source, allow_download=arguments.allow_download)
-    if arguments.command == "inspect":
-        from glfa_jax.convert.describe import inspect
 
-        print(inspect(place, kind=kind, **reading()))
-        return True
+def _verify(arguments: argparse.Namespace) -> bool:
+    from glfa_jax.convert.sources import locate
     from glfa_jax.convert.verify import verify
 
-    report = verify(
-        kind, place, target=arguments.target, gradients=arguments.gradients, **reading()
-    )
+    place = locate(arguments.source, allow_download=arguments.allow_download)
+    options = {"target": arguments.target, "gradients": arguments.gradients}
+    report = verify(arguments.kind, place, **options, **_reading(arguments))
     print(report)
     return report.passed
+
+
+def _lora(arguments: argparse.Namespace) -> str:
+    from glfa_jax.convert.lora_file import convert_lora
+
+    found = convert_lora(
+        arguments.source,
+        arguments.target,
+        base=arguments.base,
+        layout=arguments.layout,
+        allow_download=arguments.allow_download,
+    )
+    return f"{arguments.target}: {len(found.modules)} adapted layers of {arguments.source}"
+
+
+def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
+    from glfa_jax.convert.transfer import parse_given
+
+    return {"variant": arguments.variant, "given": parse_given(arguments.set)}
+
+
+def _writing(arguments: argparse.Namespace) -> dict[str, Any]:
+    from glfa_jax.convert.stream import bytes_of
+
+    size = arguments.shard_size
+    return {"dtype": arguments.dtype, "shard_size": None if size is None else bytes_of(size)}
+
+
+def _written(arguments: argparse.Namespace, models: list[Any]) -> str:
+    count = sum(len(model.tensors) + len(model.extra) for model in models)
+    return f"{arguments.target}: {count} tensors of {arguments.source}"
 
 
 if __name__ == "__main__":
