@@ -3,17 +3,18 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from diffusers import UNet3DConditionModel
 
+from glfa_jax.convert import pretrained
 from glfa_jax.convert.lora import Lora, export_lora, import_lora
 from glfa_jax.convert.mapping import export_params, import_params
 from glfa_jax.convert.unet3d import TABLE
 from glfa_jax.models.lora import UNET3D_PATTERNS, init_lora, merge
 from glfa_jax.models.unet3d import UNet3D
+from tests.parity.diffusers_models import randomise_matrices
 
 CONFIG = {
     "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D"],
@@ -66,25 +67,14 @@ class _Update(torch.nn.Module):
 @pytest.fixture(scope="module")
 def theirs() -> UNet3DConditionModel:
     model = UNet3DConditionModel(**CONFIG).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:  # diffusers starts the temporal convolutions at zero
-                noise = torch.randn(parameter.shape, generator=generator)
-                parameter.copy_(noise / parameter[0].numel() ** 0.5)
+    randomise_matrices(model, generator=torch.Generator().manual_seed(0))
     return model
 
 
 @pytest.fixture(scope="module")
 def ours(theirs: UNet3DConditionModel) -> tuple:
     module = UNet3D.from_config(dict(theirs.config))
-    target = jax.eval_shape(
-        module.init,
-        jax.random.key(0),
-        jnp.zeros((1, 1, 4, 4, 4)),
-        jnp.zeros(1, jnp.int32),
-        jnp.zeros((1, 1, 12)),
-    )["params"]
+    target = pretrained.parameter_shapes("unet3d", module)
     source = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
     return jax.jit(module.apply), import_params(source, target, TABLE)
 

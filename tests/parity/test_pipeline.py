@@ -24,6 +24,7 @@ from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.sampler import sample
 from glfa_jax.diffusion.schedule import Schedule
 from glfa_jax.simulate.tokenizer import write_tokenizer
+from tests.parity.diffusers_models import randomise_matrices
 
 STEPS, TOKENS = 25, 24
 FRAMES, HEIGHT, WIDTH, FACTOR = 3, 24, 40, 4  # pixels, and how many of them a latent spans
@@ -86,19 +87,6 @@ class Pair(NamedTuple):
     tokenizer: Tokenizer
 
 
-def _randomise(model: torch.nn.Module, generator: torch.Generator) -> None:
-    """Matrices and kernels that keep the scale of what they are given.
-
-    The libraries' own initialisation starts temporal convolutions at zero and makes the caption
-    count for next to nothing.
-    """
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                noise = torch.randn(parameter.shape, generator=generator)
-                parameter.copy_(noise / parameter[0].numel() ** 0.5)
-
-
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder = tmp_path_factory.mktemp("pipeline")
@@ -124,7 +112,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     }
     generator = torch.Generator().manual_seed(0)
     for model in parts.values():
-        _randomise(model, generator)
+        randomise_matrices(model, generator=generator)
     with torch.no_grad():
         parts["vae"].decoder.conv_out.weight *= 0.5  # few values leave [-1, 1]
     scheduler = diffusers.DPMSolverMultistepScheduler.from_config(MODELSCOPE)

@@ -10,6 +10,7 @@ from diffusers import UNet3DConditionModel
 from glfa_jax.convert.mapping import export_params, import_params
 from glfa_jax.convert.unet3d import TABLE
 from glfa_jax.models.unet3d import UNet3D
+from tests.parity.diffusers_models import randomise
 
 SMALL = {
     "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D", "DownBlock3D"],
@@ -33,21 +34,9 @@ OTHER = SMALL | {
 }
 
 
-def _randomise(model: torch.nn.Module, *, seed: int) -> None:
-    """Every parameter, those that torch starts at zero or one included."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim > 1:
-                parameter.copy_(noise / parameter[0].numel() ** 0.5)
-            else:
-                parameter.copy_(0.2 * noise + ("norm" in name and name.endswith("weight")))
-
-
 def _pair(config: dict, *, seed: int) -> tuple[UNet3DConditionModel, UNet3D, dict]:
     theirs = UNet3DConditionModel(**config).eval()
-    _randomise(theirs, seed=seed)
+    randomise(theirs, seed=seed)
     ours = UNet3D.from_config(dict(theirs.config))
     source = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
     target = jax.eval_shape(

@@ -10,6 +10,7 @@ import torch
 from glfa_jax.convert.mapping import export_params, import_params
 from glfa_jax.convert.vae import TABLE, current_names
 from glfa_jax.models.vae import AutoencoderKL
+from tests.parity.diffusers_models import randomise
 
 CONFIG = {
     "block_out_channels": [16, 32],
@@ -32,14 +33,7 @@ def _last(x: torch.Tensor) -> np.ndarray:
 @pytest.fixture(scope="module")
 def pair() -> tuple[diffusers.AutoencoderKL, AutoencoderKL, dict]:
     theirs = diffusers.AutoencoderKL(**CONFIG).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in theirs.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim > 1:
-                parameter.copy_(noise / parameter[0].numel() ** 0.5)
-            else:
-                parameter.copy_(0.2 * noise + ("norm" in name and name.endswith("weight")))
+    randomise(theirs, seed=0)
     ours = AutoencoderKL.from_config(dict(theirs.config))
     target = jax.eval_shape(ours.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
     source = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
