@@ -81,7 +81,7 @@ def _unet_inputs(module: UNet3D) -> tuple[tuple, dict]:
 
 def _vae_inputs(module: AutoencoderKL) -> tuple[tuple, dict]:
     side = 2 ** (len(module.block_out_channels) - 1)
-    return (jnp.zeros((1, side, side, 3)),), {}
+    return (jnp.zeros((1, side, side, module.in_channels)),), {}
 
 
 def _map_inputs(module: FmriAutoencoder) -> tuple[tuple, dict]:

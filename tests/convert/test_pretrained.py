@@ -178,6 +178,13 @@ def test_half_precision_is_stored_as_such_and_widened_on_demand(name, tmp_path):
     assert_same(pretrained.load(kind, tmp_path).variables["params"], wide)
 
 
+def test_a_vae_need_not_be_of_colours():
+    vae_of_maps = pretrained.build("vae", CONFIGS["vae"] | {"in_channels": 1, "out_channels": 2})
+    shapes = pretrained.parameter_shapes("vae", vae_of_maps)
+    assert shapes["encoder"]["conv_in"]["kernel"].shape == (3, 3, 1, 8)
+    assert shapes["decoder"]["conv_out"]["kernel"].shape == (3, 3, 8, 2)
+
+
 def test_own_models_keep_every_field_but_dropout(tmp_path):
     write("fmri_encoder", tmp_path)
     assert pretrained.load("fmri_encoder", tmp_path).module == _ENCODER.clone(dropout=0.0)
