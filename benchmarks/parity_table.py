@@ -244,7 +244,8 @@ is taken as 16 at the published width of 1024 and asked for (`--set num_heads=N`
 
 merges the update into the UNet of a `unet3d` or a `text_to_video`, `--lora-strength X` times
 (default 1): computed in float32, then rounded to `--dtype`. `lora` keeps it apart and writes it in
-float32 as PEFT (default) or diffusers does (`--layout peft`, `--layout diffusers`).
+float32 as PEFT (default) or diffusers does (`--layout peft`, `--layout diffusers`). `verify` with
+the same two options compares what was merged with PyTorch running the update beside the layers.
 
 Read are rank decompositions of linear layers, 1x1 and 3x3 convolutions and convolutions over time,
 from safetensors, `.bin` or `.pt`, under these names (of the first of each pair):

@@ -10,6 +10,7 @@
 """
 
 import argparse
+import signal
 import sys
 from typing import Any
 
@@ -64,16 +65,21 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--dtype", choices=DTYPES, default="stored", help="default: %(default)s")
         sub.add_argument("--shard-size", metavar="SIZE", help="split larger files, such as 5GB")
 
+    def add_lora(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--lora", metavar="PLACE", help="to merge into the UNet: a file or a folder"
+        )
+        sub.add_argument(
+            "--lora-strength", type=float, default=1.0, metavar="X", help="default: %(default)s"
+        )
+
     sub = command("import", "makes a folder of ours from PyTorch's files")
     add_reading(sub)
     add_writing(sub)
     sub.add_argument(
         "--drop-decoder", action="store_true", help="leave out the fMRI autoencoder's decoder"
     )
-    sub.add_argument("--lora", metavar="PLACE", help="to merge into the UNet: a file or a folder")
-    sub.add_argument(
-        "--lora-strength", type=float, default=1.0, metavar="X", help="default: %(default)s"
-    )
+    add_lora(sub)
     sub = command("export", "makes PyTorch's files from a folder of ours")
     add_writing(sub)
     sub.add_argument(
@@ -85,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("verify", "runs a source in PyTorch and in JAX and compares the outputs")
     add_reading(sub)
     sub.add_argument("--target", metavar="FOLDER", help="what was imported; else imported anew")
+    add_lora(sub)
     sub.add_argument("--gradients", action="store_true", help="compare all gradients too")
     says = "converts a LoRA of a UNet from one layout to another"
     sub = commands.add_parser("lora", help=says, description=says)
@@ -158,6 +165,9 @@ def _verify(arguments: argparse.Namespace) -> bool:
 
     place = locate(arguments.source, allow_download=arguments.allow_download)
     options = {"target": arguments.target, "gradients": arguments.gradients}
+    if arguments.lora is not None:
+        options["lora"] = locate(arguments.lora, allow_download=arguments.allow_download)
+    options["lora_strength"] = arguments.lora_strength
     report = verify(arguments.kind, place, **options, **_reading(arguments))
     print(report)
     return report.passed
@@ -195,4 +205,6 @@ def _written(arguments: argparse.Namespace, models: list[Any]) -> str:
 
 
 if __name__ == "__main__":
+    # A scheduler's request to end removes what was written aside, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

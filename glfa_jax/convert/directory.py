@@ -195,6 +195,8 @@ def require_new_folder(target: str | Path) -> None:
         raise DirectoryError(f"{target}: exists already, must be a new or an empty folder")
     if target.exists() and target.samefile(Path.cwd()):  # cannot be renamed to
         raise DirectoryError(f"{target}: is the current folder, must be a new or another empty one")
+    if target.is_mount():
+        raise DirectoryError(f"{target}: is a mount point, must be a new folder: name one in it")
 
 
 @contextmanager
@@ -203,9 +205,9 @@ def new_folder(target: str | Path) -> Iterator[Path]:
 
     `target` must not exist, or be an empty folder.
     """
-    target = Path(target)
     require_new_folder(target)
-    parent = target.absolute().parent
+    target = Path(target).resolve()  # a link to an empty folder stays, and the folder is filled
+    parent = target.parent
     made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     aside = parent / f".{target.name}.partial-{os.getpid()}"
     try:
@@ -230,7 +232,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DirectoryError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DirectoryError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise DirectoryError(f"{path}: must hold a JSON object")

@@ -117,7 +117,8 @@ def fit(source: Mapping[str, Any], target: Any, table: Table) -> Fit:
     wanted = _named_leaves(target, table)
     problems = [f"missing: {name}" for name in wanted if name not in source]
     unused = [name for name in source if name not in wanted and not table.ignores(name)]
-    problems += [f"unused: {name}" for name in unused]
+    # Others' names may hold line breaks and instructions to the terminal.
+    problems += [f"unused: {name if name.isprintable() else repr(name)}" for name in unused]
     places = []
     for name, (path, leaf) in wanted.items():
         if name not in source:

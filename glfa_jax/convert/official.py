@@ -18,6 +18,7 @@ _AUTOENCODER = "transformer."
 INNER = f"fmri_encoder.{_AUTOENCODER}"
 # The part of the autoencoder that an encoder carries along without using it.
 _DECODER = re.compile(r"^(mask_token$|decoder_|pred\.)")
+_HEAD = "fmri2clip."
 _PUBLISHED_WIDTH, _PUBLISHED_HEADS = 1024, 16
 _HEADS = {
     "fmri_encoder": ("num_heads", "conditioning_heads"),
@@ -171,6 +172,11 @@ def _encoder(shapes: _Shapes) -> dict[str, Any]:
         "tokens": shapes.of(f"{mapper}.1.weight", 2)[0],
         "window": seen // shapes.of(f"{INNER}pos_embed", 3)[1],
     }
+    if not any(name.startswith(_HEAD) for name in shapes.tensors):
+        raise OfficialError(
+            f"{shapes.place}: holds no contrastive head, must hold one: {_HEAD}channel_mapper and "
+            f"{_HEAD}dim_mapper, or {_HEAD}1"
+        )
     if "fmri2clip.1.weight" in shapes:
         return found | {"head": "linear", "clip_dim": shapes.of("fmri2clip.1.weight", 2)[0]}
     return found | {"head": "conv", "clip_dim": shapes.of("fmri2clip.dim_mapper.weight", 2)[0]}

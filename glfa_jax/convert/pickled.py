@@ -23,6 +23,8 @@ from glfa_jax.convert.unpickle import Global, PickledError, load
 
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _ALIGNMENT = 64  # bytes, as PyTorch aligns storages
+# By how much a compressed file may grow: PyTorch compresses nothing, and numbers shrink little.
+_EXPANSION, _ALWAYS = 64, 2**26
 _NESTS = ("state_dict", "model", "model_state_dict", "module", "net")
 
 # Every dense type of PyTorch that numpy has; both call them by the same names.
@@ -141,10 +143,18 @@ def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
     if len(roots) != 1:
         raise PickledError("a zip file, but no PyTorch checkpoint: it must hold one data.pkl")
 
+    expanded = 0
+
     @cache
     def record(name: str) -> np.ndarray:
+        nonlocal expanded
         info = archive.getinfo(roots[0] + name)
         if info.compress_type != zipfile.ZIP_STORED:
+            expanded += info.file_size
+            if expanded > max(_ALWAYS, _EXPANSION * len(mapped)):
+                raise PickledError(
+                    f"compressed, and {_EXPANSION} times as large or more when it is expanded"
+                )
             return np.array(bytearray(archive.read(info)))
         # The record lies behind a header of its own, whose length only that header tells.
         signature, lengths = struct.unpack_from("<4s22x4s", mapped, info.header_offset)

@@ -1,8 +1,8 @@
 """Pretrained models by folder, in the layout that diffusers and transformers load and save."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,12 +23,16 @@ from glfa_jax.convert.directory import (
 from glfa_jax.convert.mapping import ConversionError, Table, export_views, import_params
 from glfa_jax.diffusion.schedule import Schedule, ScheduleError
 from glfa_jax.models.clip import Clip, ClipText
+from glfa_jax.models.config_values import misfits
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.unet3d import UNet3D
 from glfa_jax.models.vae import AutoencoderKL
 from glfa_jax.models.video_mae import VideoMaeClassifier
 from glfa_jax.models.vit_classifier import VitClassifier
+
+# Of numbers in a model, far beyond every one there is.
+_LARGEST = 10**13
 
 
 class Pretrained(NamedTuple):
@@ -77,7 +81,7 @@ def _unet_inputs(module: UNet3D) -> tuple[tuple, dict]:
 
 def _vae_inputs(module: AutoencoderKL) -> tuple[tuple, dict]:
     side = 2 ** (len(module.block_out_channels) - 1)
-    return (jnp.zeros((1, side, side, 3)),), {}
+    return (jnp.zeros((1, side, side, module.in_channels)),), {}
 
 
 def _map_inputs(module: FmriAutoencoder) -> tuple[tuple, dict]:
@@ -97,9 +101,13 @@ def _own(module: type[nn.Module]) -> Callable[..., nn.Module]:
     """Our own models' config.json holds the module's fields as they are."""
 
     def from_config(settings: Mapping[str, Any], **options: Any) -> nn.Module:
-        strangers = sorted(set(settings) - set(module.__dataclass_fields__))
-        if strangers:
-            raise ValueError(f"{module.__name__} configuration: unknown keys {strangers}")
+        known = set(module.__dataclass_fields__) - {"name", "parent"}
+        strangers = sorted(set(settings) - known)
+        problems = [f"unknown keys {strangers}"] if strangers else []
+        own = {key: value for key, value in settings.items() if key in known}
+        problems += misfits(own, module=module)
+        if problems:
+            raise ValueError(f"{module.__name__} configuration: {'; '.join(problems)}")
         return module(**{**settings, **options})
 
     return from_config
@@ -178,7 +186,9 @@ KINDS = {
 
 def declared_class(config: Mapping[str, Any]) -> str | None:
     """The PyTorch class that a config.json names, if any."""
-    name = config.get("_class_name") or (config.get("architectures") or [None])[0]
+    name, listed = config.get("_class_name"), config.get("architectures")
+    if name is None:
+        name = listed[0] if isinstance(listed, list) and listed else listed or None
     return None if name is None else str(name)
 
 
@@ -192,9 +202,12 @@ def build(kind: str, config: Mapping[str, Any], **options: Any) -> nn.Module:
 
 def parameter_shapes(kind: str, module: Any) -> dict:
     """The module's parameter tree as shapes; nothing is allocated."""
-    inputs, keywords = KINDS[kind].example(module)
-    init = partial(module.init, **keywords)  # some of which are no arrays
-    return jax.eval_shape(init, jax.random.key(0), *inputs)["params"]
+
+    def init() -> dict:
+        inputs, keywords = KINDS[kind].example(module)
+        return module.init(jax.random.key(0), *inputs, **keywords)
+
+    return jax.eval_shape(init)["params"]
 
 
 def described(
@@ -203,7 +216,11 @@ def described(
     """The module of a config.json and its parameter shapes; DirectoryError names `place`."""
     try:
         module = build(kind, config, **options)
-        return module, parameter_shapes(kind, module)
+        shapes = parameter_shapes(kind, module)
+        size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+        if size > _LARGEST:
+            raise ValueError(f"it would have {size:,} parameters")
+        return module, shapes
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         reason = " ".join(str(error).split())
         raise DirectoryError(

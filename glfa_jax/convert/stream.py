@@ -28,6 +28,7 @@ DTYPES = {
     "F32": np.float32,
     "F64": np.float64,
 }
+_FLOATING = {np.dtype(DTYPES[name]) for name in ("F16", "BF16", "F32", "F64")}
 _NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 # Tensors are cast and written in pieces of this many elements.
@@ -43,7 +44,7 @@ def unchanged(name: str, tensor: np.ndarray) -> np.ndarray:
 
 def is_floating(dtype: np.dtype) -> bool:
     """Whether it is one of the types that parameters are stored as."""
-    return dtype.kind == "f" or dtype == ml_dtypes.bfloat16
+    return np.dtype(dtype) in _FLOATING
 
 
 def stored_dtype(tensor: np.ndarray, dtype: Any) -> np.dtype:
@@ -53,7 +54,7 @@ def stored_dtype(tensor: np.ndarray, dtype: Any) -> np.dtype:
 
 def bytes_of(size: str) -> int:
     """From "5GB", "200MiB" or a number of bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B)?", size.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([KMG]i?B)?", size.strip(), re.IGNORECASE)
     count = int(float(match[1]) * _UNITS[(match[2] or "").upper()]) if match else 0
     if count < 1:
         raise InputError(f"shard size {size!r}: must be a size such as 5GB, 500MB or 200MiB")

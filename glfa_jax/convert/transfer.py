@@ -26,7 +26,7 @@ from glfa_jax.convert.directory import (
     require_new_folder,
     write_tensors,
 )
-from glfa_jax.convert.lora import merging
+from glfa_jax.convert.lora import Lora, merging
 from glfa_jax.convert.lora_file import load_lora
 from glfa_jax.convert.pickled import write_pickled
 from glfa_jax.convert.pretrained import (
@@ -81,12 +81,11 @@ def import_model(
     place = locate(source, allow_download=allow_download)
     options = {"variant": variant, "given": given, "drop_decoder": drop_decoder}
     sources = _open(kind, place, **options)
-    changes = {}
+    found = {}
     if lora is not None:
-        lora = locate(lora, allow_download=allow_download)
-        changes = _lora_changes(lora, sources, strength=lora_strength)
-    elif lora_strength != 1:
-        raise InputError(f"a LoRA's strength is {lora_strength}, but no LoRA is named")
+        found = loras_of(locate(lora, allow_download=allow_download), sources)
+    require_strength(lora_strength, lora=lora)
+    changes = {part: merging(own, strength=lora_strength) for part, own in found.items()}
     with new_folder(target) as folder:
         for part, model in sources.items():
             writing = {"dtype": DTYPES[dtype], "shard_size": shard_size}
@@ -134,20 +133,24 @@ def export_model(
     return [model]
 
 
-def _lora_changes(
-    lora: Path, sources: Mapping[str, Source], *, strength: float
-) -> dict[str, Change]:
-    """By part of the source, what merges the LoRA into its tensors: into the UNet3D's alone."""
-    if not math.isfinite(strength):
-        raise InputError(f"a LoRA's strength is {strength}, must be finite")
+def loras_of(lora: Path, sources: Mapping[str, Source]) -> dict[str, Lora]:
+    """By part of the source, the LoRA of it: of the UNet3D alone."""
     found = {
-        part: merging(load_lora(lora, params=model.shapes), strength=strength)
+        part: load_lora(lora, params=model.shapes)
         for part, model in sources.items()
         if model.kind == "unet3d"
     }
     if not found:
         raise InputError(f"{lora}: a LoRA adapts a unet3d, alone or in a {PIPELINE}")
     return found
+
+
+def require_strength(strength: float, *, lora: str | Path | None) -> None:
+    """That of a LoRA is finite, and 1 where there is none."""
+    if lora is None and strength != 1:
+        raise InputError(f"a LoRA's strength is {strength}, but no LoRA is named")
+    if not math.isfinite(strength):
+        raise InputError(f"a LoRA's strength is {strength}, must be finite")
 
 
 def _with_decoder(encoder: Source, folder: Path) -> Source:
@@ -166,6 +169,8 @@ def _with_decoder(encoder: Source, folder: Path) -> Source:
 
 def _open(kind: str, place: Path, **options: Any) -> dict[str, Source]:
     """Every model of a source, checked; one error names all that is wrong with any."""
+    if kind == PIPELINE and place.is_file():
+        raise DirectoryError(f"{place}: is a file; a {PIPELINE} is read from its folder")
     sources, errors = {}, []
     for part, inner in parts_of(kind).items():
         try:

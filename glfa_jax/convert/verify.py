@@ -18,9 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from glfa_jax.convert.directory import read_tensors, release
+from glfa_jax.convert.lora import Lora, export_lora, merging
 from glfa_jax.convert.mapping import export_views, import_params
 from glfa_jax.convert.pretrained import KINDS, Pretrained, described, load
 from glfa_jax.convert.sources import Source, open_source, parts_of
+from glfa_jax.convert.transfer import loras_of, require_strength
 from glfa_jax.errors import InputError
 
 TOLERANCE = 1e-4
@@ -54,6 +56,7 @@ class Comparison:
     parameters: int
     outputs: list[Difference]
     gradients: list[Difference]
+    lora: Lora | None = None
 
     @property
     def passed(self) -> bool:
@@ -69,6 +72,9 @@ class Comparison:
 
     def __str__(self) -> str:
         lines = [f"{self.place}: {self.kind}, {self.tensors} tensors, {self.parameters:,} numbers"]
+        if self.lora is not None:
+            count, scale = len(self.lora.modules), self.lora.scale
+            lines.append(f"  with the LoRA of {count} layers, its update {scale:g} times")
         worst = sorted(self.gradients, key=lambda d: -d.relative)[:5]
         for what, found in (("output", self.outputs), ("gradient of", worst)):
             lines += [
@@ -102,18 +108,32 @@ def verify(
     gradients: bool = False,
     variant: str | None = None,
     given: Mapping[str, Any] | None = None,
+    lora: str | Path | None = None,
+    lora_strength: float = 1.0,
     seed: int = 0,
 ) -> Report:
     """Compares every model of the source. `target`: what was imported; else imported here.
 
-    Inputs are standard normal, tokens uniform. Everything is computed in float32.
+    `lora`, `lora_strength`: merged as `import_model` does, where it was not when `target` was made;
+    PyTorch runs it beside the layers that it adapts. Inputs are standard normal, tokens uniform.
+    Everything is computed in float32.
     """
     _require_torch()
+    require_strength(lora_strength, lora=lora)
+    sources = {
+        part: open_source(inner, Path(place) / part, variant=variant, given=given)
+        for part, inner in parts_of(kind).items()
+    }
+    loras = {} if lora is None else loras_of(Path(lora), sources)
+    options = {"gradients": gradients, "variant": variant, "seed": seed}
     found = []
-    for part, inner in parts_of(kind).items():
-        source = open_source(inner, Path(place) / part, variant=variant, given=given)
-        ours = _import(source) if target is None else load(inner, Path(target) / part)
-        found.append(_compare(source, ours, gradients=gradients, variant=variant, seed=seed))
+    for part, source in sources.items():
+        update = loras.get(part)
+        if update is not None:
+            update = update._replace(scale=update.scale * lora_strength)
+        inner = source.kind
+        ours = _import(source, update) if target is None else load(inner, Path(target) / part)
+        found.append(_compare(source, ours, lora=update, **options))
     return Report(found)
 
 
@@ -125,10 +145,13 @@ def _require_torch() -> None:
         )
 
 
-def _import(source: Source) -> Pretrained:
+def _import(source: Source, lora: Lora | None) -> Pretrained:
     module, shapes = described(source.kind, source.config, place=source.place)
-    table = KINDS[source.kind].table(source.tensors)
-    params = import_params(source.tensors, shapes, table, dtype=np.float32, done=release)
+    table, tensors = KINDS[source.kind].table(source.tensors), source.tensors
+    if lora is not None:
+        merged = merging(lora, strength=1)
+        tensors = {name: merged(name, tensor) for name, tensor in tensors.items()}
+    params = import_params(tensors, shapes, table, dtype=np.float32, done=release)
     return Pretrained(module, {"params": params})
 
 
@@ -282,7 +305,13 @@ _RUNS = {
 
 
 def _compare(
-    source: Source, ours: Pretrained, *, gradients: bool, variant: str | None, seed: int
+    source: Source,
+    ours: Pretrained,
+    *,
+    lora: Lora | None,
+    gradients: bool,
+    variant: str | None,
+    seed: int,
 ) -> Comparison:
     import torch
 
@@ -290,6 +319,8 @@ def _compare(
     rng = np.random.default_rng(seed)
     inputs = run.inputs(ours.module, rng)
     model = _torch_model(source, ours.module, variant)
+    if lora is not None:
+        _run_beside(model, lora)
     with torch.set_grad_enabled(gradients):
         theirs = run.theirs(model, **{k: torch.from_numpy(x) for k, x in inputs.items()})
     wanted = {name: value.detach().numpy() for name, value in theirs.items()}
@@ -324,6 +355,7 @@ def _compare(
         sum(leaf.size for leaf in leaves),
         [_difference(name, found[name], value) for name, value in wanted.items()],
         compared,
+        lora,
     )
 
 
@@ -355,6 +387,29 @@ def _torch_model(source: Source, module: Any, variant: str | None) -> Any:
         options = {"dtype": torch.float32}
     model = model_class.from_pretrained(source.place, variant=variant, **options)
     return model.eval()
+
+
+def _run_beside(model: Any, lora: Lora) -> None:
+    """Has every adapted layer of PyTorch's model add its update to its output."""
+    import torch
+    import torch.nn.functional as F
+
+    def beside(down: torch.Tensor, up: torch.Tensor) -> Callable[[Any, tuple, Any], Any]:
+        def add(layer: Any, inputs: tuple, output: Any) -> Any:
+            if isinstance(layer, torch.nn.Linear):
+                update = F.linear(F.linear(*inputs, down), up)
+            else:
+                convolve = getattr(F, f"conv{layer.weight.ndim - 2}d")
+                inner = convolve(*inputs, down, None, layer.stride, layer.padding, layer.dilation)
+                update = convolve(inner, up)
+            return output + lora.scale * update
+
+        return add
+
+    tensors = {k: torch.from_numpy(x) for k, x in export_lora(lora, prefix="").items()}
+    for name in lora.modules:
+        down, up = (tensors[f"{name}.lora_{part}.weight"] for part in "AB")
+        model.get_submodule(name).register_forward_hook(beside(down, up))
 
 
 def _compare_gradients(source: Source, ours: Any, model: Any) -> list[Difference]:

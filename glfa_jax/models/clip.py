@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from glfa_jax.models import pretrained_config
+from glfa_jax.models.config_values import misfits
 from glfa_jax.models.layers import LayerNorm
 from glfa_jax.models.pretrained_encoder import ACTIVATIONS, EncoderBlock, PatchEmbed
 
@@ -75,7 +76,7 @@ class ClipText(nn.Module):
             "hidden_act": tuple(ACTIVATIONS),
         }
         picked = pretrained_config.fields(
-            config, model="CLIP text", defaults=_TEXT_DEFAULTS, allowed=allowed
+            config, model="CLIP text", module=cls, defaults=_TEXT_DEFAULTS, allowed=allowed
         )
         return cls(**picked, **options)
 
@@ -146,7 +147,7 @@ class ClipVision(nn.Module):
             "num_channels": (3,),
         }
         picked = pretrained_config.fields(
-            config, model="CLIP vision", defaults=_VISION_DEFAULTS, allowed=allowed
+            config, model="CLIP vision", module=cls, defaults=_VISION_DEFAULTS, allowed=allowed
         )
         return cls(**picked, **options)
 
@@ -217,11 +218,22 @@ class Clip(nn.Module):
             config.get(f"{part}_config_dict") or config.get(f"{part}_config") or {}
             for part in ("text", "vision")
         )
+        own = {
+            "projection_dim": config.get("projection_dim", 512),
+            "logit_scale_init": config.get("logit_scale_init_value", _LOGIT_SCALE),
+        }
+        problems = misfits(own, module=cls)
+        problems += [
+            f"{part}_config is {given!r:.60}, must be an object"
+            for part, given in (("text", text), ("vision", vision))
+            if not isinstance(given, Mapping)
+        ]
+        if problems:
+            raise ValueError("CLIP configuration: " + "; ".join(problems))
         return cls(
             text_model=ClipText.from_config(text, **options),
             vision_model=ClipVision.from_config(vision, **options),
-            projection_dim=config.get("projection_dim", 512),
-            logit_scale_init=config.get("logit_scale_init_value", _LOGIT_SCALE),
+            **own,
             dtype=options.get("dtype", jnp.float32),
         )
 

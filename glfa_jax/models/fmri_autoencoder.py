@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from glfa_jax.models.alignment import from_patches, to_patches
+from glfa_jax.models.config_values import require_table_size
 from glfa_jax.models.layers import LayerNorm
 from glfa_jax.models.transformer import Block
 
@@ -27,6 +28,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "
     """
     if width % 4:
         raise ValueError(f"the width must be a multiple of 4 for 2-D positions, got {width}")
+    require_table_size(rows * columns, width)
     frequencies = 10000.0 ** (-np.arange(width // 4) / (width / 4))
 
     def encode(position: np.ndarray) -> np.ndarray:

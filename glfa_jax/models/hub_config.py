@@ -6,6 +6,8 @@ from typing import Any
 
 import flax.linen as nn
 
+from glfa_jax.models.config_values import misfits
+
 
 def fields_from_config(
     module: type[nn.Module],
@@ -34,6 +36,7 @@ def fields_from_config(
             values[key] = value
         elif key not in fixed:
             problems.append(f"{key} is no option of {module.__name__}")
+    problems += misfits(values, module=module)
     if problems:
         raise ValueError(f"config of {module.__name__}: {'; '.join(problems)}")
     return values

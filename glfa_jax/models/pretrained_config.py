@@ -3,18 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+from glfa_jax.models.config_values import misfits
+
 
 def fields(
     config: Mapping[str, Any],
     *,
     model: str,
+    module: type,
     defaults: Mapping[str, Any],
     allowed: Mapping[str, tuple],
 ) -> dict[str, Any]:
     """The values of the keys of `defaults`, which are what transformers takes for absent keys.
 
-    Raises ValueError naming every key whose value is not among those `allowed`, or whose type is
-    not that of its default.
+    Raises ValueError naming every key whose value is not among those `allowed`, or not what the
+    `module`'s field of its name can hold.
     """
     problems = []
     for key, values in allowed.items():
@@ -26,13 +29,11 @@ def fields(
         value = config.get(key, default)
         if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
             value = value[0]  # a square given as (height, width)
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if type(value) is not type(default):
-            problems.append(f"{key} is {value!r}, supported is one {type(default).__name__}")
         picked[key] = value
+    problems += misfits(picked, module=module)
     if problems:
         raise ValueError(f"{model} configuration: " + "; ".join(problems))
+    picked |= {key: float(picked[key]) for key in picked if isinstance(defaults[key], float)}
     if picked["hidden_size"] % picked["num_attention_heads"]:
         raise ValueError(
             f"{model} configuration: hidden_size {picked['hidden_size']} is no multiple of "
@@ -41,8 +42,15 @@ def fields(
     return picked
 
 
-def num_labels(config: Mapping[str, Any]) -> int:
+def num_labels(config: Mapping[str, Any], *, model: str, module: type) -> int:
     """How many classes a classifier has: `id2label` tells it, else `num_labels`, else two."""
-    if config.get("id2label") is not None:
-        return len(config["id2label"])
-    return int(config.get("num_labels", 2))
+    count, labels = config.get("num_labels", 2), config.get("id2label")
+    problems = []
+    if isinstance(labels, Mapping):
+        count = len(labels)
+    elif labels is not None:
+        problems = [f"id2label is {labels!r:.60}, must name every class"]
+    problems += misfits({"num_labels": count}, module=module)
+    if problems:
+        raise ValueError(f"{model} configuration: " + "; ".join(problems))
+    return count

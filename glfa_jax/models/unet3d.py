@@ -73,9 +73,6 @@ class UNet3D(nn.Module):
             strangers = sorted(set(kinds) - set(known))
             if strangers:
                 raise ValueError(f"{key}: {strangers} not among {sorted(known)}")
-        for key in ("attention_head_dim", "norm_num_groups"):
-            if not isinstance(getattr(self, key), int):
-                raise ValueError(f"{key}: must be one integer, got {getattr(self, key)!r}")
         if self.block_out_channels[0] % 2:
             raise ValueError(
                 f"block_out_channels: {self.block_out_channels[0]} first, must be even"

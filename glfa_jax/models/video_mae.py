@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from glfa_jax.models import pretrained_config
+from glfa_jax.models.config_values import require_table_size
 from glfa_jax.models.layers import LayerNorm
 from glfa_jax.models.pretrained_encoder import ACTIVATIONS, EncoderBlock, PatchEmbed
 
@@ -37,6 +38,7 @@ _POOLED_EPS = 1e-5
 
 def sinusoids(length: int, *, width: int) -> np.ndarray:
     """Fixed position table (length, width): sines in even channels, cosines in odd ones."""
+    require_table_size(length, width)
     rate = 10000.0 ** (-2 * (np.arange(width) // 2) / width)
     angle = np.arange(length)[:, None] * rate
     table = np.where(np.arange(width) % 2 == 0, np.sin(angle), np.cos(angle))
@@ -73,14 +75,15 @@ class VideoMaeClassifier(nn.Module):
         if "qv_bias" in config:  # its name since transformers 5
             config = {**config, "qkv_bias": config["qv_bias"]}
         picked = pretrained_config.fields(
-            config, model="VideoMAE", defaults=_DEFAULTS, allowed=allowed
+            config, model="VideoMAE", module=cls, defaults=_DEFAULTS, allowed=allowed
         )
         if picked["num_frames"] % picked["tubelet_size"]:
             raise ValueError(
                 f"VideoMAE configuration: num_frames {picked['num_frames']} is no multiple of "
                 f"tubelet_size {picked['tubelet_size']}"
             )
-        return cls(num_labels=pretrained_config.num_labels(config), **picked, **options)
+        labels = pretrained_config.num_labels(config, model="VideoMAE", module=cls)
+        return cls(num_labels=labels, **picked, **options)
 
     @nn.compact
     def __call__(

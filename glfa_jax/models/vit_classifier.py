@@ -53,8 +53,11 @@ class VitClassifier(nn.Module):
             "hidden_act": tuple(ACTIVATIONS),
             "num_channels": (3,),
         }
-        picked = pretrained_config.fields(config, model="ViT", defaults=_DEFAULTS, allowed=allowed)
-        return cls(num_labels=pretrained_config.num_labels(config), **picked, **options)
+        picked = pretrained_config.fields(
+            config, model="ViT", module=cls, defaults=_DEFAULTS, allowed=allowed
+        )
+        labels = pretrained_config.num_labels(config, model="ViT", module=cls)
+        return cls(num_labels=labels, **picked, **options)
 
     @nn.compact
     def __call__(

@@ -176,6 +176,34 @@ def test_an_interrupted_import_leaves_nothing(call, tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_process_that_is_asked_to_end_leaves_nothing(tmp_path):
+    tiny.write("vit", tmp_path / "vit")
+    slow = """
+import runpy, time
+import glfa_jax.convert.stream
+def wait(*_):
+    print("writing", flush=True)
+    time.sleep(60)
+glfa_jax.convert.stream._write = wait
+runpy.run_module("glfa_jax.convert", run_name="__main__", alter_sys=True)
+"""
+    arguments = ["import", "--kind", "vit", "--source", "vit", "--target", "new/ours"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    with process:
+        assert process.stdout.readline() == "writing\n"
+        process.terminate()
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "\nstopped; nothing was written\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["vit"]
+
+
 def test_help_does_not_wait_for_jax():
     says = "import sys; from glfa_jax.convert.__main__ import _parser; _parser().format_help(); "
     says += "print({'jax', 'flax', 'torch', 'safetensors'} & sys.modules.keys())"

@@ -101,8 +101,9 @@ def test_a_missing_config_is_named(tmp_path):
         read_config(tmp_path)
 
 
-def test_a_broken_config_is_named(tmp_path):
-    (tmp_path / "config.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "", "[" * 100_000, "\0"])
+def test_a_broken_config_is_named(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
     with pytest.raises(DirectoryError, match=r"config\.json: not valid JSON"):
         read_config(tmp_path)
 

@@ -195,6 +195,20 @@ def test_only_the_ignored_may_be_left_over():
         import_params(source | {"position_ids.old": np.arange(4)}, target, table)
 
 
+def test_names_cannot_write_lines_of_their_own():
+    source = {"a\n  missing: \x1b[31mb": np.zeros(1)}
+    with pytest.raises(ConversionError) as error:
+        import_params(source, {}, Table())
+    assert str(error.value).splitlines()[1:] == [r"  unused: 'a\n  missing: \x1b[31mb'"]
+
+
+def test_eight_bits_are_no_parameters():
+    target = {"a": {"bias": np.zeros(2, np.float32)}}
+    source = {"a.bias": np.zeros(2, ml_dtypes.float8_e5m2)}
+    with pytest.raises(ConversionError, match=r"dtype: a\.bias is float8_e5m2, expected floating"):
+        import_params(source, target, Table())
+
+
 def test_scalars_pass():
     source = {"logit_scale": np.array(2.5, np.float32)}
     shapes = {"logit_scale": jax.ShapeDtypeStruct((), np.float32)}

@@ -20,6 +20,9 @@ from tests.convert.test_pretrained import CONFIGS, assert_same, contents, kind_o
 REFERENCE = Path(__file__).parents[1] / "reference" / "official_checkpoint_keys.json"
 HEADS = {"num_heads": 2}
 ALL_HEADS = {"num_heads": 2, "conditioning_heads": 2}
+_HEAD = ("channel_mapper.0.weight", "channel_mapper.2.weight", "channel_mapper.4.weight")
+_HEAD += ("dim_mapper.weight", "dim_mapper.bias")
+HEADLESS = {f"fmri2clip.{name}": None for name in _HEAD}
 
 
 @cache
@@ -203,6 +206,7 @@ def test_what_shapes_cannot_tell_is_asked_for(tmp_path):
         ({"fmri_encoder.transformer.mask_token": None}, "missing: fmri_encoder.transformer.mask"),
         ({"fmri_encoder.transformer.pos_embed": None}, "it lacks fmri_encoder.transformer.pos_em"),
         ({"fmri_encoder.transformer.pos_embed": (3,)}, "pos_embed is (3,), must have 3 axes"),
+        (HEADLESS, "holds no contrastive head, must hold one: fmri2clip.channel_mapper and"),
     ],
 )
 def test_what_does_not_fit_is_named(change, said, tmp_path):

@@ -181,6 +181,18 @@ def test_views_share_their_storage(compression, tmp_path):
     assert view[0, 0] == whole[1] == 9
 
 
+@pytest.mark.parametrize("name", ["data.pkl", "data/0"])
+def test_a_compressed_file_may_not_grow_without_bound(name, tmp_path):
+    content = program(tensor(0, (6,), (1,)))
+    bomb = {"data.pkl": content, name: bytes(2**26 + 1)}
+    path = write_zip(
+        tmp_path / "a.pth", bomb.pop("data.pkl"), compression=zipfile.ZIP_DEFLATED, **bomb
+    )
+    assert path.stat().st_size < 2**17
+    with pytest.raises(PickledError, match="compressed, and 64 times as large or more"):
+        read_pickled(path)
+
+
 def test_expanded_scalar_empty_and_untyped_tensors(tmp_path):
     untyped = storage(kind="torch.storage.UntypedStorage", count=24)
     short = called(

@@ -178,6 +178,13 @@ def test_half_precision_is_stored_as_such_and_widened_on_demand(name, tmp_path):
     assert_same(pretrained.load(kind, tmp_path).variables["params"], wide)
 
 
+def test_a_vae_need_not_be_of_colours():
+    vae_of_maps = pretrained.build("vae", CONFIGS["vae"] | {"in_channels": 1, "out_channels": 2})
+    shapes = pretrained.parameter_shapes("vae", vae_of_maps)
+    assert shapes["encoder"]["conv_in"]["kernel"].shape == (3, 3, 1, 8)
+    assert shapes["decoder"]["conv_out"]["kernel"].shape == (3, 3, 8, 2)
+
+
 def test_own_models_keep_every_field_but_dropout(tmp_path):
     write("fmri_encoder", tmp_path)
     assert pretrained.load("fmri_encoder", tmp_path).module == _ENCODER.clone(dropout=0.0)
@@ -259,6 +266,26 @@ def test_another_architecture_is_refused(held, wanted, tmp_path):
         ("unet3d", {"block_out_channels": None}),
         ("unet3d", {"norm_num_groups": 3}),
         ("vae", {"act_fn": "relu"}),
+        ("unet3d", {"block_out_channels": [10**9, 16]}),
+        ("unet3d", {"block_out_channels": 16}),
+        ("unet3d", {"layers_per_block": 10**9}),
+        ("unet3d", {"cross_attention_dim": 10**18}),
+        ("unet3d", {"norm_eps": float("nan")}),
+        ("vae", {"latent_channels": True}),
+        ("clip", {"projection_dim": "6"}),
+        ("clip", {"text_config": 3}),
+        ("clip_text", {"num_attention_heads": 0}),
+        ("clip_text", {"hidden_size": -8}),
+        ("clip_text", {"num_hidden_layers": 10**9}),
+        ("vit", {"image_size": 10**9}),
+        ("vit", {"image_size": 10**6, "patch_size": 1, "hidden_size": 10**6}),
+        ("vit", {"id2label": 3}),
+        ("vit", {"architectures": 3}),
+        ("video_mae", {"image_size": 10**6}),
+        ("fmri_autoencoder", {"height": 8 * 10**5, "width": 8 * 10**5}),
+        ("fmri_autoencoder", {"decoder": 1}),
+        ("fmri_encoder", {"kernel_size": 10**9}),
+        ("fmri_encoder", {"name": "other"}),
     ],
     ids=lambda value: value if isinstance(value, str) else json.dumps(value),
 )

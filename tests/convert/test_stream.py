@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import ml_dtypes
@@ -105,7 +106,7 @@ def test_sizes_are_understood(text, count):
     assert bytes_of(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "5 parsecs", "-1MB", "0", "GB"])
+@pytest.mark.parametrize("text", ["", "5 parsecs", "-1MB", "0", "GB", "9" * 400])
 def test_other_sizes_are_refused(text):
     with pytest.raises(InputError, match="must be a size such as 5GB"):
         bytes_of(text)
@@ -141,6 +142,24 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
     with pytest.raises(DirectoryError, match="exists already"), new_folder(target):
         pass
     assert (target / "a").read_text() == "a"
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["empty", "absent"])
+def test_a_link_is_followed_to_the_folder(exists, tmp_path):
+    if exists:
+        (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with new_folder(tmp_path / "link") as folder:
+        (folder / "a").write_text("a")
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["a"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
+
+
+def test_a_mount_point_is_no_target(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(DirectoryError, match="is a mount point"), new_folder(tmp_path):
+        pass
 
 
 def test_the_current_folder_is_no_target(tmp_path, monkeypatch):

@@ -245,6 +245,8 @@ def test_another_pipeline_is_not_taken_for_one(stored, tmp_path):
     assert guess_kind(source) is None
     call = lambda: import_model("unet3d", source, tmp_path / "ours")  # noqa: E731
     refusal(call, f"{source}: is a pipeline of several models")
+    call = lambda: import_model("text_to_video", index, tmp_path / "ours")  # noqa: E731
+    refusal(call, f"{index}: is a file; a text_to_video is read from its folder")
     index.write_text("[")
     call = lambda: import_model("text_to_video", source, tmp_path / "ours")  # noqa: E731
     refusal(call, f"{index}: not valid JSON")

@@ -96,8 +96,8 @@ def test_vae_full_size_count() -> None:
         ({"class_embed_type": "timestep"}, "class_embed_type is no option of UNet3D"),
         ({"down_block_types": ["DownBlock2D"] * 4}, "DownBlock2D.* not among"),
         ({"up_block_types": ["UpBlock3D"] * 3}, "3 given for 4 block_out_channels"),
-        ({"attention_head_dim": [5, 10, 20, 20]}, "attention_head_dim: must be one integer"),
-        ({"norm_num_groups": None}, "norm_num_groups: must be one integer"),
+        ({"attention_head_dim": [5, 10, 20, 20]}, "attention_head_dim is .*, must be one integer"),
+        ({"norm_num_groups": None}, "norm_num_groups is None, must be one integer"),
     ],
 )
 def test_unsupported_options_are_named(change: dict, sentence: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
+from safetensors.numpy import save_file
 from transformers import CLIPModel
 
 from benchmarks import parity_table
@@ -71,6 +72,38 @@ def test_verify_compares_every_part_of_a_pipeline(capsys):
     assert main(["verify", "--kind", "text_to_video", "--source", str(place)]) == 0
     assert capsys.readouterr().out.count("PyTorch and JAX agree") == 3
     assert contents(place) == before
+
+
+def test_verify_runs_a_lora_beside_what_was_merged(stored, tmp_path, capsys):
+    """On a linear layer, a convolution in steps, a 1x1 one and one over time."""
+    source, weights = stored / "unet3d", read_tensors(stored / "unet3d")
+    rng, tensors = np.random.default_rng(0), {}
+    for layer in (
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k",
+        "down_blocks.0.downsamplers.0.conv",
+        "up_blocks.1.resnets.0.conv_shortcut",
+        "mid_block.temp_convs.0.conv2.3",
+    ):
+        out, *inner = weights[f"{layer}.weight"].shape
+        up = (out, 2, *[1] * (len(inner) - 1))
+        tensors[f"unet.{layer}.lora_A.weight"] = rng.standard_normal((2, *inner), np.float32)
+        tensors[f"unet.{layer}.lora_B.weight"] = rng.standard_normal(up, np.float32)
+        tensors[f"unet.{layer}.alpha"] = np.array(0.5, np.float32)
+    lora, merged = tmp_path / "lora.safetensors", tmp_path / "merged"
+    save_file(tensors, lora)
+    import_model("unet3d", source, merged, lora=lora, lora_strength=-0.5)
+
+    def code(*arguments: object) -> int:
+        return main(["verify", "--kind", "unet3d", "--source", str(source), *map(str, arguments)])
+
+    asked = ("--lora", lora, "--lora-strength", "-0.5")
+    assert code(*asked, "--gradients") == 0
+    assert "with the LoRA of 4 layers, its update -0.125 times" in capsys.readouterr().out
+    assert code(*asked, "--target", merged) == 0
+    assert code(*asked[:2], "--target", merged) == 1
+    assert code("--target", merged) == 1
+    assert code(*asked[2:]) == 2
+    assert "no LoRA is named" in capsys.readouterr().err
 
 
 def test_without_torch_verify_says_how_to_get_it(stored, monkeypatch, capsys):
