@@ -74,9 +74,7 @@ def local_conv(
     elif implementation in ("auto", "tiled"):
         apply = partial(_fast, kernel_size)
     else:
-        raise ValueError(
-            f"implementation: {implementation!r}, must be auto, reference or tiled"
-        )
+        raise ValueError(f"implementation: {implementation!r}, must be auto, reference or tiled")
     maps = x.reshape(-1, height, width)
     if box is None:
         return apply(maps, theta).reshape(x.shape)
@@ -99,9 +97,7 @@ def _fast_forward(kernel_size: int, x: Array, theta: Array) -> tuple[Array, tupl
     return y, (x, theta, y, norm)
 
 
-def _fast_backward(
-    kernel_size: int, kept: tuple[Array, ...], g: Array
-) -> tuple[Array, Array]:
+def _fast_backward(kernel_size: int, kept: tuple[Array, ...], g: Array) -> tuple[Array, Array]:
     """The two gradients share nothing but g / norm: what is not asked for is not computed."""
     x, theta, y, norm = kept
     g = jnp.where(x != 0, g.astype(accumulation_dtype(x, theta)) / norm, 0)

@@ -121,7 +121,7 @@ def _row(theta: Array, t: Array, top: Array, *, rows: int, dtype: DTypeLike) -> 
 
 
 def _over_tiles(tile: Callable[[Array, Any], Any], carry: Any, *, height: int, rows: int) -> Any:
-    """Runs tile(first row, carry) over all rows; the last tile may repeat rows of the one before."""
+    """Runs tile(first row, carry) over all rows; the last tile may repeat some of its neighbour."""
 
     def step(i: Array, carry: Any) -> Any:
         return tile(jnp.minimum(i * rows, height - rows), carry)

@@ -23,9 +23,7 @@ every_implementation = pytest.mark.parametrize("implementation", IMPLEMENTATIONS
 @cache
 def _jitted(kernel_size: int, implementation: str, box: Box | None):
     return jax.jit(
-        partial(
-            module.local_conv, kernel_size=kernel_size, implementation=implementation, box=box
-        )
+        partial(module.local_conv, kernel_size=kernel_size, implementation=implementation, box=box)
     )
 
 
