@@ -214,8 +214,9 @@ def _backward_kernel(g_ref, theta_ref, *refs, plan, want):
             if product_ref is not None:
                 for di in range(k):
                     a = theta_ref[di * k + dj] + _identity(di * k + dj, plan)
+                    slope = jnp.where(a > 0, 1.0, jnp.where(a < 0, -1.0, 0.0))
                     sums = jnp.sum(product_ref[di], axis=1)
-                    dtheta_ref[di * k + dj] = jnp.sign(a) * (sums - shared_ref[...])
+                    dtheta_ref[di * k + dj] = slope * (sums - shared_ref[...])
 
     if pending_ref is not None:
         dx_ref[...] = pending_ref[:ROWS]
