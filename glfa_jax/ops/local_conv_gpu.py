@@ -136,9 +136,7 @@ def _forward_kernel(x_ref, theta_ref, y_ref, denominator_ref, *, kernel_size, fr
 
 def _input_gradient_kernel(scaled_ref, theta_ref, dx_ref, *, kernel_size, frames):
     n, height, width = scaled_ref.shape
-    sums, _ = _sum_taps(
-        scaled_ref, theta_ref, kernel_size=kernel_size, frames=frames, adjoint=True
-    )
+    sums, _ = _sum_taps(scaled_ref, theta_ref, kernel_size=kernel_size, frames=frames, adjoint=True)
     start, first_row, column = _place(frames)
     for i in range(ROWS):
         for f in range(frames):
@@ -178,9 +176,7 @@ def _sum_taps(values_ref, theta_ref, *, kernel_size, frames, adjoint):
                     at, there = (row, neighbour), seen
                 else:
                     at, there = (first_row + i, column), (first_row + i < height) & (column < width)
-                weight = plt.load(
-                    theta_ref.at[(di * kernel_size + dj, *at)], mask=there, other=0.0
-                )
+                weight = plt.load(theta_ref.at[(di * kernel_size + dj, *at)], mask=there, other=0.0)
                 if di == half:
                     weight += (dj == half).astype(jnp.float32)
                 weight = jnp.abs(weight)
@@ -190,9 +186,7 @@ def _sum_taps(values_ref, theta_ref, *, kernel_size, frames, adjoint):
         return sums, totals
 
     zero = jnp.zeros((COLUMNS,), jnp.float32)
-    return lax.fori_loop(
-        0, kernel_size, add_tap_column, ([[zero] * frames] * ROWS, [zero] * ROWS)
-    )
+    return lax.fori_loop(0, kernel_size, add_tap_column, ([[zero] * frames] * ROWS, [zero] * ROWS))
 
 
 def _weight_gradient_kernel(

@@ -112,9 +112,7 @@ def _gradients(x, theta, y, denominator, g, plan, interpret, *, want):
     if "theta" in want:
         out_specs.append(_weights_spec(plan))
         out_shape.append(_shape(plan.taps, plan.tiles * ROWS, plan.columns))
-        scratch.append(
-            pltpu.VMEM((plan.kernel_size, ROWS, SUBLANES, plan.columns), jnp.float32)
-        )
+        scratch.append(pltpu.VMEM((plan.kernel_size, ROWS, SUBLANES, plan.columns), jnp.float32))
     results = []
     for x_part, y_part, g_part in zip(*(_split(a, plan) for a in (x, y, g)), strict=True):
         scaled = jnp.where(x_part != 0, g_part.astype(jnp.float32) / denominator, 0.0)
@@ -124,16 +122,18 @@ def _gradients(x, theta, y, denominator, g, plan, interpret, *, want):
             shared = jnp.sum(scaled * y_part.astype(jnp.float32), axis=0)
             arrays += [_to_rows(x_part, plan, above=plan.half), _pad_pixels(shared, plan)]
             in_specs += [_window_spec(plan), _pixels_spec(plan)]
-        parts = list(pl.pallas_call(
-            partial(_backward_kernel, plan=plan, want=want),
-            grid=(steps,),
-            in_specs=in_specs,
-            out_specs=out_specs,
-            out_shape=out_shape,
-            scratch_shapes=scratch,
-            compiler_params=_compiler_params(plan),
-            interpret=interpret,
-        )(*arrays))
+        parts = list(
+            pl.pallas_call(
+                partial(_backward_kernel, plan=plan, want=want),
+                grid=(steps,),
+                in_specs=in_specs,
+                out_specs=out_specs,
+                out_shape=out_shape,
+                scratch_shapes=scratch,
+                compiler_params=_compiler_params(plan),
+                interpret=interpret,
+            )(*arrays)
+        )
         if "x" in want:
             parts[0] = _from_rows(parts[0][plan.half :], x_part)
         results.append(parts)
@@ -352,9 +352,7 @@ def _weights_spec(plan: _Plan) -> pl.BlockSpec:
 
 
 def _pixels_spec(plan: _Plan) -> pl.BlockSpec:
-    return pl.BlockSpec(
-        (ROWS, plan.columns), lambda step: (jnp.minimum(step, plan.tiles - 1), 0)
-    )
+    return pl.BlockSpec((ROWS, plan.columns), lambda step: (jnp.minimum(step, plan.tiles - 1), 0))
 
 
 def _shape(*shape: int) -> jax.ShapeDtypeStruct:
