@@ -1,11 +1,15 @@
 """The locally connected layer on NVIDIA GPUs: Pallas kernels, lowered through Triton.
 
-Every array in the kernels is one-dimensional with one pixel a thread; output rows, frames and taps
+Every array in the kernels is one-dimensional, one element a thread; output rows, frames and taps
 are unrolled into separate arrays. So all sums stay in registers and no thread needs another's
-value: no shared memory, no atomics, and each loaded value serves several sums.
+value: no shared memory, no atomics, and each loaded value serves several sums. A warp has WARP
+neighbouring columns; the warps of a program read the same weights (or maps), from L1.
+
+Arrays come flat: offsets that the threads add up themselves keep the unrolled kernels small.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +19,11 @@ from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float
 
 WARP = 32
-COLUMNS = 64  # of a program of the tap sums: two warps, enough programs for small batches
-ROWS = 4  # of any program: rows share the values loaded from the window around them
-FRAMES = 20  # times ROWS: 80 sums a thread, which leaves room for four programs' registers
-TAP_COLUMNS = 16  # of a program of dtheta: one warp each, so that they share the window in L1
-TAP_SUMS = 56  # a thread's sums there: ROWS times kernel_size, or fewer rows
+ROWS = 4  # of a program: rows share the values loaded from the window around them
+FRAMES = 8  # of a thread, that share a loaded weight: times ROWS sums
+FRAME_WARPS = 4  # of a program, with frames of their own
+TAP_WARPS = 16  # of a program of dtheta, with a column of taps each
+TAP_SUMS = 56  # of a thread there: rows times kernel_size, or fewer rows
 
 
 def forward(
@@ -33,18 +37,18 @@ def forward(
     n, height, width = x.shape
     if n == 0:
         return x, jnp.abs(theta.at[kernel_size**2 // 2].add(1.0)).sum(0)
-    frames = _frames(n)
+    plan = _plan(n, height, width, kernel_size)
     y, denominator = pl.pallas_call(
-        partial(_forward_kernel, kernel_size=kernel_size, frames=frames),
-        grid=(pl.cdiv(n, frames), pl.cdiv(width, COLUMNS), pl.cdiv(height, ROWS)),
+        partial(_forward_kernel, plan=plan),
+        grid=plan.grid,
         out_shape=[
-            jax.ShapeDtypeStruct(x.shape, x.dtype),
-            jax.ShapeDtypeStruct((height, width), jnp.float32),
+            jax.ShapeDtypeStruct((x.size,), x.dtype),
+            jax.ShapeDtypeStruct((height * width,), jnp.float32),
         ],
-        compiler_params=plt.CompilerParams(num_warps=COLUMNS // WARP, num_stages=1),
+        compiler_params=plt.CompilerParams(num_warps=plan.warps, num_stages=1),
         interpret=interpret,
-    )(x, theta)
-    return y, denominator
+    )(x.reshape(-1), theta.reshape(-1))
+    return y.reshape(x.shape), denominator.reshape(height, width)
 
 
 def backward(
@@ -75,17 +79,17 @@ def input_gradient(
     interpret: bool = False,
 ) -> Float[Array, "n h w"]:
     """The gradient of x: gathers over the output pixels that saw each input pixel."""
-    n, height, width = x.shape
-    if n == 0:
+    if x.shape[0] == 0:
         return x
-    frames = _frames(n)
-    return pl.pallas_call(
-        partial(_input_gradient_kernel, kernel_size=kernel_size, frames=frames),
-        grid=(pl.cdiv(n, frames), pl.cdiv(width, COLUMNS), pl.cdiv(height, ROWS)),
-        out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
-        compiler_params=plt.CompilerParams(num_warps=COLUMNS // WARP, num_stages=1),
+    plan = _plan(*x.shape, kernel_size)
+    dx = pl.pallas_call(
+        partial(_input_gradient_kernel, plan=plan),
+        grid=plan.grid,
+        out_shape=jax.ShapeDtypeStruct((x.size,), x.dtype),
+        compiler_params=plt.CompilerParams(num_warps=plan.warps, num_stages=1),
         interpret=interpret,
-    )(_scale(x, denominator, g), theta)
+    )(_scale(x, denominator, g).reshape(-1), theta.reshape(-1))
+    return dx.reshape(x.shape)
 
 
 def weight_gradient(
@@ -98,155 +102,186 @@ def weight_gradient(
     kernel_size: int,
     interpret: bool = False,
 ) -> Float[Array, "k h w"]:
-    """The gradient of theta: a thread sums over all frames the taps of one kernel column."""
-    n, height, width = x.shape
-    if n == 0:
+    """The gradient of theta: a thread sums, over all frames, the taps of one kernel column."""
+    if x.shape[0] == 0:
         return jnp.zeros_like(theta)
     scaled = _scale(x, denominator, g)
     shared = jnp.sum(scaled * y.astype(jnp.float32), axis=0)
-    rows = max(1, min(ROWS, TAP_SUMS // kernel_size))
-    tap_columns = min(TAP_COLUMNS, pl.next_power_of_2(kernel_size))
-    return pl.pallas_call(
-        partial(_weight_gradient_kernel, kernel_size=kernel_size, rows=rows),
-        grid=(pl.cdiv(kernel_size, tap_columns), pl.cdiv(width, WARP), pl.cdiv(height, rows)),
-        out_shape=jax.ShapeDtypeStruct(theta.shape, jnp.float32),
-        compiler_params=plt.CompilerParams(num_warps=tap_columns, num_stages=1),
+    plan = _tap_plan(*x.shape, kernel_size)
+    dtheta = pl.pallas_call(
+        partial(_weight_gradient_kernel, plan=plan),
+        grid=plan.grid,
+        out_shape=jax.ShapeDtypeStruct((theta.size,), jnp.float32),
+        compiler_params=plt.CompilerParams(num_warps=plan.warps, num_stages=1),
         interpret=interpret,
-    )(x, scaled, theta, shared)
+    )(x.reshape(-1), scaled.reshape(-1), theta.reshape(-1), shared.reshape(-1))
+    return dtheta.reshape(theta.shape)
 
 
-def _forward_kernel(x_ref, theta_ref, y_ref, denominator_ref, *, kernel_size, frames):
-    n, height, width = x_ref.shape
-    sums, denominators = _sum_taps(
-        x_ref, theta_ref, kernel_size=kernel_size, frames=frames, adjoint=False
-    )
-    start, first_row, column = _place(frames)
-    for i in range(ROWS):
+class _Plan(NamedTuple):
+    """The sizes that one kernel is compiled for."""
+
+    kernel_size: int
+    n: int
+    height: int
+    width: int
+    rows: int  # of a program
+    warps: int  # of a program
+    frames: int  # of a thread
+    grid: tuple[int, int, int]  # frames or taps, columns, rows
+
+    @property
+    def half(self) -> int:
+        return self.kernel_size // 2
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    @property
+    def window(self) -> int:
+        return self.rows + 2 * self.half
+
+    def rows_met_by(self, r: int) -> range:
+        """Rows of the program whose taps reach row r of the window around them."""
+        return range(max(0, r - 2 * self.half), min(self.rows, r + 1))
+
+
+def _plan(n: int, height: int, width: int, kernel_size: int) -> _Plan:
+    programs = pl.cdiv(n, FRAMES * FRAME_WARPS)
+    frames = pl.cdiv(n, programs)  # of a program, all programs alike
+    warps = min(FRAME_WARPS, pl.next_power_of_2(frames))
+    grid = (programs, pl.cdiv(width, WARP), pl.cdiv(height, ROWS))
+    frames = pl.cdiv(frames, warps)
+    return _Plan(kernel_size, n, height, width, ROWS, warps, frames, grid)
+
+
+def _tap_plan(n: int, height: int, width: int, kernel_size: int) -> _Plan:
+    warps = min(TAP_WARPS, pl.next_power_of_2(kernel_size))
+    rows = max(1, min(ROWS, TAP_SUMS // kernel_size))
+    grid = (pl.cdiv(kernel_size, warps), pl.cdiv(width, WARP), pl.cdiv(height, rows))
+    return _Plan(kernel_size, n, height, width, rows, warps, n, grid)
+
+
+def _forward_kernel(x_ref, theta_ref, y_ref, denominator_ref, *, plan: _Plan):
+    sums, denominators = _sum_taps(x_ref, theta_ref, plan, adjoint=False)
+    first, column, first_row = _place(plan)
+    for i in range(plan.rows):
         row = first_row + i
-        own = (row < height) & (column < width)
-        # Every program of these pixels has the same denominator: the first one writes it.
-        plt.store(denominator_ref.at[row, column], denominators[i], mask=own & (start == 0))
-        for f in range(frames):
-            at = (start + f, row, column)
-            here = own & (start + f < n)
-            seen = plt.load(x_ref.at[at], mask=here, other=0.0) != 0
-            y = jnp.where(seen, sums[i][f] / denominators[i], 0.0)
-            plt.store(y_ref.at[at], y.astype(y_ref.dtype), mask=here)
+        own, pixel = (row < plan.height) & (column < plan.width), row * plan.width + column
+        # Every thread of a pixel has the same denominator: that of the first frame writes it.
+        _store(denominator_ref, pixel, denominators[i], own & (first == 0))
+        for f in range(plan.frames):
+            here, at = own & (first + f < plan.n), (first + f) * plan.pixels + pixel
+            seen = _load(x_ref, at, here) != 0
+            _store(y_ref, at, jnp.where(seen, sums[i][f] / denominators[i], 0.0), here)
 
 
-def _input_gradient_kernel(scaled_ref, theta_ref, dx_ref, *, kernel_size, frames):
-    n, height, width = scaled_ref.shape
-    sums, _ = _sum_taps(scaled_ref, theta_ref, kernel_size=kernel_size, frames=frames, adjoint=True)
-    start, first_row, column = _place(frames)
-    for i in range(ROWS):
-        for f in range(frames):
-            own = (first_row + i < height) & (column < width) & (start + f < n)
-            at = (start + f, first_row + i, column)
-            plt.store(dx_ref.at[at], sums[i][f].astype(dx_ref.dtype), mask=own)
+def _input_gradient_kernel(scaled_ref, theta_ref, dx_ref, *, plan: _Plan):
+    sums, _ = _sum_taps(scaled_ref, theta_ref, plan, adjoint=True)
+    first, column, first_row = _place(plan)
+    for i in range(plan.rows):
+        own = (first_row + i < plan.height) & (column < plan.width)
+        pixel = (first_row + i) * plan.width + column
+        for f in range(plan.frames):
+            here = own & (first + f < plan.n)
+            _store(dx_ref, (first + f) * plan.pixels + pixel, sums[i][f], here)
 
 
-def _sum_taps(values_ref, theta_ref, *, kernel_size, frames, adjoint):
+def _sum_taps(values_ref, theta_ref, plan: _Plan, *, adjoint: bool):
     """sums[row][frame] of |a| times values over the taps, and per row the sum of |a|.
 
-    A pixel's taps point at its neighbours; in the adjoint its neighbours' taps point at it, so both
-    the weights and the values are read at the neighbour.
+    A pixel's taps point at its neighbours; in the adjoint its neighbours' taps point at it, so that
+    the weights, too, are read at the neighbour.
     """
-    n, height, width = values_ref.shape
-    half = kernel_size // 2
-    start, first_row, column = _place(frames)
+    first, column, first_row = _place(plan)
+    live = [first + f < plan.n for f in range(plan.frames)]
+    bases = [(first + f) * plan.pixels for f in range(plan.frames)]
 
     def add_tap_column(dj, carry):
         sums, totals = [list(row) for row in carry[0]], list(carry[1])
-        neighbour = column + (half - dj if adjoint else dj - half)
-        inside = (neighbour >= 0) & (neighbour < width)
-        for r in range(ROWS + 2 * half):
-            row = first_row + r - half
-            seen = inside & (row >= 0) & (row < height)
+        neighbour = column + (plan.half - dj if adjoint else dj - plan.half)
+        inside = (neighbour >= 0) & (neighbour < plan.width)
+        for r in range(plan.window):
+            row = first_row + (r - plan.half)
+            there = inside & (row >= 0) & (row < plan.height)
+            pixel = row * plan.width + neighbour
             values = [
-                plt.load(
-                    values_ref.at[start + f, row, neighbour],
-                    mask=seen & (start + f < n),
-                    other=0.0,
-                ).astype(jnp.float32)
-                for f in range(frames)
+                _load(values_ref, base + pixel, there & here)
+                for base, here in zip(bases, live, strict=True)
             ]
-            for i in range(max(0, r - 2 * half), min(ROWS, r + 1)):
-                di = i + 2 * half - r if adjoint else r - i
+            for i in plan.rows_met_by(r):
                 if adjoint:
-                    at, there = (row, neighbour), seen
+                    di, at, mask = i + 2 * plan.half - r, pixel, there
                 else:
-                    at, there = (first_row + i, column), (first_row + i < height) & (column < width)
-                weight = plt.load(theta_ref.at[(di * kernel_size + dj, *at)], mask=there, other=0.0)
-                if di == half:
-                    weight += (dj == half).astype(jnp.float32)
-                weight = jnp.abs(weight)
+                    di, at = r - i, (first_row + i) * plan.width + column
+                    mask = (first_row + i < plan.height) & (column < plan.width)
+                a = _load(theta_ref, (di * plan.kernel_size + dj) * plan.pixels + at, mask)
+                weight = jnp.abs(_add_identity(a, di, dj, plan))
                 totals[i] += weight
-                for f in range(frames):
-                    sums[i][f] += weight * values[f]
+                for f, value in enumerate(values):
+                    sums[i][f] += weight * value
         return sums, totals
 
-    zero = jnp.zeros((COLUMNS,), jnp.float32)
-    return lax.fori_loop(0, kernel_size, add_tap_column, ([[zero] * frames] * ROWS, [zero] * ROWS))
+    zero = jnp.zeros(column.shape, jnp.float32)
+    start = [[zero] * plan.frames] * plan.rows, [zero] * plan.rows
+    return lax.fori_loop(0, plan.kernel_size, add_tap_column, start)
 
 
-def _weight_gradient_kernel(
-    x_ref, scaled_ref, theta_ref, shared_ref, dtheta_ref, *, kernel_size, rows
-):
-    n, height, width = x_ref.shape
-    half = kernel_size // 2
-    lanes = WARP * min(TAP_COLUMNS, pl.next_power_of_2(kernel_size))
-    lane = jnp.arange(lanes)
-    dj = pl.program_id(0) * (lanes // WARP) + lane // WARP
+def _weight_gradient_kernel(x_ref, scaled_ref, theta_ref, shared_ref, dtheta_ref, *, plan: _Plan):
+    lane = jnp.arange(plan.warps * WARP)
+    dj = pl.program_id(0) * plan.warps + lane // WARP
     column = pl.program_id(1) * WARP + lane % WARP
-    first_row = pl.program_id(2) * rows
-    own = (column < width) & (dj < kernel_size)
-    neighbour = column + dj - half
-    inside = own & (neighbour >= 0) & (neighbour < width)
+    first_row = pl.program_id(2) * plan.rows
+    neighbour = column + dj - plan.half
+    own = (column < plan.width) & (dj < plan.kernel_size)
+    inside = own & (neighbour >= 0) & (neighbour < plan.width)
+    owns = [own & (first_row + i < plan.height) for i in range(plan.rows)]
+    pixels = [(first_row + i) * plan.width + column for i in range(plan.rows)]
 
     def add_frame(frame, sums):
-        sums = [list(taps) for taps in sums]
+        sums, base = [list(taps) for taps in sums], frame * plan.pixels
         scaled = [
-            plt.load(
-                scaled_ref.at[frame, first_row + i, column],
-                mask=own & (first_row + i < height),
-                other=0.0,
-            )
-            for i in range(rows)
+            _load(scaled_ref, base + pixel, mask) for pixel, mask in zip(pixels, owns, strict=True)
         ]
-        for r in range(rows + 2 * half):
-            row = first_row + r - half
-            x = plt.load(
-                x_ref.at[frame, row, neighbour],
-                mask=inside & (row >= 0) & (row < height),
-                other=0.0,
-            ).astype(jnp.float32)
-            for i in range(max(0, r - 2 * half), min(rows, r + 1)):
+        for r in range(plan.window):
+            row = first_row + (r - plan.half)
+            there = inside & (row >= 0) & (row < plan.height)
+            x = _load(x_ref, base + row * plan.width + neighbour, there)
+            for i in plan.rows_met_by(r):
                 sums[i][r - i] += scaled[i] * x
         return sums
 
-    zero = jnp.zeros((lanes,), jnp.float32)
-    sums = lax.fori_loop(0, n, add_frame, [[zero] * kernel_size] * rows)
-    for i in range(rows):
-        here = own & (first_row + i < height)
-        shared = plt.load(shared_ref.at[first_row + i, column], mask=here, other=0.0)
-        for di in range(kernel_size):
-            at = (di * kernel_size + dj, first_row + i, column)
-            a = plt.load(theta_ref.at[at], mask=here, other=0.0)
-            if di == half:
-                a += (dj == half).astype(jnp.float32)
+    zero = jnp.zeros(lane.shape, jnp.float32)
+    sums = lax.fori_loop(0, plan.n, add_frame, [[zero] * plan.kernel_size] * plan.rows)
+    for i in range(plan.rows):
+        shared = _load(shared_ref, pixels[i], owns[i])
+        for di in range(plan.kernel_size):
+            at = (di * plan.kernel_size + dj) * plan.pixels + pixels[i]
+            a = _add_identity(_load(theta_ref, at, owns[i]), di, dj, plan)
             slope = jnp.where(a > 0, 1.0, jnp.where(a < 0, -1.0, 0.0))
-            plt.store(dtheta_ref.at[at], slope * (sums[i][di] - shared), mask=here)
+            _store(dtheta_ref, at, slope * (sums[i][di] - shared), owns[i])
 
 
-def _place(frames: int):
-    """First frame, first row and columns of a program that sums taps."""
-    column = pl.program_id(1) * COLUMNS + jnp.arange(COLUMNS)
-    return pl.program_id(0) * frames, pl.program_id(2) * ROWS, column
+def _place(plan: _Plan):
+    """First frame and column of each thread, first row of the program, where frames share taps."""
+    lane = jnp.arange(plan.warps * WARP)
+    first = (pl.program_id(0) * plan.warps + lane // WARP) * plan.frames
+    return first, pl.program_id(1) * WARP + lane % WARP, pl.program_id(2) * plan.rows
 
 
-def _frames(n: int) -> int:
-    """Frames of a program, all programs alike."""
-    return pl.cdiv(n, pl.cdiv(n, FRAMES))
+def _add_identity(a, di: int, dj, plan: _Plan):
+    return a + (dj == plan.half).astype(jnp.float32) if di == plan.half else a
+
+
+def _load(ref, at, mask):
+    return plt.load(ref.at[at], mask=mask, other=0.0).astype(jnp.float32)
+
+
+def _store(ref, at, value, mask):
+    # A masked offset may be another thread's: interpreted, that would write the old value back.
+    at = jnp.where(mask, at, ref.shape[0])
+    plt.store(ref.at[at], value.astype(ref.dtype), mask=mask)
 
 
 def _scale(x, denominator, g):

@@ -1,4 +1,4 @@
-"""The locally connected layer's device kernels, interpreted, against loops and jax's own gradient."""
+"""The locally connected layer's device kernels, interpreted, against loops and jax's gradient."""
 
 from functools import partial
 
@@ -20,14 +20,14 @@ def small_tiles(request, monkeypatch):
     if "the_device" not in request.node.name:
         monkeypatch.setattr(local_conv_tpu, "ROWS", 2)
         monkeypatch.setattr(local_conv_gpu, "ROWS", 2)
-        monkeypatch.setattr(local_conv_gpu, "COLUMNS", 8)
         monkeypatch.setattr(local_conv_gpu, "WARP", 4)
-        monkeypatch.setattr(local_conv_gpu, "FRAMES", 2)
+        monkeypatch.setattr(local_conv_gpu, "FRAMES", 1)
+        monkeypatch.setattr(local_conv_gpu, "FRAME_WARPS", 2)
 
 
 def slow(x: np.ndarray, theta: np.ndarray, kernel_size: int):
     """SPEC §2.2 in float64, written out for every pixel and tap: the output and the denominator."""
-    n, height, width = x.shape
+    _, height, width = x.shape
     half = kernel_size // 2
     a = theta.astype(np.float64).copy()
     a[kernel_size**2 // 2] += 1
@@ -125,7 +125,7 @@ def test_more_frames_than_one_block_holds_on_tpu():
 
 
 def test_more_taps_than_one_program_holds_on_gpu(monkeypatch):
-    monkeypatch.setattr(local_conv_gpu, "TAP_COLUMNS", 2)
+    monkeypatch.setattr(local_conv_gpu, "TAP_WARPS", 2)
     monkeypatch.setattr(local_conv_gpu, "TAP_SUMS", 9)
     check(local_conv_gpu, 3, 3, 5, 5)
 
