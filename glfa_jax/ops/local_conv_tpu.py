@@ -159,8 +159,8 @@ def _forward_kernel(x_ref, theta_ref, y_ref, denominator_ref, absolute_ref, *, p
             for r in range(plan.window):
                 shifted = _shift(x_ref[r, at, :], dj - plan.half, plan)
                 for i in _rows_met_by(r, plan):
-                    weight = absolute_ref[(r - i) * plan.kernel_size + dj, i : i + 1, :]
-                    sums[i] += weight * shifted
+                    t = (r - i) * plan.kernel_size + dj
+                    sums[i] += _spread(absolute_ref, t, i, plan) * shifted
             return tuple(sums)
 
         zero = jnp.zeros((plan.block, plan.columns), jnp.float32)
@@ -208,7 +208,8 @@ def _backward_kernel(g_ref, theta_ref, *refs, plan, want):
                     if pending_ref is not None:
                         total = jnp.zeros((plan.block, plan.columns), jnp.float32)
                         for i in _rows_met_by(r, plan):
-                            total += absolute_ref[(r - i) * k + dj, i : i + 1, :] * g[i]
+                            weight = _spread(absolute_ref, (r - i) * k + dj, i, plan)
+                            total += weight * g[i]
                         pending_ref[r, at, :] += _shift(total, half - dj, plan)
 
             if product_ref is not None:
@@ -236,6 +237,12 @@ def _take_absolute(theta_ref, absolute_ref, plan):
         return total + absolute
 
     return lax.fori_loop(0, plan.taps, add, jnp.zeros((ROWS, plan.columns), jnp.float32))
+
+
+def _spread(ref, t, i: int, plan):
+    """Row i of tap t for every frame of a block; lane tile by lane tile the load spreads it."""
+    tiles = [ref[t, i : i + 1, c : c + LANES] for c in range(0, plan.columns, LANES)]
+    return jnp.concatenate([jnp.broadcast_to(tile, (plan.block, LANES)) for tile in tiles], axis=1)
 
 
 def _identity(t, plan):
