@@ -131,7 +131,7 @@ def test_more_frames_than_one_block_holds_on_tpu():
 
 def test_more_taps_than_one_program_holds_on_gpu(monkeypatch):
     monkeypatch.setattr(local_conv_gpu, "TAP_WARPS", 2)
-    monkeypatch.setattr(local_conv_gpu, "TAP_SUMS", 4)  # fewer rows than taps: still one
+    monkeypatch.setattr(local_conv_gpu, "TAP_SUMS", 4)  # one row a program
     monkeypatch.setattr(local_conv_gpu, "ROWS", 1)
     check(local_conv_gpu, 3, 2, 5, 3)
 
