@@ -11,7 +11,7 @@ from glfa_jax.ops import local_conv_gpu, local_conv_tpu
 
 MODULES = [pytest.param(local_conv_tpu, id="tpu"), pytest.param(local_conv_gpu, id="gpu")]
 # frames, height, width, kernel: odd sizes, several tiles, maps smaller than the kernel
-SIZES = [(1, 3, 7, 1), (3, 5, 10, 3), (2, 3, 4, 5), (3, 2, 3, 13)]
+SIZES = [(1, 3, 7, 1), (2, 3, 6, 5), (3, 2, 3, 13)]
 # Compiling the interpreted kernels is nearly all of the time that these tests take.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
 
@@ -111,12 +111,8 @@ def test_agrees_with_loops_and_with_the_gradient_of_jax(module, size, monkeypatc
     check(module, *size)
 
 
-def test_either_gradient_can_be_had_alone_on_tpu():
-    check(local_conv_tpu, 1, 3, 2, 3, alone=True)
-
-
-def test_more_lanes_than_one_register_on_tpu():
-    check(local_conv_tpu, 1, 2, 130, 3)
+def test_either_gradient_alone_and_more_lanes_than_one_register_on_tpu():
+    check(local_conv_tpu, 1, 2, 130, 3, alone=True)
 
 
 def test_more_frames_than_one_call_holds_on_tpu(monkeypatch):
@@ -170,7 +166,8 @@ def test_empty_maps_and_bfloat16(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_weights_per_subject(module):
+def test_weights_per_subject(module, monkeypatch):
+    monkeypatch.setattr(module, "ROWS", 1)
     maps = [example(2, 2, 5, 3) for _ in range(2)]
     x, theta, g = (np.stack([one[i] * (1 + s) for s, one in enumerate(maps)]) for i in range(3))
     ours = quick_jit(jax.vmap(everything(module, 3)))(x, theta, g)
