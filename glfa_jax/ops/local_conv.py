@@ -3,7 +3,9 @@
 docs/local_layer.md explains the algorithm and derives the backward pass.
 """
 
-from functools import partial
+import warnings
+from functools import cache, partial
+from types import ModuleType
 from typing import Literal, NamedTuple
 
 import jax
@@ -11,10 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from glfa_jax.ops import local_conv_reference, local_conv_tiled
-from glfa_jax.ops.local_conv_tiled import accumulation_dtype
+from glfa_jax.ops import (
+    local_conv_gpu,
+    local_conv_reference,
+    local_conv_tiled,
+    local_conv_tpu,
+)
 
-Implementation = Literal["auto", "reference", "tiled"]
+Implementation = Literal["auto", "reference", "tiled", "kernel"]
 
 
 class Box(NamedTuple):
@@ -55,8 +61,10 @@ def local_conv(
     the result has x's dtype.
 
     box: where x may differ from zero (`bounding_box`); only there is computed.
-    implementation: "reference" through lax, with every derivative; "tiled", the fast one, with
-    reverse-mode derivatives only; "auto" picks by platform.
+    implementation: "reference" through lax, slow, with derivatives of every kind; "tiled", fast on
+    CPU and right everywhere; "kernel", a Pallas kernel for the GPU or TPU at hand, which cannot be
+    partitioned over devices outside `shard_map`. The latter two have reverse-mode derivatives.
+    "auto" takes the kernel where there is one device that runs it, else "tiled".
 
     Raises ValueError for shapes that do not fit.
     """
@@ -71,10 +79,8 @@ def local_conv(
         raise ValueError(f"x: maps are {x.shape[-2:]}, must be {(height, width)} as theta is")
     if implementation == "reference":
         apply = partial(local_conv_reference.local_conv, kernel_size=kernel_size)
-    elif implementation in ("auto", "tiled"):
-        apply = partial(_fast, kernel_size)
     else:
-        raise ValueError(f"implementation: {implementation!r}, must be auto, reference or tiled")
+        apply = partial(_fast, kernel_size, _kernels(implementation))
     maps = x.reshape(-1, height, width)
     if box is None:
         return apply(maps, theta).reshape(x.shape)
@@ -85,25 +91,62 @@ def local_conv(
     return jnp.zeros_like(maps).at[:, rows, columns].set(inside).reshape(x.shape)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _fast(kernel_size: int, x: Array, theta: Array) -> Array:
-    return _fast_forward(kernel_size, x, theta)[0]
+def _kernels(implementation: str) -> ModuleType:
+    """The module whose forward and backward passes serve."""
+    device = {"gpu": local_conv_gpu, "tpu": local_conv_tpu}.get(jax.default_backend())
+    if implementation == "tiled":
+        return local_conv_tiled
+    if implementation == "kernel":
+        if device is None:
+            raise ValueError("implementation: there is no kernel for this platform, must be tiled")
+        return device
+    if implementation == "auto":
+        alone = device is not None and jax.device_count() == 1
+        return device if alone and _runs(device) else local_conv_tiled
+    raise ValueError(
+        f"implementation: {implementation!r}, must be auto, reference, tiled or kernel"
+    )
 
 
-def _fast_forward(kernel_size: int, x: Array, theta: Array) -> tuple[Array, tuple[Array, ...]]:
-    """Normalising last, one pass over the weights serves sum and norm."""
-    weighted, norm = local_conv_tiled.forward(x, theta, kernel_size=kernel_size)
-    y = jnp.where(x != 0, weighted / norm, 0).astype(x.dtype)
-    return y, (x, theta, y, norm)
+@cache
+def _runs(device: ModuleType) -> bool:
+    """Whether a kernel compiles here and gives, on a small example, what the tiled loops give."""
+    with jax.ensure_compile_time_eval():
+        x, g = jax.random.normal(jax.random.key(0), (2, 3, 40, 40))
+        theta = jax.random.normal(jax.random.key(1), (9, 40, 40))
+
+        def results(kernels: ModuleType) -> tuple[Array, ...]:
+            kept = kernels.forward(x, theta, kernel_size=3)
+            return *kept, *kernels.backward(x, theta, *kept, g, kernel_size=3)
+
+        try:
+            found = results(device)
+        except Exception as error:  # the compilers' are of many kinds
+            warnings.warn(f"the local layer's kernel does not run here: {error}", stacklevel=2)
+            return False
+        pairs = zip(found, results(local_conv_tiled), strict=True)
+        right = all(bool(jnp.allclose(ours, theirs, atol=1e-3)) for ours, theirs in pairs)
+    if not right:
+        warnings.warn("the local layer's kernel computes wrongly here: not used", stacklevel=2)
+    return right
 
 
-def _fast_backward(kernel_size: int, kept: tuple[Array, ...], g: Array) -> tuple[Array, Array]:
-    """The two gradients share nothing but g / norm: what is not asked for is not computed."""
-    x, theta, y, norm = kept
-    g = jnp.where(x != 0, g.astype(accumulation_dtype(x, theta)) / norm, 0)
-    dx = local_conv_tiled.input_gradient(g, theta, kernel_size=kernel_size)
-    dtheta = local_conv_tiled.weight_gradient(x, g, y, theta, kernel_size=kernel_size)
-    return dx.astype(x.dtype), dtheta.astype(theta.dtype)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _fast(kernel_size: int, kernels: ModuleType, x: Array, theta: Array) -> Array:
+    return kernels.forward(x, theta, kernel_size=kernel_size)[0]
 
 
-_fast.defvjp(_fast_forward, _fast_backward)
+def _forward(
+    kernel_size: int, kernels: ModuleType, x: Array, theta: Array
+) -> tuple[Array, tuple[Array, ...]]:
+    y, denominator = kernels.forward(x, theta, kernel_size=kernel_size)
+    return y, (x, theta, y, denominator)
+
+
+def _backward(
+    kernel_size: int, kernels: ModuleType, kept: tuple[Array, ...], g: Array
+) -> tuple[Array, Array]:
+    return kernels.backward(*kept, g, kernel_size=kernel_size)
+
+
+_fast.defvjp(_forward, _backward)

@@ -21,9 +21,12 @@ _ROWS_OF_A_FRAME = 32  # in a tile of the weights' gradient
 def forward(
     x: Float[Array, "n h w"], theta: Float[Array, "k h w"], *, kernel_size: int
 ) -> tuple[Float[Array, "n h w"], Float[Array, "h w"]]:
-    """Sums over the taps: of |a| x at the tap, and of |a|."""
+    """Output and denominator (sum of |a| over the taps), which is divided by last.
+
+    So one pass over the weights serves both sums.
+    """
     n, height, width = x.shape
-    half, dtype = kernel_size // 2, accumulation_dtype(x, theta)
+    half, dtype = kernel_size // 2, jnp.result_type(x, theta, jnp.float32)
     rows = max(1, min(height, _ROWS_OF_ALL_FRAMES // max(n, 1)))
     padded = jnp.pad(x, ((0, 0), (half, half), (half, half)))
 
@@ -42,75 +45,87 @@ def forward(
         )
 
     empty = jnp.zeros(x.shape, dtype), jnp.zeros((height, width), dtype)
-    return _over_tiles(tile, empty, height=height, rows=rows)
+    weighted, denominator = _over_tiles(tile, empty, height=height, rows=rows)
+    return jnp.where(x != 0, weighted / denominator, 0).astype(x.dtype), denominator
+
+
+def backward(
+    x: Float[Array, "n h w"],
+    theta: Float[Array, "k h w"],
+    y: Float[Array, "n h w"],
+    denominator: Float[Array, "h w"],
+    g: Float[Array, "n h w"],
+    *,
+    kernel_size: int,
+) -> tuple[Float[Array, "n h w"], Float[Array, "k h w"]]:
+    """Gradients of x and theta; g is the gradient of y. XLA drops the one that nobody asks for."""
+    scaled = jnp.where(x != 0, g.astype(denominator.dtype) / denominator, 0)
+    dx = input_gradient(scaled, theta, kernel_size=kernel_size)
+    dtheta = weight_gradient(x, scaled, y, theta, kernel_size=kernel_size)
+    return dx.astype(x.dtype), dtheta.astype(theta.dtype)
 
 
 def input_gradient(
-    g: Float[Array, "n h w"], theta: Float[Array, "k h w"], *, kernel_size: int
+    scaled: Float[Array, "n h w"], theta: Float[Array, "k h w"], *, kernel_size: int
 ) -> Float[Array, "n h w"]:
     """Every pixel's gradient, spread over the pixels that it was made of."""
-    n, height, width = g.shape
-    half = kernel_size // 2
-    padded = jnp.pad(g, ((0, 0), (half, half), (0, 0)))
+    n, height, width = scaled.shape
+    half, dtype = kernel_size // 2, scaled.dtype
+    padded = jnp.pad(scaled, ((0, 0), (half, half), (0, 0)))
 
     def row(r: Array, dx: Array) -> Array:
         def tap(t: Array, spread: Array) -> Array:
             down, right = kernel_size - 1 - t // kernel_size, t % kernel_size
             # Beyond the first and last row any weight will do: the gradient there is zero.
             top = jnp.clip(r + down - half, 0, height - 1)
-            weight = jnp.abs(_row(theta, t, top, rows=1, dtype=g.dtype))
+            weight = jnp.abs(_row(theta, t, top, rows=1, dtype=dtype))
             new = weight * lax.dynamic_slice(padded, (0, r + down, 0), (n, 1, width))
             old = lax.dynamic_slice(spread, (0, 0, right), (n, 1, width))
             return lax.dynamic_update_slice(spread, old + new, (0, 0, right))
 
-        spread = jnp.zeros((n, 1, width + kernel_size - 1), g.dtype)
+        spread = jnp.zeros((n, 1, width + kernel_size - 1), dtype)
         spread = lax.fori_loop(0, len(theta), tap, spread)
         return lax.dynamic_update_slice(dx, spread[..., half : half + width], (0, r, 0))
 
-    return lax.fori_loop(0, height, row, jnp.zeros_like(g))
+    return lax.fori_loop(0, height, row, jnp.zeros_like(scaled))
 
 
 def weight_gradient(
     x: Float[Array, "n h w"],
-    g: Float[Array, "n h w"],
+    scaled: Float[Array, "n h w"],
     y: Float[Array, "n h w"],
     theta: Float[Array, "k h w"],
     *,
     kernel_size: int,
 ) -> Float[Array, "k h w"]:
-    """Sign of a times the sum over frames of g (x at the tap - y)."""
+    """Sign of a times the sum over frames of scaled (x at the tap - y)."""
     n, height, width = x.shape
-    half = kernel_size // 2
+    half, dtype = kernel_size // 2, scaled.dtype
     rows = min(height, _ROWS_OF_A_FRAME)
     padded = jnp.pad(x, ((0, 0), (half, half), (half, half)))
 
     def tile(top: Array, gradient: Array) -> Array:
         def over_frames(values: Array, row: Array, column: Array) -> Array:
-            """Sum of g times the values; as a loop, for XLA:CPU sums slowly over a leading axis."""
+            """Sum of scaled values; as a loop, for XLA:CPU sums slowly over a leading axis."""
 
             def frame(i: Array, total: Array) -> Array:
                 window = lax.dynamic_slice(values, (i, row, column), (1, rows, width))[0]
-                return total + window * lax.dynamic_slice(g, (i, top, 0), (1, rows, width))[0]
+                return total + window * lax.dynamic_slice(scaled, (i, top, 0), (1, rows, width))[0]
 
-            return lax.fori_loop(0, n, frame, jnp.zeros((rows, width), g.dtype))
+            return lax.fori_loop(0, n, frame, jnp.zeros((rows, width), dtype))
 
         of_the_mean = over_frames(y, top, jnp.zeros_like(top))
 
         def tap(t: Array, gradient: Array) -> Array:
             of_the_tap = over_frames(padded, top + t // kernel_size, t % kernel_size)
-            sign = jnp.sign(_row(theta, t, top, rows=rows, dtype=g.dtype))
+            sign = jnp.sign(_row(theta, t, top, rows=rows, dtype=dtype))
             new = sign * (of_the_tap - of_the_mean)
             return lax.dynamic_update_slice(gradient, new[None], (t, top, 0))
 
         return lax.fori_loop(0, len(theta), tap, gradient)
 
-    empty = jnp.zeros(theta.shape, g.dtype)
+    empty = jnp.zeros(theta.shape, dtype)
     return _over_tiles(tile, empty, height=height, rows=rows)
-
-
-def accumulation_dtype(x: Array, theta: Array) -> DTypeLike:
-    """At least float32."""
-    return jnp.result_type(x, theta, jnp.float32)
 
 
 def _row(theta: Array, t: Array, top: Array, *, rows: int, dtype: DTypeLike) -> Array:

@@ -1,6 +1,7 @@
 """The locally connected layer, every implementation, against a loop over pixels and taps."""
 
 from functools import cache, partial
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from glfa_jax.ops import local_conv as module
+from glfa_jax.ops import local_conv_tiled
 from glfa_jax.ops.local_conv import Box, bounding_box
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -300,3 +302,32 @@ def test_a_box_outside_the_map_and_an_unknown_implementation_are_refused():
         local_conv(x, theta, kernel_size=3, box=Box(0, 0, 6, 5))
     with pytest.raises(ValueError, match="implementation: 'fast', must be auto"):
         local_conv(x, theta, kernel_size=3, implementation="fast")
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere there is a kernel")
+def test_a_kernel_is_refused_where_there_is_none():
+    x, theta = example(0, height=5, width=5, kernel_size=3)
+    with pytest.raises(ValueError, match="no kernel for this platform, must be tiled"):
+        local_conv(x, theta, kernel_size=3, implementation="kernel")
+
+
+def test_a_kernel_that_fails_or_computes_wrongly_is_not_trusted():
+    """What "auto" asks before it takes a device's kernel."""
+
+    def forward(x, theta, *, kernel_size):
+        y, denominator = local_conv_tiled.forward(x, theta, kernel_size=kernel_size)
+        return 1.01 * y, denominator
+
+    def fails(x, theta, *, kernel_size):
+        raise NotImplementedError("no such instruction")
+
+    def kernels(forward) -> ModuleType:
+        made = ModuleType("kernels")
+        made.forward, made.backward = forward, local_conv_tiled.backward
+        return made
+
+    with pytest.warns(UserWarning, match="computes wrongly"):
+        assert not module._runs(kernels(forward))
+    with pytest.warns(UserWarning, match="does not run here: no such instruction"):
+        assert not module._runs(kernels(fails))
+    assert module._runs(local_conv_tiled)
