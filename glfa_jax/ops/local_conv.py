@@ -19,6 +19,7 @@ from glfa_jax.ops import (
     local_conv_tiled,
     local_conv_tpu,
 )
+from glfa_jax.ops.local_conv_operations import operation
 
 Implementation = Literal["auto", "reference", "tiled", "kernel"]
 
@@ -62,9 +63,8 @@ def local_conv(
 
     box: where x may differ from zero (`bounding_box`); only there is computed.
     implementation: "reference" through lax, slow, with derivatives of every kind; "tiled", fast on
-    CPU and right everywhere; "kernel", a Pallas kernel for the GPU or TPU at hand, which cannot be
-    partitioned over devices outside `shard_map`. The latter two have reverse-mode derivatives.
-    "auto" takes the kernel where there is one device that runs it, else "tiled".
+    CPU and right everywhere; "kernel", Pallas kernels for the GPU or TPU at hand. The latter two
+    have reverse-mode derivatives. "auto" takes the kernels where they run, else "tiled".
 
     Raises ValueError for shapes that do not fit.
     """
@@ -101,8 +101,7 @@ def _kernels(implementation: str) -> ModuleType:
             raise ValueError("implementation: there is no kernel for this platform, must be tiled")
         return device
     if implementation == "auto":
-        alone = device is not None and jax.device_count() == 1
-        return device if alone and _runs(device) else local_conv_tiled
+        return device if device is not None and _runs(device) else local_conv_tiled
     raise ValueError(
         f"implementation: {implementation!r}, must be auto, reference, tiled or kernel"
     )
@@ -116,8 +115,10 @@ def _runs(device: ModuleType) -> bool:
         theta = jax.random.normal(jax.random.key(1), (9, 40, 40))
 
         def results(kernels: ModuleType) -> tuple[Array, ...]:
-            kept = kernels.forward(x, theta, kernel_size=3)
-            return *kept, *kernels.backward(x, theta, *kept, g, kernel_size=3)
+            y, denominator = kernels.forward(x, theta, kernel_size=3)
+            dx = kernels.input_gradient(x, theta, denominator, g, kernel_size=3)
+            dtheta = kernels.weight_gradient(x, theta, y, denominator, g, kernel_size=3)
+            return y, denominator, dx, dtheta
 
         try:
             found = results(device)
@@ -133,20 +134,23 @@ def _runs(device: ModuleType) -> bool:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _fast(kernel_size: int, kernels: ModuleType, x: Array, theta: Array) -> Array:
-    return kernels.forward(x, theta, kernel_size=kernel_size)[0]
+    return _forward(kernel_size, kernels, x, theta)[0]
 
 
 def _forward(
     kernel_size: int, kernels: ModuleType, x: Array, theta: Array
 ) -> tuple[Array, tuple[Array, ...]]:
-    y, denominator = kernels.forward(x, theta, kernel_size=kernel_size)
+    y, denominator = operation(kernels, "forward", kernel_size)(x, theta)
     return y, (x, theta, y, denominator)
 
 
 def _backward(
     kernel_size: int, kernels: ModuleType, kept: tuple[Array, ...], g: Array
 ) -> tuple[Array, Array]:
-    return kernels.backward(*kept, g, kernel_size=kernel_size)
+    """Two operations, so that XLA drops the gradient that nobody asks for."""
+    x, theta, y, denominator = kept
+    dx = operation(kernels, "input_gradient", kernel_size)(x, theta, denominator, g)
+    return dx, operation(kernels, "weight_gradient", kernel_size)(x, theta, y, denominator, g)
 
 
 _fast.defvjp(_forward, _backward)

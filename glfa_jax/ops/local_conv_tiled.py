@@ -49,28 +49,18 @@ def forward(
     return jnp.where(x != 0, weighted / denominator, 0).astype(x.dtype), denominator
 
 
-def backward(
+def input_gradient(
     x: Float[Array, "n h w"],
     theta: Float[Array, "k h w"],
-    y: Float[Array, "n h w"],
     denominator: Float[Array, "h w"],
     g: Float[Array, "n h w"],
     *,
     kernel_size: int,
-) -> tuple[Float[Array, "n h w"], Float[Array, "k h w"]]:
-    """Gradients of x and theta; g is the gradient of y. XLA drops the one that nobody asks for."""
-    scaled = jnp.where(x != 0, g.astype(denominator.dtype) / denominator, 0)
-    dx = input_gradient(scaled, theta, kernel_size=kernel_size)
-    dtheta = weight_gradient(x, scaled, y, theta, kernel_size=kernel_size)
-    return dx.astype(x.dtype), dtheta.astype(theta.dtype)
-
-
-def input_gradient(
-    scaled: Float[Array, "n h w"], theta: Float[Array, "k h w"], *, kernel_size: int
 ) -> Float[Array, "n h w"]:
-    """Every pixel's gradient, spread over the pixels that it was made of."""
-    n, height, width = scaled.shape
-    half, dtype = kernel_size // 2, scaled.dtype
+    """The gradient of x, where g is that of the output: spread over what a pixel was made of."""
+    n, height, width = x.shape
+    half, dtype = kernel_size // 2, denominator.dtype
+    scaled = _scale(x, denominator, g)
     padded = jnp.pad(scaled, ((0, 0), (half, half), (0, 0)))
 
     def row(r: Array, dx: Array) -> Array:
@@ -87,20 +77,22 @@ def input_gradient(
         spread = lax.fori_loop(0, len(theta), tap, spread)
         return lax.dynamic_update_slice(dx, spread[..., half : half + width], (0, r, 0))
 
-    return lax.fori_loop(0, height, row, jnp.zeros_like(scaled))
+    return lax.fori_loop(0, height, row, jnp.zeros_like(scaled)).astype(x.dtype)
 
 
 def weight_gradient(
     x: Float[Array, "n h w"],
-    scaled: Float[Array, "n h w"],
-    y: Float[Array, "n h w"],
     theta: Float[Array, "k h w"],
+    y: Float[Array, "n h w"],
+    denominator: Float[Array, "h w"],
+    g: Float[Array, "n h w"],
     *,
     kernel_size: int,
 ) -> Float[Array, "k h w"]:
-    """Sign of a times the sum over frames of scaled (x at the tap - y)."""
+    """The gradient of theta: sign of a, times the sum over frames of g (x at the tap - y)."""
     n, height, width = x.shape
-    half, dtype = kernel_size // 2, scaled.dtype
+    half, dtype = kernel_size // 2, denominator.dtype
+    scaled = _scale(x, denominator, g)
     rows = min(height, _ROWS_OF_A_FRAME)
     padded = jnp.pad(x, ((0, 0), (half, half), (half, half)))
 
@@ -125,7 +117,11 @@ def weight_gradient(
         return lax.fori_loop(0, len(theta), tap, gradient)
 
     empty = jnp.zeros(theta.shape, dtype)
-    return _over_tiles(tile, empty, height=height, rows=rows)
+    return _over_tiles(tile, empty, height=height, rows=rows).astype(theta.dtype)
+
+
+def _scale(x: Array, denominator: Array, g: Array) -> Array:
+    return jnp.where(x != 0, g.astype(denominator.dtype) / denominator, 0)
 
 
 def _row(theta: Array, t: Array, top: Array, *, rows: int, dtype: DTypeLike) -> Array:
