@@ -2,18 +2,21 @@
 
     python -m benchmarks.local_conv --json benchmarks/results/local_conv_cpu.json
 
-Three candidates: `reference` (lax.conv_general_dilated_local), `tiled` (what the models use) and
-`torch`, the usual PyTorch formulation, written from the formula: every neighbourhood unfolded,
-times the weights, summed. Times are medians over rounds in which all candidates take turns; memory
-is what one call adds to the peak of a fresh process, results included. At the published size and 80
-frames the others want 12 GB and a minute a call. Prints a table; fails where results disagree.
+Candidates: `reference` (lax.conv_general_dilated_local), `tiled` (portable, what the models use on
+CPU), on a GPU or TPU `kernel` (what they use there), and `torch`, the usual PyTorch formulation
+written from the formula: every neighbourhood unfolded, times the weights, summed. All take turns
+within every round; a time is the median over rounds. Memory is what one call adds, results
+included: on CPU to the peak of a fresh process, on a device as its runtime counts it. On a device
+a time is that of one call in a chain of calls, each fed with the results of the one before, and the
+table adds the share of the roofline: the time in which the memory could pass every array once.
+At the published size and 80 frames the slow ones want 12 GB and up to a minute a call. Prints a
+table; fails where results disagree.
 """
 
 import argparse
 import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,20 +24,31 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from glfa_jax.ops.local_conv import local_conv
 from glfa_jax.training.logs import write_atomically
 
-CANDIDATES = ("reference", "tiled", "torch")
+ON_CPU = jax.default_backend() == "cpu"
+CANDIDATES = ("reference", "tiled", *(() if ON_CPU else ("kernel",)), "torch")
+OURS = "tiled" if ON_CPU else "kernel"
+CHAIN = 1 if ON_CPU else 20  # calls of one measurement
+BANDWIDTH = {"H100": 3.35e12, "H200": 4.8e12, "A100": 2.04e12, "v5 lite": 0.82e12}  # bytes/s
 MODES = ("forward", "forward+backward")
 AGREEMENT = 1e-5  # of the largest magnitude
 
 Call = Callable[[], tuple[Any, ...]]  # y; or y, dx, dtheta
+
+
+class Candidate(NamedTuple):
+    call: Call
+    chain: Call  # CHAIN calls that depend on one another
+    added_bytes: Callable[[], int]  # of one call
 
 
 def make_inputs(frames: int, size: int, kernel_size: int) -> dict[str, np.ndarray]:
@@ -48,7 +62,9 @@ def make_inputs(frames: int, size: int, kernel_size: int) -> dict[str, np.ndarra
     return {"x": x, "theta": theta, "cotangent": cotangent}
 
 
-def in_jax(implementation: Any, mode: str, inputs: dict[str, np.ndarray], kernel_size: int) -> Call:
+def in_jax(
+    implementation: Any, mode: str, inputs: dict[str, np.ndarray], kernel_size: int
+) -> Candidate:
     """Compiled; a call returns when its results are there."""
     layer = partial(local_conv, kernel_size=kernel_size, implementation=implementation)
 
@@ -58,21 +74,43 @@ def in_jax(implementation: Any, mode: str, inputs: dict[str, np.ndarray], kernel
         y, pull = jax.vjp(layer, x, theta)
         return (y, *pull(cotangent))
 
+    def chain(x: jax.Array, theta: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, ...]:
+        if mode == "forward":
+            return (lax.fori_loop(0, CHAIN, lambda _, y: layer(y, theta), x),)
+
+        def step(_: Any, last: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            return run(last[0], theta, last[1])
+
+        return lax.fori_loop(0, CHAIN, step, (x, cotangent, jnp.zeros_like(theta)))
+
     arrays = [jnp.asarray(inputs[name]) for name in ("x", "theta", "cotangent")]
-    compiled = jax.jit(run).lower(*arrays).compile()
-    return lambda: jax.block_until_ready(compiled(*arrays))
+    once = jax.jit(run).lower(*arrays).compile()
+
+    def call() -> tuple[jax.Array, ...]:
+        return jax.block_until_ready(once(*arrays))
+
+    if ON_CPU:
+        return Candidate(call, call, lambda: growth(call))
+    needs: Any = once.memory_analysis()
+    many = jax.jit(chain).lower(*arrays).compile()
+    return Candidate(
+        call,
+        lambda: jax.block_until_ready(many(*arrays)),
+        lambda: needs.temp_size_in_bytes + needs.output_size_in_bytes,
+    )
 
 
-def in_torch(mode: str, inputs: dict[str, np.ndarray], kernel_size: int) -> Call:
+def in_torch(mode: str, inputs: dict[str, np.ndarray], kernel_size: int) -> Candidate:
     import torch
     import torch.nn.functional as F
 
-    x = torch.from_numpy(inputs["x"])
+    device = "cpu" if ON_CPU else "cuda"
+    x = torch.from_numpy(inputs["x"]).to(device)
     # PyTorch's layer keeps a pixel's taps together.
-    theta = torch.from_numpy(np.ascontiguousarray(inputs["theta"].transpose(1, 2, 0)))
-    cotangent = torch.from_numpy(inputs["cotangent"])
+    theta = torch.from_numpy(np.ascontiguousarray(inputs["theta"].transpose(1, 2, 0))).to(device)
+    cotangent = torch.from_numpy(inputs["cotangent"]).to(device)
     half = kernel_size // 2
-    identity = torch.zeros(kernel_size**2)
+    identity = torch.zeros(kernel_size**2, device=device)
     identity[kernel_size**2 // 2] = 1
 
     def layer(x: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
@@ -81,40 +119,54 @@ def in_torch(mode: str, inputs: dict[str, np.ndarray], kernel_size: int) -> Call
         around = F.pad(x, (half,) * 4).unfold(1, kernel_size, 1).unfold(2, kernel_size, 1)
         return (around.flatten(3) * weights).sum(-1) * (x != 0)
 
-    def forward() -> tuple[torch.Tensor, ...]:
-        with torch.no_grad():
-            return (layer(x, theta),)
-
-    def both() -> tuple[torch.Tensor, ...]:
+    def run() -> tuple[torch.Tensor, ...]:
+        if mode == "forward":
+            with torch.no_grad():
+                return (layer(x, theta),)
         leaves = x.clone().requires_grad_(), theta.detach().requires_grad_()
         y = layer(*leaves)
         dx, dtheta = torch.autograd.grad(y, leaves, cotangent)
         return y.detach(), dx, dtheta.permute(2, 0, 1)
 
-    return forward if mode == "forward" else both
+    def chain() -> tuple[torch.Tensor, ...]:
+        for _ in range(CHAIN):
+            found = run()
+        if not ON_CPU:
+            torch.cuda.synchronize()
+        return found
+
+    def added() -> int:
+        if ON_CPU:
+            return growth(run)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+
+    return Candidate(lambda: tuple(array.cpu() for array in run()), chain, added)
 
 
-def prepare(name: str, mode: str, inputs: dict[str, np.ndarray], kernel_size: int) -> Call:
+def prepare(name: str, mode: str, inputs: dict[str, np.ndarray], kernel_size: int) -> Candidate:
     if name == "torch":
         return in_torch(mode, inputs, kernel_size)
     return in_jax(name, mode, inputs, kernel_size)
 
 
-def measure_times(calls: dict[str, Call], rounds: int) -> dict[str, float]:
-    """Median seconds of each, taking turns; a first round is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+def measure_times(candidates: dict[str, Candidate], rounds: int) -> dict[str, float]:
+    """Median seconds of one call of each, taking turns; a first round is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for round_ in range(rounds + 1):
-        for name, call in calls.items():
+        for name, candidate in candidates.items():
             start = time.perf_counter()
-            call()
+            candidate.chain()
             if round_:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append((time.perf_counter() - start) / CHAIN)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def differences(calls: dict[str, Call]) -> dict[str, float]:
+def differences(candidates: dict[str, Candidate]) -> dict[str, float]:
     """Largest difference of each to the reference, relative to the largest magnitude."""
-    results = {name: [np.asarray(array) for array in call()] for name, call in calls.items()}
+    results = {name: [np.asarray(array) for array in c.call()] for name, c in candidates.items()}
     expected = results.pop("reference")
     return {
         name: max(
@@ -125,7 +177,7 @@ def differences(calls: dict[str, Call]) -> dict[str, float]:
     }
 
 
-def added_memory(call: Call) -> int:
+def growth(call: Call) -> int:
     """Bytes by which one call raises the peak of this process (Linux)."""
 
     def status(key: str) -> int:
@@ -141,26 +193,50 @@ def added_memory(call: Call) -> int:
     return peak - before
 
 
-def memory_in_a_fresh_process(name: str, mode: str, frames: int, args: argparse.Namespace) -> int:
+def added_memory(
+    name: str, mode: str, frames: int, candidate: Candidate, args: argparse.Namespace
+) -> int:
+    if not ON_CPU:
+        return candidate.added_bytes()
     command = [sys.executable, "-m", "benchmarks.local_conv", "--memory-of", name, mode]
     command += ["--frames", str(frames), "--size", str(args.size), "--kernel", str(args.kernel)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def roofline_seconds(mode: str, inputs: dict[str, np.ndarray]) -> float | None:
+    """In which the device's memory passes every array once."""
+    kind = jax.devices()[0].device_kind
+    rate = next((rate for name, rate in BANDWIDTH.items() if name in kind), None)
+    maps, weights = inputs["x"].nbytes, inputs["theta"].nbytes
+    passed = weights + 2 * maps  # theta, x; y
+    if mode != "forward":
+        passed += 2 * weights + 4 * maps  # theta, x, y, g; dx, dtheta
+    return passed / rate if rate else None
+
+
 def table(rows: list[dict[str, Any]]) -> str:
-    head = "| frames | pass | " + " | ".join(
-        (*(f"{name}, ms" for name in CANDIDATES), "faster than reference", "than torch")
-    )
-    head += " | " + " | ".join(f"{name}, MiB" for name in CANDIDATES) + " |"
-    lines = [head, "|" + "---|" * (head.count("|") - 1)]
+    head = ["frames", "pass", *(f"{name}, ms" for name in CANDIDATES)]
+    head += ["faster than reference", "than torch", *(f"{name}, MiB" for name in CANDIDATES)]
+    head += [] if ON_CPU else ["of the roofline"]
+    lines = [head, ["---"] * len(head)]
     for row in rows:
         ms, mib = row["milliseconds"], row["added_mib"]
-        cells = [str(row["frames"]), row["pass"]]
-        cells += [f"{ms[name]:.1f}" for name in CANDIDATES]
-        cells += [f"{ms[name] / ms['tiled']:.0f}x" for name in ("reference", "torch")]
+        cells = [str(row["frames"]), row["pass"], *(f"{ms[name]:.3g}" for name in CANDIDATES)]
+        cells += [f"{ms[name] / ms[OURS]:.3g}x" for name in ("reference", "torch")]
         cells += [f"{mib[name]:.0f}" for name in CANDIDATES]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        share = row["roofline_share"]
+        cells += [] if ON_CPU else ["" if share is None else f"{share:.0%}"]
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def processor() -> str:
+    """The processor's name and its vector instructions, which times depend on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    facts = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
+    facts = {key.strip(): value for key, value in facts.items()}
+    wide = "with" if "avx512f" in facts.get("flags", "") else "without"
+    return f"{facts.get('model name', 'unknown processor')}, {wide} AVX-512"
 
 
 def parse() -> argparse.Namespace:
@@ -179,24 +255,26 @@ def main() -> int:
     if args.memory_of:
         name, mode = args.memory_of
         inputs = make_inputs(args.frames[0], args.size, args.kernel)
-        print(added_memory(prepare(name, mode, inputs, args.kernel)))
+        print(prepare(name, mode, inputs, args.kernel).added_bytes())
         return 0
     rows = []
     for frames in args.frames:
         inputs = make_inputs(frames, args.size, args.kernel)
         for mode in MODES:
-            calls = {name: prepare(name, mode, inputs, args.kernel) for name in CANDIDATES}
-            errors = differences(calls)
-            seconds = measure_times(calls, args.rounds)
+            candidates = {name: prepare(name, mode, inputs, args.kernel) for name in CANDIDATES}
+            errors = differences(candidates)
+            seconds = measure_times(candidates, args.rounds)
+            floor = roofline_seconds(mode, inputs)
             rows.append(
                 {
                     "frames": frames,
                     "pass": mode,
-                    "milliseconds": {k: round(1e3 * v, 3) for k, v in seconds.items()},
+                    "milliseconds": {name: round(1e3 * s, 4) for name, s in seconds.items()},
                     "added_mib": {
-                        name: round(memory_in_a_fresh_process(name, mode, frames, args) / 2**20, 1)
-                        for name in CANDIDATES
+                        name: round(added_memory(name, mode, frames, candidate, args) / 2**20, 1)
+                        for name, candidate in candidates.items()
                     },
+                    "roofline_share": floor and floor / seconds[OURS],
                     "difference_to_reference": errors,
                 }
             )
@@ -210,8 +288,9 @@ def main() -> int:
             "kernel_size": args.kernel,
             "rounds": args.rounds,
             "rows": rows,
+            "device": jax.devices()[0].device_kind,
             "cpus": len(os.sched_getaffinity(0)),
-            "machine": platform.processor() or platform.machine(),
+            "machine": processor(),
             "date": time.strftime("%Y-%m-%d"),
             "versions": {
                 name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "torch")
