@@ -129,7 +129,7 @@ def measure(rounds: int) -> dict[str, float]:
     fmri = jnp.asarray(rng.standard_normal((1, WINDOW, SIDE, SIDE), np.float32) * mask())
     calls = {}
     layer = Alignment(SIDE, SIDE, box=bounding_box(mask()))
-    variables: Any = encoder(aligned=True).init(jax.random.key(0), fmri)
+    variables: Any = jax.jit(encoder(aligned=True).init)(jax.random.key(0), fmri)
     own = {"params": variables["params"]["func_align_layer"]}
 
     def call(loss: Callable, *arguments: Any) -> Callable[[], Any]:

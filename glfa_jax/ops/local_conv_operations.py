@@ -70,7 +70,8 @@ def _partitioned(
         """What the frames are spread over; where arguments and results lie."""
         over = (*given[0].sharding.spec, None)[0]
         place = {True: NamedSharding(mesh, P(over)), False: NamedSharding(mesh, P())}
-        return over, *([place[axes.startswith("n")] for axes in s] for s in (arguments, results))
+        here, there = ([place[axes.startswith("n")] for axes in s] for s in (arguments, results))
+        return over, here, there
 
     def one_or_all(places: list[NamedSharding]) -> Any:
         return places[0] if len(places) == 1 else tuple(places)

@@ -2,6 +2,7 @@
 
 from functools import cache, partial
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ every_implementation = pytest.mark.parametrize("implementation", IMPLEMENTATIONS
 
 
 @cache
-def _jitted(kernel_size: int, implementation: str, box: Box | None):
+def _jitted(kernel_size: int, implementation: Any, box: Box | None):
     return jax.jit(
         partial(module.local_conv, kernel_size=kernel_size, implementation=implementation, box=box)
     )
@@ -217,13 +218,13 @@ def test_a_gradient_that_nobody_asks_for_costs_nothing():
     x, theta = example(8, height=16, width=16, kernel_size=5, batch=(2,))
     loss = partial(module.local_conv, kernel_size=5)
 
-    def flops(argnums) -> float:
+    def loops(argnums) -> int:
         gradient = jax.jit(jax.grad(lambda *a: loss(*a).sum(), argnums=argnums))
-        text = gradient.lower(x, theta).compile().as_text()
+        text = gradient.lower(x, theta).compile().as_text() or ""
         return text.count("while(")
 
-    assert flops(0) < flops((0, 1))
-    assert flops(1) < flops((0, 1))
+    assert 0 < loops(0) < loops((0, 1))
+    assert 0 < loops(1) < loops((0, 1))
 
 
 @every_implementation
@@ -321,15 +322,17 @@ def test_a_kernel_that_fails_or_computes_wrongly_is_not_trusted():
     def fails(x, theta, *, kernel_size):
         raise NotImplementedError("no such instruction")
 
-    def kernels(forward) -> ModuleType:
-        made = ModuleType("kernels")
+    tiled: Any = local_conv_tiled
+
+    def kernels(forward) -> Any:
+        made: Any = ModuleType("kernels")
         made.forward = forward
-        made.input_gradient = local_conv_tiled.input_gradient
-        made.weight_gradient = local_conv_tiled.weight_gradient
+        made.input_gradient = tiled.input_gradient
+        made.weight_gradient = tiled.weight_gradient
         return made
 
     with pytest.warns(UserWarning, match="computes wrongly"):
         assert not module._runs(kernels(forward))
     with pytest.warns(UserWarning, match="does not run here: no such instruction"):
         assert not module._runs(kernels(fails))
-    assert jax.jit(lambda x: x * module._runs(local_conv_tiled))(2.0) == 2.0
+    assert jax.jit(lambda x: x * module._runs(tiled))(2.0) == 2.0
