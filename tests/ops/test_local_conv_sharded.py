@@ -1,0 +1,78 @@
+"""The local layer on four devices: as on one, and no map leaves the device it is on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+_FOUR_DEVICES = """
+import math, re, sys
+from functools import partial
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from glfa_jax.ops import local_conv as module
+from glfa_jax.ops import local_conv_gpu, local_conv_tpu
+
+kernels = {"gpu": local_conv_gpu, "tpu": local_conv_tpu}.get(sys.argv[1])
+implementation = "tiled"
+if kernels is not None:
+    implementation = "kernel"
+    module._kernels = lambda _: kernels
+    for name in ("forward", "input_gradient", "weight_gradient"):
+        setattr(kernels, name, partial(getattr(kernels, name), interpret=True))
+    kernels.ROWS, kernels.FRAMES, kernels.FRAME_WARPS, kernels.WARP = 2, 1, 1, 4
+
+assert jax.device_count() == 4
+FRAMES, HEIGHT, WIDTH, KERNEL = 24, 4, 6, 3
+rng = np.random.default_rng(0)
+x = rng.standard_normal((FRAMES // 3, 3, HEIGHT, WIDTH), np.float32)
+x *= rng.random(x.shape) > 0.3
+theta = rng.standard_normal((KERNEL**2, HEIGHT, WIDTH), np.float32)
+
+def loss(x, theta):
+    y = module.local_conv(x, theta, kernel_size=KERNEL, implementation=implementation)
+    return jnp.sum(y**2)
+
+def gathered(text):
+    "How many numbers each all-gather gives, one by one where it gives several."
+    for line in text.splitlines():
+        found = re.search(r"= (.*?) all-gather(?:-start|-done)?\\(", line)
+        for shape in re.findall(r"\\[([\\d,]*)\\]", found[1]) if found else ():
+            yield math.prod(int(size) for size in shape.split(",") if size)
+
+step = jax.value_and_grad(loss, argnums=(0, 1))
+one = jax.jit(step)(x, theta)
+mesh = jax.make_mesh((2, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+frames = NamedSharding(mesh, P(("data", "fsdp")))
+for spec in (P(), P(None, "fsdp"), P(None, None, "fsdp")):
+    placed = jax.device_put((x, theta), (frames, NamedSharding(mesh, spec)))
+    shardings = (None, tuple(a.sharding for a in placed))
+    compiled = jax.jit(step, out_shardings=shardings).lower(*placed).compile()
+    four = compiled(*placed)
+    for ours, wanted in zip(jax.tree.leaves(four), jax.tree.leaves(one), strict=True):
+        scale = np.abs(wanted).max()
+        np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-5 * scale)
+    sizes = set(gathered(compiled.as_text()))
+    print(spec, sizes)
+    # Shards of the weights, or one map: not the frames.
+    assert bool(sizes) == (spec != P()), sizes
+    assert sizes <= {theta.size, HEIGHT * WIDTH}, sizes
+# The parser sees a gather where there is one, of several arrays too.
+gather = jax.jit(lambda a, b: (a, b), out_shardings=NamedSharding(mesh, P()))
+assert x.size in set(gathered(gather.lower(placed[0], placed[0] + 1).compile().as_text()))
+assert list(gathered("%a = (f32[2,3]{1,0}, /*index=1*/f32[]) all-gather-start(%b, %c)")) == [6, 1]
+"""
+
+
+@pytest.mark.parametrize("kernels", ["tiled", "gpu", "tpu"])
+def test_four_devices_equal_one_and_frames_stay_where_they_are(kernels):
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    command = [sys.executable, "-c", _FOUR_DEVICES, kernels]
+    run = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True)
+    assert run.returncode == 0, run.stderr
