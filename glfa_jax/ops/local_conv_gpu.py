@@ -51,24 +51,6 @@ def forward(
     return y.reshape(x.shape), denominator.reshape(height, width)
 
 
-def backward(
-    x: Float[Array, "n h w"],
-    theta: Float[Array, "k h w"],
-    y: Float[Array, "n h w"],
-    denominator: Float[Array, "h w"],
-    g: Float[Array, "n h w"],
-    *,
-    kernel_size: int,
-    interpret: bool = False,
-) -> tuple[Float[Array, "n h w"], Float[Array, "k h w"]]:
-    """Gradients of x and theta; g is the gradient of y. Two kernels: XLA drops an unused one."""
-    dx = input_gradient(x, theta, denominator, g, kernel_size=kernel_size, interpret=interpret)
-    dtheta = weight_gradient(
-        x, theta, y, denominator, g, kernel_size=kernel_size, interpret=interpret
-    )
-    return dx, dtheta
-
-
 def input_gradient(
     x: Float[Array, "n h w"],
     theta: Float[Array, "k h w"],
@@ -111,7 +93,7 @@ def weight_gradient(
     dtheta = pl.pallas_call(
         partial(_weight_gradient_kernel, plan=plan),
         grid=plan.grid,
-        out_shape=jax.ShapeDtypeStruct((theta.size,), jnp.float32),
+        out_shape=jax.ShapeDtypeStruct((theta.size,), theta.dtype),
         compiler_params=plt.CompilerParams(num_warps=plan.warps, num_stages=1),
         interpret=interpret,
     )(x.reshape(-1), scaled.reshape(-1), theta.reshape(-1), shared.reshape(-1))

@@ -2,10 +2,12 @@
 
 Every implementation is a module of three functions of whole arrays: `forward`, `input_gradient`
 and `weight_gradient`. Left to itself, the partitioner would gather all frames on every device, for
-the loops walk over frames, and a device kernel it cannot cut at all. It is told here that frames
-are independent: every device keeps its own and all the weights.
+the loops walk over frames, and a device kernel it cannot cut at all. So where a mesh is set
+(`jax.set_mesh`), frames are dealt out over all its axes: every device computes its own, with all
+the weights. (`custom_partitioning` would need no mesh, but does not compile for several TPUs.)
 """
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from types import ModuleType
@@ -15,8 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 # n frames of h x w pixels, k taps; the arguments in the functions' order.
@@ -29,10 +30,10 @@ _AXES = {
 
 @cache
 def operation(kernels: ModuleType, name: str, kernel_size: int) -> Callable[..., Any]:
-    """One function of an implementation, ready for `jit` over several devices and for `vmap`."""
+    """One function of an implementation, ready for several devices and for `vmap`."""
     run = partial(getattr(kernels, name), kernel_size=kernel_size)
     arguments, results = (side.split(", ") for side in _AXES[name].split(" -> "))
-    mapped = custom_vmap(_partitioned(run, arguments=arguments, results=results, rule=_AXES[name]))
+    mapped = custom_vmap(_over_devices(run, arguments=arguments, results=results))
 
     @mapped.def_vmap
     def over(axis_size: int, batched: list[bool], *values: jax.Array) -> tuple[Any, Any]:
@@ -61,34 +62,37 @@ def operation(kernels: ModuleType, name: str, kernel_size: int) -> Callable[...,
     return mapped
 
 
-def _partitioned(
-    run: Callable[..., Any], *, arguments: list[str], results: list[str], rule: str
+def _over_devices(
+    run: Callable[..., Any], *, arguments: list[str], results: list[str]
 ) -> Callable[..., Any]:
-    """Frames stay where they are; everything else is on every device."""
+    """Runs on the frames of each device where a mesh is set and they can be dealt out evenly."""
+    summed = not any(axes.startswith("n") for axes in results)
 
-    def shardings(mesh: Mesh, given: Any) -> tuple[Any, list[NamedSharding], list[NamedSharding]]:
-        """What the frames are spread over; where arguments and results lie."""
-        over = (*given[0].sharding.spec, None)[0]
-        place = {True: NamedSharding(mesh, P(over)), False: NamedSharding(mesh, P())}
-        here, there = ([place[axes.startswith("n")] for axes in s] for s in (arguments, results))
-        return over, here, there
+    def call(*values: jax.Array) -> Any:
+        mesh = jax.sharding.get_abstract_mesh()
+        free = [
+            name
+            for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+            if kind == AxisType.Auto
+        ]
+        devices = math.prod(mesh.shape[name] for name in free)
+        if devices == 1 or len(values[0]) % devices:
+            return run(*values)
 
-    def one_or_all(places: list[NamedSharding]) -> Any:
-        return places[0] if len(places) == 1 else tuple(places)
-
-    def infer(mesh: Mesh, given: Any, result: Any) -> Any:
-        return one_or_all(shardings(mesh, given)[2])
-
-    def partition(mesh: Mesh, given: Any, result: Any) -> tuple[Mesh, Callable, Any, Any]:
-        over, where_from, where_to = shardings(mesh, given)
-
-        def lower(*values: jax.Array) -> Any:
+        def of_one_device(*values: jax.Array) -> Any:
             found = run(*values)
-            summed = over is not None and not any(axes.startswith("n") for axes in results)
-            return lax.psum(found, over) if summed else found
+            return lax.psum(found, free) if summed else found
 
-        return mesh, lower, one_or_all(where_to), tuple(where_from)
+        def specs(several: list[str]) -> tuple[P, ...]:
+            return tuple(P(tuple(free)) if axes.startswith("n") else P() for axes in several)
 
-    call = custom_partitioning(lambda *values: run(*values))
-    call.def_partition(partition=partition, infer_sharding_from_operands=infer, sharding_rule=rule)
+        there = specs(results)
+        return jax.shard_map(
+            of_one_device,
+            in_specs=specs(arguments),
+            out_specs=there if len(there) > 1 else there[0],
+            axis_names=set(free),
+            check_vma=False,  # the kernels do not say how their results vary
+        )(*values)
+
     return call

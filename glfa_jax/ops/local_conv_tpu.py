@@ -4,12 +4,17 @@ Inside, maps lie as (row, frame, column): a shift by rows is then an index into 
 shift by columns one lane rotation shared by a whole column of taps, frames fill the sublanes and a
 row of weights is read with a sublane broadcast. Everything inside is float32.
 
-A grid step takes ROWS rows of every frame, with half a kernel of rows above and below. Row r of
-that window meets tap row r - i of the step's row i.
+A grid step takes ROWS rows of every frame, whose taps reach a window of half a kernel of rows more
+above and below. Row r of that window meets tap row r - i of the step's row i. Steps share nothing,
+so that chips of two cores share the steps.
+
+The arithmetic takes longer than the transfers: one kernel for both gradients would save little.
 """
 
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial, reduce
+from operator import add
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +25,9 @@ from jaxtyping import Array, Float
 
 ROWS = 8  # the weights' sublane tile; as many rows of sums as stay in registers
 SUBLANES, LANES = 8, 128
-# What one call may hold in VMEM (v5e and v6e have 128 MiB, v5p 64): frames beyond that go through
+# What the arrays of one call should take of VMEM, for a v4 core has 16 MiB: more frames go through
 # the kernel in another call. The slack is for the compiler's own needs.
-VMEM_BYTES, VMEM_SLACK = 40 * 2**20, 8 * 2**20
+VMEM_BYTES, VMEM_SLACK = 12 * 2**20, 4 * 2**20
 
 
 def forward(
@@ -33,41 +38,12 @@ def forward(
     interpret: bool = False,
 ) -> tuple[Float[Array, "n h w"], Float[Array, "h w"]]:
     """Output and denominator (sum of |a| over the taps). theta is tap-major, taps row-major."""
-    n, height, width = x.shape
-    plan = _plan(n, height, width, kernel_size)
-    weights = _pad_weights(theta, plan)
-    outputs = []
-    for part in _split(x, plan):
-        y, denominator = pl.pallas_call(
-            partial(_forward_kernel, plan=plan),
-            grid=(plan.tiles,),
-            in_specs=[_window_spec(plan), _weights_spec(plan)],
-            out_specs=[_rows_spec(plan, plan.tiles), _pixels_spec(plan)],
-            out_shape=[
-                _shape(plan.tiles * ROWS, plan.frames, plan.columns),
-                _shape(plan.tiles * ROWS, plan.columns),
-            ],
-            scratch_shapes=[pltpu.VMEM((plan.taps, ROWS, plan.columns), jnp.float32)],
-            compiler_params=_compiler_params(plan),
-            interpret=interpret,
-        )(_to_rows(part, plan, above=plan.half), weights)
-        outputs.append(_from_rows(y, part))
-    return jnp.concatenate(outputs), denominator[:height, :width]
-
-
-def backward(
-    x: Float[Array, "n h w"],
-    theta: Float[Array, "k h w"],
-    y: Float[Array, "n h w"],
-    denominator: Float[Array, "h w"],
-    g: Float[Array, "n h w"],
-    *,
-    kernel_size: int,
-    interpret: bool = False,
-) -> tuple[Float[Array, "n h w"], Float[Array, "k h w"]]:
-    """Gradients of x and theta from one pass over the weights; g is the gradient of y."""
     plan = _plan(*x.shape, kernel_size)
-    return _gradients(x, theta, y, denominator, g, plan, interpret, want=("x", "theta"))
+    kernel = _compile(_forward_kernel, "window weights -> rows pixels; weights", plan, interpret)
+    weights = _pad(theta, plan)
+    parts = [kernel(window, weights) for window in _to_rows(x, plan, halo=plan.half)]
+    denominator = parts[0][1][: plan.height, : plan.width]
+    return _from_rows([y for y, _ in parts], x), denominator
 
 
 def input_gradient(
@@ -79,9 +55,12 @@ def input_gradient(
     kernel_size: int,
     interpret: bool = False,
 ) -> Float[Array, "n h w"]:
-    """The gradient of x alone: XLA could not drop half of the fused kernel."""
+    """The gradient of x, where g is that of the output: spread over what a pixel was made of."""
     plan = _plan(*x.shape, kernel_size)
-    return _gradients(x, theta, x, denominator, g, plan, interpret, want=("x",))[0]
+    kernel = _compile(_input_gradient_kernel, "rows weights -> windows; weights", plan, interpret)
+    weights = _pad(theta, plan)
+    parts = [kernel(rows, weights)[0] for rows in _to_rows(_scale(x, denominator, g), plan)]
+    return _from_rows([_add_windows(windows)[plan.half :] for windows in parts], x)
 
 
 def weight_gradient(
@@ -94,56 +73,17 @@ def weight_gradient(
     kernel_size: int,
     interpret: bool = False,
 ) -> Float[Array, "k h w"]:
-    """The gradient of theta alone."""
+    """The gradient of theta: sign of a, times the sum over frames of g (x at the tap - y)."""
     plan = _plan(*x.shape, kernel_size)
-    return _gradients(x, theta, y, denominator, g, plan, interpret, want=("theta",))[0]
-
-
-def _gradients(x, theta, y, denominator, g, plan, interpret, *, want):
-    # dx of a row is complete half a kernel later than the row itself: a few more steps emit it.
-    steps = pl.cdiv(plan.height + plan.half, ROWS) if "x" in want else plan.tiles
-    weights = _pad_weights(theta, plan)
-    out_specs, out_shape = [], []
-    scratch = [pltpu.VMEM((plan.taps, ROWS, plan.columns), jnp.float32)]
-    if "x" in want:
-        out_specs.append(_rows_spec(plan, steps))
-        out_shape.append(_shape(steps * ROWS, plan.frames, plan.columns))
-        scratch.append(pltpu.VMEM((plan.window, plan.frames, plan.columns), jnp.float32))
-    if "theta" in want:
-        out_specs.append(_weights_spec(plan))
-        out_shape.append(_shape(plan.taps, plan.tiles * ROWS, plan.columns))
-        scratch.append(pltpu.VMEM((plan.kernel_size, ROWS, SUBLANES, plan.columns), jnp.float32))
-    results = []
-    for x_part, y_part, g_part in zip(*(_split(a, plan) for a in (x, y, g)), strict=True):
-        scaled = jnp.where(x_part != 0, g_part.astype(jnp.float32) / denominator, 0.0)
-        arrays = [_to_rows(scaled, plan, above=0), weights]
-        in_specs = [_rows_spec(plan, plan.tiles), _weights_spec(plan)]
-        if "theta" in want:
-            shared = jnp.sum(scaled * y_part.astype(jnp.float32), axis=0)
-            arrays += [_to_rows(x_part, plan, above=plan.half), _pad_pixels(shared, plan)]
-            in_specs += [_window_spec(plan), _pixels_spec(plan)]
-        parts = list(
-            pl.pallas_call(
-                partial(_backward_kernel, plan=plan, want=want),
-                grid=(steps,),
-                in_specs=in_specs,
-                out_specs=out_specs,
-                out_shape=out_shape,
-                scratch_shapes=scratch,
-                compiler_params=_compiler_params(plan),
-                interpret=interpret,
-            )(*arrays)
-        )
-        if "x" in want:
-            parts[0] = _from_rows(parts[0][plan.half :], x_part)
-        results.append(parts)
-    gathered = []
-    if "x" in want:
-        gathered.append(jnp.concatenate([parts[0] for parts in results]))
-    if "theta" in want:
-        total = sum(parts[-1] for parts in results)
-        gathered.append(total[:, : plan.height, : plan.width])
-    return tuple(gathered)
+    kernel = _compile(
+        _weight_gradient_kernel, "rows window weights pixels -> weights; products", plan, interpret
+    )
+    weights, scaled = _pad(theta, plan), _scale(x, denominator, g)
+    # Of all frames: every call subtracts its part.
+    shared = _pad(jnp.sum(scaled * y.astype(jnp.float32), axis=0) / plan.calls, plan)
+    frames = zip(_to_rows(scaled, plan), _to_rows(x, plan, halo=plan.half), strict=True)
+    parts = [kernel(rows, window, weights, shared)[0] for rows, window in frames]
+    return reduce(add, parts)[:, : plan.height, : plan.width].astype(theta.dtype)
 
 
 def _forward_kernel(x_ref, theta_ref, y_ref, denominator_ref, absolute_ref, *, plan):
@@ -152,15 +92,14 @@ def _forward_kernel(x_ref, theta_ref, y_ref, denominator_ref, absolute_ref, *, p
 
     @pl.loop(0, plan.frames // plan.block)
     def _(block):
-        at = pl.ds(pl.multiple_of(block * plan.block, plan.block), plan.block)
+        at = _frames(block, plan)
 
         def add_tap_column(dj, sums):
             sums = list(sums)
             for r in range(plan.window):
                 shifted = _shift(x_ref[r, at, :], dj - plan.half, plan)
                 for i in _rows_met_by(r, plan):
-                    t = (r - i) * plan.kernel_size + dj
-                    sums[i] += _spread(absolute_ref, t, i, plan) * shifted
+                    sums[i] += _spread(absolute_ref, r - i, dj, i, plan) * shifted
             return tuple(sums)
 
         zero = jnp.zeros((plan.block, plan.columns), jnp.float32)
@@ -170,83 +109,71 @@ def _forward_kernel(x_ref, theta_ref, y_ref, denominator_ref, absolute_ref, *, p
             y_ref[i, at, :] = jnp.where(seen, total / denominator[i : i + 1], 0.0)
 
 
-def _backward_kernel(g_ref, theta_ref, *refs, plan, want):
-    refs = list(refs)
-    x_ref, shared_ref = (refs.pop(0), refs.pop(0)) if "theta" in want else (None, None)
-    dx_ref = refs.pop(0) if "x" in want else None
-    dtheta_ref = refs.pop(0) if "theta" in want else None
-    absolute_ref = refs.pop(0)
-    pending_ref = refs.pop(0) if "x" in want else None  # dx of the window, not yet complete
-    product_ref = refs.pop(0) if "theta" in want else None
-    k, half = plan.kernel_size, plan.half
+def _input_gradient_kernel(g_ref, theta_ref, dx_ref, absolute_ref, *, plan):
+    _take_absolute(theta_ref, absolute_ref, plan)
+    dx_ref[...] = jnp.zeros_like(dx_ref)
 
-    if pending_ref is not None:
+    @pl.loop(0, plan.kernel_size)
+    def _(dj):
+        @pl.loop(0, plan.frames // plan.block)
+        def _(block):
+            at = _frames(block, plan)
+            g = [g_ref[i, at, :] for i in range(ROWS)]
+            for r in range(plan.window):
+                # The weights are where g is, so that the sum is shifted, once for all its terms.
+                met = _rows_met_by(r, plan)
+                total = reduce(add, [_spread(absolute_ref, r - i, dj, i, plan) * g[i] for i in met])
+                dx_ref[r, at, :] += _shift(total, plan.half - dj, plan)
 
-        @pl.when(pl.program_id(0) == 0)
-        def _():
-            pending_ref[...] = jnp.zeros_like(pending_ref)
 
-    @pl.when(pl.program_id(0) < plan.tiles)
-    def _():
-        _take_absolute(theta_ref, absolute_ref, plan)
+def _weight_gradient_kernel(g_ref, x_ref, theta_ref, shared_ref, dtheta_ref, product_ref, *, plan):
+    @pl.loop(0, plan.kernel_size)
+    def _(dj):
+        product_ref[...] = jnp.zeros_like(product_ref)
 
-        @pl.loop(0, k)
-        def _(dj):
-            if product_ref is not None:
-                product_ref[...] = jnp.zeros_like(product_ref)
+        @pl.loop(0, plan.frames // plan.block)
+        def _(block):
+            at = _frames(block, plan)
+            g = [g_ref[i, at, :] for i in range(ROWS)]
+            for r in range(plan.window):
+                shifted = _shift(x_ref[r, at, :], dj - plan.half, plan)
+                for i in _rows_met_by(r, plan):
+                    product = g[i] * shifted
+                    tiles = [product[s : s + SUBLANES] for s in range(0, plan.block, SUBLANES)]
+                    # Sublanes are summed only once per tap, after the last frame.
+                    product_ref[r - i, i] += reduce(add, tiles)
 
-            @pl.loop(0, plan.frames // plan.block)
-            def _(block):
-                at = pl.ds(pl.multiple_of(block * plan.block, plan.block), plan.block)
-                g = [g_ref[i, at, :] for i in range(ROWS)]
-                for r in range(plan.window):
-                    if product_ref is not None:
-                        shifted = _shift(x_ref[r, at, :], dj - half, plan)
-                        for i in _rows_met_by(r, plan):
-                            # Sublanes are summed only once per tap, after the last frame.
-                            product_ref[r - i, i] += _fold_frames(g[i] * shifted)
-                    if pending_ref is not None:
-                        total = jnp.zeros((plan.block, plan.columns), jnp.float32)
-                        for i in _rows_met_by(r, plan):
-                            weight = _spread(absolute_ref, (r - i) * k + dj, i, plan)
-                            total += weight * g[i]
-                        pending_ref[r, at, :] += _shift(total, half - dj, plan)
-
-            if product_ref is not None:
-                for di in range(k):
-                    a = theta_ref[di * k + dj] + _identity(di * k + dj, plan)
-                    slope = jnp.where(a > 0, 1.0, jnp.where(a < 0, -1.0, 0.0))
-                    sums = jnp.sum(product_ref[di], axis=1)
-                    dtheta_ref[di * k + dj] = slope * (sums - shared_ref[...])
-
-    if pending_ref is not None:
-        dx_ref[...] = pending_ref[:ROWS]
-        for r in range(plan.window):  # upwards: every row is read before it is overwritten
-            below = r + ROWS
-            pending_ref[r] = (
-                pending_ref[below] if below < plan.window else jnp.zeros_like(pending_ref[r])
-            )
+        for di in range(plan.kernel_size):
+            t = di * plan.kernel_size + dj
+            a, sums = _a(theta_ref, t, plan), jnp.sum(product_ref[di], axis=1)
+            slope = jnp.where(a > 0, 1.0, jnp.where(a < 0, -1.0, 0.0))
+            dtheta_ref[t] = slope * (sums - shared_ref[...])
 
 
 def _take_absolute(theta_ref, absolute_ref, plan):
     """Stores |a| of the step's weights; returns its sum over the taps."""
 
-    def add(t, total):
-        absolute = jnp.abs(theta_ref[t] + _identity(t, plan))
+    def take(t, total):
+        absolute = jnp.abs(_a(theta_ref, t, plan))
         absolute_ref[t] = absolute
         return total + absolute
 
-    return lax.fori_loop(0, plan.taps, add, jnp.zeros((ROWS, plan.columns), jnp.float32))
+    return lax.fori_loop(0, plan.taps, take, jnp.zeros((ROWS, plan.columns), jnp.float32))
 
 
-def _spread(ref, t, i: int, plan):
-    """Row i of tap t for every frame of a block; lane tile by lane tile the load spreads it."""
+def _a(theta_ref, t, plan):
+    return theta_ref[t] + jnp.where(t == plan.taps // 2, jnp.float32(1), jnp.float32(0))
+
+
+def _spread(ref, di: int, dj, i: int, plan):
+    """Row i of a tap for every frame of a block; lane tile by lane tile the load spreads it."""
+    t = di * plan.kernel_size + dj
     tiles = [ref[t, i : i + 1, c : c + LANES] for c in range(0, plan.columns, LANES)]
     return jnp.concatenate([jnp.broadcast_to(tile, (plan.block, LANES)) for tile in tiles], axis=1)
 
 
-def _identity(t, plan):
-    return jnp.where(t == plan.taps // 2, jnp.float32(1), jnp.float32(0))
+def _frames(block, plan):
+    return pl.ds(pl.multiple_of(block * plan.block, plan.block), plan.block)
 
 
 def _rows_met_by(r: int, plan) -> range:
@@ -260,18 +187,15 @@ def _shift(values, offset, plan):
     return jnp.where((column >= 0) & (column < plan.width), rotated, 0.0)
 
 
-def _fold_frames(values):
-    return sum(values[s : s + SUBLANES] for s in range(0, values.shape[0], SUBLANES))
-
-
 class _Plan(NamedTuple):
-    """The sizes that one call is compiled for."""
+    """The sizes that a kernel is compiled for."""
 
     kernel_size: int
     height: int
     width: int
     tiles: int  # of ROWS rows
     columns: int  # width, padded to whole lanes
+    calls: int
     frames: int  # of one call, padded to whole sublanes
     block: int  # frames in registers at a time
     vmem_bytes: int
@@ -291,83 +215,82 @@ class _Plan(NamedTuple):
 
 def _plan(n: int, height: int, width: int, kernel_size: int) -> _Plan:
     columns, window = pl.cdiv(width, LANES) * LANES, ROWS + kernel_size - 1
-    row_bytes = 4 * columns
-    # theta and dtheta twice (double buffered), |a| and the products of one column of taps
-    fixed = (5 * kernel_size**2 + kernel_size * SUBLANES) * ROWS * row_bytes
-    # x twice, the pending dx once, g and dx twice
-    per_frame = (3 * window + 4 * ROWS) * row_bytes
-    fit = max(SUBLANES, (VMEM_BYTES - fixed) // per_frame)
-    frames = pl.cdiv(max(n, 1), pl.cdiv(max(n, 1), fit))
-    frames = pl.cdiv(frames, SUBLANES) * SUBLANES
+    # What comes and goes is there twice. The kernel that needs most is that of the weights'
+    # gradient: theta and dtheta, the products of a column of taps; of every frame g and x.
+    fixed = 4 * columns * ROWS * (4 * kernel_size**2 + kernel_size * SUBLANES)
+    per_frame = 4 * columns * 2 * (ROWS + window)
+    calls = pl.cdiv(max(n, 1), max(SUBLANES, (VMEM_BYTES - fixed) // per_frame))
+    frames = pl.cdiv(pl.cdiv(max(n, 1), calls), SUBLANES) * SUBLANES
     # 16 frames of 256 columns: ROWS sums of 4 registers each, half of the register file
     wide = columns > 2 * LANES or frames % (2 * SUBLANES)
-    return _Plan(
-        kernel_size=kernel_size,
-        height=height,
-        width=width,
-        tiles=pl.cdiv(height, ROWS),
-        columns=columns,
-        frames=frames,
-        block=SUBLANES if wide else 2 * SUBLANES,
-        vmem_bytes=fixed + frames * per_frame + VMEM_SLACK,
+    block = SUBLANES if wide else 2 * SUBLANES
+    vmem_bytes = fixed + frames * per_frame + VMEM_SLACK
+    tiles = pl.cdiv(height, ROWS)
+    return _Plan(kernel_size, height, width, tiles, columns, calls, frames, block, vmem_bytes)
+
+
+def _compile(
+    kernel: Callable[..., None], signature: str, plan: _Plan, interpret: bool
+) -> Callable[..., Any]:
+    """The kernel as a function of whole arrays; its references' kinds: takes -> gives; scratch."""
+    rows, frames, columns = plan.tiles * ROWS, plan.frames, plan.columns
+    window = (plan.window, frames, columns)
+    kinds = {  # the block of a step, where it lies, the whole array
+        "rows": ((ROWS, frames, columns), lambda s: (s, 0, 0), (rows, frames, columns)),
+        "window": (tuple(map(pl.Element, window)), lambda s: (s * ROWS, 0, 0), None),
+        "windows": ((None, *window), lambda s: (s, 0, 0, 0), (plan.tiles, *window)),
+        "weights": ((plan.taps, ROWS, columns), lambda s: (0, s, 0), (plan.taps, rows, columns)),
+        "pixels": ((ROWS, columns), lambda s: (s, 0), (rows, columns)),
+        "products": ((plan.kernel_size, ROWS, SUBLANES, columns), None, None),
+    }
+    takes, gives, scratch = (
+        [kinds[kind] for kind in side.split()] for side in signature.replace(";", "->").split("->")
+    )
+    return pl.pallas_call(
+        partial(kernel, plan=plan),
+        grid=(plan.tiles,),
+        in_specs=[pl.BlockSpec(block, place) for block, place, _ in takes],
+        out_specs=[pl.BlockSpec(block, place) for block, place, _ in gives],
+        out_shape=[jax.ShapeDtypeStruct(whole, jnp.float32) for _, _, whole in gives],
+        scratch_shapes=[pltpu.VMEM(block, jnp.float32) for block, _, _ in scratch],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel",), vmem_limit_bytes=plan.vmem_bytes
+        ),
+        interpret=interpret,
     )
 
 
-def _split(x, plan: _Plan) -> list[jax.Array]:
-    """Frames of each call; no frames are one call of none, so that nothing is a special case."""
-    return [x[start : start + plan.frames] for start in range(0, max(len(x), 1), plan.frames)]
+def _scale(x, denominator, g):
+    return jnp.where(x != 0, g.astype(jnp.float32) / denominator, 0.0)
 
 
-def _to_rows(x, plan: _Plan, *, above: int):
+def _pad(a, plan: _Plan):
+    """Pixels, at the end of the shape, to whole tiles."""
+    pixels = (0, plan.tiles * ROWS - plan.height), (0, plan.columns - plan.width)
+    return jnp.pad(a.astype(jnp.float32), [(0, 0)] * (a.ndim - 2) + [*pixels])
+
+
+def _to_rows(x, plan: _Plan, *, halo: int = 0) -> list[jax.Array]:
+    """What each call takes of the maps, zeros around them."""
     n, height, width = x.shape
+    below, more = plan.tiles * ROWS - height, plan.calls * plan.frames - n
     rows = jnp.transpose(x.astype(jnp.float32), (1, 0, 2))
-    below = plan.tiles * ROWS - height + above
-    return jnp.pad(rows, ((above, below), (0, plan.frames - n), (0, plan.columns - width)))
+    rows = jnp.pad(rows, ((halo, below + halo), (0, more), (0, plan.columns - width)))
+    return jnp.split(rows, plan.calls, axis=1)
 
 
-def _from_rows(rows, like):
+def _from_rows(parts: list[jax.Array], like):
     n, height, width = like.shape
-    return jnp.transpose(rows[:height, :n, :width], (1, 0, 2)).astype(like.dtype)
+    rows = jnp.concatenate(parts, axis=1)[:height, :n, :width]
+    return jnp.transpose(rows, (1, 0, 2)).astype(like.dtype)
 
 
-def _pad_pixels(a, plan: _Plan):
-    below, right = plan.tiles * ROWS - plan.height, plan.columns - plan.width
-    return jnp.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, below), (0, right)])
-
-
-_pad_weights = _pad_pixels
-
-
-def _window_spec(plan: _Plan) -> pl.BlockSpec:
-    # Steps past the last tile, which only emit dx, see the last tile's blocks again.
-    return pl.BlockSpec(
-        (pl.Element(plan.window), pl.Element(plan.frames), pl.Element(plan.columns)),
-        lambda step: (jnp.minimum(step, plan.tiles - 1) * ROWS, 0, 0),
-    )
-
-
-def _rows_spec(plan: _Plan, steps: int) -> pl.BlockSpec:
-    return pl.BlockSpec(
-        (ROWS, plan.frames, plan.columns), lambda step: (jnp.minimum(step, steps - 1), 0, 0)
-    )
-
-
-def _weights_spec(plan: _Plan) -> pl.BlockSpec:
-    return pl.BlockSpec(
-        (plan.taps, ROWS, plan.columns), lambda step: (0, jnp.minimum(step, plan.tiles - 1), 0)
-    )
-
-
-def _pixels_spec(plan: _Plan) -> pl.BlockSpec:
-    return pl.BlockSpec((ROWS, plan.columns), lambda step: (jnp.minimum(step, plan.tiles - 1), 0))
-
-
-def _shape(*shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-def _compiler_params(plan: _Plan) -> pltpu.CompilerParams:
-    # In order: dx is carried from step to step.
-    return pltpu.CompilerParams(
-        dimension_semantics=("arbitrary",), vmem_limit_bytes=plan.vmem_bytes
-    )
+def _add_windows(windows):
+    """Rows from the windows around ROWS rows each, which overlap."""
+    tiles, window, *shape = windows.shape
+    pieces = pl.cdiv(window, ROWS)
+    whole = jnp.pad(windows, ((0, 0), (0, pieces * ROWS - window), (0, 0), (0, 0)))
+    whole = whole.reshape(tiles, pieces, ROWS, *shape)
+    ends = [(p, pieces - 1 - p) for p in range(pieces)]
+    moved = [jnp.pad(whole[:, p], (end, (0, 0), (0, 0), (0, 0))) for p, end in enumerate(ends)]
+    return reduce(add, moved).reshape(-1, *shape)

@@ -336,3 +336,18 @@ def test_a_kernel_that_fails_or_computes_wrongly_is_not_trusted():
     with pytest.warns(UserWarning, match="does not run here: no such instruction"):
         assert not module._runs(kernels(fails))
     assert jax.jit(lambda x: x * module._runs(tiled))(2.0) == 2.0
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_the_kernel_is_the_reference_at_the_published_size():
+    x, theta = example(10, height=256, width=256, kernel_size=13, batch=(8,))
+    cotangent = np.random.default_rng(11).standard_normal(x.shape).astype(np.float32)
+    both = []
+    for implementation in ("kernel", "reference"):
+        layer = partial(local_conv, kernel_size=13, implementation=implementation)
+        with jax.default_matmul_precision("highest"):
+            y, pull = jax.vjp(layer, x, theta)
+            both.append((y, *pull(cotangent)))
+    for ours, expected in zip(*both, strict=True):
+        limit = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=limit)
