@@ -37,7 +37,7 @@ def forward(
     n, height, width = x.shape
     if n == 0:
         return x, jnp.abs(theta.at[kernel_size**2 // 2].add(1.0)).sum(0)
-    plan = _plan(n, height, width, kernel_size)
+    plan = _plan(x, kernel_size)
     y, denominator = pl.pallas_call(
         partial(_forward_kernel, plan=plan),
         grid=plan.grid,
@@ -63,7 +63,7 @@ def input_gradient(
     """The gradient of x: gathers over the output pixels that saw each input pixel."""
     if x.shape[0] == 0:
         return x
-    plan = _plan(*x.shape, kernel_size)
+    plan = _plan(x, kernel_size)
     dx = pl.pallas_call(
         partial(_input_gradient_kernel, plan=plan),
         grid=plan.grid,
@@ -89,7 +89,7 @@ def weight_gradient(
         return jnp.zeros_like(theta)
     scaled = _scale(x, denominator, g)
     shared = jnp.sum(scaled * y.astype(jnp.float32), axis=0)
-    plan = _tap_plan(*x.shape, kernel_size)
+    plan = _tap_plan(x, kernel_size)
     dtheta = pl.pallas_call(
         partial(_weight_gradient_kernel, plan=plan),
         grid=plan.grid,
@@ -129,7 +129,8 @@ class _Plan(NamedTuple):
         return range(max(0, r - 2 * self.half), min(self.rows, r + 1))
 
 
-def _plan(n: int, height: int, width: int, kernel_size: int) -> _Plan:
+def _plan(x: jax.Array, kernel_size: int) -> _Plan:
+    n, height, width = x.shape
     programs = pl.cdiv(n, FRAMES * FRAME_WARPS)
     frames = pl.cdiv(n, programs)  # of a program, all programs alike
     warps = min(FRAME_WARPS, pl.next_power_of_2(frames))
@@ -138,7 +139,8 @@ def _plan(n: int, height: int, width: int, kernel_size: int) -> _Plan:
     return _Plan(kernel_size, n, height, width, ROWS, warps, frames, grid)
 
 
-def _tap_plan(n: int, height: int, width: int, kernel_size: int) -> _Plan:
+def _tap_plan(x: jax.Array, kernel_size: int) -> _Plan:
+    n, height, width = x.shape
     warps = min(TAP_WARPS, pl.next_power_of_2(kernel_size))
     rows = max(1, min(ROWS, TAP_SUMS // kernel_size))
     grid = (pl.cdiv(kernel_size, warps), pl.cdiv(width, WARP), pl.cdiv(height, rows))

@@ -83,14 +83,14 @@ def _over_devices(
             found = run(*values)
             return lax.psum(found, free) if summed else found
 
-        def specs(several: list[str]) -> tuple[P, ...]:
-            return tuple(P(tuple(free)) if axes.startswith("n") else P() for axes in several)
+        def specs(several: list[str]) -> list[P]:
+            return [P(tuple(free)) if axes.startswith("n") else P() for axes in several]
 
         there = specs(results)
         return jax.shard_map(
             of_one_device,
-            in_specs=specs(arguments),
-            out_specs=there if len(there) > 1 else there[0],
+            in_specs=tuple(specs(arguments)),
+            out_specs=tuple(there) if len(there) > 1 else there[0],
             axis_names=set(free),
             check_vma=False,  # the kernels do not say how their results vary
         )(*values)

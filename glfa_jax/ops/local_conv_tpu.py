@@ -38,7 +38,7 @@ def forward(
     interpret: bool = False,
 ) -> tuple[Float[Array, "n h w"], Float[Array, "h w"]]:
     """Output and denominator (sum of |a| over the taps). theta is tap-major, taps row-major."""
-    plan = _plan(*x.shape, kernel_size)
+    plan = _plan(x, kernel_size)
     kernel = _compile(_forward_kernel, "window weights -> rows pixels; weights", plan, interpret)
     weights = _pad(theta, plan)
     parts = [kernel(window, weights) for window in _to_rows(x, plan, halo=plan.half)]
@@ -56,7 +56,7 @@ def input_gradient(
     interpret: bool = False,
 ) -> Float[Array, "n h w"]:
     """The gradient of x, where g is that of the output: spread over what a pixel was made of."""
-    plan = _plan(*x.shape, kernel_size)
+    plan = _plan(x, kernel_size)
     kernel = _compile(_input_gradient_kernel, "rows weights -> windows; weights", plan, interpret)
     weights = _pad(theta, plan)
     parts = [kernel(rows, weights)[0] for rows in _to_rows(_scale(x, denominator, g), plan)]
@@ -74,7 +74,7 @@ def weight_gradient(
     interpret: bool = False,
 ) -> Float[Array, "k h w"]:
     """The gradient of theta: sign of a, times the sum over frames of g (x at the tap - y)."""
-    plan = _plan(*x.shape, kernel_size)
+    plan = _plan(x, kernel_size)
     kernel = _compile(
         _weight_gradient_kernel, "rows window weights pixels -> weights; products", plan, interpret
     )
@@ -213,7 +213,8 @@ class _Plan(NamedTuple):
         return ROWS + 2 * self.half
 
 
-def _plan(n: int, height: int, width: int, kernel_size: int) -> _Plan:
+def _plan(x: jax.Array, kernel_size: int) -> _Plan:
+    n, height, width = x.shape
     columns, window = pl.cdiv(width, LANES) * LANES, ROWS + kernel_size - 1
     # What comes and goes is there twice. The kernel that needs most is that of the weights'
     # gradient: theta and dtheta, the products of a column of taps; of every frame g and x.
