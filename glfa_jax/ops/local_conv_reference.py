@@ -9,7 +9,8 @@ def local_conv(
     x: Float[Array, "n h w"], theta: Float[Array, "k h w"], *, kernel_size: int
 ) -> Float[Array, "n h w"]:
     """SPEC §2.2, formula by formula; JAX derives the gradients."""
-    weights = jnp.abs(jnp.asarray(theta).at[len(theta) // 2].add(1.0))
+    a = jnp.asarray(theta).at[len(theta) // 2].add(1.0)
+    weights = a * jnp.sign(a)  # |a|, with slope 0 at 0 as in PyTorch; that of jnp.abs there is 1
     weights = weights / weights.sum(0)
     y = lax.conv_general_dilated_local(
         x[..., None],

@@ -214,6 +214,16 @@ def test_the_fast_gradients_are_the_reference_s_in_double_precision(seed, shape,
         np.testing.assert_allclose(found, wanted, rtol=0, atol=limit)
 
 
+@every_implementation
+def test_a_weight_of_exactly_zero_has_no_gradient(implementation):
+    """Where |a| has a kink, as PyTorch says."""
+    x, _ = example(12, height=4, width=4, kernel_size=3, batch=(2,))
+    layer = partial(local_conv, kernel_size=3, implementation=implementation)
+    _, pull = jax.vjp(layer, x, np.zeros((9, 4, 4), np.float32))
+    gradient = np.asarray(pull(jnp.ones_like(x))[1])
+    assert not np.delete(gradient, 4, axis=0).any()
+
+
 def test_a_gradient_that_nobody_asks_for_costs_nothing():
     x, theta = example(8, height=16, width=16, kernel_size=5, batch=(2,))
     loss = partial(module.local_conv, kernel_size=5)
