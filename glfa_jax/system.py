@@ -12,6 +12,7 @@ from glfa_jax.data.captions import Tokenizer
 from glfa_jax.errors import InputError
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.ops.local_conv import Box
 from glfa_jax.ops.preprocess import Preprocessor
 
 # Folders of the foundation, beside text-to-video.
@@ -122,9 +123,18 @@ def autoencoder(settings: config.Config) -> FmriAutoencoder:
 
 
 def fmri_encoder(
-    settings: config.Config, *, clip_dim: int, tokens: int, dropout: float, aligned: bool
+    settings: config.Config,
+    *,
+    clip_dim: int,
+    tokens: int,
+    dropout: float,
+    aligned: bool,
+    box: Box | None = None,
 ) -> FmriEncoder:
-    """`aligned`: with the GLFA layer as configured (stage 2 and after) or without (before)."""
+    """`aligned`: with the GLFA layer as configured (stage 2 and after) or without (before).
+
+    box: where the cortex lies on the maps; the layer costs less for knowing it.
+    """
     return FmriEncoder(
         height=settings.data.raster,
         width=settings.data.raster,
@@ -143,6 +153,7 @@ def fmri_encoder(
         global_part=aligned and settings.alignment.global_part,
         local_part=aligned and settings.alignment.local_part,
         dropout=dropout,
+        box=box,
     )
 
 

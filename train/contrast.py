@@ -83,7 +83,7 @@ def run(settings: config.Config, store: Store) -> None:
             for subject in range(fmri.shape[1])
         ]
         image, caption, total = (sum(part) / len(losses) for part in zip(*losses, strict=True))
-        metrics = {"image": image, "text": caption}
+        metrics: dict[str, Any] = {"image": image, "text": caption}
         if text is not None:
             wanted: Any = text.module.apply(frozen["text"], batch.tokens)
             metrics["tokens"] = token_loss(encoded.condition, tokens=wanted.hidden)

@@ -19,6 +19,7 @@ from glfa_jax.data.store import Store
 from glfa_jax.diffusion.schedule import noise_like
 from glfa_jax.models import lora
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.training.losses import alignment_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 from train import contrast
@@ -38,7 +39,7 @@ def groups(settings: config.Config) -> tuple[Group, ...]:
     return (*trained, Group(r"^unet/.*(attn1|attn2|temp_conv)", 1.0), Group(OTHERWISE, None))
 
 
-def build_encoder(settings: config.Config) -> tuple[FmriEncoder, dict]:
+def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder, dict]:
     """The encoder of stage 1 with a fresh GLFA layer in front."""
     first = pretrained.load("fmri_encoder", system.model_folder(settings, contrast.NAME))
     module = system.fmri_encoder(
@@ -47,6 +48,7 @@ def build_encoder(settings: config.Config) -> tuple[FmriEncoder, dict]:
         tokens=first.module.tokens,
         dropout=settings.cotrain.dropout,
         aligned=True,
+        box=bounding_box(store.mask),
     )
     volume = jnp.zeros((1, module.height, module.width))
     fresh = jax.jit(lambda key: module.init(key, volume, method="align"))(
@@ -60,7 +62,7 @@ def run(settings: config.Config, store: Store) -> None:
         return
     generator = system.load_generator(settings)
     contrast.run(settings, store)
-    module, encoder_params = build_encoder(settings)
+    module, encoder_params = build_encoder(settings, store)
     unet, vae = generator.unet.module, generator.vae.module
     schedule = generator.schedule
     if settings.cotrain.zero_terminal_snr:

@@ -2,8 +2,13 @@
 
 from glfa_jax.convert.mapping import POINTWISE1D, Table, Transform
 
-# The official tensors carry singleton axes for channels that this layer does not have.
-_LOCAL = Transform("LOCAL", lambda x: x[0, 0, 0], lambda x: x[None, None, None])
+# The official tensors carry singleton axes for channels that this layer does not have, and the taps
+# last: (h, w, taps) where the layer has (taps, h, w).
+_LOCAL = Transform(
+    "LOCAL",
+    lambda x: x[0, 0, 0].transpose(2, 0, 1),
+    lambda x: x.transpose(1, 2, 0)[None, None, None],
+)
 _GLOBAL = Transform("GLOBAL", lambda x: x[0, 0], lambda x: x[None, None])
 
 AUTOENCODER = Table()

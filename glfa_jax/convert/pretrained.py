@@ -115,7 +115,7 @@ def _own(module: type[nn.Module]) -> Callable[..., nn.Module]:
 
 def own_config(module: nn.Module) -> dict[str, Any]:
     """What `_own` reads back."""
-    names = set(module.__dataclass_fields__) - {"name", "parent", "dropout"}
+    names = set(module.__dataclass_fields__) - {"name", "parent", "dropout", "box"}
     return {name: getattr(module, name) for name in sorted(names)}
 
 

@@ -397,10 +397,10 @@ def _run_beside(model: Any, lora: Lora) -> None:
     def beside(down: torch.Tensor, up: torch.Tensor) -> Callable[[Any, tuple, Any], Any]:
         def add(layer: Any, inputs: tuple, output: Any) -> Any:
             if isinstance(layer, torch.nn.Linear):
-                update = F.linear(F.linear(*inputs, down), up)
+                update = F.linear(F.linear(inputs[0], down), up)
             else:
                 convolve = getattr(F, f"conv{layer.weight.ndim - 2}d")
-                inner = convolve(*inputs, down, None, layer.stride, layer.padding, layer.dilation)
+                inner = convolve(inputs[0], down, None, layer.stride, layer.padding, layer.dilation)
                 update = convolve(inner, up)
             return output + lora.scale * update
 

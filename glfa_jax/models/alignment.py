@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from glfa_jax.ops.local_conv import local_conv
+from glfa_jax.ops.local_conv import Box, local_conv
 
 
 def to_patches(x: Float[Array, "*b h w"], patch: int) -> Float[Array, "*b n p"]:
@@ -30,6 +30,8 @@ class Alignment(nn.Module):
 
     Zero pixels stay zero. At initialisation the layer is the identity up to 1e-4. One layer serves
     all subjects, which is what lets an unseen subject be decoded without fitting.
+
+    box: where maps may differ from zero, if known: the local part then computes only there.
     """
 
     height: int
@@ -38,6 +40,7 @@ class Alignment(nn.Module):
     kernel_size: int = 13
     global_part: bool = True
     local_part: bool = True
+    box: Box | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b h w"]) -> Float[Array, "*b h w"]:
@@ -53,7 +56,7 @@ class Alignment(nn.Module):
             theta = self.param(
                 "weight",
                 nn.initializers.normal(1e-4 / self.kernel_size),
-                (self.height, self.width, self.kernel_size**2),
+                (self.kernel_size**2, self.height, self.width),
             )
-            x = local_conv(x, theta, kernel_size=self.kernel_size)
+            x = local_conv(x, theta, kernel_size=self.kernel_size, box=self.box)
         return x

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from glfa_jax.models.alignment import Alignment
 from glfa_jax.models.conditioning import Conditioning, ConvHead, LinearHead
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
+from glfa_jax.ops.local_conv import Box
 
 
 class Encoded(NamedTuple):
@@ -52,6 +53,7 @@ class FmriEncoder(nn.Module):
     global_part: bool = True
     local_part: bool = True
     dropout: float = 0.0
+    box: Box | None = None  # where maps may differ from zero, if known
 
     def setup(self):
         if self.global_part or self.local_part:
@@ -62,6 +64,7 @@ class FmriEncoder(nn.Module):
                 self.kernel_size,
                 self.global_part,
                 self.local_part,
+                self.box,
             )
         self.fmri_encoder = _Autoencoder(
             FmriAutoencoder(

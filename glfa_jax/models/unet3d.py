@@ -137,7 +137,7 @@ class UNet3D(nn.Module):
                 width,
                 attends=_UP[kind],
                 # The next block's skips tell it: odd where the way down rounded a half up.
-                size=skips[-1].shape[2:4] if i < last else None,
+                size=(skips[-1].shape[2], skips[-1].shape[3]) if i < last else None,
                 settings=settings,
                 name=f"up_blocks.{i}",
             )(x, skips=own, **given)

@@ -311,9 +311,10 @@ def _jitted_step(
         state: TrainState, frozen: Any, batch: Any, root: jax.Array
     ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(root, state.step)
-        (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, frozen, batch, key
-        )
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # operations may ask for it
+            (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+                state.params, frozen, batch, key
+            )
         updates, opt_state = optim.update(gradients, state.opt_state, state.params)
         params = cast(dict, optax.apply_updates(state.params, updates))
         metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients), **metrics}

@@ -108,7 +108,7 @@ def test_zero_pixels_stay_zero_whatever_the_weights(fmri):
 
 def test_local_part_is_a_convex_combination(fmri):
     module = Alignment(16, 24, kernel_size=5, global_part=False)
-    variables = {"params": {"weight": jax.random.normal(jax.random.key(3), (16, 24, 25))}}
+    variables = {"params": {"weight": jax.random.normal(jax.random.key(3), (25, 16, 24))}}
     ones = jnp.ones((1, 16, 24))
     inside = module.apply(variables, ones)[0, 2:-2, 2:-2]
     np.testing.assert_allclose(inside, 1.0, rtol=1e-6)
