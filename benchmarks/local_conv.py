@@ -163,15 +163,14 @@ def prepare(name: str, mode: str, inputs: dict[str, np.ndarray], kernel_size: in
 
 
 def measure_times(candidates: dict[str, Candidate], rounds: int) -> dict[str, float]:
-    """Median seconds of one call of each, taking turns; a first round is not counted."""
+    """Median seconds of one call of each, taking turns; each first calls once unmeasured."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for round_ in range(rounds + 1):
+    for _ in range(rounds):
         for name, candidate in candidates.items():
             candidate.call()  # the others have taken the caches and the freed memory
             start = time.perf_counter()
             candidate.chain()
-            if round_:
-                seconds[name].append((time.perf_counter() - start) / CHAIN)
+            seconds[name].append((time.perf_counter() - start) / CHAIN)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
