@@ -34,6 +34,7 @@ from glfa_jax.training.optim import OTHERWISE, Group
 _ALL = (Group(OTHERWISE, 1.0),)
 _STORED = np.float16
 _SNR_GAMMA = 5.0  # weights of the generator's loss, as arXiv 2303.09556 recommends
+_WORD_SCALE = 50.0  # of the initial word embeddings: their standard deviation 0.02 becomes 1
 _WIDTH = 64  # of the caption tokens, and so of the generator's condition
 # Draws that no training stream uses.
 _HELD_OUT_SEED = 2**31 - 1
@@ -118,15 +119,16 @@ class Foundation:
         *,
         frozen: Any = (),
         init: dict | None = None,
+        adjust: Callable[[dict], dict] = lambda params: params,
     ) -> dict:
-        """Trains a module's parameters, from random ones unless `init` gives them."""
+        """Trains a module's parameters from `init`, or from random ones after `adjust`."""
         inputs, keywords = pretrained.KINDS[kind].example(module)
         state = train(
             name=name,
             folder=self.settings.run_dir / name,
             stage=getattr(self.settings, name),
             seed=self.settings.seed,
-            init=init or (lambda key: module.init(key, *inputs, **keywords)["params"]),
+            init=init or (lambda key: adjust(module.init(key, *inputs, **keywords)["params"])),
             frozen=frozen,
             loss_fn=loss_fn,
             groups=_ALL,
@@ -234,7 +236,14 @@ class Foundation:
             captions = [stimuli.caption(scene, rng) for scene in scenes]
             return {"image": self._images(scenes, rng), "tokens": self.tokenize(captions)}
 
-        params = self._train("clip", "clip", module, loss_fn, make)
+        def spread_words(params):
+            # Single frames hardly tell left from right, so CLIP will not learn to; but the
+            # generator must hear the difference. Words that begin wide apart stay apart.
+            words = params["text_model"]["embeddings.token_embedding"]
+            words["embedding"] *= _WORD_SCALE
+            return params
+
+        params = self._train("clip", "clip", module, loss_fn, make, adjust=spread_words)
         self.clip = self._save("clip", self.out / "clip", params, architecture)
         self._write_preprocessor(self.out / "clip", "CLIPImageProcessor")
         # Where the generator's own text encoder begins; stored once the generator has trained it.
@@ -388,7 +397,11 @@ class Foundation:
             )
             target = schedule.target(latents, noise=noise, t=t)
             error = jnp.square(prediction - target).mean((1, 2, 3, 4))
-            return (schedule.min_snr_weight(t, gamma=_SNR_GAMMA) * error).mean(), {}
+            weight = schedule.min_snr_weight(t, gamma=_SNR_GAMMA)
+            if over_time:
+                # Under much noise an error of the noise is a large one of the clip: count both.
+                weight = weight + 1 / schedule.signal_to_noise(t)
+            return (weight * error).mean(), {}
 
         def images_loss(params, frozen, batch, key):
             return denoising_loss(params, frozen, batch, key, over_time=False)

@@ -159,6 +159,14 @@ class Schedule:
         """ᾱ: what is left of the clean latent's variance after each step, float64 (T,)."""
         return _tables(self)[1]
 
+    @property
+    def _signal_to_noise(self) -> np.ndarray:
+        return self.alphas_cumprod / (1 - self.alphas_cumprod)
+
+    def signal_to_noise(self, t: Int[Array, "*t"]) -> Float[Array, "*t"]:
+        """Variance of the clean latent over that of the noise after step `t`, float32."""
+        return jnp.asarray(self._signal_to_noise, jnp.float32)[t]
+
     def signal_and_noise(
         self, t: Int[Array, "*t"]
     ) -> tuple[Float[Array, "*t"], Float[Array, "*t"]]:
@@ -191,8 +199,7 @@ class Schedule:
         For predicted velocity the divisor is SNR + 1 (arXiv 2303.09556). Steps with little noise
         then no longer outweigh those that decide what a picture shows.
         """
-        kept = self.alphas_cumprod
-        snr = kept / (1 - kept)
+        snr = self._signal_to_noise
         if self.prediction_type == "epsilon":
             weight = gamma / np.maximum(snr, gamma)  # the same, and defined at zero SNR
         else:

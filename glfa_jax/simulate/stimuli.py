@@ -33,9 +33,10 @@ RGB = {
 }
 
 RADIUS = {"small": 0.24, "large": 0.32}  # of the picture's width
-TRAVEL = 0.30  # way of a moving object over the clip, of the picture's width
-GROWTH = (0.6, 1.4)  # first and last radius of a growing object over its nominal radius
+TRAVEL = 0.28  # way of a moving object over the clip, of the picture's width
+GROWTH = {"grow": (0.8, 1.5), "shrink": (1.2, 0.5)}  # first and last radius over the nominal one
 SPIN = 120.0  # degrees a second, clockwise
+_MIDDLE = (0.45, 0.55)  # where a moving object starts, of the picture's width
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
@@ -95,12 +96,13 @@ def sample_scene(rng: np.random.Generator, index: int | None = None) -> Scene:
         a, b, c = index % 8, index // 8 % 8, index // 64 % 8
     motion = MOTIONS[_TIMES_TWO[a] ^ b ^ c]
     size = SIZES[int(rng.integers(len(SIZES)))]
-    radius = RADIUS[size] * (GROWTH[1] if motion in ("grow", "shrink") else 1.0)
+    radius = RADIUS[size] * max(GROWTH.get(motion, (1.0,)))
     step = DIRECTIONS.get(motion, (0, 0))
-    # The whole path stays inside the picture.
+    # What moves starts near the middle and leaves to one side. If paths were spread evenly, single
+    # frames would look alike whatever the direction; a generator then finds out what the word
+    # means only together with the order of the frames, and learns neither.
     x, y = (
-        float(rng.uniform(radius + max(0, -d) * TRAVEL, 1 - radius - max(0, d) * TRAVEL))
-        for d in step
+        float(rng.uniform(*(_MIDDLE if direction else (radius, 1 - radius)))) for direction in step
     )
     return Scene(
         category=CATEGORIES[a],
@@ -119,8 +121,8 @@ def trajectory(scene: Scene, *, frames: int, frame_rate: float) -> Float[np.ndar
     progress = np.linspace(0.0, 1.0, frames) if frames > 1 else np.full(1, 0.5)
     dx, dy = DIRECTIONS.get(scene.motion, (0, 0))
     radius = np.full(frames, RADIUS[scene.size])
-    if scene.motion in ("grow", "shrink"):
-        first, last = GROWTH if scene.motion == "grow" else GROWTH[::-1]
+    if scene.motion in GROWTH:
+        first, last = GROWTH[scene.motion]
         radius = radius * (first + (last - first) * progress)
     angle = np.zeros(frames)
     if scene.motion == "spin":
