@@ -10,6 +10,7 @@ from glfa_jax.errors import InputError
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_STOPPED = 75  # asked to stop, saved: worth starting again (EX_TEMPFAIL)
 
 
 def run_main(
@@ -44,13 +45,17 @@ def guarded(
 
     `after_stop`: what is said when it is interrupted.
     """
-    from glfa_jax.training.state import TrainingError  # jax starts up only when it is needed
+    from glfa_jax.training.processes import Stopped  # jax starts up only when it is needed
+    from glfa_jax.training.state import TrainingError
 
     try:
         call()
     except (InputError, TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except Stopped as stopped:
+        print(f"{stopped}; {after_stop}", file=sys.stderr)
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         print(f"\nstopped; {after_stop}", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from glfa_jax.errors import InputError
 
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -175,7 +176,7 @@ class Stage(Section):
     weight_decay: Rate = 0.01
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip_norm: float = Field(default=1.0, gt=0)
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Count = 0
     decay: Literal["constant", "cosine"] = Field(
         default="constant", description="cosine ends at zero"
     )
@@ -183,6 +184,11 @@ class Stage(Section):
     log_every: Positive = 10
     save_every: Positive = 500
     keep: Positive = Field(default=2, description="checkpoints kept")
+    keep_best: Count = Field(default=0, description="those of lowest loss kept besides")
+    accumulate: Positive = Field(
+        default=1,
+        description="parts of a batch computed one after the other; contrasts are within a part",
+    )
 
 
 class Pretrain(Stage):
@@ -248,6 +254,56 @@ class Evaluation(Section):
     ways: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(2, 50), min_length=1)
 
 
+class MeshSize(Section):
+    """How many devices share the work; the product is the number of devices."""
+
+    data: Positive | None = Field(default=None, description="all that are left when left out")
+    fsdp: Positive = Field(default=1, description="devices that large parameters are spread over")
+    frame: Positive = Field(default=1, description="devices that the frames of a clip share")
+
+
+class Processes(Section):
+    """One process; or several, that find each other (TPU pods, Slurm) or are told here."""
+
+    found: Literal["one", "auto", "given"] = "one"
+    coordinator: str | None = Field(default=None, pattern=r"^[^:]+:[0-9]+$")
+    count: Positive | None = None
+    index: Count | None = None
+
+    @model_validator(mode="after")
+    def _all_given(self) -> "Processes":
+        given = [self.coordinator, self.count, self.index]
+        if (self.found == "given") != all(value is not None for value in given) or (
+            self.found != "given" and any(value is not None for value in given)
+        ):
+            raise ValueError("found: given needs coordinator, count and index, others none of them")
+        if self.count is not None and self.index is not None and self.index >= self.count:
+            raise ValueError(f"index: must be below count, {self.count}, got {self.index}")
+        return self
+
+
+class Hardware(Section):
+    """What it runs on; nothing here changes what is computed but the last digits."""
+
+    mesh: MeshSize = MeshSize()
+    processes: Processes = Processes()
+    compute_dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of activations; trained parameters stay float32"
+    )
+    frozen_dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of parameters that are not trained"
+    )
+    remat: bool = Field(
+        default=False, description="compute layers of the UNet anew in the backward pass"
+    )
+    sharding: dict[str, tuple[Literal["fsdp"] | None, ...]] = Field(
+        default={}, description="parameters by pattern: their axes; else the largest that divides"
+    )
+    shard_from_bytes: Count = Field(
+        default=4 * 2**20, description="smaller parameters lie on every device"
+    )
+
+
 class Config(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     seed: int = 0
@@ -262,6 +318,7 @@ class Config(Section):
     contrast: Contrast = Contrast()
     cotrain: Cotrain = Cotrain()
     evaluation: Evaluation = Evaluation()
+    hardware: Hardware = Hardware()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -304,6 +361,7 @@ class Foundation(Section):
     caption_tokens: Positive = 20
     unconditional: Fraction = Field(default=0.1, description="share of clips without their caption")
     clips: Positive = Field(default=8192, description="clips encoded for the generator")
+    hardware: Hardware = Hardware()
     vae: Stage
     clip: Stage
     image_classifier: Stage
@@ -405,6 +463,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
 _PATTERNS = {
     r"^[A-Za-z0-9]+$": "letters and digits",
     r"^[A-Za-z0-9._-]+$": "letters, digits, '.', '_' and '-'",
+    r"^[^:]+:[0-9]+$": "host:port",
 }
 
 

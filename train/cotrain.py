@@ -22,6 +22,7 @@ from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.training.losses import alignment_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
+from glfa_jax.training.processes import say
 from train import contrast
 from train.stages import batches, begin, complete, run_stage, store_model
 
@@ -139,7 +140,7 @@ def run(settings: config.Config, store: Store) -> None:
 
 def main(settings: config.Config) -> None:
     run(settings, begin(settings))
-    print(f"next: python -m eval.sample --config {settings.run_dir / 'config.yaml'}", flush=True)
+    say(f"next: python -m eval.sample --config {settings.run_dir / 'config.yaml'}")
 
 
 if __name__ == "__main__":

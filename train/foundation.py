@@ -134,6 +134,7 @@ class Foundation:
             groups=_ALL,
             batches=Stream(self.settings.seed, make),
             fingerprint={},
+            hardware=self.settings.hardware,
         )
         return jax.device_get(state.params)
 

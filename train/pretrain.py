@@ -17,7 +17,7 @@ from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.training.losses import reconstruction_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
-from train.stages import begin, complete, run_stage, store_model
+from train.stages import begin, complete, run_stage, share, store_model
 
 NAME = "pretrain"
 # Position tables are fixed.
@@ -43,6 +43,7 @@ def run(settings: config.Config, store: Store) -> None:
         subjects=subjects(settings),
         batch_size=settings.pretrain.batch_size,
         seed=settings.seed,
+        **share(settings),
     )
 
     def loss_fn(params: dict, frozen: Any, batch: Any, key: jax.Array):

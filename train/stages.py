@@ -6,12 +6,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from glfa_jax import config, system
 from glfa_jax.batch import Batch
 from glfa_jax.data import pipeline
 from glfa_jax.data.prepare import prepare
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
+from glfa_jax.training import processes
 from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.loop import (
     check_unchanged,
@@ -20,19 +23,32 @@ from glfa_jax.training.loop import (
     train,
     use_compilation_cache,
 )
+from glfa_jax.training.processes import is_main, say, together
+from glfa_jax.training.sharding import make_mesh, process_share, to_host
 
 ORDER = ("pretrain", "contrast", "cotrain")
 
 
 def begin(settings: config.Config) -> Store:
     """Refuses what does not fit before anything is written, then gives the prepared data."""
+    processes.start(settings.hardware.processes)
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
     refuse_longer_earlier_stage(settings)
     system.check_foundation(settings)
-    store = prepare(settings.data)
+    store = prepare(settings.data) if jax.process_count() == 1 else _prepared(settings)
     refuse_if_changed(settings.run_dir, settings)
     return store
+
+
+def _prepared(settings: config.Config) -> Store:
+    """What one process prepared before: the others would only wait for it."""
+    if not settings.data.store.exists():
+        raise InputError(
+            f"{settings.data.store}: no prepared store; with several processes, first run python "
+            "-m glfa_jax.data.prepare with this configuration on one of them"
+        )
+    return prepare(settings.data, progress=is_main())
 
 
 def refuse_longer_earlier_stage(settings: config.Config) -> None:
@@ -67,31 +83,43 @@ def batches(
         augment=augment,
         shuffle=True,
         repeat=True,
+        **share(settings),
     )
 
 
+def share(settings: config.Config) -> dict[str, int]:
+    """Which part of every batch this process loads."""
+    index, count = process_share(make_mesh(settings.hardware.mesh))
+    return {"process_index": index, "process_count": count}
+
+
 def run_stage(settings: config.Config, name: str, *, says: str, **training: Any) -> dict:
-    """Trains one stage, or goes on with it; the trained parameters."""
-    print(f"== {name}: {says}", flush=True)
-    _discard(system.model_folder(settings, name))  # of fewer steps
+    """Trains one stage, or goes on with it; the trained parameters, as numpy."""
+    say(f"== {name}: {says}")
+    if is_main():
+        _discard(system.model_folder(settings, name))  # of fewer steps
     state = train(
         name=name,
         folder=settings.run_dir / name,
         stage=getattr(settings, name),
         seed=settings.seed,
         fingerprint={"data": training["batches"].fingerprint},
+        hardware=settings.hardware,
+        record=settings.model_dump(mode="json"),
         **training,
     )
-    return state.params
+    return to_host(state.params)
 
 
 def store_model(settings: config.Config, name: str, write: Callable[[Path], None]) -> None:
     """Lets `write` fill a folder aside, then gives it its name: half a model is never found."""
-    folder = system.model_folder(settings, name)
-    aside = folder.with_name("model.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    write(aside)
-    aside.rename(folder)
+    if is_main():
+        folder = system.model_folder(settings, name)
+        aside = folder.with_name("model.partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        write(aside)
+        aside.rename(folder)
+    together(f"the model of {name} is stored")
 
 
 def _discard(folder: Path) -> None:

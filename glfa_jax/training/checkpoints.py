@@ -1,8 +1,8 @@
 """Checkpoints of a run: written in the background, whole under a kill at any moment, checked.
 
 A checkpoint holds three items: `params` (the trainable parameters), `opt_state` and `about`, a JSON
-file with the state of the data iterator, metrics, fingerprint, library versions and, for every
-array, its shape, type and checksum. Restoring compares all of these, because the storage layer by
+file with the state of the data iterator, metrics, fingerprint, configuration, library versions and,
+for every array, its shape, type and checksum. Restoring compares them, because the storage layer by
 itself hands back missing arrays as shapes and casts types without a word.
 """
 
@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from flax.traverse_util import unflatten_dict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from glfa_jax.training.logs import write_atomically
+from glfa_jax.training.processes import is_main, together
 from glfa_jax.training.state import TrainingError, TrainState
 
 _LIBRARIES = ("glfa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
@@ -48,35 +50,61 @@ class _Broken(Exception):
 class Checkpoints:
     """The checkpoints of one run, in `folder/checkpoints`.
 
-    keep: how many of the latest to keep.
+    keep, keep_best: how many of the latest, and of those of lowest loss, to keep.
     fingerprint: JSON values that must not change between saving and restoring.
+    record: JSON to keep with every checkpoint.
+
+    Several processes call everything alike; one of them tidies up.
     """
 
-    def __init__(self, folder: Path, *, keep: int, fingerprint: Mapping[str, Any]):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        keep_best: int = 0,
+        fingerprint: Mapping[str, Any],
+        record: Any = None,
+    ):
         self._folder = folder.resolve() / "checkpoints"
         self._fingerprint = json.loads(json.dumps(fingerprint))
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            item_names=("params", "opt_state", "about"),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=preservation_policy.LatestN(keep),
-                # Deleting a folder can be cut short by a kill, renaming it cannot.
-                todelete_subdir="trash",
-                cleanup_tmp_directories=True,
-            ),
+        self._record = record
+        best = preservation_policy.BestN(
+            get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=keep_best
         )
+        self._by_metric = keep_best > 0
+        policies = [preservation_policy.LatestN(keep), *([best] if self._by_metric else [])]
+        self._options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+            # Deleting a folder can be cut short by a kill, renaming it cannot.
+            todelete_subdir="trash",
+            cleanup_tmp_directories=True,
+        )
+        self._manager = self._open()
+        self._unwritten: str | None = None  # why the last checkpoint could not be written
+
+    def _open(self) -> ocp.CheckpointManager:
         self._empty_trash()
+        names = ("params", "opt_state", "about")
+        return ocp.CheckpointManager(self._folder, item_names=names, options=self._options)
 
     def save(
         self, step: int, *, state: TrainState, data_state: Any, metrics: Mapping[str, float]
     ) -> None:
-        """Starts writing; returns once the arrays are copied, so they may be donated."""
+        """Starts writing; returns once the arrays are copied, so they may be donated.
+
+        Where the one before could not be written, says so: training goes on, for the state is not
+        lost as long as it runs.
+        """
+        self._settle()
+        self._unwritten = None
         items = {"params": state.params, "opt_state": state.opt_state}
         about = {
             "step": step,
             "metrics": dict(metrics),
             "data": data_state,
             "fingerprint": self._fingerprint,
+            "record": self._record,
             "versions": _versions(),
             "arrays": _described(items),
             "checksums": _checksums(items),
@@ -87,14 +115,51 @@ class Checkpoints:
             raise TrainingError(f"the state of the data iterator must be JSON: {error}") from None
         _refuse_clashes(items)
         self._empty_trash()
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                opt_state=ocp.args.StandardSave(state.opt_state),
-                about=ocp.args.JsonSave(about),
-            ),
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(state.params),
+                    opt_state=ocp.args.StandardSave(state.opt_state),
+                    about=ocp.args.JsonSave(about),
+                ),
+                metrics=dict(metrics) if self._by_metric else None,
+            )
+        except Exception as error:  # storage raises errors of its own kinds
+            self._give_up(error)
+
+    def finish(self) -> None:
+        """Waits for a write under way; raises TrainingError when the last could not be written."""
+        self._settle()
+        if self._unwritten:
+            raise TrainingError(
+                f"{self._folder}: the last checkpoint could not be written ({self._unwritten}); "
+                f"the last good one is {self._manager.latest_step()}; make room and run the same "
+                "command again"
+            )
+
+    def _settle(self) -> None:
+        """Waits for a write under way, and notes where it failed."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # likewise
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        if jax.process_count() > 1:  # the others may have written their parts: nobody can go on
+            raise TrainingError(
+                f"{self._folder}: a checkpoint could not be written ({_short(error)})"
+            ) from None
+        self._unwritten = _short(error)
+        print(
+            f"{self._folder}: a checkpoint could not be written ({self._unwritten}); going on, the "
+            "next will be tried",
+            file=sys.stderr,
+            flush=True,
         )
+        with suppress(Exception):
+            self._manager.close()
+        self._manager = self._open()
 
     def restore_latest(self, abstract: TrainState) -> Restored | None:
         """The latest checkpoint that reads back whole; None when there is none at all.
@@ -130,12 +195,12 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """Step of the last complete checkpoint, after waiting for a write under way."""
-        self._manager.wait_until_finished()
+        self._settle()
         return self._manager.latest_step()
 
     def close(self) -> None:
         """Waits for a write under way."""
-        self._manager.wait_until_finished()
+        self._settle()
         self._manager.close()
         self._empty_trash()
 
@@ -170,14 +235,17 @@ class Checkpoints:
             )
 
     def _set_aside(self, step: int) -> None:
-        target = self._folder.parent / "broken" / str(step)
-        target.parent.mkdir(exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        (self._folder / str(step)).rename(target)
+        if is_main():
+            target = self._folder.parent / "broken" / str(step)
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            (self._folder / str(step)).rename(target)
+        together(f"checkpoint {step} is set aside")
         self._manager.reload()
 
     def _empty_trash(self) -> None:
-        shutil.rmtree(self._folder / "trash", ignore_errors=True)
+        if is_main():
+            shutil.rmtree(self._folder / "trash", ignore_errors=True)
 
 
 def restore_params(folder: Path, *, step: int | None = None) -> dict[str, Any]:

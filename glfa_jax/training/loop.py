@@ -14,10 +14,13 @@ import optax
 from jax.sharding import Mesh
 
 from glfa_jax import config
+from glfa_jax.training import speed
 from glfa_jax.training.checkpoints import Checkpoints, mark_done, read_done, unmark_done
 from glfa_jax.training.logs import Log, Progress, write_atomically
 from glfa_jax.training.optim import Group, optimizer
+from glfa_jax.training.processes import Stopped, StopRequest, is_main, say, together
 from glfa_jax.training.sharding import (
+    describe,
     make_mesh,
     param_shardings,
     place_batch,
@@ -32,7 +35,7 @@ EvalHook = Callable[[int, TrainState], Mapping[str, float]]
 
 
 class Batches(Protocol):
-    """An endless iterator whose position is a JSON value."""
+    """An endless iterator over this process's share; its position is a JSON value."""
 
     def __next__(self) -> Any: ...
     def get_state(self) -> Any: ...
@@ -51,33 +54,38 @@ def train(
     groups: tuple[Group, ...],
     batches: Batches,
     fingerprint: Mapping[str, Any],
-    mesh: Mesh | None = None,
+    hardware: config.Hardware,
+    record: Any = None,
     eval_hook: EvalHook | None = None,
 ) -> TrainState:
     """Trains to `stage.steps`, going on from the last checkpoint in `folder` if there is one.
 
-    Going on gives bit for bit what never having stopped gives, on the same number of devices. A
-    stage that is finished is not run again.
+    Going on gives bit for bit what never having stopped gives, on the same mesh. A stage that is
+    finished is not run again. Several processes call this alike, each with its share of the data.
 
     init: makes the trainable parameters from a key, or is them.
-    frozen: whatever else the loss needs from the device, passed on as it is.
+    frozen: arrays that the loss needs besides, kept in `hardware.frozen_dtype`.
     loss_fn: (trainable, frozen, batch, key) to the loss and a dict of scalars to log.
     fingerprint: JSON values on which a checkpoint must agree, such as the identity of the data.
+    record: JSON to keep with every checkpoint, such as the whole configuration.
     eval_hook: (step, state) to more scalars to log, called at each save; may not keep the state.
 
-    Raises TrainingError when a metric is not finite, the data end, or the folder is another run's.
+    Raises TrainingError when a metric is not finite, the data end, a checkpoint cannot be written
+    or the folder is another run's; Stopped, after saving, when a scheduler asks for the machine.
     """
-    mesh = mesh or make_mesh()
+    mesh = make_mesh(hardware.mesh)
     folder.mkdir(parents=True, exist_ok=True)
     root = jax.random.key(seed)
     # Steps use fold_in(root, step): no run is long enough to meet this number.
     init_key = jax.random.fold_in(root, 2**32 - 1)
     shapes = jax.eval_shape(init, init_key) if callable(init) else jax.eval_shape(_same, init)
     optim = optimizer(stage, trainable=shapes, groups=groups)
-    abstract = _abstract(shapes, optim, mesh)
+    abstract = _abstract(shapes, optim, mesh, hardware)
     checkpoints = Checkpoints(
         folder,
         keep=stage.keep,
+        keep_best=stage.keep_best,
+        record=record,
         fingerprint={
             "name": name,
             "seed": seed,
@@ -95,40 +103,62 @@ def train(
             )
         if start and first == stage.steps and finished(name, folder, stage=stage):
             return start.state
-        unmark_done(folder)
+        if is_main():
+            unmark_done(folder)
+            text = describe(jax.tree.map(lambda x: x.sharding, abstract.params), abstract.params)
+            write_atomically(folder / "sharding.txt", f"{dict(mesh.shape)}\n{text}\n")
+            say(f"{name}: mesh {dict(mesh.shape)}, {text.splitlines()[0]}")
         if start:
-            print(f"{name}: going on from step {first}", flush=True)
+            say(f"{name}: going on from step {first}")
             batches.set_state(start.data_state)
             state, metrics = start.state, start.metrics
         else:
             state, metrics = _initial(init, init_key, optim, abstract, mesh), {}
-        step_fn = _jitted_step(loss_fn, optim, abstract, mesh)
-        frozen = place_params(frozen, mesh, copy=False)
+        frozen = place_params(
+            frozen,
+            mesh,
+            copy=False,
+            from_bytes=hardware.shard_from_bytes,
+            dtype=hardware.frozen_dtype if hardware.frozen_dtype != "float32" else None,
+        )
         root = jax.device_put(root, replicated(mesh))
         watch = _Watch(name, folder, stage, first, checkpoints)
+        step_fn = None
         running: Metrics | None = None
         try:
-            for step in range(first + 1, stage.steps + 1):
-                batch = place_batch(watch.next(batches, step), mesh)
-                state, started = step_fn(state, frozen, batch, root)
-                if step == first + 1:
-                    watch.compiled()
-                # The device works on this step while the host looks at the one before.
-                if running is not None:
-                    watch.settle(step - 1, running)
-                running = started
-                if step == stage.steps or step % stage.save_every == 0:
-                    watch.settle(step, running, flush=False)
-                    running = None
-                    metrics = watch.flush(step, more=eval_hook(step, state) if eval_hook else {})
-                    checkpoints.save(
-                        step, state=state, data_state=batches.get_state(), metrics=metrics
-                    )
+            with StopRequest() as stop:
+                for step in range(first + 1, stage.steps + 1):
+                    batch = place_batch(watch.next(batches, step), mesh, parts=stage.accumulate)
+                    if step_fn is None:
+                        step_fn = jitted_step(
+                            loss_fn, optim, abstract, mesh, accumulate=stage.accumulate
+                        )
+                        step_fn = step_fn.lower(state, frozen, batch, root).compile()
+                        watch.compiled(step_fn)
+                    state, started = step_fn(state, frozen, batch, root)
+                    # The device works on this step while the host looks at the one before.
+                    if running is not None:
+                        watch.settle(step - 1, running)
+                    running = started
+                    stopping = stop.after(step)
+                    if stopping or step == stage.steps or step % stage.save_every == 0:
+                        watch.settle(step, running, flush=False)
+                        running = None
+                        more = eval_hook(step, state) if eval_hook else {}
+                        metrics = watch.flush(step, more=more)
+                        checkpoints.save(
+                            step, state=state, data_state=batches.get_state(), metrics=metrics
+                        )
+                    if stopping and step < stage.steps:
+                        checkpoints.finish()
+                        raise Stopped(f"{name}: asked to stop, saved at step {step}")
         finally:
             watch.close()
-        checkpoints.latest()
-        mark_done(folder, step=stage.steps, metrics=metrics)
-        print(f"{name}: finished, step {stage.steps}", flush=True)
+        checkpoints.finish()
+        if is_main():
+            mark_done(folder, step=stage.steps, metrics=metrics)
+        together(f"{name} is done")
+        say(f"{name}: finished, step {stage.steps}")
         return state
     finally:
         checkpoints.close()
@@ -139,15 +169,17 @@ def finished(name: str, folder: Path, *, stage: config.Stage) -> bool:
     done = read_done(folder)
     if done is None or done.step != stage.steps:
         return False
-    print(f"{name}: finished already, step {done.step}", flush=True)
+    say(f"{name}: finished already, step {done.step}")
     return True
 
 
 def refuse_if_changed(folder: Path, ours: config.Section, *, ignore: tuple[str, ...] = ()) -> None:
     """Writes `folder/config.yaml`, after `check_unchanged`."""
     check_unchanged(folder, ours, ignore=ignore)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "config.yaml", config.dump(ours))
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "config.yaml", config.dump(ours))
+    together("the configuration is written")
 
 
 def check_unchanged(folder: Path, ours: config.Section, *, ignore: tuple[str, ...] = ()) -> None:
@@ -180,7 +212,7 @@ def check_unchanged(folder: Path, ours: config.Section, *, ignore: tuple[str, ..
 def _harmless_in(stage: config.Stage) -> set[str]:
     """Options that change no number of the steps made so far."""
     more = {"steps"} if stage.decay == "constant" else set()
-    return {"log_every", "save_every", "keep"} | more
+    return {"log_every", "save_every", "keep", "keep_best"} | more
 
 
 def _harmless(key: str, ours: config.Section) -> bool:
@@ -189,6 +221,7 @@ def _harmless(key: str, ours: config.Section) -> bool:
     return (
         key in ("name", "run_dir")
         or section == "evaluation"
+        or key.startswith("hardware.")
         or (isinstance(stage, config.Stage) and option in _harmless_in(stage))
     )
 
@@ -208,9 +241,10 @@ class _Watch:
         self, name: str, folder: Path, stage: config.Stage, first: int, checkpoints: Checkpoints
     ):
         self._name, self._stage, self._checkpoints = name, stage, checkpoints
-        self._log = Log(folder, step=first)
-        self._progress = Progress(name, step=first, steps=stage.steps)
+        self._log = Log(folder, step=first) if is_main() else None
+        self._progress = Progress(name, step=first, steps=stage.steps) if is_main() else None
         self._folder = folder
+        self._operations: float | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -229,9 +263,10 @@ class _Watch:
         finally:
             self._waited += time.monotonic() - begin
 
-    def compiled(self) -> None:
+    def compiled(self, program: Any) -> None:
         seconds = time.monotonic() - self._since - self._waited
-        print(f"{self._name}: first step compiled in {seconds:.1f} s", flush=True)
+        say(f"{self._name}: step compiled in {seconds:.1f} s")
+        self._operations = speed.operations(program, repeats=self._stage.accumulate)
         self._begin()
 
     def settle(self, step: int, metrics: Metrics, *, flush: bool = True) -> None:
@@ -247,7 +282,8 @@ class _Watch:
                     f"{self._name}: {key} is {value} at step {step}; last good checkpoint: {good}"
                 )
             self._sums[key].append(value)
-        self._progress.update(step, loss=values["loss"])
+        if self._progress:
+            self._progress.update(step, loss=values["loss"])
         if flush and step % self._stage.log_every == 0:
             self.flush(step, more={})
 
@@ -256,24 +292,30 @@ class _Watch:
         count = len(self._sums["loss"])
         means = {key: sum(values) / count for key, values in self._sums.items()}
         means |= {f"eval/{key}": float(value) for key, value in more.items()}
-        seconds = {
-            "step_seconds": (time.monotonic() - self._since) / count,
-            "data_wait_seconds": self._waited / count,
-        }
-        self._log.write(step, metrics=means | seconds)
+        seconds = (time.monotonic() - self._since) / count
+        speeds = {"step_seconds": seconds, "data_wait_seconds": self._waited / count}
+        if self._operations is not None:
+            speeds["device_teraflops_per_second"] = self._operations / seconds / 1e12
+            if best := speed.peak(jax.devices()[0]):
+                speeds["mfu"] = self._operations / seconds / best
+        if self._log:
+            self._log.write(step, metrics=means | speeds)
         self._begin()
         return means
 
     def close(self) -> None:
-        self._progress.close()
-        self._log.close()
+        if self._progress and self._log:
+            self._progress.close()
+            self._log.close()
 
 
 def _same(tree: Any) -> Any:
     return tree
 
 
-def _abstract(params: dict, optim: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def _abstract(
+    params: dict, optim: optax.GradientTransformation, mesh: Mesh, hardware: config.Hardware
+) -> TrainState:
     """Shapes, types and shardings of the whole state."""
     shapes = TrainState(
         step=cast(Any, jax.ShapeDtypeStruct((), jnp.int32)),
@@ -283,7 +325,9 @@ def _abstract(params: dict, optim: optax.GradientTransformation, mesh: Mesh) -> 
     return jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         shapes,
-        param_shardings(shapes, mesh),
+        param_shardings(
+            shapes, mesh, rules=hardware.sharding, from_bytes=hardware.shard_from_bytes
+        ),
     )
 
 
@@ -299,25 +343,58 @@ def _initial(
     if callable(init):
         params = jax.jit(init, out_shardings=where.params)(key)
     else:
-        params = place_params(init, mesh, copy=True)
+        params = jax.tree.map(
+            lambda x, there: jax.device_put(x, there, may_alias=False), init, where.params
+        )
     opt_state = jax.jit(optim.init, out_shardings=where.opt_state)(params)
     return TrainState(jax.device_put(jnp.int32(0), where.step), params, opt_state)
 
 
-def _jitted_step(
-    loss_fn: LossFn, optim: optax.GradientTransformation, abstract: TrainState, mesh: Mesh
-) -> Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, Metrics]]:
+def jitted_step(
+    loss_fn: LossFn,
+    optim: optax.GradientTransformation,
+    abstract: TrainState,
+    mesh: Mesh,
+    *,
+    accumulate: int,
+) -> Any:
+    """(state, frozen, batch, root key) to (state, metrics); the state is donated."""
+
+    def gradients_of(params: dict, frozen: Any, batch: Any, key: jax.Array) -> tuple[dict, Metrics]:
+        (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+            params, frozen, batch, key
+        )
+        return gradients, {"loss": loss, **metrics}
+
+    def in_parts(params: dict, frozen: Any, batch: Any, key: jax.Array) -> tuple[dict, Metrics]:
+        """Means over parts of the batch; every device cuts the rows that it has."""
+
+        def add(total: Any, part: tuple[jax.Array, Any]) -> tuple[Any, None]:
+            number, rows = part
+            found = gradients_of(params, frozen, rows, jax.random.fold_in(key, number))
+            return jax.tree.map(jnp.add, total, found), None
+
+        parts = jax.tree.map(
+            lambda x: jnp.swapaxes(x.reshape(-1, accumulate, *x.shape[1:]), 0, 1), batch
+        )
+        first = jax.tree.map(lambda x: x[0], parts)
+        empty = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype),
+            jax.eval_shape(gradients_of, params, frozen, first, key),
+        )
+        total, _ = jax.lax.scan(add, empty, (jnp.arange(accumulate), parts))
+        return jax.tree.map(lambda x: x / accumulate, total)
+
     def step_fn(
         state: TrainState, frozen: Any, batch: Any, root: jax.Array
     ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(root, state.step)
+        compute = gradients_of if accumulate == 1 else in_parts
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # operations may ask for it
-            (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-                state.params, frozen, batch, key
-            )
+            gradients, metrics = compute(state.params, frozen, batch, key)
         updates, opt_state = optim.update(gradients, state.opt_state, state.params)
         params = cast(dict, optax.apply_updates(state.params, updates))
-        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients), **metrics}
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
         return TrainState(state.step + 1, params, opt_state), metrics
 
     where = jax.tree.map(lambda x: x.sharding, abstract)

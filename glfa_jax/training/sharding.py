@@ -1,77 +1,177 @@
-"""How arrays lie on the devices."""
+"""How arrays lie on the devices.
+
+The mesh has three axes. Rows of a batch are dealt over "data" and "fsdp"; large parameters lie in
+pieces over "fsdp"; over "frame" the generator deals the frames of a clip, where there are more
+devices than clips.
+"""
 
 import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from glfa_jax import config
 from glfa_jax.training.state import TrainingError
 
-# Smaller arrays cost more to gather than they save.
-_SHARDED_FROM_BYTES = 4 * 2**20
+AXES = ("data", "fsdp", "frame")
+ROWS = P(("data", "fsdp"))
 
 
-def make_mesh(shape: tuple[int, int] | None = None) -> Mesh:
-    """The devices as ("data", "fsdp"); without a shape, all of them along "data".
-
-    The batch is cut over both axes; large parameters over "fsdp".
-    """
-    shape = shape or (jax.device_count(), 1)
-    if math.prod(shape) != jax.device_count():
+def make_mesh(size: config.MeshSize, *, devices: Any = None) -> Mesh:
+    """The devices, all or those given, as a mesh; raises TrainingError where they do not fit."""
+    devices = jax.devices() if devices is None else devices
+    others = size.fsdp * size.frame
+    data = size.data or max(len(devices) // others, 1)
+    if data * others != len(devices):
         raise TrainingError(
-            f"mesh {shape}: needs {math.prod(shape)} devices, there are {jax.device_count()}"
+            f"hardware.mesh: data {size.data or 'left out'} x fsdp {size.fsdp} x frame "
+            f"{size.frame} does not give the number of devices, {len(devices)}"
         )
-    return jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    shape = (data, size.fsdp, size.frame)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Leading axis over every device."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+def process_share(mesh: Mesh) -> tuple[int, int]:
+    """Which part of every batch this process loads, and of how many parts.
 
-
-def param_shardings(tree: Any, mesh: Mesh) -> Any:
-    """One sharding a leaf: arrays over 4 MiB along their largest divisible axis, else whole.
-
-    Optimizer moments have the shapes of their parameters and so lie beside them.
+    Processes that differ only along "frame" load the same part.
     """
-    ways = mesh.shape["fsdp"]
+    lines = mesh.devices.reshape(-1, mesh.shape["frame"])  # devices that share rows
+    mine = [i for i, line in enumerate(lines) if any(_is_local(device) for device in line)]
+    first, count = mine[0], len(mine)
+    if mine != list(range(first, first + count)) or first % count or len(lines) % count:
+        raise TrainingError(
+            f"hardware.mesh: {dict(mesh.shape)} gives process {jax.process_index()} no even part "
+            "of the batch; let the devices of a process lie side by side along data and fsdp"
+        )
+    return first // count, len(lines) // count
 
-    def spec(x: Any) -> NamedSharding:
-        size = math.prod(x.shape) * x.dtype.itemsize
-        axes = [axis for axis, length in enumerate(x.shape) if length % ways == 0]
-        if ways == 1 or size <= _SHARDED_FROM_BYTES or not axes:
+
+def _is_local(device: jax.Device) -> bool:
+    return device.process_index == jax.process_index()
+
+
+def param_shardings(
+    tree: Any,
+    mesh: Mesh,
+    *,
+    rules: Mapping[str, tuple[str | None, ...]] | None = None,
+    from_bytes: int,
+) -> Any:
+    """One sharding a leaf: by the first rule whose pattern is found in its path; else arrays of
+    `from_bytes` or more along their largest axis that divides; else whole on every device.
+
+    Optimizer moments have the shapes and paths of their parameters and so lie beside them. Raises
+    TrainingError for a rule that fits nothing, or no leaf that it names.
+    """
+    ways, used = mesh.shape["fsdp"], set()
+
+    def place(path: Any, x: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        for pattern, axes in (rules or {}).items():
+            if re.search(pattern, name):
+                used.add(pattern)
+                return NamedSharding(mesh, _by_rule(name, x.shape, pattern, axes, ways))
+        whole = math.prod(x.shape) * x.dtype.itemsize < max(from_bytes, 1)
+        axes = [axis for axis, length in enumerate(x.shape) if length and length % ways == 0]
+        if ways == 1 or whole or not axes:
             return replicated(mesh)
         axis = max(axes, key=lambda axis: x.shape[axis])
         return NamedSharding(mesh, P(*[None] * axis, "fsdp"))
 
-    return jax.tree.map(spec, tree)
+    shardings = jax.tree_util.tree_map_with_path(place, tree)
+    if unused := [pattern for pattern in rules or {} if pattern not in used]:
+        raise TrainingError(f"hardware.sharding: no parameter is named by {', '.join(unused)}")
+    return shardings
 
 
-def place_params(tree: Any, mesh: Mesh, *, copy: bool) -> Any:
-    """Puts parameters on the mesh; with `copy`, the caller's own arrays survive a donation."""
+def _by_rule(
+    name: str, shape: tuple[int, ...], pattern: str, axes: tuple[str | None, ...], ways: int
+) -> P:
+    fits = len(axes) == len(shape) and not any(
+        axis and length % ways for axis, length in zip(axes, shape, strict=True)
+    )
+    if not fits:
+        raise TrainingError(
+            f"hardware.sharding: {pattern}: {list(axes)} does not divide {name} of shape "
+            f"{list(shape)} over {ways} devices"
+        )
+    return P(*axes)
+
+
+def describe(shardings: Any, tree: Any) -> str:
+    """How many parameters lie where, and every one that is cut."""
+    lines, cut, whole = [], 0, 0
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    for (path, x), where in zip(leaves, jax.tree.leaves(shardings), strict=True):
+        size = math.prod(x.shape)
+        if any(where.spec):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            lines.append(f"  {name} {list(x.shape)}: {where.spec}")
+            cut += size
+        else:
+            whole += size
+    return "\n".join([f"{cut:,} parameters in pieces, {whole:,} whole on every device", *lines])
+
+
+def place_params(
+    tree: Any, mesh: Mesh, *, copy: bool, from_bytes: int, dtype: Any = None, **rules: Any
+) -> Any:
+    """Puts parameters on the mesh; with `copy`, the caller's own arrays survive a donation.
+
+    dtype: what floating-point arrays are cast to; as they are when left out.
+    """
+
+    def cast(x: Any) -> Any:
+        floating = dtype is not None and jnp.issubdtype(x.dtype, jnp.floating)
+        return x.astype(dtype) if floating else x
+
+    tree = jax.tree.map(cast, tree)
     return jax.tree.map(
         lambda x, where: jax.device_put(x, where, may_alias=False if copy else None),
         tree,
-        param_shardings(tree, mesh),
+        param_shardings(tree, mesh, from_bytes=from_bytes, **rules),
     )
 
 
-def place_batch(batch: Any, mesh: Mesh) -> Any:
-    """Puts a batch on the mesh; each process passes its own rows."""
+def place_batch(batch: Any, mesh: Mesh, *, parts: int = 1) -> Any:
+    """Puts a batch on the mesh; each process passes its own share of the rows.
+
+    parts: that every device must be able to cut its rows into.
+    """
     rows = {len(x) for x in jax.tree.leaves(batch)}
-    count = jax.process_count()
-    if len(rows) != 1 or (total := rows.pop() * count) % mesh.size:
+    _, count = process_share(mesh)
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if len(rows) != 1 or (total := rows.pop() * count) % (ways * parts):
+        shapes = sorted({tuple(x.shape) for x in jax.tree.leaves(batch)})
         raise TrainingError(
-            f"every array of a batch must have the same number of rows, a multiple of the "
-            f"{mesh.size} devices; the shapes are {[x.shape for x in jax.tree.leaves(batch)]}"
+            "every array of a batch must have the same number of rows, a multiple of "
+            f"{ways * parts}: {ways} devices share them"
+            f"{f' in {parts} parts' if parts > 1 else ''}; here {count} processes have {shapes}"
         )
-    where = batch_sharding(mesh)
+    where = NamedSharding(mesh, ROWS)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(where, x, (total, *x.shape[1:])), batch
     )
+
+
+def to_host(tree: Any) -> Any:
+    """Whole arrays as numpy, on every process."""
+
+    def whole(x: Any) -> np.ndarray:
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            x = multihost_utils.process_allgather(x, tiled=True)
+        return np.asarray(x)
+
+    return jax.tree.map(whole, tree)

@@ -179,13 +179,13 @@ _TWO_DEVICES = """
 import sys
 from pathlib import Path
 import jax
-from glfa_jax.training import sharding
+from glfa_jax.config import Hardware
 from tests.training import toy
 assert jax.device_count() == 2
 root = Path(sys.argv[1])
-toy.run(root / "data", steps=3, mesh=sharding.make_mesh((2, 1)))
-sharding._SHARDED_FROM_BYTES = 0
-state = toy.run(root / "fsdp", steps=3, mesh=sharding.make_mesh((1, 2)))
+toy.run(root / "data", steps=3)
+pieces = Hardware(mesh={"fsdp": 2}, shard_from_bytes=0)
+state = toy.run(root / "fsdp", steps=3, hardware=pieces)
 for tree in (state.params, state.opt_state[1].mu):
     kernel = tree["layers.0"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (5, 8), kernel.sharding

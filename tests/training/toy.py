@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glfa_jax.config import Stage
+from glfa_jax.config import Hardware, Stage
 from glfa_jax.training.loop import train
 from glfa_jax.training.optim import Group
 from glfa_jax.training.state import TrainState
@@ -83,7 +83,7 @@ def run(folder: Path, *, steps: int, batches: Batches | None = None, **options) 
         "fingerprint": {"data": "toy"},
         "init": init,
         "eval_hook": None,
-        "mesh": None,
+        "hardware": Hardware(),
     }
     call |= {key: options.pop(key) for key in list(options) if key in call}
     return train(

@@ -1,0 +1,81 @@
+"""Several processes that train as one, and being asked to stop. Every process runs this program."""
+
+import signal
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from glfa_jax import config
+from glfa_jax.training.state import TrainingError
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved; the message says at which step."""
+
+
+def start(processes: config.Processes) -> None:
+    """Joins the others; must come before anything touches a device. Nothing to do for one."""
+    if processes.found == "one" or jax.distributed.is_initialized():
+        return
+    given: dict[str, Any] = {}
+    if processes.found == "given":
+        given = {
+            "coordinator_address": processes.coordinator,
+            "num_processes": processes.count,
+            "process_id": processes.index,
+        }
+    try:
+        jax.distributed.initialize(**given)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise TrainingError(f"hardware.processes: cannot join the others ({reason})") from None
+
+
+def is_main() -> bool:
+    """Whether this process speaks and writes for all."""
+    return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Prints, once for all processes."""
+    if is_main():
+        print(text, flush=True)
+
+
+def together(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+class StopRequest:
+    """Whether a scheduler wants the machine back: SIGTERM, for this process or any other.
+
+    While the block lasts, SIGTERM no longer ends the process.
+    """
+
+    def __enter__(self) -> "StopRequest":
+        self._asked, self._before = False, None
+        # With several, JAX listens itself, and lets all of them agree on the step.
+        if jax.process_count() == 1:
+            with suppress(ValueError):  # outside the main thread, which alone may listen
+                self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, *_: Any) -> None:
+        self._asked = True
+
+    def after(self, step: int) -> bool:
+        """Whether to stop after this step; the same answer on every process."""
+        if jax.process_count() == 1:
+            return self._asked
+        return multihost_utils.reached_preemption_sync_point(step)
