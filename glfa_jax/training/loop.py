@@ -80,7 +80,7 @@ def train(
     init_key = jax.random.fold_in(root, 2**32 - 1)
     shapes = jax.eval_shape(init, init_key) if callable(init) else jax.eval_shape(_same, init)
     optim = optimizer(stage, trainable=shapes, groups=groups)
-    abstract = _abstract(shapes, optim, mesh, hardware)
+    abstract = abstract_state(shapes, optim, mesh, hardware)
     checkpoints = Checkpoints(
         folder,
         keep=stage.keep,
@@ -244,7 +244,7 @@ class _Watch:
         self._log = Log(folder, step=first) if is_main() else None
         self._progress = Progress(name, step=first, steps=stage.steps) if is_main() else None
         self._folder = folder
-        self._operations: float | None = None
+        self._operations = 0.0  # of a step, on one device
         self._begin()
 
     def _begin(self) -> None:
@@ -266,7 +266,7 @@ class _Watch:
     def compiled(self, program: Any) -> None:
         seconds = time.monotonic() - self._since - self._waited
         say(f"{self._name}: step compiled in {seconds:.1f} s")
-        self._operations = speed.operations(program, repeats=self._stage.accumulate)
+        self._operations = speed.costs(program).get("flops", 0.0) * self._stage.accumulate
         self._begin()
 
     def settle(self, step: int, metrics: Metrics, *, flush: bool = True) -> None:
@@ -294,10 +294,9 @@ class _Watch:
         means |= {f"eval/{key}": float(value) for key, value in more.items()}
         seconds = (time.monotonic() - self._since) / count
         speeds = {"step_seconds": seconds, "data_wait_seconds": self._waited / count}
-        if self._operations is not None:
-            speeds["device_teraflops_per_second"] = self._operations / seconds / 1e12
-            if best := speed.peak(jax.devices()[0]):
-                speeds["mfu"] = self._operations / seconds / best
+        speeds["device_teraflops_per_second"] = self._operations / seconds / 1e12
+        if best := speed.limits(jax.devices()[0]):
+            speeds["mfu"] = self._operations / seconds / best.operations
         if self._log:
             self._log.write(step, metrics=means | speeds)
         self._begin()
@@ -313,7 +312,7 @@ def _same(tree: Any) -> Any:
     return tree
 
 
-def _abstract(
+def abstract_state(
     params: dict, optim: optax.GradientTransformation, mesh: Mesh, hardware: config.Hardware
 ) -> TrainState:
     """Shapes, types and shardings of the whole state."""

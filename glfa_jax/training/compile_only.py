@@ -1,0 +1,221 @@
+"""What a training step would need on devices that are not here: compiled, never run."""
+
+import os
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+
+from glfa_jax import config
+from glfa_jax.training import speed
+from glfa_jax.training.loop import LossFn, abstract_state, jitted_step
+from glfa_jax.training.optim import Group, optimizer
+from glfa_jax.training.sharding import ROWS, make_mesh, param_shardings, replicated
+from glfa_jax.training.state import TrainingError
+
+_COLLECTIVE = re.compile(
+    r"= (\([^=]*?\)|\S+) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
+    r"(-start)?\("
+)
+_SHAPE = re.compile(r"\b(pred|[su]\d+|f\d+\w*|bf16)\[([\d,]*)\]")
+_OUT_OF_MEMORY = re.compile(r"[Uu]sed ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Of one device, but for `devices` and `mesh`; bytes, seconds.
+
+    needed: of the capacity. memory: arguments (of which `alias`
+    are given back in place), temporaries, output. collectives: kind to count and bytes. least_step:
+    the longest of arithmetic, memory traffic and exchange at the device's best. Bodies of loops
+    count once, but for the parts of an accumulated batch.
+    """
+
+    topology: str
+    device: str
+    devices: int
+    mesh: dict[str, int]
+    fits: bool
+    capacity: float | None
+    needed: float | None
+    memory: dict[str, float]
+    operations: float | None
+    bytes_accessed: float | None
+    collectives: dict[str, dict[str, float]]
+    least_step: float | None
+    compile_seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        def gib(size: float | None) -> str:
+            return "unknown" if size is None else f"{size / 2**30:.2f} GiB"
+
+        lines = [f"{self.topology}: {self.devices} x {self.device}, mesh {self.mesh}"]
+        parts = ", ".join(f"{name} {gib(size)}" for name, size in self.memory.items())
+        lines.append(
+            f"  {'fits' if self.fits else 'does not fit'}: {gib(self.needed)} of "
+            f"{gib(self.capacity)} a chip{f' ({parts})' if parts else ''}"
+        )
+        if self.operations is not None and self.bytes_accessed is not None:
+            lines.append(
+                f"  a step: {self.operations / 1e12:.3f} Tflop and "
+                f"{self.bytes_accessed / 1e9:.2f} GB of memory traffic a chip"
+            )
+        for kind, found in self.collectives.items():
+            lines.append(f"  {kind}: {found['count']:.0f}, {found['bytes'] / 1e6:.1f} MB")
+        if self.least_step is not None:
+            lines.append(f"  no step is shorter than {self.least_step:.4f} s")
+        lines.append(f"  compiled in {self.compile_seconds:.0f} s")
+        return "\n".join(lines)
+
+
+def devices_of(topology: str) -> Any:
+    """The devices of a TPU slice such as v5e:2x2, or with `here` those of this machine."""
+    if topology == "here":
+        return jax.devices()
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    jax.config.update("jax_platforms", "cpu")
+    from jax.experimental import topologies
+
+    megacore = topology.startswith(("v4:", "v5p:"))
+    options = {"chip_config_name": "megacore"} if megacore else {}
+    try:
+        return topologies.get_topology_desc(
+            platform="tpu", topology_name=topology, **options
+        ).devices
+    except Exception as error:  # the plugin's errors are of many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"--compile-only {topology}: no such TPU slice, or libtpu is not installed ({reason}); "
+            "pip install 'glfa_jax[tpu]' and name it like v5e:2x2, v5p:2x2x1, v6e:4x4, or here"
+        ) from None
+
+
+def compile_step(
+    topology: str,
+    *,
+    stage: config.Stage,
+    hardware: config.Hardware,
+    params: dict,
+    frozen: Any,
+    batch: Any,
+    loss_fn: LossFn,
+    groups: tuple[Group, ...],
+) -> Report:
+    """Compiles one training step; params, frozen and batch are shapes, the batch's whole."""
+    mesh = make_mesh(hardware.mesh, devices=devices_of(topology))
+    optim = optimizer(stage, trainable=params, groups=groups)
+    state = abstract_state(params, optim, mesh, hardware)
+
+    def lay(tree: Any, place: Callable[[Any], Any]) -> Any:
+        return jax.tree.map(
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+            tree,
+            place(tree),
+        )
+
+    def kept(x: Any) -> Any:
+        floating = jnp.issubdtype(x.dtype, jnp.floating)
+        return jax.ShapeDtypeStruct(x.shape, hardware.frozen_dtype if floating else x.dtype)
+
+    frozen = lay(
+        jax.tree.map(kept, frozen),
+        lambda tree: param_shardings(tree, mesh, from_bytes=hardware.shard_from_bytes),
+    )
+    batch = lay(batch, lambda tree: jax.tree.map(lambda _: NamedSharding(mesh, ROWS), tree))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    root = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
+    step = jitted_step(loss_fn, optim, state, mesh, accumulate=stage.accumulate)
+    lowered = step.lower(state, frozen, batch, root)
+    start = time.monotonic()
+    first = mesh.devices.flat[0]
+    best = speed.limits(first)
+    facts: dict[str, Any] = {
+        "topology": topology,
+        "device": first.device_kind,
+        "devices": mesh.size,
+        "mesh": dict(mesh.shape),
+        "capacity": best and best.memory,
+    }
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "hbm" not in str(error):
+            raise
+        return Report(**facts | _refusal(str(error)), compile_seconds=time.monotonic() - start)
+    seconds = time.monotonic() - start
+    found = _collectives(program.as_text())
+    counted = speed.costs(program)
+    operations = counted.get("flops", 0.0) * stage.accumulate
+    accessed = counted.get("bytes accessed", 0.0) * stage.accumulate
+    exchanged = sum(kind["bytes"] for kind in found.values())
+    least = best and max(
+        operations / best.operations, accessed / best.bandwidth, exchanged / best.link
+    )
+    memory = _memory(program)
+    needed = sum(memory.values()) - 2 * memory["alias"]  # given back in place: counted twice
+    return Report(
+        **facts,
+        fits=best is None or needed <= best.memory,
+        needed=needed,
+        memory=memory,
+        operations=operations,
+        bytes_accessed=accessed,
+        collectives=found,
+        least_step=least,
+        compile_seconds=seconds,
+    )
+
+
+def _memory(program: Any) -> dict[str, float]:
+    sizes = program.memory_analysis()
+    names = {
+        "arguments": "argument_size_in_bytes",
+        "temporaries": "temp_size_in_bytes",
+        "output": "output_size_in_bytes",
+        "alias": "alias_size_in_bytes",
+    }
+    return {name: float(getattr(sizes, key)) for name, key in names.items()}
+
+
+def _refusal(message: str) -> dict[str, Any]:
+    """What the compiler said of a program that does not fit."""
+    match = _OUT_OF_MEMORY.search(message)
+    sizes = [float(match[i]) * _UNITS[match[i + 1]] for i in (1, 3)] if match else [None, None]
+    nothing = {"operations": None, "bytes_accessed": None, "least_step": None}
+    return {
+        "fits": False,
+        "needed": sizes[0],
+        **({"capacity": sizes[1]} if sizes[1] else {}),
+        "memory": {},
+        "collectives": {},
+        **nothing,
+    }
+
+
+def _collectives(text: str) -> dict[str, dict[str, float]]:
+    """Kinds of exchange between devices in a compiled program, with the bytes that one receives."""
+    found: dict[str, dict[str, float]] = defaultdict(lambda: {"count": 0.0, "bytes": 0.0})
+    for shapes, kind, started in _COLLECTIVE.findall(text):
+        sizes = [_bytes(*shape) for shape in _SHAPE.findall(shapes)]
+        # An operation that is only begun lists what it takes beside what it gives.
+        size = max(sizes) if started and kind != "all-reduce" else sum(sizes)
+        found[kind]["count"] += 1
+        found[kind]["bytes"] += size
+    return dict(found)
+
+
+def _bytes(kind: str, shape: str) -> float:
+    bits = 8 if kind == "pred" else int(re.sub(r"\D.*", "", kind.lstrip("sufb")) or 8)
+    return float(np.prod([int(n) for n in shape.split(",") if n] or [1])) * bits / 8
