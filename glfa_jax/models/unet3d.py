@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from glfa_jax.models.frame_axis import deal
 from glfa_jax.models.hub_config import fields_from_config
 from glfa_jax.models.layers import GroupNorm
 from glfa_jax.models.unet3d_blocks import DownBlock, MidBlock, Settings, UpBlock, conv3x3
@@ -113,7 +114,8 @@ class UNet3D(nn.Module):
         time = self._embed(jnp.broadcast_to(timestep, sample.shape[:1]))
         given = {"time": time, "conditioning": conditioning.astype(self.dtype)}
 
-        x = conv3x3(widths[0], dtype=self.dtype, name="conv_in")(sample.astype(self.dtype))
+        x = deal(sample.astype(self.dtype), axis=1)
+        x = conv3x3(widths[0], dtype=self.dtype, name="conv_in")(x)
         x = settings.temporal("transformer_in", heads=_HEADS_IN)(x)
 
         skips = [x]
