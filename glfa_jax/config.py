@@ -27,6 +27,15 @@ Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+PairedFraction = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="share of a batch's rows that show one clip as seen by all subjects; the other "
+        "rows hold a different clip of each subject, so that a batch shows more of the stimuli",
+    ),
+]
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")]
 
 
@@ -77,22 +86,92 @@ class Simulation(Section):
     seed: int = 0
 
 
+# The visual cortex in the areas of the HCP multi-modal parcellation (SPEC §5.1).
+VISUAL_AREAS = (
+    *("V1", "V2", "V3", "V3A", "V3B", "V3CD", "V4", "LO1", "LO2", "LO3", "PIT", "V4t", "V6", "V6A"),
+    *("V7", "V8", "PH", "FFC", "IP0", "MT", "MST", "FST", "VVC", "VMV1", "VMV2", "VMV3"),
+    *("PHA1", "PHA2", "PHA3", "TE2p", "IPS1"),
+)
+
+
+class Surfaces(Section):
+    """The mesh that the scans lie on, as GIFTI files, left hemisphere first."""
+
+    flat: tuple[Path, Path] = Field(description="flat surfaces")
+    pial: tuple[Path, Path] | None = Field(
+        default=None, description="tells stretched triangles; volumes are sampled up to it"
+    )
+    white: tuple[Path, Path] | None = Field(default=None, description="volumes are sampled from it")
+
+
+class Region(Section):
+    """Which part of the cortex is drawn: named areas of a parcellation, or a mask image."""
+
+    labels: tuple[Path, ...] | None = Field(
+        default=None, description="two label GIFTI, left first, or one label CIFTI"
+    )
+    areas: tuple[str, ...] = Field(default=VISUAL_AREAS, min_length=1)
+    mask: Path | None = Field(
+        default=None, description="picture of the flat map, npz or npy: 1 region, -1 other cortex"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Region":
+        if (self.labels is None) == (self.mask is None):
+            raise ValueError("region: needs either labels or mask")
+        if self.labels is not None and len(self.labels) not in (1, 2):
+            raise ValueError(f"labels: must be one or two files, got {len(self.labels)}")
+        return self
+
+
+class RunNumbers(Section):
+    """The runs of one subject."""
+
+    train: tuple[Positive, ...] = Field(min_length=1)
+    test: tuple[Positive, ...] = Field(min_length=1)
+
+
 class Data(Section):
     """Where scans come from and how they become samples."""
 
-    layout: Literal["bids"] = "bids"
+    layout: Literal["bids", "wen2018", "fudan"] = "bids"
     root: Path
     store: Path
     simulation: Simulation | None = None
     subjects: tuple[Subject, ...] = Field(min_length=1, description="every subject to prepare")
-    task: str = "clips"
-    space: str = "fsaverage5"
+    task: str = Field(default="clips", description="task in the names of BIDS files")
+    space: str = Field(
+        default="fsaverage5",
+        description="space in the names of BIDS files: a surface, fsLR, or a volume such as "
+        "MNI152NLin2009cAsym, which is sampled to the surfaces",
+    )
+    surfaces: Surfaces | None = Field(default=None, description="fsaverage5 needs none")
+    region: Region | None = Field(
+        default=None, description="posterior cortex of fsaverage5 when left out"
+    )
+    captions: Path | None = Field(
+        default=None, description="captions.tsv (stim_file, caption) for layouts without captions"
+    )
+    runs: dict[Subject, RunNumbers] | None = Field(
+        default=None,
+        description="layout fudan: runs of each subject; of the WebVid part if left out",
+    )
     raster: Positive = Field(default=256, description="height and width of the flat map, pixels")
     lag_seconds: Rate = Field(default=4.0, description="haemodynamic lag")
     window: Positive = Field(default=5, description="volumes of fMRI per clip")
     frames: Positive = Field(default=6, description="video frames per clip")
     resolution: tuple[Positive, Positive] = Field(
         default=(256, 256), description="height, width in pixels"
+    )
+    drop_volumes: tuple[Count, Count] = Field(
+        default=(0, 0), description="layout bids: volumes left out at the begin and end of a run"
+    )
+    latents: bool = Field(default=False, description="keep the VAE's latents of every clip")
+    on_error: Literal["stop", "skip"] = Field(
+        default="stop", description="skip: note what cannot be used and prepare the rest"
+    )
+    workers: Positive | None = Field(
+        default=None, description="processes that prepare; as many as processors if left out"
     )
 
     @model_validator(mode="after")
@@ -211,6 +290,7 @@ class Contrast(Stage):
     )
     crop_probability: Fraction = 0.5
     crop_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+    paired_fraction: PairedFraction = 1.0
 
 
 class Cotrain(Stage):
@@ -229,6 +309,7 @@ class Cotrain(Stage):
     )
     regularisation_scale: Rate = Field(default=1.0, description="of MSE(aligned, original)")
     alignment_scale: Rate = Field(default=0.1, description="of MSE between subjects")
+    paired_fraction: PairedFraction = 1.0
     offset_noise: Rate = 0.0
     zero_terminal_snr: bool = False
 
@@ -335,11 +416,18 @@ class Config(Section):
                 f"{self.encoder.patch_size}"
             )
         for name in ("contrast", "cotrain"):
-            size = getattr(self, name).batch_size
-            if size % len(self.protocol.train_subjects):
+            size, fraction = getattr(self, name).batch_size, getattr(self, name).paired_fraction
+            rows, left = divmod(size, len(self.protocol.train_subjects))
+            if left:
                 raise ValueError(
                     f"{name}.batch_size: {size} is no multiple of the number of "
                     f"protocol.train_subjects, {len(self.protocol.train_subjects)}"
+                )
+            if 0 < fraction < 1 and round(fraction * rows) in (0, rows):
+                share = "all" if round(fraction * rows) else "none"
+                raise ValueError(
+                    f"{name}.paired_fraction: {fraction} of a batch of {rows} rows is {share} of "
+                    f"them; must be {float(share == 'all')} to mean that, or the batch larger"
                 )
         if self.encoder.width % self.conditioning.num_heads:
             raise ValueError(

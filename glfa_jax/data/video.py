@@ -1,5 +1,6 @@
 """Video files to frames and back: decoding, resizing, MP4 and GIF."""
 
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,15 @@ from glfa_jax.data import DataError
 QUALITY = 12  # x264 constant rate factor: visually lossless
 
 Frames = UInt8[ndarray, "f h w 3"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a video file, in seconds; to the end of the file without a duration."""
+
+    path: Path
+    start: float = 0.0
+    duration: float | None = None
 
 
 def read_video(path: str | Path, *, frames: int, resolution: tuple[int, int]) -> Frames:

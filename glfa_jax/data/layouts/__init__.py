@@ -1,20 +1,25 @@
 """One reader per on-disk layout; all yield the same `Study` of `Run` records."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from jaxtyping import Float
 from numpy import ndarray
 
+from glfa_jax.data import DataError
+from glfa_jax.data.video import Part
+
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
+
+Blocks = Iterator[Float[ndarray, "time values"]]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One showing of a clip; onset and duration in seconds from the run's first volume."""
+    """One showing of a clip; onset and duration in seconds on the run's clock."""
 
     clip: str
     onset: float
@@ -26,13 +31,15 @@ class Trial:
 class Run:
     """One run of one subject.
 
-    repetition_time: seconds. start_time: seconds from the clock of the trials to the moment that
-        the first volume shows (half a repetition time after slice-timing correction to the middle).
+    repetition_time: seconds.
+    start_time: seconds on the clock of the trials at which the first volume of `blocks` shows
+        (after slice-timing correction to the middle, half a repetition time more than its begin).
     scans: the files of the time series: left and right hemisphere, or one with both.
-    events: the file of the trials.
-    files: every file the run is read from.
-    load: gives the time series, (time, vertices) with the left hemisphere first; raises DataError
-        where a file is damaged.
+    files: every file the run is read from, scans, sidecars and events.
+    blocks: reads the time series, a few volumes at a time, volumes to drop left out; float32,
+        values in the order that the layout's flat map takes. Raises DataError where a file is
+        damaged. Must pickle, so that another process can call it.
+    tail: volumes at the end of `blocks` that windows may reach but mean and spread leave out.
     """
 
     subject: str
@@ -42,16 +49,32 @@ class Run:
     start_time: float
     trials: tuple[Trial, ...]
     scans: tuple[Path, ...]
-    events: Path
     files: tuple[Path, ...]
-    load: Callable[[], Float[ndarray, "time vertices"]]
+    blocks: Callable[[], Blocks]
+    tail: int = 0
 
 
 @dataclass(frozen=True)
 class Study:
-    """Runs in the order of subject and run; `videos` and `captions` cover every clip shown."""
+    """Runs in the order of subject and run; `videos` and `captions` cover every clip shown.
+
+    files: every file that the study is read from.
+    """
 
     runs: tuple[Run, ...]
-    videos: Mapping[str, Path]
+    videos: Mapping[str, Part]
     captions: Mapping[str, str]
     files: tuple[Path, ...]
+
+
+@dataclass
+class Problems:
+    """What of a study cannot be used: raised at once or, with `skip`, noted and gone on from."""
+
+    skip: bool
+    noted: list[str] = field(default_factory=list)
+
+    def add(self, error: DataError) -> None:
+        if not self.skip:
+            raise error
+        self.noted.append(str(error))
