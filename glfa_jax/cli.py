@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from glfa_jax import config
@@ -18,8 +19,12 @@ def run_main(
     *,
     schema: type[config.Section] = config.Config,
     description: str | None = None,
+    compile_only: Callable[[Any, str, Path | None], None] | None = None,
 ) -> None:
     """Reads the configuration named on the command line and calls `main` with it.
+
+    With `--compile-only TOPOLOGY`, calls `compile_only` with it, the topology and the file for the
+    report instead.
 
     What the user can mend ends as one sentence on stderr; a mistake of ours as a traceback.
     """
@@ -34,8 +39,24 @@ def run_main(
         metavar="KEY=VALUE",
         help="override, such as cotrain.steps=100",
     )
+    if compile_only is not None:
+        parser.add_argument(
+            "--compile-only",
+            metavar="TOPOLOGY",
+            help="only compile, for a TPU slice such as v5e:2x2, or for the devices here; says "
+            "what a step needs",
+        )
+        parser.add_argument("--report", type=Path, metavar="FILE", help="keeps that as JSON")
     arguments = parser.parse_args()
-    sys.exit(guarded(lambda: main(config.load(arguments.config, arguments.set, schema=schema))))
+
+    def run() -> None:
+        settings = config.load(arguments.config, arguments.set, schema=schema)
+        if compile_only is not None and arguments.compile_only:
+            compile_only(settings, arguments.compile_only, arguments.report)
+        else:
+            main(settings)
+
+    sys.exit(guarded(run))
 
 
 def guarded(

@@ -2,9 +2,13 @@
 
     python -m train.cotrain --config configs/demo.yaml
 
-Prepares the data and runs earlier stages first where they are missing.
+Prepares the data and runs earlier stages first where they are missing. With `--compile-only
+v5e:4x4` nothing is trained: says what a step needs on that TPU slice.
 """
 
+import json
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +26,8 @@ from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.unet3d import UNet3D
 from glfa_jax.models.vae import AutoencoderKL, Posterior
 from glfa_jax.ops.local_conv import bounding_box
+from glfa_jax.training.compile_only import compile_step
+from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import alignment_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
@@ -120,6 +126,82 @@ def loss_of(
     return loss_fn
 
 
+def with_lora(settings: config.Config, params: dict) -> dict:
+    """Adds the LoRA updates of the UNet where they are what trains."""
+    if settings.cotrain.trainable != "lora":
+        return params
+    updates = lora.init_lora(
+        params["unet"],
+        patterns=lora.UNET3D_PATTERNS,
+        rank=settings.cotrain.lora.rank,
+        key=jax.random.key(settings.seed),
+    )
+    return params | {"lora": updates}
+
+
+def compute_in(settings: config.Hardware) -> dict[str, Any]:
+    """Options of the UNet that decide where and how it computes, not what."""
+    return {"dtype": jnp.dtype(settings.compute_dtype), "remat": settings.remat}
+
+
+def compile_only(settings: config.Config, topology: str, report: Path | None) -> None:
+    """Compiles the step of this stage from configurations alone; no weights, no data are read."""
+    folder = settings.foundation / "text-to-video"
+    options = compute_in(settings.hardware)
+
+    def model(kind: str, place: Path, **options: Any) -> tuple[Any, dict]:
+        return pretrained.described(kind, read_config(place), place=place, **options)
+
+    unet, unet_params = model("unet3d", folder / "unet", **options)
+    vae, vae_params = model("vae", folder / "vae")
+    text, _ = model("clip_text", folder / "text_encoder")
+    clip, _ = model("clip", settings.foundation / system.CLIP)
+    module = system.fmri_encoder(
+        settings,
+        clip_dim=clip.projection_dim,
+        tokens=text.max_position_embeddings,
+        dropout=settings.cotrain.dropout,
+        aligned=True,
+    )
+    encoder_params = pretrained.parameter_shapes("fmri_encoder", module)
+    params = {"encoder": encoder_params, "unet": unet_params}
+    parts = split(jax.eval_shape(partial(with_lora, settings), params), groups=groups(settings))
+
+    data, stage, shape = settings.data, settings.cotrain, jax.ShapeDtypeStruct
+    subjects, side = len(settings.protocol.train_subjects), settings.data.raster
+    rows = stage.batch_size // subjects
+    shown = 1 if stage.paired_fraction == 1 else subjects
+    factor = 2 ** (len(vae.block_out_channels) - 1)
+    small = (size // factor for size in data.resolution)
+    frames = (rows, shown, data.frames)
+    batch = Batch(
+        fmri=shape((rows, subjects, data.window, side, side), jnp.float32),
+        video=shape((*frames[:2], 0 if data.latents else data.frames, *data.resolution, 3), "f4"),
+        tokens=shape((rows, shown, text.max_position_embeddings), jnp.int32),
+        clip=shape((rows, shown), jnp.int32),
+        paired=shape((rows,), jnp.bool_),
+        latents=shape((*frames, *small, 2 * vae.latent_channels), "f4") if data.latents else None,
+    )
+    found = compile_step(
+        topology,
+        stage=stage,
+        hardware=settings.hardware,
+        params=parts.trainable,
+        frozen={
+            "fixed": parts.frozen,
+            "vae": None if data.latents else {"params": vae_params},
+            "mask": shape((side, side), jnp.float32),
+        },
+        batch=batch,
+        loss_fn=loss_of(stage, module, unet, vae, pretrained.read_schedule(folder)),
+        groups=groups(settings),
+    )
+    print(found, flush=True)
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(report, json.dumps(found.as_json(), indent=2) + "\n")
+
+
 def run(settings: config.Config, store: Store) -> None:
     if complete(settings, NAME):
         return
@@ -130,20 +212,14 @@ def run(settings: config.Config, store: Store) -> None:
         together("latents are kept")
     contrast.run(settings, store)
     module, encoder_params = build_encoder(settings, store)
-    unet, vae = generator.unet.module, generator.vae.module
+    unet = generator.unet.module.clone(**compute_in(settings.hardware))
+    vae = generator.vae.module
     schedule = generator.schedule
     if settings.cotrain.zero_terminal_snr:
         schedule = schedule.rescale_zero_terminal_snr()
 
     params = {"encoder": encoder_params, "unet": generator.unet.variables["params"]}
-    if settings.cotrain.trainable == "lora":
-        params["lora"] = lora.init_lora(
-            params["unet"],
-            patterns=lora.UNET3D_PATTERNS,
-            rank=settings.cotrain.lora.rank,
-            key=jax.random.key(settings.seed),
-        )
-    parts = split(params, groups=groups(settings))
+    parts = split(with_lora(settings, params), groups=groups(settings))
 
     trained = run_stage(
         settings,
@@ -175,4 +251,4 @@ def main(settings: config.Config) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main, description=__doc__)
+    run_main(main, description=__doc__, compile_only=compile_only)
