@@ -28,6 +28,15 @@ from train.stages import batches, begin, complete, run_stage, store_model
 NAME = "contrast"
 
 
+def groups(settings: config.Contrast) -> tuple[Group, ...]:
+    """Everything trains but the positions; the logit scale at a rate of its own."""
+    return (
+        Group(r"pos_embed$", None),
+        Group(r"^logit_scale$", settings.logit_scale_rate),
+        Group(OTHERWISE, 1.0),
+    )
+
+
 def init_params(settings: config.Config, module: FmriEncoder) -> dict:
     """Random conditioning and head, the encoder of the pretrained autoencoder."""
     folder = system.model_folder(settings, pretrain.NAME)
@@ -93,12 +102,7 @@ def run(settings: config.Config, store: Store) -> None:
         dropout=settings.contrast.dropout,
         aligned=False,
     )
-    groups = (
-        Group(r"pos_embed$", None),
-        Group(r"^logit_scale$", settings.contrast.logit_scale_rate),
-        Group(OTHERWISE, 1.0),
-    )
-    parts = split(init_params(settings, module), groups=groups)
+    parts = split(init_params(settings, module), groups=groups(settings.contrast))
     augment = pipeline.Augment(
         crop_probability=settings.contrast.crop_probability,
         crop_fraction=settings.contrast.crop_fraction,
@@ -119,7 +123,7 @@ def run(settings: config.Config, store: Store) -> None:
         init=parts.trainable,
         frozen=frozen,
         loss_fn=loss_of(settings.contrast, module, clip, text),
-        groups=groups,
+        groups=groups(settings.contrast),
         batches=batches(settings, store, NAME, augment=augment, latents=False),
     )
     params = jax.device_get(merge(trained, parts.frozen))

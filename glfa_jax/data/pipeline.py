@@ -1,7 +1,8 @@
 """Prepared store to batches. The only file that knows grain.
 
-Batch i is a pure function of the seed and i, whatever the number of processes: samples are
-shuffled, given their random numbers, and only then dealt out to processes and batched.
+Batch i, its rows in their order, is a pure function of the seed and i, whatever the number of
+processes: samples are shuffled, given their random numbers and batched; then every process takes
+its part of the rows, and only those are read.
 """
 
 import hashlib
@@ -134,8 +135,8 @@ def batches(
         dataset = dataset.map(_pair)
     if augment is not None:
         dataset = dataset.random_map(_draw)
-    dataset = dataset[process_index::process_count]
-    dataset = dataset.batch(batch_size // per_row, drop_remainder=repeat, batch_fn=list)
+    dataset = dataset.batch(rows, drop_remainder=repeat, batch_fn=list)
+    dataset = dataset.map(_Share(process_index, process_count))
     dataset = dataset.map(_Assemble(store, split, tuple(subjects), tokenize, augment, latents))
     fingerprint = _fingerprint(
         store,
@@ -176,8 +177,8 @@ def volumes(
     if not len(rows):
         raise DataError(f"{store.path}: has no train sample of {', '.join(subjects)}")
     dataset = _ordered(rows, seed=seed, shuffle=True, repeat=True)
-    dataset = dataset[process_index::process_count]
-    dataset = dataset.batch(batch_size // process_count, drop_remainder=True, batch_fn=np.stack)
+    dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=np.stack)
+    dataset = dataset.map(_Share(process_index, process_count))
     dataset = dataset.map(_Volumes(store, tuple(subjects)))
     fingerprint = _fingerprint(
         store, kind="volumes", subjects=list(subjects), batch_size=batch_size, seed=seed
@@ -194,6 +195,17 @@ def _ordered(source: Any, *, seed: int, shuffle: bool, repeat: bool) -> Any:
 
 def _pair(clip: int) -> Row:
     return Row(np.array([clip]), True)
+
+
+class _Share:
+    """One process's rows of a batch, side by side: all processes' in order are the batch."""
+
+    def __init__(self, index: int, count: int):
+        self.index, self.count = index, count
+
+    def __call__(self, rows: Any) -> Any:
+        first, last = (len(rows) * i // self.count for i in (self.index, self.index + 1))
+        return rows[first:last]
 
 
 def _draw(row: Row, rng: np.random.Generator) -> tuple[Row, int]:

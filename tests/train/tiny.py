@@ -1,0 +1,209 @@
+"""Five steps of every stage at a tiny size, on any mesh and by any number of processes.
+
+As a program: python -m tests.train.tiny OUT INDEX/COUNT@HOST:PORT MESH... where a mesh is
+data,fsdp,frame; writes OUT/STAGE-MESH.npz with the losses of every step and the parameters after
+the last.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from glfa_jax import config
+from glfa_jax.batch import Batch
+from glfa_jax.convert import pretrained
+from glfa_jax.diffusion.schedule import MODELSCOPE
+from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
+from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.system import Judge
+from glfa_jax.training import processes
+from glfa_jax.training.logs import read_log
+from glfa_jax.training.loop import train
+from glfa_jax.training.losses import reconstruction_loss
+from glfa_jax.training.optim import merge, split
+from glfa_jax.training.processes import is_main
+from glfa_jax.training.sharding import make_mesh, process_share, to_host
+from tests.convert.test_pretrained import CONFIGS
+from train import contrast, cotrain, pretrain
+
+STEPS, ROWS, SUBJECTS, WINDOW, SIDE, FRAMES, TOKENS = 5, 8, 2, 2, 16, 2, 6
+WIDTH = 8
+UNET = {
+    "down_block_types": ["CrossAttnDownBlock3D"],
+    "up_block_types": ["CrossAttnUpBlock3D"],
+    "block_out_channels": [8],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "cross_attention_dim": WIDTH,
+    "attention_head_dim": 4,
+}
+
+
+def random_params(shapes: Any) -> dict:
+    """Nothing at zero, so that every gradient is far above rounding."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape).astype(np.float32), shapes)
+
+
+def model(kind: str, settings: dict) -> tuple[Any, dict]:
+    module = pretrained.build(kind, settings)
+    return module, random_params(pretrained.parameter_shapes(kind, module))
+
+
+class Batches:
+    """Random batches that depend on the position only; this process's rows of them."""
+
+    def __init__(self, make: Callable[[np.random.Generator], Any], share: tuple[int, int]):
+        self.next_index, self._make, (self._part, self._parts) = 0, make, share
+
+    def __next__(self) -> Any:
+        whole = self._make(np.random.default_rng(self.next_index))
+        self.next_index += 1
+        size = ROWS // self._parts
+        return jax.tree.map(lambda x: x[self._part * size : (self._part + 1) * size], whole)
+
+    def get_state(self) -> dict[str, int]:
+        return {"next_index": self.next_index}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self.next_index = state["next_index"]
+
+
+def maps(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"fmri": rng.standard_normal((ROWS, SIDE, SIDE), np.float32)}
+
+
+def clips(rng: np.random.Generator) -> Batch:
+    return Batch(
+        fmri=rng.standard_normal((ROWS, SUBJECTS, WINDOW, SIDE, SIDE), np.float32),
+        video=rng.uniform(-1, 1, (ROWS, 1, FRAMES, 8, 8, 3)).astype(np.float32),
+        tokens=rng.integers(19, size=(ROWS, 1, TOKENS)).astype(np.int32),
+        clip=np.arange(ROWS, dtype=np.int32)[:, None],
+        paired=np.ones(ROWS, bool),
+    )
+
+
+def encoder(*, aligned: bool) -> tuple[FmriEncoder, dict]:
+    module = FmriEncoder(
+        SIDE,
+        SIDE,
+        window=WINDOW,
+        tokens=TOKENS,
+        clip_dim=6,
+        patch_size=8,
+        dim=WIDTH,
+        depth=1,
+        num_heads=2,
+        hidden_tokens=4,
+        conditioning_heads=2,
+        kernel_size=3,
+        global_part=aligned,
+        local_part=aligned,
+        dropout=0.1,
+    )
+    return module, random_params(pretrained.parameter_shapes("fmri_encoder", module))
+
+
+def pretraining() -> dict[str, Any]:
+    module = FmriAutoencoder(
+        SIDE, SIDE, patch_size=8, dim=WIDTH, depth=1, decoder_depth=1, num_heads=2, latent=8
+    )
+    parts = split(
+        random_params(pretrained.parameter_shapes("fmri_autoencoder", module)),
+        groups=pretrain.GROUPS,
+    )
+
+    def loss(params: dict, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
+        out: Any = module.apply({"params": merge(params, frozen)}, batch["fmri"])
+        return reconstruction_loss(out.image, batch["fmri"]).mean(), {}
+
+    return {
+        "init": parts.trainable,
+        "frozen": parts.frozen,
+        "loss_fn": loss,
+        "groups": pretrain.GROUPS,
+        "make": maps,
+    }
+
+
+def stage_one() -> dict[str, Any]:
+    module, params = encoder(aligned=False)
+    clip, clip_params = model("clip", CONFIGS["clip"])
+    parts = split(params, groups=contrast.groups(config.Contrast()))
+    judge: Any = Judge(pretrained.Pretrained(clip, {}), lambda frames: frames)
+    return {
+        "init": parts.trainable,
+        "frozen": {"fixed": parts.frozen, "clip": {"params": clip_params}, "text": None},
+        "loss_fn": contrast.loss_of(config.Contrast(), module, judge, None),
+        "groups": contrast.groups(config.Contrast()),
+        "make": clips,
+    }
+
+
+def stage_two() -> dict[str, Any]:
+    module, params = encoder(aligned=True)
+    unet, unet_params = model("unet3d", UNET)
+    vae, vae_params = model("vae", CONFIGS["vae"])
+    groups = cotrain.groups(config.Cotrain())
+    parts = split({"encoder": params, "unet": unet_params}, groups=groups)
+    return {
+        "init": parts.trainable,
+        "frozen": {
+            "fixed": parts.frozen,
+            "vae": {"params": vae_params},
+            "mask": np.ones((SIDE, SIDE), np.float32),
+        },
+        "loss_fn": cotrain.loss_of(config.Cotrain(), module, unet, vae, MODELSCOPE),
+        "groups": groups,
+        "make": clips,
+    }
+
+
+STAGES = {"pretrain": pretraining, "contrast": stage_one, "cotrain": stage_two}
+
+
+def run(name: str, folder: Path, *, hardware: config.Hardware, **options: Any) -> dict[str, Any]:
+    """Losses of every step, and the parameters after the last by their paths."""
+    given = STAGES[name]()
+    make = given.pop("make")
+    stage = {"steps": STEPS, "batch_size": ROWS, "learning_rate": 1e-4, "log_every": 1} | options
+    state = train(
+        name=name,
+        folder=folder,
+        stage=config.Stage(**stage),
+        seed=1,
+        batches=Batches(make, process_share(make_mesh(hardware.mesh))),
+        fingerprint={},
+        hardware=hardware,
+        **given,
+    )
+    params = flatten_dict(to_host(state.params), sep="/")
+    losses = [line["metrics"]["loss"] for line in read_log(folder)] if is_main() else []
+    return {"losses": np.array(losses), **params}
+
+
+def main(out: str, place: str, *meshes: str) -> None:
+    which, _, coordinator = place.partition("@")
+    index, count = map(int, which.split("/"))
+    if count > 1:
+        given = config.Processes(found="given", coordinator=coordinator, count=count, index=index)
+        processes.start(given)
+    for sizes in meshes:
+        data, fsdp, frame = map(int, sizes.split(","))
+        hardware = config.Hardware(
+            mesh=config.MeshSize(data=data, fsdp=fsdp, frame=frame), shard_from_bytes=0
+        )
+        for name in STAGES:
+            found = run(name, Path(out) / f"{name}-{sizes}", hardware=hardware)
+            if is_main():
+                np.savez(Path(out) / f"{name}-{sizes}.npz", **found)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_default_matmul_precision", "highest")
+    main(*sys.argv[1:])
