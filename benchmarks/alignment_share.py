@@ -14,10 +14,7 @@ share of the whole step is smaller still.
 
 import argparse
 import functools
-import json
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,13 +23,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.measuring import median_seconds, write_result
 from benchmarks.unet3d_parity import MODELSCOPE
 from glfa_jax.models.alignment import Alignment
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.unet3d import UNet3D
 from glfa_jax.models.vae import AutoencoderKL
 from glfa_jax.ops.local_conv import bounding_box
-from glfa_jax.training.logs import write_atomically
 
 SIDE, WINDOW, TOKENS, WIDTH = 256, 5, 77, 1024  # SPEC §2, §3
 FRAMES, LATENT, BATCH = 6, 32, 12  # windows over all subjects
@@ -147,14 +144,7 @@ def measure(rounds: int) -> dict[str, float]:
         if not aligned:
             given.pop("func_align_layer")
         calls[name] = call(loss, {"params": given}, fmri)
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for round_ in range(rounds + 1):
-        for name, run in calls.items():
-            start = time.perf_counter()
-            run()
-            if round_:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return median_seconds(calls, rounds=rounds)
 
 
 def main() -> int:
@@ -181,11 +171,8 @@ def main() -> int:
             "largest_share_of_time_on_h100": bound(counted),
             "seconds": seconds,
             "share_of_encoder_step": seconds["layer"] / seconds["with"],
-            "device": jax.devices()[0].device_kind,
-            "jax": jax.__version__,
-            "date": time.strftime("%Y-%m-%d"),
         }
-        write_atomically(args.json, json.dumps(result, indent=2) + "\n")
+        write_result(args.json, result, packages=("jax", "jaxlib"))
     return int(max(bound(counted), seconds["layer"] / seconds["with"]) > 0.05)
 
 

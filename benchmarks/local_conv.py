@@ -14,13 +14,8 @@ table; fails where results disagree.
 """
 
 import argparse
-import importlib.metadata
-import json
-import os
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from benchmarks.measuring import median_seconds, write_result
 from glfa_jax.ops.local_conv import local_conv
-from glfa_jax.training.logs import write_atomically
 
 ON_CPU = jax.default_backend() == "cpu"
 CANDIDATES = ("reference", "tiled", *(() if ON_CPU else ("kernel",)), "torch")
@@ -163,15 +158,11 @@ def prepare(name: str, mode: str, inputs: dict[str, np.ndarray], kernel_size: in
 
 
 def measure_times(candidates: dict[str, Candidate], rounds: int) -> dict[str, float]:
-    """Median seconds of one call of each, taking turns; each first calls once unmeasured."""
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, candidate in candidates.items():
-            candidate.call()  # the others have taken the caches and the freed memory
-            start = time.perf_counter()
-            candidate.chain()
-            seconds[name].append((time.perf_counter() - start) / CHAIN)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    """Median seconds of one call of each."""
+    chains = {name: candidate.chain for name, candidate in candidates.items()}
+    calls = {name: candidate.call for name, candidate in candidates.items()}
+    seconds = median_seconds(chains, rounds=rounds, before=calls)
+    return {name: value / CHAIN for name, value in seconds.items()}
 
 
 def differences(candidates: dict[str, Candidate]) -> dict[str, float]:
@@ -240,15 +231,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def processor() -> str:
-    """The processor's name and its vector instructions, which times depend on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    facts = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
-    facts = {key.strip(): value for key, value in facts.items()}
-    wide = "with" if "avx512f" in facts.get("flags", "") else "without"
-    return f"{facts.get('model name', 'unknown processor')}, {wide} AVX-512"
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, nargs="+", default=[1, 10, 40, 80])
@@ -298,15 +280,8 @@ def main() -> int:
             "kernel_size": args.kernel,
             "rounds": args.rounds,
             "rows": rows,
-            "device": jax.devices()[0].device_kind,
-            "cpus": len(os.sched_getaffinity(0)),
-            "machine": processor(),
-            "date": time.strftime("%Y-%m-%d"),
-            "versions": {
-                name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "torch")
-            },
         }
-        write_atomically(args.json, json.dumps(result, indent=2) + "\n")
+        write_result(args.json, result, packages=("jax", "jaxlib", "torch"))
     return int(worst > AGREEMENT)
 
 

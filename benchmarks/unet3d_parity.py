@@ -10,10 +10,7 @@ line of JSON, writes it to benchmarks/results, and fails if the two disagree.
 
 import argparse
 import gc
-import importlib.metadata
 import json
-import os
-import platform
 import resource
 import sys
 import tempfile
@@ -27,10 +24,12 @@ import numpy as np
 import torch
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from benchmarks.measuring import write_result
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.mapping import export_params
 from glfa_jax.convert.unet3d import TABLE
 
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "diffusers", "numpy")
 RESULT = Path(__file__).parent / "results" / "unet3d_parity.json"
 FORWARD, GRADIENT = 1e-4, 1e-3  # largest difference, relative to the largest magnitude
 MODELSCOPE = {
@@ -156,7 +155,6 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         name: float(np.abs(np.asarray(ours[name]) - value).max() / np.abs(value).max())
         for name, value in theirs.items()
     }
-    names = ("jax", "jaxlib", "flax", "torch", "diffusers", "numpy")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on a Mac
     return {
         "parameters": parameters,
@@ -169,8 +167,6 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "output_std": float(theirs["output"].std()),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "peak_rss_gib": round(peak / 2 ** (30 if sys.platform == "darwin" else 20), 2),
-        "device": f"{jax.devices()[0].device_kind}, {platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: importlib.metadata.version(name) for name in names},
     }
 
 
@@ -187,8 +183,7 @@ def main() -> None:
     args = parser.parse_args()
     result = compare(args)
     print(json.dumps(result))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(args.out, result, packages=PACKAGES)
     worst = max(result["error_gradients"].values())
     if not (result["error_output"] < FORWARD and worst < GRADIENT):
         sys.exit(f"output or gradients differ by more than {FORWARD} and {GRADIENT}")

@@ -13,12 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from glfa_jax.ops import (
-    local_conv_gpu,
-    local_conv_reference,
-    local_conv_tiled,
-    local_conv_tpu,
-)
+from glfa_jax.ops import local_conv_reference, local_conv_tiled
 from glfa_jax.ops.local_conv_operations import operation
 
 Implementation = Literal["auto", "reference", "tiled", "kernel"]
@@ -93,18 +88,29 @@ def local_conv(
 
 def _kernels(implementation: str) -> ModuleType:
     """The module whose forward and backward passes serve."""
-    device = {"gpu": local_conv_gpu, "tpu": local_conv_tpu}.get(jax.default_backend())
     if implementation == "tiled":
         return local_conv_tiled
-    if implementation == "kernel":
+    if implementation in ("auto", "kernel"):
+        device = _of_the_device(jax.default_backend())
+        if implementation == "auto":
+            return device if device is not None and _runs(device) else local_conv_tiled
         if device is None:
             raise ValueError("implementation: there is no kernel for this platform, must be tiled")
         return device
-    if implementation == "auto":
-        return device if device is not None and _runs(device) else local_conv_tiled
     raise ValueError(
         f"implementation: {implementation!r}, must be auto, reference, tiled or kernel"
     )
+
+
+def _of_the_device(platform: str) -> ModuleType | None:
+    """The platform's kernels, imported only where they can run."""
+    if platform == "gpu":
+        from glfa_jax.ops import local_conv_gpu as kernels
+    elif platform == "tpu":
+        from glfa_jax.ops import local_conv_tpu as kernels
+    else:
+        return None
+    return kernels
 
 
 @cache
@@ -116,8 +122,8 @@ def _runs(device: ModuleType) -> bool:
 
         def results(kernels: ModuleType) -> tuple[Array, ...]:
             y, denominator = kernels.forward(x, theta, kernel_size=3)
-            dx = kernels.input_gradient(x, theta, denominator, g, kernel_size=3)
-            dtheta = kernels.weight_gradient(x, theta, y, denominator, g, kernel_size=3)
+            dx = kernels.input_gradient(g / denominator, theta, kernel_size=3)
+            dtheta = kernels.weight_gradient(x, theta, y, g / denominator, kernel_size=3)
             return y, denominator, dx, dtheta
 
         try:
@@ -149,8 +155,9 @@ def _backward(
 ) -> tuple[Array, Array]:
     """Two operations, so that XLA drops the gradient that nobody asks for."""
     x, theta, y, denominator = kept
-    dx = operation(kernels, "input_gradient", kernel_size)(x, theta, denominator, g)
-    return dx, operation(kernels, "weight_gradient", kernel_size)(x, theta, y, denominator, g)
+    scaled = jnp.where(x != 0, g.astype(denominator.dtype) / denominator, 0)
+    dx = operation(kernels, "input_gradient", kernel_size)(scaled, theta).astype(x.dtype)
+    return dx, operation(kernels, "weight_gradient", kernel_size)(x, theta, y, scaled)
 
 
 _fast.defvjp(_forward, _backward)

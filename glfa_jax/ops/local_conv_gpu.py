@@ -52,34 +52,31 @@ def forward(
 
 
 def input_gradient(
-    x: Float[Array, "n h w"],
+    scaled: Float[Array, "n h w"],
     theta: Float[Array, "k h w"],
-    denominator: Float[Array, "h w"],
-    g: Float[Array, "n h w"],
     *,
     kernel_size: int,
     interpret: bool = False,
 ) -> Float[Array, "n h w"]:
     """The gradient of x: gathers over the output pixels that saw each input pixel."""
-    if x.shape[0] == 0:
-        return x
-    plan = _plan(x, kernel_size)
+    if scaled.shape[0] == 0:
+        return scaled
+    plan = _plan(scaled, kernel_size)
     dx = pl.pallas_call(
         partial(_input_gradient_kernel, plan=plan),
         grid=plan.grid,
-        out_shape=jax.ShapeDtypeStruct((x.size,), x.dtype),
+        out_shape=jax.ShapeDtypeStruct((scaled.size,), scaled.dtype),
         compiler_params=plt.CompilerParams(num_warps=plan.warps, num_stages=1),
         interpret=interpret,
-    )(_scale(x, denominator, g).reshape(-1), theta.reshape(-1))
-    return dx.reshape(x.shape)
+    )(scaled.reshape(-1), theta.reshape(-1))
+    return dx.reshape(scaled.shape)
 
 
 def weight_gradient(
     x: Float[Array, "n h w"],
     theta: Float[Array, "k h w"],
     y: Float[Array, "n h w"],
-    denominator: Float[Array, "h w"],
-    g: Float[Array, "n h w"],
+    scaled: Float[Array, "n h w"],
     *,
     kernel_size: int,
     interpret: bool = False,
@@ -87,7 +84,6 @@ def weight_gradient(
     """The gradient of theta: a thread sums, over all frames, the taps of one kernel column."""
     if x.shape[0] == 0:
         return jnp.zeros_like(theta)
-    scaled = _scale(x, denominator, g)
     shared = jnp.sum(scaled * y.astype(jnp.float32), axis=0)
     plan = _tap_plan(x, kernel_size)
     dtheta = pl.pallas_call(
@@ -266,7 +262,3 @@ def _store(ref, at, value, mask):
     # A masked offset may be another thread's: interpreted, that would write the old value back.
     at = jnp.where(mask, at, ref.shape[0])
     plt.store(ref.at[at], value.astype(ref.dtype), mask=mask)
-
-
-def _scale(x, denominator, g):
-    return jnp.where(x != 0, g.astype(jnp.float32) / denominator, 0.0)

@@ -23,8 +23,8 @@ from jax.sharding import PartitionSpec as P
 # n frames of h x w pixels, k taps; the arguments in the functions' order.
 _AXES = {
     "forward": "n h w, k h w -> n h w, h w",
-    "input_gradient": "n h w, k h w, h w, n h w -> n h w",
-    "weight_gradient": "n h w, k h w, n h w, h w, n h w -> k h w",
+    "input_gradient": "n h w, k h w -> n h w",
+    "weight_gradient": "n h w, k h w, n h w, n h w -> k h w",
 }
 
 

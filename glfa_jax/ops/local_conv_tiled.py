@@ -50,17 +50,11 @@ def forward(
 
 
 def input_gradient(
-    x: Float[Array, "n h w"],
-    theta: Float[Array, "k h w"],
-    denominator: Float[Array, "h w"],
-    g: Float[Array, "n h w"],
-    *,
-    kernel_size: int,
+    scaled: Float[Array, "n h w"], theta: Float[Array, "k h w"], *, kernel_size: int
 ) -> Float[Array, "n h w"]:
-    """The gradient of x, where g is that of the output: spread over what a pixel was made of."""
-    n, height, width = x.shape
-    half, dtype = kernel_size // 2, denominator.dtype
-    scaled = _scale(x, denominator, g)
+    """The gradient of x: `scaled`, that of the weighted sums, spread over their parts."""
+    n, height, width = scaled.shape
+    half, dtype = kernel_size // 2, scaled.dtype
     padded = jnp.pad(scaled, ((0, 0), (half, half), (0, 0)))
 
     def row(r: Array, dx: Array) -> Array:
@@ -77,22 +71,20 @@ def input_gradient(
         spread = lax.fori_loop(0, len(theta), tap, spread)
         return lax.dynamic_update_slice(dx, spread[..., half : half + width], (0, r, 0))
 
-    return lax.fori_loop(0, height, row, jnp.zeros_like(scaled)).astype(x.dtype)
+    return lax.fori_loop(0, height, row, jnp.zeros_like(scaled))
 
 
 def weight_gradient(
     x: Float[Array, "n h w"],
     theta: Float[Array, "k h w"],
     y: Float[Array, "n h w"],
-    denominator: Float[Array, "h w"],
-    g: Float[Array, "n h w"],
+    scaled: Float[Array, "n h w"],
     *,
     kernel_size: int,
 ) -> Float[Array, "k h w"]:
-    """The gradient of theta: sign of a, times the sum over frames of g (x at the tap - y)."""
+    """The gradient of theta: sign of a, times the sum over frames of scaled (x at the tap - y)."""
     n, height, width = x.shape
-    half, dtype = kernel_size // 2, denominator.dtype
-    scaled = _scale(x, denominator, g)
+    half, dtype = kernel_size // 2, scaled.dtype
     rows = min(height, _ROWS_OF_A_FRAME)
     # Several frames a body load and store the sum less often; more than four gain nothing.
     together = next(m for m in (4, 2, 1) if n % m == 0)
@@ -123,10 +115,6 @@ def weight_gradient(
 
     empty = jnp.zeros(theta.shape, dtype)
     return _over_tiles(tile, empty, height=height, rows=rows).astype(theta.dtype)
-
-
-def _scale(x: Array, denominator: Array, g: Array) -> Array:
-    return jnp.where(x != 0, g.astype(denominator.dtype) / denominator, 0)
 
 
 def _row(theta: Array, t: Array, top: Array, *, rows: int, dtype: DTypeLike) -> Array:

@@ -47,38 +47,35 @@ def forward(
 
 
 def input_gradient(
-    x: Float[Array, "n h w"],
+    scaled: Float[Array, "n h w"],
     theta: Float[Array, "k h w"],
-    denominator: Float[Array, "h w"],
-    g: Float[Array, "n h w"],
     *,
     kernel_size: int,
     interpret: bool = False,
 ) -> Float[Array, "n h w"]:
-    """The gradient of x, where g is that of the output: spread over what a pixel was made of."""
-    plan = _plan(x, kernel_size)
+    """The gradient of x: `scaled`, that of the weighted sums, spread over their parts."""
+    plan = _plan(scaled, kernel_size)
     kernel = _compile(_input_gradient_kernel, "rows weights -> windows; weights", plan, interpret)
     weights = _pad(theta, plan)
-    parts = [kernel(rows, weights)[0] for rows in _to_rows(_scale(x, denominator, g), plan)]
-    return _from_rows([_add_windows(windows)[plan.half :] for windows in parts], x)
+    parts = [kernel(rows, weights)[0] for rows in _to_rows(scaled, plan)]
+    return _from_rows([_add_windows(windows)[plan.half :] for windows in parts], scaled)
 
 
 def weight_gradient(
     x: Float[Array, "n h w"],
     theta: Float[Array, "k h w"],
     y: Float[Array, "n h w"],
-    denominator: Float[Array, "h w"],
-    g: Float[Array, "n h w"],
+    scaled: Float[Array, "n h w"],
     *,
     kernel_size: int,
     interpret: bool = False,
 ) -> Float[Array, "k h w"]:
-    """The gradient of theta: sign of a, times the sum over frames of g (x at the tap - y)."""
+    """The gradient of theta: sign of a, times the sum over frames of scaled (x at the tap - y)."""
     plan = _plan(x, kernel_size)
     kernel = _compile(
         _weight_gradient_kernel, "rows window weights pixels -> weights; products", plan, interpret
     )
-    weights, scaled = _pad(theta, plan), _scale(x, denominator, g)
+    weights = _pad(theta, plan)
     # Of all frames: every call subtracts its part.
     shared = _pad(jnp.sum(scaled * y.astype(jnp.float32), axis=0) / plan.calls, plan)
     frames = zip(_to_rows(scaled, plan), _to_rows(x, plan, halo=plan.half), strict=True)
@@ -259,10 +256,6 @@ def _compile(
         ),
         interpret=interpret,
     )
-
-
-def _scale(x, denominator, g):
-    return jnp.where(x != 0, g.astype(jnp.float32) / denominator, 0.0)
 
 
 def _pad(a, plan: _Plan):
