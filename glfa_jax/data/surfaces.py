@@ -213,8 +213,8 @@ def _check_flat(path: Path, points: Float[ndarray, "u 3"]) -> None:
         raise DataError(f"{path}: has coordinates that are not finite")
     if high[2] - low[2] > FLATNESS * max(high[:2] - low[:2]):
         raise DataError(
-            f"{path}: not a flat surface: its third coordinate goes from {low[2]:g} to "
-            f"{high[2]:g} mm"
+            f"{path}: not a flat surface: its third coordinate goes from {low[2]:.1f} to "
+            f"{high[2]:.1f} mm"
         )
 
 

@@ -32,13 +32,14 @@ class Sheet:
 
 
 def sheet(side: str) -> Sheet:
-    """Left: an ellipse with a round hole, 2,080 vertices. Right: a rectangle with a notch, 2,530.
+    """Left: an ellipse with a round hole. Right: a rectangle with a notch, more vertices.
 
-    Vertices are in random order; some lie nowhere on the flat surface, as the medial wall does.
+    Vertices are in random order; 80 lie nowhere on the flat surface, as the medial wall does.
     """
     rng = np.random.default_rng(["left", "right"].index(side))
-    count, alone = (2000, 80) if side == "left" else (2450, 80)
-    places = rng.uniform(-1, 1, (20 * count, 2)) * (60, 40)
+    alone = 80
+    grid = np.stack(np.meshgrid(np.arange(-59, 60, 2.0), np.arange(-39, 40, 2.0)), -1)
+    places = grid.reshape(-1, 2) + rng.uniform(-0.6, 0.6, (grid.size // 2, 2))
 
     def inside(p: np.ndarray) -> np.ndarray:
         x, y = p.T
@@ -46,11 +47,13 @@ def sheet(side: str) -> Sheet:
             return ((x / 60) ** 2 + (y / 40) ** 2 < 1) & (np.hypot(x - 10, y - 8) > 9)
         return ~((x > 20) & (np.abs(y) < 10))
 
-    places = spread_out(places[inside(places)], count)
+    places = places[inside(places)]
+    count = len(places)
     faces = Delaunay(places).simplices
     corners = places[faces]
     faces = faces[inside(corners.mean(axis=1))]
-    turned = np.cross(*np.moveaxis(np.diff(places[faces], axis=1), 1, 0)) < 0
+    first, second = np.moveaxis(np.diff(places[faces], axis=1), 1, 0)
+    turned = first[:, 0] * second[:, 1] < first[:, 1] * second[:, 0]
     faces[turned] = faces[turned][:, ::-1]
 
     order = rng.permutation(count + alone)
@@ -59,18 +62,6 @@ def sheet(side: str) -> Sheet:
     pial = np.stack([flat[:, 0] * 0.8, flat[:, 1], 5 * np.sin(flat[:, 0] / 15)], axis=1)
     pial[:, 0] += -70 if side == "left" else 70
     return Sheet(side, flat, order[faces], pial, pial * 0.95, np.sort(order[count:]))
-
-
-def spread_out(places: np.ndarray, count: int) -> np.ndarray:
-    """The `count` first of `places` that keep a distance from all before them."""
-    distance = 0.75 * np.sqrt(np.ptp(places, axis=0).prod() / count)
-    kept = np.empty((0, 2))
-    for place in places:
-        if len(kept) == count:
-            break
-        if not len(kept) or np.hypot(*(kept - place).T).min() > distance:
-            kept = np.concatenate([kept, place[None]])
-    return np.concatenate([kept, places[-(count - len(kept)) :]]) if len(kept) < count else kept
 
 
 def write_surface(path: Path, points: np.ndarray, faces: np.ndarray, side: str | None) -> Path:
