@@ -253,8 +253,9 @@ def hdf5(path: Path, key: str) -> Blocks:
     step = _step(4 * values)
     with _reading(path, "HDF5"), h5py.File(path, "r") as file:
         data: Any = file[key]
-        if data.chunks is not None and data.chunks[0] < step:
-            step -= step % data.chunks[0]  # no chunk is unpacked twice
+        if data.chunks is not None and data.chunks[0] <= 4 * step:
+            # No chunk is unpacked twice; blocks may grow a little for it.
+            step = max(step - step % data.chunks[0], data.chunks[0])
         for start in range(0, shape[0], step):
             yield data[start : start + step].astype(np.float32, copy=False).reshape(-1, values)
 
