@@ -17,7 +17,8 @@ from xml.parsers.expat import ExpatError
 
 import numpy as np
 from jaxtyping import Float, Int
-from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
+from nibabel.cifti2.cifti2 import Cifti2Image
+from nibabel.cifti2.cifti2_axes import BrainModelAxis, SeriesAxis
 from nibabel.filebasedimages import ImageFileError
 from nibabel.gifti.gifti import GiftiImage
 from nibabel.nifti1 import Nifti1Image
@@ -227,8 +228,9 @@ def volume_header(path: Path) -> tuple[int, float]:
     """Number of volumes and seconds from one to the next (0 where not stated) of a 4-D NIfTI."""
     image = _nifti(path)
     with _reading(path, "NIfTI"):
-        _, unit = image.header.get_xyzt_units()
-        seconds = float(image.header.get_zooms()[3]) * _SECONDS.get(unit, 0.0)
+        header: Any = image.header
+        _, unit = header.get_xyzt_units()
+        seconds = float(header.get_zooms()[3]) * _SECONDS.get(unit, 0.0)
     return image.shape[3], seconds
 
 
