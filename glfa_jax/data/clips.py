@@ -82,7 +82,7 @@ class ReadClips:
                 frames=self.frames,
                 resolution=self.resolution,
             )
-            for number, (_, part) in enumerate(clips):
+            for number in range(len(clips)):
                 try:
                     yield next(parts)
                 except DataError as error:

@@ -83,8 +83,8 @@ def without_shared_clips(runs: Sequence[Run], problems: Problems) -> list[Run]:
         return list(runs)
     problems.add(
         DataError(
-            f"clip {min(shared)} is shown in train and in test runs, as are {len(shared)} in all; a "
-            "clip must be in one split only"
+            f"clip {min(shared)} is shown in train and in test runs, {len(shared)} such clips; "
+            "each must be in one split only"
         )
     )
     problems.noted.append(f"{len(shared)} clips of test runs are left out of training")

@@ -159,7 +159,9 @@ def _attributes(
         lag_seconds=data.lag_seconds,
         window=data.window,
         clips={split: [clip for clip, _ in made.keys[split]] for split in SPLITS},
-        captions={split: [study.captions[clip] for clip, _ in made.keys[split]] for split in SPLITS},
+        captions={
+            split: [study.captions[clip] for clip, _ in made.keys[split]] for split in SPLITS
+        },
         clip_seconds=median(t.duration for cut in made.cuts for t in cut.run.trials),
         layout=data.layout,
         space=data.space,
@@ -252,9 +254,7 @@ def _warnings(notes: Sequence[str]) -> Iterator[str]:
         yield f"  and {len(notes) - WARNINGS} more warnings, all of them in the store's notes"
 
 
-def _summary(
-    data: config.Data, attributes: Attributes, flat: FlatMap, made: Plan
-) -> Iterator[str]:
+def _summary(data: config.Data, attributes: Attributes, flat: FlatMap, made: Plan) -> Iterator[str]:
     clips = ", ".join(f"{len(attributes.clips[split])} {split}" for split in SPLITS)
     lag = round(attributes.lag_seconds / attributes.repetition_time)
     yield f"{data.store}: {len(attributes.subjects)} subjects, samples: {clips}"

@@ -50,19 +50,20 @@ def carry_out(
     waiting = [i for i in order if not tasks[i][1].is_dir()]
     if workers is None:
         workers = 1 if sum(sizes[i] for i in waiting) < SMALL else _processors()
-    with tqdm(
+    done = sum(sizes) - sum(sizes[i] for i in waiting)
+    bar = tqdm(
         total=sum(sizes),
-        initial=sum(sizes) - sum(sizes[i] for i in waiting),
+        initial=done,
         disable=not progress,
         unit="B",
         unit_scale=True,
         desc="read",
-    ) as bar:
-        with closing(_results(tasks, waiting, min(workers, len(waiting)))) as results:
-            for i, error in results:
-                if error is not None:
-                    failed(tasks[i][0], error)
-                bar.update(sizes[i])
+    )
+    with bar, closing(_results(tasks, waiting, min(workers, len(waiting)))) as results:
+        for i, error in results:
+            if error is not None:
+                failed(tasks[i][0], error)
+            bar.update(sizes[i])
 
 
 def _results(
