@@ -56,7 +56,7 @@ LAYERS = (
         "glfa_jax/convert",
         (
             *("safetensors", "ml_dtypes", "flax.traverse_util", "tqdm"),
-            *("glfa_jax.convert", "glfa_jax.models"),
+            *("glfa_jax.convert", "glfa_jax.models", "glfa_jax.unpickle"),
         ),
         "conversion knows models, numpy and safetensors",
     ),
@@ -69,8 +69,9 @@ LAYERS = (
     Rule(
         "glfa_jax/data",
         (
-            *("av", "grain", "nibabel", "nilearn", "nltk", "PIL", "scipy", "tensorstore"),
-            *("tqdm", "transformers", "glfa_jax.config", "glfa_jax.batch", "glfa_jax.data"),
+            *("av", "grain", "h5py", "nibabel", "nilearn", "nltk", "PIL", "scipy"),
+            *("tensorstore", "tqdm", "transformers"),
+            *("glfa_jax.config", "glfa_jax.batch", "glfa_jax.data", "glfa_jax.unpickle"),
         ),
         "data yield numpy and touch no device",
     ),
@@ -101,6 +102,7 @@ LAYERS = (
         "the schema knows nothing else",
     ),
     Rule("glfa_jax/errors", (), "errors know nothing"),
+    Rule("glfa_jax/unpickle", (), "pickles are read with nothing but the standard library"),
     Rule("glfa_jax/batch", (), "the contract knows nothing"),
     # The assembly of the parts (system, decoder, cli): all of the package, never the programs.
     Rule("glfa_jax", ("jax", "flax", "glfa_jax"), "the package never knows its programs"),
@@ -124,6 +126,10 @@ OWNED = {
         ("glfa_jax/data", "glfa_jax/simulate", "tests/data", "tests/simulate"),
         "scanner files are read under data and written under simulate",
     ),
+    "h5py": (
+        ("glfa_jax/data", "tests/data", "benchmarks"),
+        "scanner files are read under data",
+    ),
     # The simulator's command builds a section of the schema and reports its mistakes.
     "pydantic": (
         ("glfa_jax/config", "glfa_jax/simulate/__main__"),
@@ -134,6 +140,9 @@ OWNED = {
 # Imported inside a function only, so that the module can be had without it.
 LAZY = {
     ("glfa_jax/data/prepare", "glfa_jax.simulate"),
+    # Slow to import, and most studies need neither.
+    ("glfa_jax/data/readers", "h5py"),
+    ("glfa_jax/data/readers", "nilearn"),
     ("glfa_jax/convert/sources", "huggingface_hub"),
     ("glfa_jax/convert/verify", "torch"),
     ("glfa_jax/convert/verify", "diffusers"),
@@ -249,6 +258,8 @@ def test_the_rules_speak_of_files_that_exist():
         ("glfa_jax/training/loop.py", "import orbax.checkpoint", "one file"),
         ("glfa_jax/data/prepare.py", "import grain", "one file"),
         ("eval/sample.py", "import nibabel", "scanner files"),
+        ("train/cotrain.py", "import h5py", "scanner files"),
+        ("glfa_jax/data/readers.py", "import h5py", "only inside a function"),
         ("glfa_jax/training/loop.py", "from pydantic import BaseModel", "one file"),
     ],
 )
