@@ -83,8 +83,8 @@ def without_shared_clips(runs: Sequence[Run], problems: Problems) -> list[Run]:
         return list(runs)
     problems.add(
         DataError(
-            f"clip {min(shared)} is shown in train and in test runs, {len(shared)} such clips; "
-            "each must be in one split only"
+            f"clip {min(shared)} is shown in train and in test runs (of {len(shared)} such "
+            "clips); a clip must be in one split only"
         )
     )
     problems.noted.append(f"{len(shared)} clips of test runs are left out of training")
@@ -119,6 +119,8 @@ def plan(
             shown |= {(subject, split): windows for split, windows in mine.items()}
         else:
             problems.add(DataError(f"sub-{subject}: has no complete train sample, is left out"))
+    if not subjects:
+        raise DataError("no usable subject is left: none has a complete train sample")
     cuts = [cut for cut in cuts if cut.run.subject in subjects]
     keys = {split: _keys(cuts, split) for split in SPLITS}
     return Plan(tuple(subjects), tuple(cuts), keys, shown)

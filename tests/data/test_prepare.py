@@ -208,9 +208,7 @@ def test_events_beyond_the_run(broken):
     split, trials = RUNS["02"]
     late = [*trials, ("b.mp4", VOLUMES * REPETITION_TIME + 1, 2)]
     write_events(Path(f"{stem(broken, '01', '02')}_events.tsv"), split, late)
-    refuses(
-        broken, r"sub-01 run 02: a trial starts at 33 s, beyond the end of the run at 32 s"
-    )
+    refuses(broken, r"sub-01 run 02: a trial starts at 33 s, beyond the end of the run at 32 s")
 
 
 @pytest.mark.parametrize(
