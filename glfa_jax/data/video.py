@@ -17,6 +17,7 @@ from numpy import ndarray
 
 from glfa_jax.data import DataError
 
+EDGE = 1e-6  # seconds
 QUALITY = 12  # x264 constant rate factor: visually lossless
 
 Frames = UInt8[ndarray, "f h w 3"]
@@ -37,12 +38,8 @@ def read_video(path: str | Path, *, frames: int, resolution: tuple[int, int]) ->
     A clip of exactly `frames` frames gives every frame once. The picture is stretched to
     `resolution` (height, width). Raises DataError where the file does not decode to its end.
     """
-    shown, duration = _decode(Path(path))
-    starts = np.array([time for time, _ in shown])
-    wanted = (np.arange(frames) + 0.5) * duration / frames
-    # The frame on screen at a time is the last one that has started.
-    index = np.searchsorted(starts, wanted, side="right") - 1
-    return resize(np.stack([shown[i][1] for i in np.maximum(index, 0)]), resolution=resolution)
+    shown, end = _decode(Path(path))
+    return _spread(shown, Part(Path(path), 0.0, end), frames=frames, resolution=resolution)
 
 
 def read_all(path: str | Path) -> Frames:
@@ -62,14 +59,16 @@ def read_parts(
     if any(later.start < part.start for part, later in pairwise(parts)):
         raise ValueError(f"{path}: parts must be in the order of their starts")
     if any(part.duration is None for part in parts):
-        end = _decode(Path(path))[1]
-        parts = [
-            part if part.duration else replace(part, duration=end - part.start) for part in parts
-        ]
+        shown, end = _decode(Path(path))
+        for part in parts:
+            whole = part if part.duration else replace(part, duration=end - part.start)
+            _check_end(Path(path), end, _moments(whole, frames)[-1])
+            yield _spread(shown, whole, frames=frames, resolution=resolution)
+        return
     wanted = sorted(
-        (part.start + (i + 0.5) * (part.duration or 0) / frames, number, i)
+        (moment, number, i)
         for number, part in enumerate(parts)
-        for i in range(frames)
+        for i, moment in enumerate(_moments(part, frames))
     )
     with closing(_on_screen(Path(path), [moment for moment, _, _ in wanted])) as pictures:
         open_parts: dict[int, dict[int, ndarray]] = {}
@@ -80,6 +79,34 @@ def read_parts(
                 shown = open_parts.pop(given)
                 given += 1
                 yield resize(np.stack([shown[j] for j in range(frames)]), resolution=resolution)
+
+
+def _moments(part: Part, frames: int) -> list[float]:
+    """Seconds in the file, each in the middle of its share of the part."""
+    share = (part.duration or 0) / frames
+    # On the edge between two frames the later one shows, whatever rounding says.
+    return [part.start + (i + 0.5) * share + EDGE for i in range(frames)]
+
+
+def _spread(
+    shown: Sequence[tuple[float, ndarray]],
+    part: Part,
+    *,
+    frames: int,
+    resolution: tuple[int, int],
+) -> Frames:
+    starts = np.array([time for time, _ in shown])
+    moments = _moments(part, frames)
+    # The frame on screen at a moment is the last one that has started.
+    index = np.maximum(np.searchsorted(starts, moments, side="right") - 1, 0)
+    return resize(np.stack([shown[i][1] for i in index]), resolution=resolution)
+
+
+def _check_end(path: Path, end: float, moment: float) -> None:
+    if moment > end:
+        raise DataError(
+            f"{path}: ends at {end:.2f} s, but a clip needs its frame at {moment:.2f} s"
+        )
 
 
 def _on_screen(path: Path, moments: Sequence[float]) -> Iterator[ndarray]:
@@ -100,11 +127,7 @@ def _on_screen(path: Path, moments: Sequence[float]) -> Iterator[ndarray]:
                 return
             before = frame
         film.check_whole()
-        end = last + film.step(last)
-        if before is None or left[-1] > end:
-            raise DataError(
-                f"{path}: ends at {end:.2f} s, but a clip needs its frame at {left[-1]:.2f} s"
-            )
+        _check_end(path, last + film.step(last), left[-1])
         for _ in left:
             yield before.to_ndarray(format="rgb24")
 

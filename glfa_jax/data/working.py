@@ -50,20 +50,18 @@ def carry_out(
     waiting = [i for i in order if not tasks[i][1].is_dir()]
     if workers is None:
         workers = 1 if sum(sizes[i] for i in waiting) < SMALL else _processors()
-    done = sum(sizes) - sum(sizes[i] for i in waiting)
     bar = tqdm(
-        total=sum(sizes),
-        initial=done,
+        total=len(tasks),
+        initial=len(tasks) - len(waiting),
         disable=not progress,
-        unit="B",
-        unit_scale=True,
+        unit="piece",
         desc="read",
     )
     with bar, closing(_results(tasks, waiting, min(workers, len(waiting)))) as results:
         for i, error in results:
             if error is not None:
                 failed(tasks[i][0], error)
-            bar.update(sizes[i])
+            bar.update()
 
 
 def _results(

@@ -54,6 +54,17 @@ def test_a_part_is_the_clip_it_would_be_alone(tmp_path):
         np.testing.assert_array_equal(part, whole)
 
 
+def test_the_edge_between_two_frames_is_the_later_one_everywhere_in_a_film(tmp_path):
+    """Six frames of 2 s at 30 a second: each middle is the very start of a frame."""
+    clip = np.stack([np.full((16, 16, 3), 4 * i, np.uint8) for i in range(60)])
+    video.write_mp4(tmp_path / "long.mp4", np.tile(clip, (5, 1, 1, 1)), frame_rate=30)
+    every = video.read_all(tmp_path / "long.mp4")
+    spans = [(2.0 * i, 2.0) for i in range(5)]
+    parts = parts_of(tmp_path / "long.mp4", *spans, frames=6, size=(16, 16))
+    for number, part in enumerate(parts):
+        np.testing.assert_array_equal(part, every[60 * number + np.arange(5, 60, 10)])
+
+
 def test_parts_may_overlap_leave_gaps_and_hold_one_another(tmp_path):
     long = np.concatenate([moving_square(frames=10)] * 3)
     video.write_mp4(tmp_path / "long.mp4", long, frame_rate=5)
