@@ -5,16 +5,20 @@ from pathlib import Path
 from typing import Literal
 from xml.parsers.expat import ExpatError
 
+from nibabel.cifti2.cifti2 import Cifti2HeaderError
 from nibabel.filebasedimages import ImageFileError
 from nibabel.gifti.gifti import GiftiImage
+from nibabel.spatialimages import HeaderDataError
 
 from glfa_jax.data import DataError
 
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
 
-# What a damaged file raises depends on where it ends: XML, base64, gzip or array shape.
+# What a damaged GIFTI, CIFTI or .npz raises depends on where it ends: header, XML, base64, gzip,
+# array shape.
 DAMAGED = (
+    *(Cifti2HeaderError, HeaderDataError),
     *(ExpatError, zlib.error, ImageFileError, ValueError, OSError, EOFError, IndexError),
     *(AttributeError, KeyError, TypeError),
 )

@@ -29,6 +29,8 @@ GREATEST_STRETCH = 3.0
 TORN = 4.0
 # The third coordinate of a flat surface may vary by this share of its extent.
 FLATNESS = 1e-3
+# Spaces of single subjects: no surface fits them all.
+OWN_SPACES = ("T1w", "T2w", "individual", "func", "bold", "boldref", "orig")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +112,6 @@ def load(data: config.Data) -> Surfaces:
     parts = np.split(wanted, [mesh.left.num_vertices])
     left, right = map(_with_region, hemispheres, parts, SIDES)
     return Surfaces(mesh.space, left, right)
-
-
-# Spaces of single subjects: no surface fits them all.
-OWN_SPACES = ("T1w", "T2w", "individual", "func", "bold", "boldref", "orig")
 
 
 def is_volume(space: str) -> bool:
@@ -213,8 +211,8 @@ def _check_flat(path: Path, points: Float[ndarray, "u 3"]) -> None:
         raise DataError(f"{path}: has coordinates that are not finite")
     if high[2] - low[2] > FLATNESS * max(high[:2] - low[:2]):
         raise DataError(
-            f"{path}: not a flat surface: its third coordinate goes from {low[2]:g} to "
-            f"{high[2]:g} mm"
+            f"{path}: not a flat surface: its third coordinate goes from {low[2]:.1f} to "
+            f"{high[2]:.1f} mm"
         )
 
 
