@@ -17,7 +17,8 @@ from xml.parsers.expat import ExpatError
 
 import numpy as np
 from jaxtyping import Float, Int
-from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
+from nibabel.cifti2.cifti2 import Cifti2Image
+from nibabel.cifti2.cifti2_axes import BrainModelAxis, SeriesAxis
 from nibabel.filebasedimages import ImageFileError
 from nibabel.gifti.gifti import GiftiImage
 from nibabel.nifti1 import Nifti1Image
@@ -227,8 +228,9 @@ def volume_header(path: Path) -> tuple[int, float]:
     """Number of volumes and seconds from one to the next (0 where not stated) of a 4-D NIfTI."""
     image = _nifti(path)
     with _reading(path, "NIfTI"):
-        _, unit = image.header.get_xyzt_units()
-        seconds = float(image.header.get_zooms()[3]) * _SECONDS.get(unit, 0.0)
+        header: Any = image.header
+        _, unit = header.get_xyzt_units()
+        seconds = float(header.get_zooms()[3]) * _SECONDS.get(unit, 0.0)
     return image.shape[3], seconds
 
 
@@ -253,8 +255,9 @@ def hdf5(path: Path, key: str) -> Blocks:
     step = _step(4 * values)
     with _reading(path, "HDF5"), h5py.File(path, "r") as file:
         data: Any = file[key]
-        if data.chunks is not None and data.chunks[0] < step:
-            step -= step % data.chunks[0]  # no chunk is unpacked twice
+        if data.chunks is not None and data.chunks[0] <= 4 * step:
+            # No chunk is unpacked twice; blocks may grow a little for it.
+            step = max(step - step % data.chunks[0], data.chunks[0])
         for start in range(0, shape[0], step):
             yield data[start : start + step].astype(np.float32, copy=False).reshape(-1, values)
 

@@ -17,9 +17,9 @@ through as well.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from glfa_jax import config
@@ -78,7 +78,8 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     captions_file = data.captions or stimuli / "captions.tsv"
     captions = read_captions(captions_file)
     notes: list[str] = []
-    runs = [run for subject in data.subjects for run in _runs(data, subject, problems, notes)]
+    mesh = cache(lambda: surfaces.load(data))  # only volumes need it
+    runs = [run for subject in data.subjects for run in _runs(data, subject, mesh, problems, notes)]
     return with_clips(
         runs,
         videos={trial.clip: Part(stimuli / trial.clip) for run in runs for trial in run.trials},
@@ -115,7 +116,13 @@ def _names(folders: list[Path], subject: str, task: str) -> Iterator[_Name]:
                 yield name
 
 
-def _runs(data: config.Data, subject: str, problems: Problems, notes: list[str]) -> list[Run]:
+def _runs(
+    data: config.Data,
+    subject: str,
+    mesh: Callable[[], surfaces.Surfaces],
+    problems: Problems,
+    notes: list[str],
+) -> list[Run]:
     folders = _folders(data.root, subject)
     found = list(_names(folders, subject, data.task))
     scans = [
@@ -156,7 +163,7 @@ def _runs(data: config.Data, subject: str, problems: Problems, notes: list[str])
                     f"{_events_path(mine[0])}: no such file; looked in "
                     f"{' and '.join(map(str, looked))}"
                 )
-            runs.append(_run(data, subject, key, mine, told[0]))
+            runs.append(_run(data, subject, key, mine, told[0], mesh))
         except DataError as error:
             problems.add(error)
     return runs
@@ -179,7 +186,14 @@ def _events_path(scan: _Name) -> Path:
     return scan.path.with_name("_".join([*kept, "events.tsv"]))
 
 
-def _run(data: config.Data, subject: str, key: Key, scans: list[_Name], events: Path) -> Run:
+def _run(
+    data: config.Data,
+    subject: str,
+    key: Key,
+    scans: list[_Name],
+    events: Path,
+    mesh: Callable[[], surfaces.Surfaces],
+) -> Run:
     paths = _scans(scans)
     sidecar = _sidecar(paths[0])
     repetition_time, start_time = _timing(sidecar)
@@ -193,7 +207,7 @@ def _run(data: config.Data, subject: str, key: Key, scans: list[_Name], events: 
         read = partial(cifti, *paths)
     else:
         check_step(paths[0], volume_header(paths[0])[1], repetition_time=repetition_time)
-        read = partial(volume, *paths, surfaces.load(data))
+        read = partial(volume, *paths, mesh())
     begin, end = data.drop_volumes
     return Run(
         subject=subject,
