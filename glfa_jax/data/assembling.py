@@ -11,7 +11,7 @@ from glfa_jax.data.clips import Clips
 from glfa_jax.data.layouts import SPLITS, Split
 from glfa_jax.data.planning import Plan, Window
 from glfa_jax.data.scratch import naming_room
-from glfa_jax.data.store import SHARD, Writer
+from glfa_jax.data.store import SHARD, Writer, shard_length
 
 
 class Assembly:
@@ -67,10 +67,14 @@ class Assembly:
 
     def _videos(self, split: Split, videos: Mapping[str, Clips]) -> None:
         keys = self.plan.keys[split]
-        for start in range(0, len(keys), SHARD):
-            block = [videos[clip].video(clip) for clip, _ in keys[start : start + SHARD]]
-            self._write(f"{split}/video", np.stack(block), start=start)
-            self.done(len(block))
+        step = shard_length(int(np.prod(self.writer.sample)))
+        for start in range(0, len(keys), step):
+            clips = [clip for clip, _ in keys[start : start + step]]
+            block = np.empty((len(clips), *self.writer.sample), np.uint8)
+            for i, clip in enumerate(clips):
+                block[i] = videos[clip].video(clip)
+            self._write(f"{split}/video", block, start=start)
+            self.done(len(clips))
 
     def _quality(self, subject: str) -> None:
         signals = [cut.signal for cut in self.plan.cuts if cut.run.subject == subject]

@@ -207,6 +207,8 @@ def _geometry(data: config.Data) -> Iterator[Path]:
     if data.region is not None:
         yield from data.region.labels or ()
         yield from filter(None, [data.region.mask])
+    elif data.layout == "fudan":
+        yield data.root / "vc_roi.npz"
 
 
 def _relative(file: Path, root: Path) -> str:

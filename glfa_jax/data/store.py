@@ -10,9 +10,9 @@
     quality/reliability/sub-XX (row, column) float32          correlation of odd and even repeats
     quality/course/sub-XX      (volume) float32               mean of the cortex, per cent change
 
-One sample is one chunk; `SHARD` samples share a file. `clip` counts samples: in the train split
-every showing of a clip is its own sample, in the test split repeats are averaged. What `quality`
-holds is there to be looked at and enters no training.
+One sample is one chunk; `SHARD` samples share a file, fewer where they are large. `clip` counts
+samples: in the train split every showing of a clip is its own sample, in the test split repeats
+are averaged. What `quality` holds is there to be looked at and enters no training.
 """
 
 import json
@@ -34,12 +34,21 @@ from glfa_jax.data.layouts import SPLITS, Split
 
 FORMAT = 2
 SHARD = 64
+SHARD_BYTES = 2**27  # a shard is held in memory, packed and unpacked, when it is written
 
 # mean: in the scanner's units. tsnr: of one volume, over time. reliability: Pearson correlation,
 # over the volumes of all test samples, of the average over odd with that over even repeats; zero
 # for a subject without repeats. course: of the volumes that were z-scored, runs one after another
 # in the order of `Attributes.runs`, change from each run's mean; zero where that is not positive.
 Quality = Literal["mean", "tsnr", "reliability", "course"]
+
+
+def shard_length(sample_bytes: int) -> int:
+    """Samples that share a file: a power of two."""
+    length = SHARD
+    while length > 1 and length * sample_bytes > SHARD_BYTES:
+        length //= 2
+    return length
 
 
 @dataclass(frozen=True)
@@ -218,7 +227,7 @@ class Writer:
         resolution: tuple[int, int],
     ):
         self.path, self.attributes, self.mask = path, attributes, mask
-        self._sample = (frames, *resolution, 3)
+        self.sample = (frames, *resolution, 3)
         self._aside = path.with_name(f".{path.name}.partial-{os.getpid()}")
         self._arrays: dict[str, Any] = {}
 
@@ -251,7 +260,9 @@ class Writer:
         """Fills an array, or its samples from `start` on; whole shards are written fastest."""
         array = self._arrays[name]
         target = array if start is None else array[start : start + len(values)]
-        target.write(values.astype(array.dtype.numpy_dtype)).result()
+        values = values.astype(array.dtype.numpy_dtype, copy=False)
+        # Waited for, so that no copy is needed for a later change of `values`.
+        target.write(values, can_reference_source_data_indefinitely=True).result()
 
     def _lay_out(self) -> None:
         attributes = self.attributes
@@ -264,7 +275,7 @@ class Writer:
             self._group(split)
             clips = len(attributes.clips[split])
             axes = ("clip", "frame", "height", "width", "channel")
-            self._create(f"{split}/video", "uint8", (clips, *self._sample), axes)
+            self._create(f"{split}/video", "uint8", (clips, *self.sample), axes)
             kinds = ("fmri", "present", *(("average",) if split == "train" else ()))
             for kind in kinds:
                 self._group(f"{split}/{kind}")
@@ -298,7 +309,8 @@ class Writer:
         codecs: list[dict[str, Any]] = [endian, compress]
         outer = inner
         if sampled:
-            outer = [SHARD, *shape[1:]]
+            size = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+            outer = [shard_length(size), *shape[1:]]
             sharding = {
                 "chunk_shape": inner,
                 "codecs": codecs,

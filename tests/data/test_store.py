@@ -8,7 +8,7 @@ import xarray
 import zarr
 
 from glfa_jax.data import DataError
-from glfa_jax.data.store import SHARD, Attributes, Store
+from glfa_jax.data.store import SHARD, Attributes, Store, shard_length
 
 CLIPS = {"train": SHARD + 5, "test": 3}
 RUNS = [
@@ -144,6 +144,15 @@ def test_shards_written_one_by_one_are_the_same(tmp_path, store):
         for start in range(0, len(video), SHARD):
             writer.write("train/video", video[start : start + SHARD], start=start)
     np.testing.assert_array_equal(Store.open(path).video("train", range(69)), video)
+
+
+@pytest.mark.parametrize(
+    ("sample", "length"),
+    [(1, 64), (2**21, 64), (2**21 + 1, 32), (12 * 320 * 576 * 3, 16), (2**28, 1)],
+)
+def test_large_samples_share_a_file_with_fewer(sample, length):
+    assert shard_length(sample) == length
+    assert SHARD % length == 0
 
 
 def test_what_is_no_store_is_refused(tmp_path, store):
