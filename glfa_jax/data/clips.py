@@ -50,7 +50,7 @@ class ReadClips:
     def name(self) -> str:
         return f"{self.clips[0][0]}-and-{len(self.clips) - 1}"
 
-    @cached_property
+    @property
     def sources(self) -> tuple[Path, ...]:
         return tuple(dict.fromkeys(part.path for _, part in self.clips))
 

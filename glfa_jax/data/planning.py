@@ -110,19 +110,19 @@ def plan(
             cuts.append(_cut(run, signal, data, unreadable))
         except DataError as error:
             problems.add(error)
-    subjects = []
+    subjects: list[str] = []
     shown: dict[tuple[str, Split], dict[Key, list[Window]]] = {}
     for subject in data.subjects:
-        mine = {split: _gather(cuts, subject, split, problems) for split in SPLITS}
-        if any(mine["train"].values()):
+        for split in SPLITS:
+            shown[subject, split] = _gather(cuts, subject, split, problems)
+        if any(shown[subject, "train"].values()):
             subjects.append(subject)
-            shown |= {(subject, split): windows for split, windows in mine.items()}
         else:
             problems.add(DataError(f"sub-{subject}: has no complete train sample, is left out"))
     if not subjects:
         raise DataError("no usable subject is left: none has a complete train sample")
     cuts = [cut for cut in cuts if cut.run.subject in subjects]
-    keys = {split: _keys(cuts, split) for split in SPLITS}
+    keys: dict[Split, list[Key]] = {split: _keys(cuts, split) for split in SPLITS}
     return Plan(tuple(subjects), tuple(cuts), keys, shown)
 
 
@@ -130,14 +130,16 @@ def _cut(run: Run, signal: Signal, data: config.Data, unreadable: Mapping[str, s
     who = f"sub-{run.subject} run {run.name}"
     if signal.volumes < data.window:
         raise DataError(f"{who}: {signal.volumes} volumes, a window needs {data.window}")
-    windows = []
+    windows: list[tuple[Key, Window | None]] = []
     for trial in run.trials:
         if trial.clip in unreadable:
             continue
         key = (trial.clip, trial.repeat if run.split == "train" else -1)
         first = first_volume(run, trial.onset, signal.volumes, data)
-        whole = first is not None and first + data.window <= signal.volumes
-        windows.append((key, Window(signal, first, trial.repeat) if whole else None))
+        if first is None or first + data.window > signal.volumes:
+            windows.append((key, None))
+        else:
+            windows.append((key, Window(signal, first, trial.repeat)))
     return Cut(run, signal, tuple(windows))
 
 

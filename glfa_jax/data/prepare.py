@@ -20,7 +20,7 @@ from tqdm import tqdm
 from glfa_jax import config
 from glfa_jax.data import DataError, flatmap
 from glfa_jax.data.assembling import Assembly
-from glfa_jax.data.clips import Clips, ReadClips, bundle
+from glfa_jax.data.clips import Clips, bundle
 from glfa_jax.data.flatmap import FlatMap
 from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, Study
 from glfa_jax.data.layouts.reading import read_study
@@ -28,7 +28,7 @@ from glfa_jax.data.planning import Plan, plan, same_repetition_time, without_sha
 from glfa_jax.data.scratch import Scratch
 from glfa_jax.data.signals import Pixels, ReadRun, Signal, hashed
 from glfa_jax.data.store import Attributes, Store
-from glfa_jax.data.working import carry_out
+from glfa_jax.data.working import Task, carry_out
 from glfa_jax.errors import InputError
 
 # Settings that change no number of the store.
@@ -119,16 +119,11 @@ def _read(
         frames=data.frames,
         resolution=data.resolution,
     )
-    pieces: list[tuple[ReadRun | ReadClips, Path]] = [
+    pieces: list[tuple[Task, Path]] = [
         *((task, scratch.piece("runs", task.name, task.key)) for task in of_runs),
         *((task, scratch.piece("videos", task.name, task.key)) for task in of_clips),
     ]
-    carry_out(
-        pieces,
-        workers=data.workers,
-        failed=lambda _, error: problems.add(error),
-        progress=progress,
-    )
+    carry_out(pieces, workers=data.workers, failed=problems.add, progress=progress)
     found = [piece if piece.is_dir() else None for _, piece in pieces]
     signals = [piece and Signal.read(piece) for piece in found[: len(runs)]]
     return signals, [Clips.read(piece) for piece in found[len(runs) :] if piece]

@@ -40,9 +40,15 @@ class Scratch:
             for half in self.folder.glob("*/.*"):  # of a process that was killed
                 shutil.rmtree(half, ignore_errors=True)
             yield
-        except BaseException:
+        except BaseException as error:
             if not any(self.folder.glob("*/*")):
                 shutil.rmtree(self.folder, ignore_errors=True)
+            if isinstance(error, NoRoom):
+                raise DataError(
+                    f"{self.store.parent}: disk full, needs up to {error.size:,} bytes at a time "
+                    f"and had {error.free:,} free; make room and run the same command again, it "
+                    "goes on from what is finished"
+                ) from None
             raise
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -119,7 +125,7 @@ def write_json(path: Path, tree: Any) -> None:
 
 @contextmanager
 def naming_room(path: Path, size: int) -> Iterator[None]:
-    """A full disk becomes one sentence; `size`: bytes to be written, at most.
+    """A full disk becomes NoRoom; `size`: bytes to be written, at most.
 
     TensorStore raises ValueError with the system's words in it.
     """
@@ -129,19 +135,18 @@ def naming_room(path: Path, size: int) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else None
         if number not in NO_ROOM and not any(os.strerror(n) in str(error) for n in NO_ROOM):
             raise
-        raise NoRoom.at(path, size) from None
+        free = 0
+        with suppress(OSError):
+            free = shutil.disk_usage(path.parent).free
+        raise NoRoom(size, free) from None
 
 
 class NoRoom(DataError):
-    """The disk is full: never the fault of one run, so never skipped."""
+    """The disk is full: never the fault of one run, so never skipped.
 
-    @classmethod
-    def at(cls, path: Path, size: int) -> "NoRoom":
-        folder = path.parent
-        free = 0
-        with suppress(OSError):
-            free = shutil.disk_usage(folder).free
-        return cls(
-            f"{folder}: disk full, needs up to {size:,} bytes and has {free:,} free; make room and "
-            "run the same command again, it goes on from what is finished"
-        )
+    size, free: bytes that were to be written, and that were left then.
+    """
+
+    def __init__(self, size: int, free: int):
+        super().__init__(size, free)
+        self.size, self.free = size, free

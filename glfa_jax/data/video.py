@@ -1,7 +1,7 @@
 """Video files to frames and back: decoding, resizing, MP4 and GIF."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -109,7 +109,7 @@ def _check_end(path: Path, end: float, moment: float) -> None:
         )
 
 
-def _on_screen(path: Path, moments: Sequence[float]) -> Iterator[ndarray]:
+def _on_screen(path: Path, moments: Sequence[float]) -> Generator[ndarray, None, None]:
     """The picture on screen at each of the moments, seconds, which never go back."""
     left = deque(moments)
     with _Film.open(path) as film:
@@ -128,8 +128,8 @@ def _on_screen(path: Path, moments: Sequence[float]) -> Iterator[ndarray]:
             before = frame
         film.check_whole()
         _check_end(path, last + film.step(last), left[-1])
-        for _ in left:
-            yield before.to_ndarray(format="rgb24")
+        if before is not None:
+            yield from (before.to_ndarray(format="rgb24") for _ in left)
 
 
 @dataclass

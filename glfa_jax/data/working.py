@@ -2,14 +2,14 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -29,21 +29,17 @@ class Task(Protocol):
     def write(self, piece: Path) -> None: ...
 
 
-AnyTask = TypeVar("AnyTask", bound=Task)
-Failure = tuple[AnyTask, DataError]
-
-
 def carry_out(
-    tasks: Sequence[tuple[AnyTask, Path]],
+    tasks: Sequence[tuple[Task, Path]],
     *,
     workers: int | None,
-    failed: Callable[[AnyTask, DataError], None],
+    failed: Callable[[DataError], None],
     progress: bool,
 ) -> None:
     """Makes the pieces that are not there yet, the largest files first.
 
-    `failed` is told of each task that could not be done, and may raise to stop; what other
-    processes are at is finished and kept even then.
+    `failed` is told why a task could not be done, and may raise to stop; what other processes are
+    at is finished and kept even then.
     """
     sizes = [sum(p.stat().st_size for p in task.sources if p.exists()) for task, _ in tasks]
     order = sorted(range(len(tasks)), key=lambda i: -sizes[i])
@@ -58,25 +54,24 @@ def carry_out(
         desc="read",
     )
     with bar, closing(_results(tasks, waiting, min(workers, len(waiting)))) as results:
-        for i, error in results:
+        for error in results:
             if error is not None:
-                failed(tasks[i][0], error)
+                failed(error)
             bar.update()
 
 
 def _results(
-    tasks: Sequence[tuple[AnyTask, Path]], waiting: Sequence[int], workers: int
-) -> Iterator[tuple[int, DataError | None]]:
+    tasks: Sequence[tuple[Task, Path]], waiting: Sequence[int], workers: int
+) -> Generator[DataError | None, None, None]:
     if workers <= 1:
         for i in waiting:
-            yield i, _try(*tasks[i])
+            yield _try(*tasks[i])
         return
     # A forked process would inherit the locks of threads that it does not have.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
     try:
-        futures: dict[Future, int] = {pool.submit(_try, *tasks[i]): i for i in waiting}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        for future in as_completed([pool.submit(_try, *tasks[i]) for i in waiting]):
+            yield future.result()
     except BrokenProcessPool:
         raise DataError(
             "a process that prepares the data was killed, perhaps for want of memory; run the same "
