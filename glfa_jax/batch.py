@@ -1,25 +1,33 @@
 """The data contract between `data.pipeline` and the training stages.
 
-Every stage gets a `Batch` of numpy arrays. Letters: b clips, s subjects, w window, f frames,
-n caption tokens.
+Every stage gets a `Batch` of numpy arrays. Letters: b rows, s subjects, v clips a row, w window,
+f frames, n caption tokens, c channels of the VAE's latents.
 """
 
 from typing import NamedTuple
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 class Batch(NamedTuple):
-    """`b` clips, each seen by the same `s` subjects: the pairing that the alignment loss needs.
+    """`b` rows, each with one window of each of the same `s` subjects.
+
+    In a paired row all subjects saw the same clip: the pairing that the alignment loss needs. In
+    the other rows window i of subject i is of clip i. v is 1 where every row is paired, else s; a
+    paired row then holds its clip v times.
 
     fmri: z-scored BOLD per run, zero outside the cortex mask; the window's volumes in time order,
         shifted by the haemodynamic lag.
-    video: RGB in [-1, 1].
+    video: RGB in [-1, 1]; no frames (f = 0) where `latents` stand for them.
     tokens: caption, tokenised and padded to the text encoder's length.
     clip: index of each clip in its split of the store.
+    paired: whether the row's windows are all of one clip.
+    latents: the VAE's posterior of every frame, mean and then log-variance; unscaled.
     """
 
     fmri: Float[Array, "b s w height width"]
-    video: Float[Array, "b f vheight vwidth 3"]
-    tokens: Int[Array, "b n"]
-    clip: Int[Array, " b"]
+    video: Float[Array, "b v f vheight vwidth 3"]
+    tokens: Int[Array, "b v n"]
+    clip: Int[Array, "b v"]
+    paired: Bool[Array, " b"]
+    latents: Float[Array, "b v f lheight lwidth 2c"] | None = None

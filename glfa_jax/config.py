@@ -27,6 +27,15 @@ Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+PairedFraction = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="share of a batch's rows that show one clip as seen by all subjects; the other "
+        "rows hold a different clip of each subject, so that a batch shows more of the stimuli",
+    ),
+]
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")]
 
 
@@ -276,6 +285,7 @@ class Contrast(Stage):
     )
     crop_probability: Fraction = 0.5
     crop_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+    paired_fraction: PairedFraction = 1.0
 
 
 class Cotrain(Stage):
@@ -294,6 +304,7 @@ class Cotrain(Stage):
     )
     regularisation_scale: Rate = Field(default=1.0, description="of MSE(aligned, original)")
     alignment_scale: Rate = Field(default=0.1, description="of MSE between subjects")
+    paired_fraction: PairedFraction = 1.0
     offset_noise: Rate = 0.0
     zero_terminal_snr: bool = False
 
@@ -349,11 +360,18 @@ class Config(Section):
                 f"{self.encoder.patch_size}"
             )
         for name in ("contrast", "cotrain"):
-            size = getattr(self, name).batch_size
-            if size % len(self.protocol.train_subjects):
+            size, fraction = getattr(self, name).batch_size, getattr(self, name).paired_fraction
+            rows, left = divmod(size, len(self.protocol.train_subjects))
+            if left:
                 raise ValueError(
                     f"{name}.batch_size: {size} is no multiple of the number of "
                     f"protocol.train_subjects, {len(self.protocol.train_subjects)}"
+                )
+            if 0 < fraction < 1 and round(fraction * rows) in (0, rows):
+                share = "all" if round(fraction * rows) else "none"
+                raise ValueError(
+                    f"{name}.paired_fraction: {fraction} of a batch of {rows} rows is {share} of "
+                    f"them; must be {float(share == 'all')} to mean that, or the batch larger"
                 )
         if self.encoder.width % self.conditioning.num_heads:
             raise ValueError(

@@ -122,6 +122,10 @@ MISTAKES = {
     "data.raster=250": "data.raster: 250 is no multiple of encoder.patch_size 16$",
     "contrast.batch_size=31": "contrast.batch_size: 31 is no multiple of the number of "
     "protocol.train_subjects, 2$",
+    "cotrain.paired_fraction=0.05": "cotrain.paired_fraction: 0.05 of a batch of 8 rows is none of "
+    "them; must be 0.0 to mean that, or the batch larger$",
+    "contrast.paired_fraction=0.99": "contrast.paired_fraction: 0.99 of a batch of 16 rows is all ",
+    "cotrain.paired_fraction=1.5": "cotrain.paired_fraction: Input should be less than or equal ",
     "cotrain.batch_size=15": "cotrain.batch_size: 15 is no multiple of the number of ",
     "encoder.num_heads=15": "encoder.width: 1024 is no multiple of num_heads 15$",
     "encoder={width: 66, num_heads: 6}": "encoder.width: 66 is no multiple of 4, for the 2-D",

@@ -14,9 +14,12 @@ from glfa_jax import config, system
 from glfa_jax.batch import Batch
 from glfa_jax.cli import run_main
 from glfa_jax.convert import pretrained
+from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data import pipeline
+from glfa_jax.data.captions import thesaurus
 from glfa_jax.data.store import Store
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import contrastive_loss, token_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 from train import pretrain
@@ -34,6 +37,49 @@ def init_params(settings: config.Config, module: FmriEncoder) -> dict:
     params = jax.jit(module.init)(jax.random.key(settings.seed), window)["params"]
     encoder = {name: trained[name] for name in params["fmri_encoder"]["transformer"]}
     return params | {"fmri_encoder": {"transformer": encoder}}
+
+
+def loss_of(
+    settings: config.Contrast, module: FmriEncoder, clip: system.Judge, text: Pretrained | None
+) -> LossFn:
+    """Contrast of every subject's windows with its clips, plus the distance from text's tokens.
+
+    Frozen: `fixed` parameters of the encoder, variables of `clip` and `text`.
+    """
+
+    def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
+        variables = {"params": merge(params, frozen["fixed"])}
+        fmri = batch.fmri.astype(jnp.float32)
+        encoded: Any = module.apply(variables, fmri, deterministic=False, rngs={"dropout": key})
+        shown = batch.clip.shape[1]  # clips a row: 1, or one a subject
+        target: Any = clip.model.module.apply(
+            frozen["clip"],
+            clip.preprocess(batch.video[:, :, 0].reshape(-1, *batch.video.shape[3:])),
+            tokens=batch.tokens.reshape(-1, batch.tokens.shape[-1]),
+        )
+        images, texts = (x.reshape(-1, shown, x.shape[-1]) for x in (target.image, target.text))
+        losses = [
+            contrastive_loss(
+                encoded.embedding[:, subject],
+                image=images[:, subject % shown],
+                text=texts[:, subject % shown],
+                logit_scale=variables["params"]["logit_scale"],
+            )
+            for subject in range(fmri.shape[1])
+        ]
+        means: Any = (sum(part) / len(losses) for part in zip(*losses, strict=True))
+        image, caption, total = means
+        metrics: dict[str, Any] = {"image": image, "text": caption}
+        if text is not None:
+            wanted: Any = text.module.apply(
+                frozen["text"], batch.tokens.reshape(-1, batch.tokens.shape[-1])
+            )
+            tokens = wanted.hidden.reshape(-1, shown, *wanted.hidden.shape[1:])
+            metrics["tokens"] = token_loss(encoded.condition, tokens=tokens)
+            total += settings.token_scale * metrics["tokens"]
+        return total, metrics
+
+    return loss_fn
 
 
 def run(settings: config.Config, store: Store) -> None:
@@ -66,39 +112,16 @@ def run(settings: config.Config, store: Store) -> None:
         "text": text.variables if text else None,
     }
 
-    def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
-        variables = {"params": merge(params, frozen["fixed"])}
-        fmri = batch.fmri.astype(jnp.float32)
-        encoded: Any = module.apply(variables, fmri, deterministic=False, rngs={"dropout": key})
-        target: Any = clip.model.module.apply(
-            frozen["clip"], clip.preprocess(batch.video[:, 0]), tokens=batch.tokens
-        )
-        losses = [
-            contrastive_loss(
-                encoded.embedding[:, subject],
-                image=target.image,
-                text=target.text,
-                logit_scale=variables["params"]["logit_scale"],
-            )
-            for subject in range(fmri.shape[1])
-        ]
-        image, caption, total = (sum(part) / len(losses) for part in zip(*losses, strict=True))
-        metrics: dict[str, Any] = {"image": image, "text": caption}
-        if text is not None:
-            wanted: Any = text.module.apply(frozen["text"], batch.tokens)
-            metrics["tokens"] = token_loss(encoded.condition, tokens=wanted.hidden)
-            total += settings.contrast.token_scale * metrics["tokens"]
-        return total, metrics
-
     trained = run_stage(
         settings,
         NAME,
-        says="stage 1, fMRI against CLIP's images and texts",
+        says="stage 1, fMRI against CLIP's images and texts; synonyms in captions from "
+        + {"built-in": "the built-in thesaurus"}.get(thesaurus(), thesaurus()),
         init=parts.trainable,
         frozen=frozen,
-        loss_fn=loss_fn,
+        loss_fn=loss_of(settings.contrast, module, clip, text),
         groups=groups,
-        batches=batches(settings, store, NAME, augment=augment),
+        batches=batches(settings, store, NAME, augment=augment, latents=False),
     )
     params = jax.device_get(merge(trained, parts.frozen))
     store_model(

@@ -16,13 +16,16 @@ from glfa_jax.cli import run_main
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import read_config
 from glfa_jax.data.store import Store
-from glfa_jax.diffusion.schedule import noise_like
+from glfa_jax.diffusion.schedule import Schedule, noise_like
 from glfa_jax.models import lora
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.models.unet3d import UNet3D
+from glfa_jax.models.vae import AutoencoderKL, Posterior
 from glfa_jax.ops.local_conv import bounding_box
+from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import alignment_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
-from train import contrast
+from train import contrast, latents
 from train.stages import batches, begin, complete, run_stage, store_model
 
 NAME = "cotrain"
@@ -57,10 +60,71 @@ def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder, d
     return module, fresh["params"] | first.variables["params"]
 
 
+def full(settings: config.Cotrain, params: dict, fixed: dict) -> tuple[dict, dict]:
+    """Encoder and UNet parameters, the LoRA updates merged in."""
+    whole = merge(params, fixed)
+    if "lora" in whole:
+        scale = settings.lora.scale
+        return whole["encoder"], lora.merge(whole["unet"], whole["lora"], scale=scale)
+    return whole["encoder"], whole["unet"]
+
+
+def loss_of(
+    settings: config.Cotrain,
+    module: FmriEncoder,
+    unet: UNet3D,
+    vae: AutoencoderKL,
+    schedule: Schedule,
+) -> LossFn:
+    """Diffusion loss of every window's clip plus the alignment losses.
+
+    Frozen: `fixed` parameters, the cortex `mask`, and `vae`, needed where batches hold no latents.
+    """
+
+    def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
+        encoder_key, vae_key, noise_key, time_key = jax.random.split(key, 4)
+        encoder_params, unet_params = full(settings, params, frozen["fixed"])
+        fmri = batch.fmri.astype(jnp.float32)
+        encoded: Any = module.apply(
+            {"params": encoder_params}, fmri, deterministic=False, rngs={"dropout": encoder_key}
+        )
+        rows, subjects = fmri.shape[:2]
+        shown = batch.clip.shape[1]  # clips a row: 1, or one a subject
+        glfa = alignment_loss(
+            fmri, encoded.aligned, frozen["mask"], paired=None if shown == 1 else batch.paired
+        )
+
+        # Every subject's window is one sample of the generator, with noise of its own.
+        if batch.latents is None:
+            video = batch.video.reshape(rows * shown, *batch.video.shape[2:])
+            posterior: Any = vae.apply(frozen["vae"], video, method="encode")
+        else:
+            kept = batch.latents.reshape(rows * shown, *batch.latents.shape[2:])
+            posterior = Posterior(*jnp.split(kept, 2, axis=-1))
+        clean = vae.to_diffusion(posterior.sample(vae_key))
+        clean = jnp.repeat(clean, subjects // shown, axis=0)
+        condition = encoded.condition.reshape(rows * subjects, *encoded.condition.shape[2:])
+        noise = noise_like(noise_key, clean, offset_strength=settings.offset_noise)
+        t = jax.random.randint(time_key, (len(clean),), 0, schedule.num_train_timesteps)
+        noisy = schedule.add_noise(clean, noise=noise, t=t)
+        prediction: Any = unet.apply({"params": unet_params}, noisy, t, condition)
+        diffusion = jnp.square(prediction - schedule.target(clean, noise=noise, t=t)).mean()
+
+        loss = diffusion + settings.glfa_scale * (
+            settings.regularisation_scale * glfa.regularisation
+            + settings.alignment_scale * glfa.alignment
+        )
+        return loss, {"diffusion": diffusion, **glfa._asdict()}
+
+    return loss_fn
+
+
 def run(settings: config.Config, store: Store) -> None:
     if complete(settings, NAME):
         return
     generator = system.load_generator(settings)
+    if settings.data.latents:
+        latents.run(settings, store, generator.vae)
     contrast.run(settings, store)
     module, encoder_params = build_encoder(settings, store)
     unet, vae = generator.unet.module, generator.vae.module
@@ -78,41 +142,6 @@ def run(settings: config.Config, store: Store) -> None:
         )
     parts = split(params, groups=groups(settings))
 
-    def full(params: dict, fixed: dict) -> tuple[dict, dict]:
-        """Encoder and UNet parameters, the LoRA updates merged in."""
-        whole = merge(params, fixed)
-        if "lora" in whole:
-            scale = settings.cotrain.lora.scale
-            return whole["encoder"], lora.merge(whole["unet"], whole["lora"], scale=scale)
-        return whole["encoder"], whole["unet"]
-
-    def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
-        encoder_key, vae_key, noise_key, time_key = jax.random.split(key, 4)
-        encoder_params, unet_params = full(params, frozen["fixed"])
-        fmri = batch.fmri.astype(jnp.float32)
-        encoded: Any = module.apply(
-            {"params": encoder_params}, fmri, deterministic=False, rngs={"dropout": encoder_key}
-        )
-        glfa = alignment_loss(fmri, encoded.aligned, frozen["mask"])
-
-        # Every subject's window is one sample of the generator, with noise of its own.
-        clips, subjects = fmri.shape[:2]
-        posterior: Any = vae.apply(frozen["vae"], batch.video, method="encode")
-        latents = vae.to_diffusion(posterior.sample(vae_key))
-        latents = jnp.repeat(latents, subjects, axis=0)
-        condition = encoded.condition.reshape(clips * subjects, *encoded.condition.shape[2:])
-        noise = noise_like(noise_key, latents, offset_strength=settings.cotrain.offset_noise)
-        t = jax.random.randint(time_key, (len(latents),), 0, schedule.num_train_timesteps)
-        noisy = schedule.add_noise(latents, noise=noise, t=t)
-        prediction: Any = unet.apply({"params": unet_params}, noisy, t, condition)
-        diffusion = jnp.square(prediction - schedule.target(latents, noise=noise, t=t)).mean()
-
-        loss = diffusion + settings.cotrain.glfa_scale * (
-            settings.cotrain.regularisation_scale * glfa.regularisation
-            + settings.cotrain.alignment_scale * glfa.alignment
-        )
-        return loss, {"diffusion": diffusion, **glfa._asdict()}
-
     trained = run_stage(
         settings,
         NAME,
@@ -120,14 +149,14 @@ def run(settings: config.Config, store: Store) -> None:
         init=parts.trainable,
         frozen={
             "fixed": parts.frozen,
-            "vae": generator.vae.variables,
+            "vae": None if settings.data.latents else generator.vae.variables,
             "mask": jnp.asarray(store.mask, jnp.float32),
         },
-        loss_fn=loss_fn,
+        loss_fn=loss_of(settings.cotrain, module, unet, vae, schedule),
         groups=groups(settings),
-        batches=batches(settings, store, NAME, augment=None),
+        batches=batches(settings, store, NAME, augment=None, latents=settings.data.latents),
     )
-    encoder_params, unet_params = jax.device_get(full(trained, parts.frozen))
+    encoder_params, unet_params = jax.device_get(full(settings.cotrain, trained, parts.frozen))
     architecture = read_config(settings.foundation / "text-to-video" / "unet")
 
     def write(folder):

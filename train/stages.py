@@ -54,9 +54,14 @@ def complete(settings: config.Config, name: str) -> bool:
 
 
 def batches(
-    settings: config.Config, store: Store, name: str, *, augment: pipeline.Augment | None
+    settings: config.Config,
+    store: Store,
+    name: str,
+    *,
+    augment: pipeline.Augment | None,
+    latents: bool,
 ) -> pipeline.Stream[Batch]:
-    """The stage's endless stream of training batches."""
+    """The stage's endless stream of training batches; `latents` in place of video."""
     return pipeline.batches(
         store,
         subjects=settings.protocol.train_subjects,
@@ -67,6 +72,8 @@ def batches(
         augment=augment,
         shuffle=True,
         repeat=True,
+        paired_fraction=getattr(settings, name).paired_fraction,
+        latents=latents,
     )
 
 

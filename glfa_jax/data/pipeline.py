@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import grain
 import numpy as np
@@ -20,6 +20,7 @@ from glfa_jax.batch import Batch
 from glfa_jax.data import DataError
 from glfa_jax.data.captions import augment as augment_caption
 from glfa_jax.data.captions import thesaurus
+from glfa_jax.data.coverage import Mixed, Rotation, Row
 from glfa_jax.data.layouts import Split
 from glfa_jax.data.store import Store
 from glfa_jax.data.video import resize
@@ -92,30 +93,48 @@ def batches(
     augment: Augment | None,
     shuffle: bool,
     repeat: bool,
+    paired_fraction: float = 1.0,
+    latents: bool = False,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Stream[Batch]:
-    """Clips that all `subjects` have seen, each with every subject's window.
+    """Clips with windows of all `subjects`.
 
     `batch_size` counts fMRI windows over all subjects and processes: a batch has
-    batch_size / subjects / processes clips. Without `repeat` the last batch may be smaller.
+    batch_size / subjects / processes rows. Without `repeat` the last batch may be smaller.
+    Of a batch's rows over all processes, round(paired_fraction * rows) hold one clip that all
+    subjects have seen, the others a different clip of each subject (`coverage.Rotation`); fewer
+    than all only where it shuffles and repeats. `latents`: the store's, in place of video.
     """
-    per_clip = len(subjects) * process_count
-    if batch_size % per_clip or not batch_size:
+    per_row = len(subjects) * process_count
+    if batch_size % per_row or not batch_size:
         raise DataError(
             f"batch_size: {batch_size} is no multiple of {len(subjects)} subjects x "
             f"{process_count} processes"
         )
-    clips = np.flatnonzero(store.present(split, subjects=subjects).all(axis=1))
-    if not len(clips):
+    if latents and not store.has_latents(split):
+        raise DataError(f"{store.path}: holds no {split} latents; run train.latents")
+    rows = batch_size // len(subjects)
+    # One subject's clips are as different paired as not.
+    paired = rows if len(subjects) == 1 else round(paired_fraction * rows)
+    if paired < rows and not (shuffle and repeat):
+        raise DataError("paired_fraction: must be 1 where clips are neither shuffled nor repeated")
+    present = store.present(split, subjects=subjects)
+    clips = np.flatnonzero(present.all(axis=1))
+    if paired and not len(clips):
         raise DataError(f"{store.path}: no {split} clip was seen by all of {', '.join(subjects)}")
-    assemble = _Assemble(store, split, tuple(subjects), tokenize, augment)
     dataset = _ordered(clips, seed=seed, shuffle=shuffle, repeat=repeat)
+    if paired < rows:
+        for subject, column in zip(subjects, present.T, strict=True):
+            if not column.any():
+                raise DataError(f"{store.path}: has no {split} sample of {subject}")
+        mixed = Mixed(dataset, Rotation(present, seed=seed), rows=rows, paired=paired)
+        dataset = _ordered(mixed, seed=seed, shuffle=False, repeat=False)
     if augment is not None:
         dataset = dataset.random_map(_draw)
     dataset = dataset[process_index::process_count]
-    dataset = dataset.batch(batch_size // per_clip, drop_remainder=repeat, batch_fn=list)
-    dataset = dataset.map(assemble)
+    dataset = dataset.batch(batch_size // per_row, drop_remainder=repeat, batch_fn=list)
+    dataset = dataset.map(_Assemble(store, split, tuple(subjects), tokenize, augment, latents))
     fingerprint = _fingerprint(
         store,
         kind="batches",
@@ -126,6 +145,8 @@ def batches(
         augment=augment and {**asdict(augment), "thesaurus": thesaurus()},
         shuffle=shuffle,
         repeat=repeat,
+        paired=paired,
+        latents=store.latents_of(split) if latents else None,
     )
     return Stream(dataset, fingerprint=fingerprint, num_batches=None if repeat else len(dataset))
 
@@ -169,9 +190,19 @@ def _ordered(source: Any, *, seed: int, shuffle: bool, repeat: bool) -> Any:
     return dataset.repeat() if repeat else dataset
 
 
-def _draw(clip: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A clip with the seed of all that is random about this showing of it."""
-    return clip, int(rng.integers(2**63))
+def _draw(shown: T, rng: np.random.Generator) -> tuple[T, int]:
+    """A clip or a row with the seed of all that is random about this showing of it."""
+    return shown, int(rng.integers(2**63))
+
+
+def _as_row(shown: Any) -> Row:
+    """A clip by itself is seen by all subjects."""
+    return shown if isinstance(shown, Row) else Row(np.array([shown]), True)
+
+
+def unit_range(video: UInt8[ndarray, "*b h w 3"]) -> Float[ndarray, "*b h w 3"]:
+    """RGB from 0 ... 255 to [-1, 1]."""
+    return video.astype(np.float32) / np.float32(127.5) - 1
 
 
 def _fingerprint(store: Store, **settings: Any) -> str:
@@ -180,7 +211,7 @@ def _fingerprint(store: Store, **settings: Any) -> str:
 
 
 class _Assemble:
-    """Clip numbers to a Batch."""
+    """Rows to a Batch."""
 
     def __init__(
         self,
@@ -189,39 +220,81 @@ class _Assemble:
         subjects: tuple[str, ...],
         tokenize: Tokenize,
         augment: Augment | None,
+        latents: bool,
     ):
+        self.store, self.subjects = store, subjects
+        self.split: Split = split
         self.captions = store.attributes.captions[split]
         self.tokenize, self.augment = tokenize, augment
         self.video = partial(store.video, split)
-        self.fmri = partial(store.fmri, split, subjects=subjects)
+        self.kept_fmri: ndarray | None = None
+        self.latents: Callable[..., Any] | None = None
+        every = range(len(self.captions))
         if store.num_bytes(split, subjects=subjects) <= CACHE_BYTES:
-            every = range(len(self.captions))
-            self.video, self.fmri = self.video(every).__getitem__, self.fmri(every).__getitem__
+            self.kept_fmri = store.fmri(split, every, subjects=subjects)
+            if not latents:
+                self.video = self.video(every).__getitem__
+        if latents:
+            self.video = partial(_no_frames, store.video(split, [0]).shape)
+            self.latents = read = cast(Callable[..., ndarray], partial(store.latents, split))
+            if len(every) * read([0]).nbytes <= CACHE_BYTES:
+                self.latents = read(every).__getitem__
         # Unchanged captions are tokenised once.
         self.tokens = tokenize(self.captions) if augment is None else None
 
     def __call__(self, drawn: list[Any]) -> Batch:
         seeds = None if self.augment is None else [seed for _, seed in drawn]
-        clips = np.array(drawn if self.augment is None else [clip for clip, _ in drawn])
-        video = self.video(clips)
+        rows = [_as_row(shown) for shown in (drawn if seeds is None else [x for x, _ in drawn])]
+        # Every clip is read once a row: `shown` counts them, `place` spreads them over the columns.
+        shown = np.concatenate([row.clips[:1] if row.paired else row.clips for row in rows])
+        firsts = np.cumsum([0, *(1 if row.paired else len(row.clips) for row in rows)])
+        place = np.stack(
+            [
+                first + np.arange(len(row.clips)) * (not row.paired)
+                for row, first in zip(rows, firsts[:-1], strict=True)
+            ]
+        )
+        video = self.video(shown)
         if self.augment is None or seeds is None:
-            tokens = self.tokens[clips]  # type: ignore[index]
+            tokens = self.tokens[shown]  # type: ignore[index]
         else:
-            rngs = [np.random.default_rng(seed) for seed in seeds]
-            pairs = list(zip(rngs, clips, strict=True))
+            rngs = [
+                np.random.default_rng(seed if row.paired else [seed, column])
+                for row, seed in zip(rows, seeds, strict=True)
+                for column in range(1 if row.paired else len(row.clips))
+            ]
+            pairs = list(zip(rngs, shown, strict=True))
             captions = [augment_caption(self.captions[clip], rng=rng) for rng, clip in pairs]
             tokens = self.tokenize(captions)
             frames = [
                 _one_frame(clip, self.augment, rng) for rng, clip in zip(rngs, video, strict=True)
             ]
             video = np.stack(frames)
+        clips = shown[place]
         fields: dict[str, Any] = {
             "fmri": self.fmri(clips).astype(np.float32),
-            "video": video.astype(np.float32) / np.float32(127.5) - 1,
-            "tokens": np.asarray(tokens, np.int32),
+            "video": unit_range(video)[place],
+            "tokens": np.asarray(tokens, np.int32)[place],
             "clip": clips.astype(np.int32),
+            "paired": np.array([row.paired for row in rows]),
+            "latents": None if self.latents is None else self.latents(shown)[place],
         }
         return Batch(**fields)
+
+    def fmri(self, clips: Int[ndarray, "b v"]) -> Float[ndarray, "b s w h w2"]:
+        if self.kept_fmri is not None:
+            return self.kept_fmri[clips, np.arange(len(self.subjects))]
+        if clips.shape[1] == 1:
+            return self.store.fmri(self.split, clips[:, 0], subjects=self.subjects)
+        windows = [
+            self.store.fmri(self.split, column, subjects=[subject])[:, 0]
+            for column, subject in zip(clips.T, self.subjects, strict=True)
+        ]
+        return np.stack(windows, axis=1)
+
+
+def _no_frames(shape: tuple[int, ...], clips: Int[ndarray, " b"]) -> UInt8[ndarray, "b f h w 3"]:
+    return np.zeros((len(clips), 0, *shape[2:]), np.uint8)
 
 
 def _one_frame(

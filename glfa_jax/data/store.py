@@ -4,6 +4,7 @@
     {train,test}/video         (clip, frame, height, width, channel) uint8
     {train,test}/fmri/sub-XX   (clip, window, row, column) float16    z-scored, zero off the mask
     {train,test}/present/sub-XX  (clip) bool                  whether the subject has the sample
+    train/latents              (clip, frame, height, width, channel) float32   only where asked for
     train/average/sub-XX       (window, row, column) float32  mean over the subject's train samples
     quality/mean/sub-XX        (row, column) float32          raw signal, mean over volumes and runs
     quality/tsnr/sub-XX        (row, column) float32          mean over spread, mean over runs
@@ -30,6 +31,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
 from glfa_jax.data import DataError
+from glfa_jax.data.latents import stored_vae
 from glfa_jax.data.layouts import SPLITS, Split
 
 FORMAT = 2
@@ -133,6 +135,19 @@ class Store:
     def video(self, split: Split, clips: Sequence[int] | ndarray) -> UInt8[ndarray, "b f h w 3"]:
         """Frames of several samples, read at the same time."""
         return self._take(f"{split}/video", clips).result()
+
+    def has_latents(self, split: Split) -> bool:
+        return self.latents_of(split) is not None
+
+    def latents_of(self, split: Split) -> str | None:
+        """What says of which VAE the latents are; None without latents."""
+        return stored_vae(self.path, split)
+
+    def latents(
+        self, split: Split, clips: Sequence[int] | ndarray
+    ) -> Float[ndarray, "b f h w 2c"] | None:
+        """The VAE's mean and log-variance of several samples, float32; None where not kept."""
+        return self._take(f"{split}/latents", clips).result() if self.has_latents(split) else None
 
     def fmri(
         self, split: Split, clips: Sequence[int] | ndarray, *, subjects: Sequence[str]

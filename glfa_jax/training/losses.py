@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 def reconstruction_loss(
@@ -55,15 +55,16 @@ def contrastive_loss(
 
 
 def token_loss(
-    condition: Float[Array, "b s n d"], *, tokens: Float[Array, "b n d"]
+    condition: Float[Array, "b s n d"], *, tokens: Float[Array, "b v n d"]
 ) -> Float[Array, ""]:
     """Squared distance of conditions from their captions' tokens, over the tokens' variance.
 
-    The variance is that of a token over the batch, so 1 is what the average caption would reach.
+    `v` is 1, or s where every subject's window has a caption of its own. The variance is that of a
+    token over the batch, so 1 is what the average caption would reach.
     Not part of the paper: it brings the condition to where the generator already understands it.
     """
-    distance = jnp.square(condition - tokens[:, None]).sum((-2, -1)).mean()
-    return distance / jnp.square(tokens - tokens.mean(0)).sum((-2, -1)).mean()
+    distance = jnp.square(condition - tokens).sum((-2, -1)).mean()
+    return distance / jnp.square(tokens - tokens.mean((0, 1))).sum((-2, -1)).mean()
 
 
 class AlignmentLoss(NamedTuple):
@@ -75,18 +76,28 @@ def alignment_loss(
     original: Float[Array, "b s w h x"],
     aligned: Float[Array, "b s w h x"],
     mask: Float[Array, "h x"],
+    *,
+    paired: Bool[Array, " b"] | None = None,
 ) -> AlignmentLoss:
     """Keeps aligned maps near the originals, and near each other across subjects.
 
     Both are means over cortex pixels: the first over subjects, the second over pairs of subjects
-    (zero with one subject).
+    (zero with one subject), in the rows where `paired` says that they saw the same clip (in all
+    when left out; zero when in none).
     """
     regularisation = _masked_mean(jnp.square(aligned - original), mask).mean()
     pairs = list(combinations(range(aligned.shape[1]), 2))
     if not pairs:
         return AlignmentLoss(regularisation, jnp.zeros_like(regularisation))
     between = [
-        _masked_mean(jnp.square(aligned[:, i] - aligned[:, j]), mask).mean() for i, j in pairs
+        _mean_of_rows(_masked_mean(jnp.square(aligned[:, i] - aligned[:, j]), mask), paired)
+        for i, j in pairs
     ]
     total = sum(between, start=jnp.zeros_like(regularisation))
     return AlignmentLoss(regularisation, total / len(pairs))
+
+
+def _mean_of_rows(x: Float[Array, "b w"], rows: Bool[Array, " b"] | None) -> Float[Array, ""]:
+    if rows is None:
+        return x.mean()
+    return jnp.where(rows, x.mean(1), 0).sum() / jnp.maximum(rows.sum(), 1)

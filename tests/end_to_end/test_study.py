@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -112,6 +113,9 @@ def test_finished_stages_are_not_done_again_after_a_kill(study):
     assert "pretrain: finished already, step 3" in said
     assert "contrast: finished already" not in said
     assert "next: python -m eval.sample" in said
+    assert re.search(
+        r"== contrast: .*synonyms in captions from (the built-in thesaurus|WordNet)", said
+    )
     log = (folder / "run" / "pretrain" / "log.jsonl").read_text().splitlines()
     assert len(log) <= STEPS
 
@@ -180,13 +184,18 @@ def test_other_settings_are_refused_naming_them(study):
     assert "Traceback" not in step.stderr
 
 
-def test_lora_and_fmri_pte_v_train_by_configuration_alone(study):
-    """The baseline without alignment and the LoRA variant share data and the first two stages."""
+def test_variants_train_by_configuration_alone(study):
+    """Without alignment, with LoRA, from kept latents, half of the rows unpaired.
+
+    They share data and the first two stages.
+    """
     folder, settings, _ = study
     tree = yaml.safe_load(settings.read_text())
     tree["run_dir"] = str(folder / "variant")
     tree["alignment"] = {"global_part": False, "local_part": False}
     tree["cotrain"] |= {"trainable": "lora", "lora": {"rank": 2}, "steps": 1}
+    tree["cotrain"]["paired_fraction"] = 0.5
+    tree["data"]["latents"] = True
     variant = folder / "variant.yaml"
     variant.write_text(yaml.safe_dump(tree))
     for stage in ("pretrain", "contrast"):
@@ -204,3 +213,4 @@ def test_lora_and_fmri_pte_v_train_by_configuration_alone(study):
             os.rename(folder / "variant" / stage / "model", folder / "run" / stage / "model")
     settings_of = json.loads((folder / "variant/cotrain/model/encoder/config.json").read_text())
     assert not settings_of["local_part"]
+    assert (folder / "store.zarr" / "train" / "latents" / "zarr.json").is_file()

@@ -189,10 +189,45 @@ def test_the_gradient_of_the_logit_scale_is_that_of_finite_differences():
 
 
 def test_the_average_caption_is_at_token_distance_one():
-    tokens = np.random.default_rng(0).normal(3, 2, (7, 5, 4)).astype(np.float32)
+    tokens = np.random.default_rng(0).normal(3, 2, (7, 1, 5, 4)).astype(np.float32)
     average = np.broadcast_to(tokens.mean(0), (7, 2, 5, 4))
     assert losses.token_loss(average, tokens=tokens) == pytest.approx(1, rel=1e-5)
-    exact = np.broadcast_to(tokens[:, None], (7, 2, 5, 4))
+    exact = np.broadcast_to(tokens, (7, 2, 5, 4))
     assert losses.token_loss(exact, tokens=tokens) == 0
-    one_right = np.stack([tokens, np.broadcast_to(tokens.mean(0), tokens.shape)], axis=1)
+    one_right = np.concatenate([tokens, np.broadcast_to(tokens.mean(0), tokens.shape)], axis=1)
     assert losses.token_loss(one_right, tokens=tokens) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_every_window_may_have_a_caption_of_its_own():
+    rng = np.random.default_rng(1)
+    tokens, condition = rng.normal(3, 2, (2, 7, 2, 5, 4)).astype(np.float32)
+    variance = np.square(tokens - tokens.reshape(14, 5, 4).mean(0)).sum((-2, -1)).mean()
+    expected = np.square(condition - tokens).sum((-2, -1)).mean() / variance
+    assert losses.token_loss(condition, tokens=tokens) == pytest.approx(expected, rel=1e-5)
+    shared = np.repeat(tokens[:, :1], 2, axis=1)
+    once = losses.token_loss(condition, tokens=tokens[:, :1])
+    assert losses.token_loss(condition, tokens=shared) == pytest.approx(float(once), rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [[0, 3, 4], [2], [0, 1, 2, 3, 4]])
+def test_only_paired_rows_are_aligned_and_all_are_kept_near(rows):
+    rng = np.random.default_rng(4)
+    original, aligned = rng.standard_normal((2, 5, 3, 2, 4, 6)).astype(np.float32)
+    mask = (rng.random((4, 6)) > 0.3).astype(np.float32)
+    paired = np.isin(np.arange(5), rows)
+    ours = losses.alignment_loss(original, aligned, mask, paired=paired)
+    theirs = alignment_loss(original[rows], aligned[rows], mask)
+    assert ours.alignment == pytest.approx(float(theirs.alignment), rel=1e-6)
+    whole = alignment_loss(original, aligned, mask)
+    assert ours.regularisation == whole.regularisation
+
+
+def test_without_paired_rows_nothing_is_aligned():
+    original, aligned, mask = maps(5, subjects=2)
+
+    def alignment(aligned):
+        none = jnp.zeros(len(original), bool)
+        return losses.alignment_loss(original, aligned, mask, paired=none).alignment
+
+    assert alignment(aligned) == 0
+    assert not np.asarray(jax.grad(alignment)(aligned)).any()
