@@ -5,9 +5,14 @@
     {train,test}/fmri/sub-XX   (clip, window, row, column) float16    z-scored, zero off the mask
     {train,test}/present/sub-XX  (clip) bool                  whether the subject has the sample
     train/average/sub-XX       (window, row, column) float32  mean over the subject's train samples
+    quality/mean/sub-XX        (row, column) float32          raw signal, mean over volumes and runs
+    quality/tsnr/sub-XX        (row, column) float32          mean over spread, mean over runs
+    quality/reliability/sub-XX (row, column) float32          correlation of odd and even repeats
+    quality/course/sub-XX      (volume) float32               mean of the cortex, per cent change
 
 One sample is one chunk; `SHARD` samples share a file. `clip` counts samples: in the train split
-every showing of a clip is its own sample, in the test split repeats are averaged.
+every showing of a clip is its own sample, in the test split repeats are averaged. What `quality`
+holds is there to be looked at and enters no training.
 """
 
 import json
@@ -17,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import tensorstore as ts
@@ -27,8 +32,14 @@ from numpy import ndarray
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import SPLITS, Split
 
-FORMAT = 1
+FORMAT = 2
 SHARD = 64
+
+# mean: in the scanner's units. tsnr: of one volume, over time. reliability: Pearson correlation,
+# over the volumes of all test samples, of the average over odd with that over even repeats; zero
+# for a subject without repeats. course: of the volumes that were z-scored, runs one after another
+# in the order of `Attributes.runs`, change from each run's mean; zero where that is not positive.
+Quality = Literal["mean", "tsnr", "reliability", "course"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,12 @@ class Attributes:
     """What the group says about itself.
 
     repetition_time, lag_seconds: seconds. clips, captions: per split, one per sample.
+    clip_seconds: duration of a clip, the median over all showings.
+    layout, space: as in the settings.
+    repeats: most repeats of a test clip that each subject has seen.
+    runs: {subject, name, split, volumes, missing}, in the order they were read; volumes: those
+        that were z-scored; missing: trials whose window is not wholly in the run.
+    notes: one sentence on each thing that is not as expected, or was left out.
     provenance: root, settings, files (name -> size and sha256), package version.
     fingerprint: of the settings; identity: of settings and file contents.
     """
@@ -46,6 +63,12 @@ class Attributes:
     window: int
     clips: dict[str, list[str]]
     captions: dict[str, list[str]]
+    clip_seconds: float
+    layout: str
+    space: str
+    repeats: dict[str, int]
+    runs: list[dict[str, Any]]
+    notes: list[str]
     fingerprint: str
     identity: str
     provenance: dict[str, Any]
@@ -71,7 +94,10 @@ class Store:
         except (ValueError, KeyError, TypeError, OSError):
             raise DataError(f"{path}: not a prepared store of glfa_jax") from None
         if version != FORMAT:
-            raise DataError(f"{path}: store format {version}, this version reads {FORMAT}")
+            raise DataError(
+                f"{path}: store format {version}, this version reads {FORMAT}; remove it and "
+                "prepare it again"
+            )
         attributes["subjects"] = tuple(attributes["subjects"])
         return cls(path, Attributes(**attributes))
 
@@ -129,6 +155,10 @@ class Store:
         names = [self._of("train/average", subject) for subject in subjects]
         averages = np.stack([self._array(name).read().result() for name in names])
         return np.average(averages, axis=0, weights=weights).astype(np.float32)
+
+    def quality(self, kind: Quality, subject: str) -> Float[ndarray, "..."]:
+        """A picture (row, column) or, for `course`, one value a volume; see `Quality`."""
+        return self._array(self._of(f"quality/{kind}", subject)).read().result()
 
     def num_bytes(self, split: Split, *, subjects: Sequence[str]) -> int:
         """Size in memory of a split as stored."""
@@ -244,6 +274,15 @@ class Writer:
                 self._create(f"{split}/present/{name}", "bool", (clips,), ("clip",))
                 if split == "train":
                     self._create(f"{split}/average/{name}", "float32", window, maps)
+        self._group("quality")
+        for kind in get_args(Quality):
+            self._group(f"quality/{kind}")
+            for subject in attributes.subjects:
+                shape, axes = self.mask.shape, maps[1:]
+                if kind == "course":
+                    runs = [run for run in attributes.runs if run["subject"] == subject]
+                    shape, axes = (sum(run["volumes"] for run in runs),), ("volume",)
+                self._create(f"quality/{kind}/sub-{subject}", "float32", shape, axes)
 
     def _group(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         folder = self._aside / name
