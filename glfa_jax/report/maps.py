@@ -11,7 +11,6 @@ from matplotlib.colors import Colormap
 from PIL import Image
 
 from glfa_jax.report.figures import COLD_HOT, data_uri
-from glfa_jax.report.words import value_text
 
 # From dark, low, to light, high; read alike by people who confuse red and green.
 DARK_LIGHT = matplotlib.colormaps["viridis"]
@@ -74,7 +73,8 @@ def colour_bar(scale: Scale, *, unit: str, label: str) -> str:
     """HTML: the scale between its ends."""
     ramp = np.linspace(scale.low, scale.high, 256)[None].repeat(8, axis=0)
     source = picture(ramp, mask=np.ones(ramp.shape, bool), scale=scale)
-    low, high = value_text(scale.low), value_text(scale.high)
+    ends = (scale.low, scale.high)
+    low, high = (f"{v:,.0f}" if abs(v) >= 100 else f"{v:.3g}".replace("-", "−") for v in ends)
     return (
         f'<div class="bar"><span>{low}</span><img src="{source}" alt="{escape(label)}">'
         f"<span>{high}{unit and ' ' + escape(unit)}</span></div>"
@@ -87,7 +87,7 @@ def colour_bar(scale: Scale, *, unit: str, label: str) -> str:
 def keyframes(name: str, *, cells: int, seconds: float, period: float) -> str:
     """CSS that shows the cells of a strip one after another, `seconds` each, over and over.
 
-    What of the `period` is left shows nothing. Strips with the same period stay in step.
+    For what is left of the `period` the last cell fades. Strips with one period stay in step.
     """
     steps = []
     for cell in range(cells):

@@ -17,6 +17,10 @@ def value_text(value: float | None, *, digits: int | None = None) -> str:
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
+def count_text(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def p_text(value: float | None) -> str:
     if value is None:
         return "–"

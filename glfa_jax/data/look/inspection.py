@@ -1,6 +1,7 @@
 """What a prepared store says about itself when it is read through once, shard by shard."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -63,7 +64,9 @@ def inspect(store: Store, *, progress: bool) -> Inspection:
         for split in SPLITS:
             for block in _blocks(store.num_clips(split), size=max(1, SHARD // len(subjects))):
                 there = present[split][block.start : block.stop]
-                maps = _read(store, split, block)[..., mask]  # b s w p, float16
+                with reading(store):
+                    maps = store.fmri(split, np.asarray(block), subjects=subjects)
+                maps = maps[..., mask]  # b s w p, float16
                 values = [maps[there[:, i], i].astype(np.float32) for i in range(len(subjects))]
                 for subject, value in zip(subjects, values, strict=True):
                     peaks[subject] = max(peaks[subject], float(np.abs(value).max(initial=0)))
@@ -137,14 +140,16 @@ def _blocks(count: int, *, size: int) -> Iterator[range]:
         yield range(start, min(start + size, count))
 
 
-def _read(store: Store, split: Split, clips: Sequence[int]) -> Float[ndarray, "b s w h w2"]:
+@contextmanager
+def reading(store: Store) -> Iterator[None]:
+    """Around nothing but reads: says which store is damaged."""
     try:
-        return store.fmri(split, np.asarray(clips), subjects=store.attributes.subjects)
+        yield
     except DataError:
         raise
     except ValueError as error:  # what a damaged shard raises
         reason = " ".join(str(error).split())
-        raise DataError(f"{store.path}: {split} fMRI cannot be read ({reason})") from None
+        raise DataError(f"{store.path}: cannot be read ({reason})") from None
 
 
 def _draw(values: ndarray, mask: Bool[ndarray, "h w"], *, empty: float) -> ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from glfa_jax.data.inspection import Inspection
+from glfa_jax.data.look.inspection import Inspection
 from glfa_jax.data.store import Store
 
 MISSING = 0.05  # share of a subject's samples
@@ -72,8 +72,8 @@ def _signal(store: Store, inspection: Inspection, subject: str) -> Iterator[str]
     tsnr = store.quality("tsnr", subject)
     if is_centred(store, subject):
         yield (
-            f"Subject {subject}: the signal is centred around zero, so it was z-scored or detrended "
-            "before preparation; its mean and temporal SNR say nothing."
+            f"Subject {subject}: the signal is centred around zero, so it was z-scored "
+            "or detrended before preparation; its mean and temporal SNR say nothing."
         )
         return
     level = _median(tsnr[mask])
@@ -84,7 +84,8 @@ def _signal(store: Store, inspection: Inspection, subject: str) -> Iterator[str]
         )
     columns = np.flatnonzero(mask.any(axis=0))
     middle = (columns[0] + columns[-1] + 1) // 2
-    left, right = (_median(tsnr[side][mask[side]]) for side in (np.s_[:, :middle], np.s_[:, middle:]))
+    halves = (np.s_[:, :middle], np.s_[:, middle:])
+    left, right = (_median(tsnr[half][mask[half]]) for half in halves)
     if max(left, right) > SIDES * min(left, right):
         yield (
             f"Subject {subject}: temporal SNR differs between the hemispheres, {left:.0f} left and "
@@ -129,7 +130,8 @@ def _repeats(store: Store, inspection: Inspection, subject: str) -> Iterator[str
 
 def _strangers(inspection: Inspection) -> Iterator[str]:
     """Subjects that correlate with nobody, where others do with each other."""
-    alike = {pair.subjects: pair.mean > ALIKE for pair in inspection.pairs}
+    measured = [pair for pair in inspection.pairs if pair.samples]
+    alike = {pair.subjects: pair.mean > ALIKE for pair in measured}
     if alike and not any(alike.values()):
         yield (
             "No two subjects respond alike to the same clips: check that clips and times belong "
@@ -137,7 +139,8 @@ def _strangers(inspection: Inspection) -> Iterator[str]:
         )
     elif len(alike) > 1:
         for subject in inspection.signals:
-            if not any(fits for names, fits in alike.items() if subject in names):
+            fits = [fit for names, fit in alike.items() if subject in names]
+            if fits and not any(fits):
                 yield (
                     f"Subject {subject} responds like nobody else, though others respond alike: "
                     "runs may be out of order or the hemispheres exchanged."
