@@ -58,8 +58,8 @@ def clips_section(store: Store, number: int) -> str:
         f"<p>{count_text(len(picks), 'test clip')} of {store.num_clips('test'):,}, evenly spread "
         "over the test set and not chosen. Beside each plays its window of maps in the same "
         "rhythm, shifted by the lag: the map beside a frame was recorded about "
-        f"{about.lag_seconds:g} s after it.{wait} Activity should come and go smoothly, and similar patterns should show "
-        "in all subjects; flicker from volume to volume is noise.</p>"
+        f"{about.lag_seconds:g} s after it.{wait} Activity should come and go smoothly, and "
+        "similar patterns should show in all subjects; flicker from volume to volume is noise.</p>"
     ]
     crop = cropped(mask)
     cell = (crop[0].stop - crop[0].start, crop[1].stop - crop[1].start)

@@ -40,8 +40,8 @@ def maps_section(store: Store, inspection: Inspection) -> str:
         else "Left hemisphere on the left, right hemisphere on the right, dorsal up."
     )
     parts = [
-        f"<p>{side} All subjects of a row share one colour scale, from the 1st to the 99th "
-        "percentile; what lies beyond takes the end colours.</p>",
+        f"<p>{side} All subjects of a row share one colour scale; the most extreme 1 % of values "
+        "lie beyond it and take its end colours.</p>",
         _row(
             store,
             "Mean signal",
@@ -155,7 +155,7 @@ def between_section(store: Store, inspection: Inspection) -> str:
         words += f" Of {len(pairs)} pairs, each subject's are averaged here."
     scale = Scale.around_zero(figures.map_limit(maps, store.mask))
     row = _row(store, "Inter-subject correlation", words, maps, scale, unit="r", names=names)
-    return row + (_matrix(store.attributes.subjects, pairs) if len(pairs) > 1 else "")
+    return row + (_matrix(store.attributes.subjects, pairs) if len(pairs) > 3 else "")
 
 
 def _with_others(pairs: Sequence[Pair], subject: str) -> np.ndarray:
