@@ -223,3 +223,22 @@ def test_nothing_is_left_of_a_page_that_failed(healthy, tmp_path, monkeypatch):
         write(healthy, tmp_path / "a.html", clips=1, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
     assert (tmp_path / "a.html").read_text() == "old"
+
+
+def test_page_of_a_prepared_study(store):
+    inspection = inspect(store, progress=False)
+    text = render(store, inspection, clips=2)
+    plain = words(text)
+    samples = {split: store.num_clips(split) for split in ("train", "test")}
+    assert (
+        f"2 subjects (01 and 02), {samples['train']} train and {samples['test']} test samples"
+    ) in plain
+    for subject in ("01", "02"):
+        there = inspection.signals[subject].present
+        expected = store.present("test", subjects=[subject]).sum()
+        assert there["test"] == expected
+        assert f"Temporal signal-to-noise ratio, subject {subject}" in text
+    # The study is noise on a mean of 1000 with a spread of 10, drawn anew for each subject and run.
+    tsnr = store.quality("tsnr", "01")[store.mask]
+    assert np.median(tsnr) == pytest.approx(100, rel=0.3)
+    assert "repeats of the same clip hardly agree" in plain or "respond alike" in plain
