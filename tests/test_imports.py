@@ -67,6 +67,11 @@ LAYERS = (
         "data yield numpy and touch no device",
     ),
     Rule(
+        "glfa_jax/data/look",
+        ("tqdm", "glfa_jax.data", "glfa_jax.report"),
+        "a store is looked at through the pictures of the report",
+    ),
+    Rule(
         "glfa_jax/data",
         (
             *("av", "grain", "h5py", "nibabel", "nilearn", "nltk", "PIL", "scipy"),
@@ -93,7 +98,7 @@ LAYERS = (
     ),
     Rule(
         "glfa_jax/report",
-        ("matplotlib", "glfa_jax.config", "glfa_jax.data.video", "glfa_jax.report"),
+        ("matplotlib", "PIL", "glfa_jax.config", "glfa_jax.data.video", "glfa_jax.report"),
         "the report is drawn from files",
     ),
     Rule(
@@ -245,6 +250,8 @@ def test_the_rules_speak_of_files_that_exist():
         ("glfa_jax/convert/pretrained.py", "from glfa_jax.diffusion import sampler", "folders"),
         ("glfa_jax/data/pipeline.py", "def f():\n    import jax", "touch no device"),
         ("glfa_jax/data/store.py", "from glfa_jax.simulate import study", "touch no device"),
+        ("glfa_jax/data/store.py", "from glfa_jax.report import figures", "touch no device"),
+        ("glfa_jax/data/look/page.py", "import jax", "pictures of the report"),
         ("glfa_jax/data/prepare.py", "from glfa_jax.simulate.study import x", "inside a function"),
         ("glfa_jax/simulate/cortex.py", "from jax import numpy", "touch no device"),
         ("glfa_jax/training/loop.py", "from glfa_jax.models import vae", "knows no model"),
