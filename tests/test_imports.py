@@ -56,7 +56,7 @@ LAYERS = (
         "glfa_jax/convert",
         (
             *("safetensors", "ml_dtypes", "flax.traverse_util", "tqdm"),
-            *("glfa_jax.convert", "glfa_jax.models"),
+            *("glfa_jax.convert", "glfa_jax.models", "glfa_jax.unpickle"),
         ),
         "conversion knows models, numpy and safetensors",
     ),
@@ -67,10 +67,16 @@ LAYERS = (
         "data yield numpy and touch no device",
     ),
     Rule(
+        "glfa_jax/data/look",
+        ("tqdm", "glfa_jax.data", "glfa_jax.report"),
+        "a store is looked at through the pictures of the report",
+    ),
+    Rule(
         "glfa_jax/data",
         (
-            *("av", "grain", "nibabel", "nilearn", "nltk", "PIL", "scipy", "tensorstore"),
-            *("tqdm", "transformers", "glfa_jax.config", "glfa_jax.batch", "glfa_jax.data"),
+            *("av", "grain", "h5py", "nibabel", "nilearn", "nltk", "PIL", "scipy"),
+            *("tensorstore", "tqdm", "transformers"),
+            *("glfa_jax.config", "glfa_jax.batch", "glfa_jax.data", "glfa_jax.unpickle"),
         ),
         "data yield numpy and touch no device",
     ),
@@ -92,7 +98,7 @@ LAYERS = (
     ),
     Rule(
         "glfa_jax/report",
-        ("matplotlib", "glfa_jax.config", "glfa_jax.data.video", "glfa_jax.report"),
+        ("matplotlib", "PIL", "glfa_jax.config", "glfa_jax.data.video", "glfa_jax.report"),
         "the report is drawn from files",
     ),
     Rule(
@@ -101,6 +107,7 @@ LAYERS = (
         "the schema knows nothing else",
     ),
     Rule("glfa_jax/errors", (), "errors know nothing"),
+    Rule("glfa_jax/unpickle", (), "pickles are read with nothing but the standard library"),
     Rule("glfa_jax/batch", (), "the contract knows nothing"),
     # The assembly of the parts (system, decoder, cli): all of the package, never the programs.
     Rule("glfa_jax", ("jax", "flax", "glfa_jax"), "the package never knows its programs"),
@@ -124,6 +131,10 @@ OWNED = {
         ("glfa_jax/data", "glfa_jax/simulate", "tests/data", "tests/simulate"),
         "scanner files are read under data and written under simulate",
     ),
+    "h5py": (
+        ("glfa_jax/data", "tests/data", "benchmarks"),
+        "scanner files are read under data",
+    ),
     # The simulator's command builds a section of the schema and reports its mistakes.
     "pydantic": (
         ("glfa_jax/config", "glfa_jax/simulate/__main__"),
@@ -134,6 +145,9 @@ OWNED = {
 # Imported inside a function only, so that the module can be had without it.
 LAZY = {
     ("glfa_jax/data/prepare", "glfa_jax.simulate"),
+    # Slow to import, and most studies need neither.
+    ("glfa_jax/data/readers", "h5py"),
+    ("glfa_jax/data/readers", "nilearn"),
     ("glfa_jax/convert/sources", "huggingface_hub"),
     ("glfa_jax/convert/verify", "torch"),
     ("glfa_jax/convert/verify", "diffusers"),
@@ -236,6 +250,8 @@ def test_the_rules_speak_of_files_that_exist():
         ("glfa_jax/convert/pretrained.py", "from glfa_jax.diffusion import sampler", "folders"),
         ("glfa_jax/data/pipeline.py", "def f():\n    import jax", "touch no device"),
         ("glfa_jax/data/store.py", "from glfa_jax.simulate import study", "touch no device"),
+        ("glfa_jax/data/store.py", "from glfa_jax.report import figures", "touch no device"),
+        ("glfa_jax/data/look/page.py", "import jax", "pictures of the report"),
         ("glfa_jax/data/prepare.py", "from glfa_jax.simulate.study import x", "inside a function"),
         ("glfa_jax/simulate/cortex.py", "from jax import numpy", "touch no device"),
         ("glfa_jax/training/loop.py", "from glfa_jax.models import vae", "knows no model"),
@@ -249,6 +265,8 @@ def test_the_rules_speak_of_files_that_exist():
         ("glfa_jax/training/loop.py", "import orbax.checkpoint", "one file"),
         ("glfa_jax/data/prepare.py", "import grain", "one file"),
         ("eval/sample.py", "import nibabel", "scanner files"),
+        ("train/cotrain.py", "import h5py", "scanner files"),
+        ("glfa_jax/data/readers.py", "import h5py", "only inside a function"),
         ("glfa_jax/training/loop.py", "from pydantic import BaseModel", "one file"),
     ],
 )

@@ -76,7 +76,8 @@ def loss_of(
             )
             for subject in range(fmri.shape[1])
         ]
-        image, caption, total = (sum(part) / len(losses) for part in zip(*losses, strict=True))
+        means: Any = (sum(part) / len(losses) for part in zip(*losses, strict=True))
+        image, caption, total = means
         metrics: dict[str, Any] = {"image": image, "text": caption}
         if text is not None:
             wanted: Any = text.module.apply(

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TypeGuard
 import ml_dtypes
 import numpy as np
 
-from glfa_jax.convert.unpickle import Global, PickledError, load
+from glfa_jax.unpickle import Global, PickledError, load
 
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _ALIGNMENT = 64  # bytes, as PyTorch aligns storages

@@ -1,95 +1,195 @@
-"""Cortex to picture and back: both flat hemispheres side by side on one square raster."""
+"""Scans to picture and back: both flat hemispheres side by side on one square raster."""
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int8
 from numpy import ndarray
 from scipy.sparse import coo_array, csr_array
 from scipy.spatial import KDTree
 
+from glfa_jax import config
+from glfa_jax.data import DataError, regions, surfaces
+from glfa_jax.data.gifti import SIDES
+from glfa_jax.data.plane import side_by_side
 from glfa_jax.data.surfaces import Hemisphere, Surfaces, triangle_areas
 
 MARGIN = 1  # pixels left free around the cortex
-GAP = 2  # pixels between the hemispheres: no bilinear neighbourhood can touch both
+SMALLEST_RASTER = 16
 
 
 @dataclass(frozen=True, eq=False)
 class FlatMap:
-    """Left hemisphere on the left, dorsal up; square pixels, cropped to the visual region.
+    """Left hemisphere on the left, dorsal up, cropped to the visual region.
 
-    weights: barycentric, (pixels, vertices); the rows of pixels in the mask sum to one.
-    inverse: bilinear within the mask, (vertices, pixels); rows outside the region are empty.
-    positions: row and column of every vertex, in pixels (pixel centres are integers), NaN outside
+    A scan's values are the vertices of both hemispheres, left then right, or the pixels of a
+    picture of the flat map, row by row.
+
+    weights: (pixels, values); the rows of pixels in the mask sum to one. Barycentric for vertices,
+        bilinear for a picture.
+    inverse: bilinear within the mask, (values, pixels); rows outside the region are empty.
+    positions: row and column of every value, in pixels (pixel centres are integers), NaN outside
         the region.
-    pixel_mm: edge of a pixel on the flat surface, mm.
+    pixel_mm: edge of a (square) pixel on the flat surface, mm; None where a picture was resized.
+    sides: number of values of the left and right hemisphere, or of the picture.
     """
 
     raster: int
     weights: csr_array
     inverse: csr_array
     mask: Bool[ndarray, "h w"]
-    positions: Float[ndarray, "vertices 2"]
-    pixel_mm: float
+    positions: Float[ndarray, "values 2"]
+    pixel_mm: float | None
+    sides: tuple[int, ...]
 
-    def to_map(self, values: Float[ndarray, "*t vertices"]) -> Float[ndarray, "*t h w"]:
+    @cached_property
+    def used(self) -> Bool[ndarray, " values"]:
+        """Values that some pixel draws on; only these need be finite."""
+        drawn = np.zeros(sum(self.sides), bool)
+        drawn[self.weights.indices] = True
+        return drawn
+
+    def to_map(self, values: Float[ndarray, "*t values"]) -> Float[ndarray, "*t h w"]:
         """Draws values over the cortex, zero outside the mask."""
         pixels = _apply(self.weights, values)
         return pixels.reshape(*values.shape[:-1], self.raster, self.raster)
 
-    def to_surface(self, picture: Float[ndarray, "*t h w"]) -> Float[ndarray, "*t vertices"]:
-        """Reads a map at the vertices, zero outside the region."""
+    def to_surface(self, picture: Float[ndarray, "*t h w"]) -> Float[ndarray, "*t values"]:
+        """Reads a map where the values lie, zero outside the region."""
         return _apply(self.inverse, picture.reshape(*picture.shape[:-2], self.raster**2))
 
 
-def build(surfaces: Surfaces, *, raster: int) -> FlatMap:
-    """The flat map of a cortex on `raster` x `raster` pixels."""
-    if raster < 16:
-        raise ValueError(f"raster: must be at least 16 pixels to show the cortex, got {raster}")
-    sides = (surfaces.left, surfaces.right)
-    low = [side.flat[side.region].min(axis=0) for side in sides]
-    high = [side.flat[side.region].max(axis=0) for side in sides]
-    bottom, top = min(low[0][1], low[1][1]), max(high[0][1], high[1][1])
-    widths = [high[i][0] - low[i][0] for i in (0, 1)]
-    last = raster - 1 - 2 * MARGIN
-    pixel_mm = float(max(sum(widths) / (last - GAP), (top - bottom) / last))
-    used = sum(widths) / pixel_mm + GAP
-    first_column = (raster - 1 - used) / 2
-    starts = (first_column, first_column + widths[0] / pixel_mm + GAP)
-    first_row = (raster - 1 - (top - bottom) / pixel_mm) / 2
+def of(data: config.Data) -> FlatMap:
+    """The flat map that a study's scans are drawn on."""
+    if data.raster < SMALLEST_RASTER:
+        raise DataError(f"data.raster: must be at least {SMALLEST_RASTER}, is {data.raster}")
+    if data.layout != "fudan":
+        return build(surfaces.load(data), raster=data.raster)
+    if data.region is not None and data.region.mask is None:
+        raise DataError(
+            "data.region.labels: scans of layout fudan are pictures, not vertices; give "
+            "data.region.mask, or leave out data.region for vc_roi.npz in data.root"
+        )
+    path = data.region.mask if data.region else data.root / "vc_roi.npz"
+    assert path is not None  # the schema asks for labels or mask
+    return from_picture(regions.picture(path), raster=data.raster)
 
+
+def build(surfaces: Surfaces, *, raster: int) -> FlatMap:
+    """The flat map of a cortex on `raster` x `raster` pixels, cropped to its region."""
+    _check_raster(raster)
+    hemispheres = (surfaces.left, surfaces.right)
+    plane = side_by_side(
+        (surfaces.left.flat, surfaces.right.flat),
+        shown=(surfaces.left.region, surfaces.right.region),
+        shape=(raster, raster),
+        margin=MARGIN,
+    )
     positions = np.full((surfaces.num_vertices, 2), np.nan)
     weights, inverses, offset = [], [], 0
-    for side, start, corner in zip(sides, starts, low, strict=True):
-        points = np.stack(
-            [
-                first_row + (top - side.flat[:, 1]) / pixel_mm,
-                start + (side.flat[:, 0] - corner[0]) / pixel_mm,
-            ],
-            axis=1,
-        )
+    for name, side, points in zip(SIDES, hemispheres, plane.points, strict=True):
         weights.append(_barycentric(points, side, raster))
-        inverses.append(_bilinear(points, side, weights[-1], raster))
+        mask = np.zeros(raster**2, bool)
+        mask[weights[-1].coords[0]] = True
+        if not mask.any():
+            raise DataError(
+                f"data.raster: at {raster} pixels the region's {name} hemisphere falls between "
+                "them; choose more"
+            )
         region = np.flatnonzero(side.region)
+        inverses.append(_bilinear(points[region], region, side.num_vertices, mask))
         positions[offset + region] = points[region]
         offset += side.num_vertices
     drawn = _stack(weights, axis=1)
-    mask = (np.diff(drawn.indptr) > 0).reshape(raster, raster)
-    return FlatMap(raster, drawn, _stack(inverses, axis=0), mask, positions, pixel_mm)
+    return FlatMap(
+        raster=raster,
+        weights=drawn,
+        inverse=_stack(inverses, axis=0),
+        mask=_rows(drawn).reshape(raster, raster),
+        positions=positions,
+        pixel_mm=plane.pixel_mm,
+        sides=(surfaces.left.num_vertices, surfaces.right.num_vertices),
+    )
+
+
+def from_picture(mask: Int8[ndarray, "h w"], *, raster: int) -> FlatMap:
+    """The flat map of scans that are pictures already: the region's bounding box, resized.
+
+    mask: 1 region, -1 other cortex, 0 no cortex. The signal is interpolated bilinearly as torch
+    does with align_corners=False, no smoothing before; neighbours that are no cortex are left out.
+    A pixel is in the mask where the pixel of the picture nearest to it is 1.
+    """
+    _check_raster(raster)
+    rows, columns = np.nonzero(mask == 1)
+    if not len(rows):
+        raise DataError("mask: has no pixel of the region (1)")
+    corner = np.array([rows.min(), columns.min()])
+    box = np.array([rows.max(), columns.max()]) + 1 - corner
+    # Both steps of pixel i on each axis: its neighbours before and behind, and their shares.
+    places, shares, nearest = zip(*(_resized(int(size), raster) for size in box), strict=True)
+    drawn = mask[corner[0] + nearest[0][:, None], corner[1] + nearest[1]] == 1
+    row, column = np.nonzero(drawn)
+    source_row = corner[0] + places[0][row][:, [0, 0, 1, 1]]
+    source_column = corner[1] + places[1][column][:, [0, 1, 0, 1]]
+    share = shares[0][row][:, [0, 0, 1, 1]] * shares[1][column][:, [0, 1, 0, 1]]
+    share *= mask[source_row, source_column] != 0
+    share /= share.sum(axis=1, keepdims=True)
+    pixel = np.repeat(row * raster + column, 4)
+    source = (source_row * mask.shape[1] + source_column).ravel()
+    weights = coo_array((share.ravel(), (pixel, source)), (raster**2, mask.size))
+
+    points = (np.stack([rows, columns], 1) - corner + 0.5) * (raster / box) - 0.5
+    region = rows * mask.shape[1] + columns
+    positions = np.full((mask.size, 2), np.nan)
+    positions[region] = points
+    return FlatMap(
+        raster=raster,
+        weights=_stack([weights], axis=0),
+        inverse=_stack([_bilinear(points, region, mask.size, drawn.ravel())], axis=0),
+        mask=drawn,
+        positions=positions,
+        pixel_mm=None,
+        sides=(mask.size,),
+    )
+
+
+def _resized(size: int, raster: int) -> tuple[ndarray, ndarray, ndarray]:
+    """One axis: the two neighbours (raster, 2) of each pixel, their shares, the nearest one."""
+    index = np.arange(raster)
+    centre = np.clip((index + 0.5) * (size / raster) - 0.5, 0, size - 1)
+    before = np.floor(centre).astype(int)
+    behind = centre - before
+    places = np.stack([before, np.minimum(before + 1, size - 1)], 1)
+    # In whole numbers, so that no rounding decides between two pixels equally near.
+    return places, np.stack([1 - behind, behind], 1), (2 * index + 1) * size // (2 * raster)
+
+
+def _check_raster(raster: int) -> None:
+    if raster < SMALLEST_RASTER:
+        raise ValueError(
+            f"raster: must be at least {SMALLEST_RASTER} pixels to show the cortex, got {raster}"
+        )
+
+
+def _rows(matrix: csr_array) -> Bool[ndarray, " r"]:
+    """Rows that hold any weight."""
+    return np.diff(matrix.indptr) > 0
 
 
 def _barycentric(points: ndarray, side: Hemisphere, raster: int) -> coo_array:
     """(pixels, vertices of one hemisphere): each pixel centre in the triangle that holds it."""
     faces = side.region_faces
     corners = points[faces]  # t 3 2
-    first = np.ceil(corners.min(axis=1)).astype(int)
-    reach = int((np.floor(corners.max(axis=1)).astype(int) - first).max()) + 1
-    steps = np.stack(np.meshgrid(*[np.arange(max(reach, 1))] * 2, indexing="ij"), -1).reshape(-1, 2)
-    candidates = (first[:, None] + steps).reshape(-1, 2)
-    triangle = np.repeat(np.arange(len(faces)), len(steps))
-    inside = ((candidates >= 0) & (candidates < raster)).all(axis=1)
-    candidates, triangle = candidates[inside], triangle[inside]
+    first = np.maximum(np.ceil(corners.min(axis=1)).astype(int), 0)
+    last = np.minimum(np.floor(corners.max(axis=1)).astype(int), raster - 1)
+    size = np.maximum(last - first + 1, 0)  # t 2: the pixels of every triangle's box
+    count = size.prod(axis=1)
+    triangle = np.repeat(np.arange(len(faces)), count)
+    step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    candidates = first[triangle] + np.stack(np.divmod(step, size[triangle, 1]), 1)
     shares = _shares(candidates, corners[triangle])
     # A pixel on a shared edge lies in two triangles that agree on its value: one is kept.
     held = np.flatnonzero(shares.min(axis=1) >= -1e-9)
@@ -117,13 +217,14 @@ def _shares(point: ndarray, corners: ndarray) -> ndarray:
     return np.stack(shares, axis=1)
 
 
-def _bilinear(points: ndarray, side: Hemisphere, weights: coo_array, raster: int) -> coo_array:
-    """(vertices, pixels): weights of the four pixels around a vertex, those in the mask only."""
-    mask = np.zeros(raster**2, bool)
-    mask[weights.coords[0]] = True
-    vertex = np.flatnonzero(side.region)
-    base = np.floor(points[vertex]).astype(int)
-    part = points[vertex] - base
+def _bilinear(points: ndarray, owners: ndarray, count: int, mask: ndarray) -> coo_array:
+    """(values, pixels): weights of the four pixels around each point, those in the mask only.
+
+    owners: the value, one of `count`, that lies at each point.
+    """
+    raster = math.isqrt(mask.size)
+    base = np.floor(points).astype(int)
+    part = points - base
     pixels, shares = [], []
     for step in ((0, 0), (0, 1), (1, 0), (1, 1)):
         row, column = np.clip(base + step, 0, raster - 1).T
@@ -132,19 +233,18 @@ def _bilinear(points: ndarray, side: Hemisphere, weights: coo_array, raster: int
         pixels.append(pixel)
         shares.append(share * mask[pixel])
     pixels, shares = np.stack(pixels, 1), np.stack(shares, 1)
-    # A vertex on the rim may have no drawn pixel around it: it takes the nearest one.
+    # A point on the rim may have no drawn pixel around it: it takes the nearest one.
     alone = shares.sum(axis=1) < 1e-6
     drawn = np.flatnonzero(mask)
-    _, nearest = KDTree(np.stack(np.divmod(drawn, raster), 1)).query(points[vertex[alone]])
+    _, nearest = KDTree(np.stack(np.divmod(drawn, raster), 1)).query(points[alone])
     pixels[alone, 0] = np.take(drawn, nearest)
     shares[alone] = (1, 0, 0, 0)
     shares /= shares.sum(axis=1, keepdims=True)
-    rows = np.repeat(vertex, 4)
-    return coo_array((shares.ravel(), (rows, pixels.ravel())), (len(points), raster**2))
+    return coo_array((shares.ravel(), (np.repeat(owners, 4), pixels.ravel())), (count, raster**2))
 
 
 def _stack(parts: list[coo_array], *, axis: int) -> csr_array:
-    """Two matrices side by side along an axis, without explicit zeros."""
+    """Matrices side by side along an axis, without explicit zeros."""
     shape, offset = [*_size(parts[0])], 0
     shape[axis] = sum(_size(part)[axis] for part in parts)
     data, coords = [], []

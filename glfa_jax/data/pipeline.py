@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import grain
 import numpy as np
@@ -131,8 +131,6 @@ def batches(
                 raise DataError(f"{store.path}: has no {split} sample of {subject}")
         mixed = Mixed(dataset, Rotation(present, seed=seed), rows=rows, paired=paired)
         dataset = _ordered(mixed, seed=seed, shuffle=False, repeat=False)
-    else:
-        dataset = dataset.map(_pair)
     if augment is not None:
         dataset = dataset.random_map(_draw)
     dataset = dataset.batch(rows, drop_remainder=repeat, batch_fn=list)
@@ -193,8 +191,9 @@ def _ordered(source: Any, *, seed: int, shuffle: bool, repeat: bool) -> Any:
     return dataset.repeat() if repeat else dataset
 
 
-def _pair(clip: int) -> Row:
-    return Row(np.array([clip]), True)
+def _draw(shown: T, rng: np.random.Generator) -> tuple[T, int]:
+    """A clip or a row with the seed of all that is random about this showing of it."""
+    return shown, int(rng.integers(2**63))
 
 
 class _Share:
@@ -208,9 +207,9 @@ class _Share:
         return rows[first:last]
 
 
-def _draw(row: Row, rng: np.random.Generator) -> tuple[Row, int]:
-    """A row with the seed of all that is random about this showing of its clips."""
-    return row, int(rng.integers(2**63))
+def _as_row(shown: Any) -> Row:
+    """A clip by itself is seen by all subjects."""
+    return shown if isinstance(shown, Row) else Row(np.array([shown]), True)
 
 
 def unit_range(video: UInt8[ndarray, "*b h w 3"]) -> Float[ndarray, "*b h w 3"]:
@@ -235,11 +234,13 @@ class _Assemble:
         augment: Augment | None,
         latents: bool,
     ):
-        self.store, self.split, self.subjects = store, split, subjects
+        self.store, self.subjects = store, subjects
+        self.split: Split = split
         self.captions = store.attributes.captions[split]
         self.tokenize, self.augment = tokenize, augment
         self.video = partial(store.video, split)
-        self.kept_fmri = self.latents = None
+        self.kept_fmri: ndarray | None = None
+        self.latents: Callable[..., Any] | None = None
         every = range(len(self.captions))
         if store.num_bytes(split, subjects=subjects) <= CACHE_BYTES:
             self.kept_fmri = store.fmri(split, every, subjects=subjects)
@@ -247,15 +248,15 @@ class _Assemble:
                 self.video = self.video(every).__getitem__
         if latents:
             self.video = partial(_no_frames, store.video(split, [0]).shape)
-            self.latents = partial(store.latents, split)
-            if len(every) * store.latents(split, [0]).nbytes <= CACHE_BYTES:
-                self.latents = self.latents(every).__getitem__
+            self.latents = read = cast(Callable[..., ndarray], partial(store.latents, split))
+            if len(every) * read([0]).nbytes <= CACHE_BYTES:
+                self.latents = read(every).__getitem__
         # Unchanged captions are tokenised once.
         self.tokens = tokenize(self.captions) if augment is None else None
 
     def __call__(self, drawn: list[Any]) -> Batch:
         seeds = None if self.augment is None else [seed for _, seed in drawn]
-        rows: list[Row] = drawn if seeds is None else [row for row, _ in drawn]
+        rows = [_as_row(shown) for shown in (drawn if seeds is None else [x for x, _ in drawn])]
         # Every clip is read once a row: `shown` counts them, `place` spreads them over the columns.
         shown = np.concatenate([row.clips[:1] if row.paired else row.clips for row in rows])
         firsts = np.cumsum([0, *(1 if row.paired else len(row.clips) for row in rows)])

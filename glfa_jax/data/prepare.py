@@ -1,288 +1,223 @@
-"""Scanner files to the prepared store: python -m glfa_jax.data.prepare --config CONFIG."""
+"""Scanner files to the prepared store: python -m glfa_jax.data.prepare --config CONFIG.
+
+Reads each run and each video once, in several processes, and leaves what is finished beside the
+store: the same command goes on after an interruption. Then puts the store together.
+"""
 
 import argparse
 import hashlib
 import json
-import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
-from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from glfa_jax import config
-from glfa_jax.data import DataError
-from glfa_jax.data.flatmap import FlatMap, build
-from glfa_jax.data.layouts import SPLITS, Run, Split, Study, bids
-from glfa_jax.data.store import SHARD, Attributes, Store, Writer
-from glfa_jax.data.surfaces import Surfaces, fsaverage5
-from glfa_jax.data.video import read_video
+from glfa_jax.data import DataError, flatmap
+from glfa_jax.data.assembling import Assembly
+from glfa_jax.data.clips import Clips, bundle
+from glfa_jax.data.flatmap import FlatMap
+from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, Study
+from glfa_jax.data.layouts.reading import read_study
+from glfa_jax.data.planning import Plan, plan, same_repetition_time, without_shared_clips
+from glfa_jax.data.scratch import Scratch
+from glfa_jax.data.signals import Pixels, ReadRun, Signal, hashed
+from glfa_jax.data.store import Attributes, Store
+from glfa_jax.data.working import Task, carry_out
 from glfa_jax.errors import InputError
 
-SPACES = {"fsaverage5": fsaverage5}
-
-Key = tuple[str, int]  # clip and repeat; repeat -1 stands for the average over repeats
-
-
-@dataclass(frozen=True)
-class _Signal:
-    """What was seen of one subject and split, for the summary."""
-
-    subject: str
-    split: Split
-    runs: int
-    volumes: int
-    samples: int
-    missing: int
-    cut_short: int
-    silent: int
-    peak: float
-
-    def __str__(self) -> str:
-        return (
-            f"  sub-{self.subject} {self.split}: {self.runs} runs, {self.volumes} volumes, "
-            f"{self.samples} samples, {self.missing} missing, "
-            f"{self.cut_short} trials cut short by a run's end; "
-            f"{self.silent} constant pixels, largest |z| {self.peak:.1f}"
-        )
+# Settings that change no number of the store.
+FREE = ("store", "workers", "on_error", "latents")
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+WARNINGS = 20  # printed; all of them are in the store
 
 
 def prepare(data: config.Data, *, progress: bool = True) -> Store:
     """Simulates (where asked for), reads, z-scores, cuts and stores; reuses a store that fits.
 
-    Raises DataError in one sentence; nothing half-written is left under the store's name.
+    Raises DataError in one sentence; nothing half-written is left under the store's name, and
+    what was finished is not done again.
     """
     settings = _settings(data)
     if data.store.exists():
         return _reuse(data.store, settings, progress=progress)
-    if data.space not in SPACES:
-        raise DataError(f"data.space: {data.space} is unknown, known are {', '.join(SPACES)}")
     if data.simulation is not None:
         from glfa_jax.simulate.study import write_study
 
         write_study(data.simulation, data.root, progress=progress)  # leaves an equal one alone
-    study = bids.read_study(data.root, subjects=data.subjects, task=data.task, space=data.space)
-    surfaces = SPACES[data.space]()
-    flat = build(surfaces, raster=data.raster)
-    keys = {split: _keys(study, split) for split in SPLITS}
-    shared = {clip for clip, _ in keys["train"]} & {clip for clip, _ in keys["test"]}
-    if shared:
-        raise DataError(f"{data.root}: clip {min(shared)} is shown in train and in test runs")
-    provenance = {
-        "root": str(data.root),
-        "settings": settings,
-        "files": {str(file.relative_to(data.root)): _file(file) for file in study.files},
-        "glfa_jax": version("glfa_jax"),
-    }
-    attributes = Attributes(
-        subjects=data.subjects,
-        repetition_time=_repetition_time(study),
-        lag_seconds=data.lag_seconds,
-        window=data.window,
-        clips={split: [clip for clip, _ in keys[split]] for split in SPLITS},
-        captions={split: [study.captions[clip] for clip, _ in keys[split]] for split in SPLITS},
-        fingerprint=_digest(settings),
-        identity=_digest({"settings": settings, "files": provenance["files"]}),
-        provenance=provenance,
+    problems = Problems(skip=data.on_error == "skip")
+    study = read_study(data, problems)
+    flat = flatmap.of(data)
+    scratch = Scratch(data.store)
+    with scratch.opened():
+        if data.store.exists():  # another process was faster
+            return _reuse(data.store, settings, progress=progress)
+        _prepare(data, settings, study, flat, scratch, problems, progress=progress)
+    return Store.open(data.store)
+
+
+def _prepare(
+    data: config.Data,
+    settings: dict[str, Any],
+    study: Study,
+    flat: FlatMap,
+    scratch: Scratch,
+    problems: Problems,
+    *,
+    progress: bool,
+) -> None:
+    runs = same_repetition_time(study.runs, problems)
+    runs = without_shared_clips(runs, problems)
+    signals, videos = _read(data, study, runs, flat, scratch, problems, progress=progress)
+    unreadable = {clip: why for piece in videos for clip, why in piece.failed.items()}
+    for why in dict.fromkeys(unreadable.values()):
+        problems.add(DataError(why))
+    readable = {clip: piece for piece in videos for clip in piece.clips}
+    made = plan(
+        [(run, signal) for run, signal in zip(runs, signals, strict=True) if signal],
+        data=data,
+        unreadable=unreadable,
+        problems=problems,
     )
-    steps = len(study.runs) + sum(map(len, keys.values()))
+    notes = [*study.notes, *dict.fromkeys(problems.noted)]
+    files = _files(data, study, made, videos)
+    attributes = _attributes(data, settings, study, made, files=files, notes=notes)
+    total = (len(made.subjects) + 1) * sum(map(len, made.keys.values()))
     with (
-        tqdm(total=steps, disable=not progress, unit="file", desc="prepare") as bar,
+        tqdm(total=total, disable=not progress, unit="sample", desc="store") as bar,
         Store.create(
             data.store, attributes, mask=flat.mask, frames=data.frames, resolution=data.resolution
         ) as writer,
     ):
-        signals = []
-        for split in SPLITS:
-            for subject in data.subjects:
-                cut = _Cut(data, surfaces, flat, attributes.repetition_time)
-                signals.append(cut.write(writer, study, keys[split], split, subject, bar))
-            _write_videos(writer, study, keys[split], split, data, bar)
+        assembly = Assembly(writer, made, mask=flat.mask, window=data.window, done=bar.update)
+        assembly.write(readable)
     if progress:
-        print(_summary(data, attributes, flat, signals), flush=True)
-    return Store.open(data.store)
+        print("\n".join(_summary(data, attributes, flat, made)), flush=True)
 
 
-def _keys(study: Study, split: Split) -> list[Key]:
-    """The samples of a split in the order in which the first subject to see them did.
-
-    Train: one per showing of a clip. Test: one per clip, repeats are averaged.
-    """
-    keys: dict[Key, None] = {}
-    for run in study.runs:
-        if run.split == split:
-            keys |= dict.fromkeys(_key(split, trial.clip, trial.repeat) for trial in run.trials)
-    if not keys:
-        raise DataError(f"no run of the study has trial_type {split}; both splits are needed")
-    return list(keys)
-
-
-def _key(split: Split, clip: str, repeat: int) -> Key:
-    return (clip, repeat if split == "train" else -1)
-
-
-def _repetition_time(study: Study) -> float:
-    first = study.runs[0]
-    for run in study.runs:
-        if run.repetition_time != first.repetition_time:
-            raise DataError(
-                f"{run.scans[0]}: repetition time {run.repetition_time} s, but "
-                f"{first.repetition_time} s in {first.scans[0]}"
-            )
-    return first.repetition_time
-
-
-class _Cut:
-    """Cuts the runs of one subject and split into windows."""
-
-    def __init__(self, data: config.Data, surfaces: Surfaces, flat: FlatMap, tr: float):
-        self.data, self.surfaces, self.flat, self.tr = data, surfaces, flat, tr
-        self.pixels = flat.mask.ravel()
-        self.weights: csr_array = flat.weights[np.flatnonzero(self.pixels)]
-
-    def write(
-        self,
-        writer: Writer,
-        study: Study,
-        keys: Sequence[Key],
-        split: Split,
-        subject: str,
-        bar: tqdm,
-    ) -> _Signal:
-        runs = [run for run in study.runs if run.subject == subject and run.split == split]
-        series, windows, cut_short = [], {}, 0
-        for index, run in enumerate(runs):
-            series.append(self.signal(run))
-            for trial in run.trials:
-                first = self.first_volume(run, trial.onset, len(series[-1]))
-                key = _key(split, trial.clip, trial.repeat)
-                if split == "train" and key in windows:
-                    raise DataError(
-                        f"{run.events}: clip {trial.clip}, repeat {trial.repeat} was shown before "
-                        f"to sub-{subject}; every showing needs its own repeat number"
-                    )
-                windows.setdefault(key, [])
-                if first + self.data.window <= len(series[-1]):
-                    windows[key].append((index, first))
-                else:
-                    cut_short += 1
-            bar.update()
-        present = np.array([bool(windows.get(key)) for key in keys])
-        if split == "train" and not present.any():
-            raise DataError(f"sub-{subject}: has no complete {split} sample")
-        total = np.zeros((self.data.window, int(self.pixels.sum())))
-        for start in range(0, len(keys), SHARD):
-            block = keys[start : start + SHARD]
-            cut = np.zeros((len(block), *total.shape), np.float32)
-            for i, key in enumerate(block):
-                shown = windows.get(key) or ()
-                for index, first in shown:
-                    cut[i] += series[index][first : first + self.data.window] / len(shown)
-            total += cut.sum(axis=0, dtype=np.float64)
-            writer.write(f"{split}/fmri/sub-{subject}", self.draw(cut), start=start)
-        writer.write(f"{split}/present/sub-{subject}", present)
-        if split == "train":
-            writer.write(f"train/average/sub-{subject}", self.draw(total / present.sum()))
-        return _Signal(
-            subject=subject,
-            split=split,
-            runs=len(runs),
-            volumes=sum(map(len, series)),
-            samples=int(present.sum()),
-            missing=int((~present).sum()),
-            cut_short=cut_short,
-            silent=int(sum((~run.any(axis=0)).sum() for run in series)),
-            peak=float(max((np.abs(run).max() for run in series), default=0.0)),
-        )
-
-    def draw(self, values: Float[ndarray, "*b p"]) -> Float[ndarray, "*b h w"]:
-        """Cortex pixels to pictures, zero elsewhere."""
-        pictures = np.zeros((*values.shape[:-1], self.pixels.size), np.float32)
-        pictures[..., self.pixels] = values
-        return pictures.reshape(*values.shape[:-1], *self.flat.mask.shape)
-
-    def first_volume(self, run: Run, onset: float, volumes: int) -> int:
-        """The volume nearest to onset + lag; the earlier one of two equally near."""
-        if onset >= volumes * self.tr:
-            raise DataError(
-                f"{run.events}: a trial starts at {onset:g} s, beyond the end of the run at "
-                f"{volumes * self.tr:g} s ({volumes} volumes)"
-            )
-        seconds = onset + self.data.lag_seconds - run.start_time
-        return max(math.ceil(seconds / self.tr - 0.5 - 1e-6), 0)
-
-    def signal(self, run: Run) -> Float[ndarray, "time p"]:
-        """z-scores of every cortex pixel over the run (ddof 1); a constant pixel becomes zero."""
-        series = run.load()
-        volumes, vertices = series.shape
-        if vertices != self.surfaces.num_vertices:
-            raise DataError(
-                f"{run.scans[0]}: {vertices} vertices over both hemispheres, {self.data.space} "
-                f"has {self.surfaces.num_vertices}"
-            )
-        if volumes < 2:
-            raise DataError(f"{run.scans[0]}: {volumes} volumes, at least 2 are needed")
-        self._check_finite(run, series)
-        pixels = np.ascontiguousarray((self.weights @ self._region(series).T).T, np.float64)
-        constant = np.ptp(pixels, axis=0) == 0
-        pixels -= pixels.mean(axis=0)
-        spread = pixels.std(axis=0, ddof=1)
-        pixels /= np.where(constant, 1, spread)
-        pixels[:, constant] = 0
-        return pixels.astype(np.float32)
-
-    def _region(self, series: Float[ndarray, "time v"]) -> Float[ndarray, "time v"]:
-        # Vertices outside the region have no weight, but NaN times zero would still be NaN.
-        return np.where(self.surfaces.region, series, 0)
-
-    def _check_finite(self, run: Run, series: Float[ndarray, "time v"]) -> None:
-        left = self.surfaces.left.num_vertices
-        wrong = ~np.isfinite(series) & self.surfaces.region
-        for side, part in enumerate((wrong[:, :left], wrong[:, left:])):
-            if part.any():
-                volume = int(part.any(axis=1).argmax())
-                raise DataError(
-                    f"{run.scans[side % len(run.scans)]}: not finite at {part[volume].sum()} "
-                    f"visual vertices of volume {volume} (counted from 0)"
-                )
+def _read(
+    data: config.Data,
+    study: Study,
+    runs: Sequence[Run],
+    flat: FlatMap,
+    scratch: Scratch,
+    problems: Problems,
+    *,
+    progress: bool,
+) -> tuple[list[Signal | None], list[Clips]]:
+    """Every run and video as a piece of the scratch; None for a run that cannot be read."""
+    pixels = Pixels.of(flat)
+    shown = dict.fromkeys(trial.clip for run in runs for trial in run.trials)
+    of_runs = [ReadRun(run, pixels) for run in runs]
+    of_clips = bundle(
+        {clip: study.videos[clip] for clip in shown},
+        frames=data.frames,
+        resolution=data.resolution,
+    )
+    pieces: list[tuple[Task, Path]] = [
+        *((task, scratch.piece("runs", task.name, task.key)) for task in of_runs),
+        *((task, scratch.piece("videos", task.name, task.key)) for task in of_clips),
+    ]
+    carry_out(pieces, workers=data.workers, failed=problems.add, progress=progress)
+    found = [piece if piece.is_dir() else None for _, piece in pieces]
+    signals = [piece and Signal.read(piece) for piece in found[: len(runs)]]
+    return signals, [Clips.read(piece) for piece in found[len(runs) :] if piece]
 
 
-def _write_videos(
-    writer: Writer, study: Study, keys: Sequence[Key], split: Split, data: config.Data, bar: tqdm
-) -> None:
-    read = partial(read_video, frames=data.frames, resolution=data.resolution)
-    for start in range(0, len(keys), SHARD):
-        videos = []
-        for clip, _ in keys[start : start + SHARD]:
-            videos.append(read(study.videos[clip]))
-            bar.update()
-        writer.write(f"{split}/video", np.stack(videos), start=start)
+def _attributes(
+    data: config.Data,
+    settings: dict[str, Any],
+    study: Study,
+    made: Plan,
+    *,
+    files: Mapping[str, Any],
+    notes: list[str],
+) -> Attributes:
+    runs = [
+        {
+            "subject": cut.run.subject,
+            "name": cut.run.name,
+            "split": cut.run.split,
+            "volumes": cut.signal.kept,
+            "missing": cut.missing,
+        }
+        for cut in made.cuts
+    ]
+    return Attributes(
+        subjects=made.subjects,
+        repetition_time=made.cuts[0].run.repetition_time,
+        lag_seconds=data.lag_seconds,
+        window=data.window,
+        clips={split: [clip for clip, _ in made.keys[split]] for split in SPLITS},
+        captions={
+            split: [study.captions[clip] for clip, _ in made.keys[split]] for split in SPLITS
+        },
+        clip_seconds=median(t.duration for cut in made.cuts for t in cut.run.trials),
+        layout=data.layout,
+        space=data.space,
+        repeats={subject: made.repeats(subject) for subject in made.subjects},
+        runs=runs,
+        notes=notes,
+        fingerprint=_digest(settings),
+        identity=_digest({"settings": settings, "files": files}),
+        provenance={
+            "root": str(data.root),
+            "settings": settings,
+            "files": dict(files),
+            "glfa_jax": version("glfa_jax"),
+        },
+    )
+
+
+def _files(
+    data: config.Data, study: Study, made: Plan, videos: Sequence[Clips]
+) -> dict[str, dict[str, Any]]:
+    """Size and hash of every file that is in the store, in the study's order."""
+    known: dict[str, dict[str, Any]] = {}
+    for piece in (*(cut.signal for cut in made.cuts), *videos):
+        known |= piece.files
+    read = {str(file) for cut in made.cuts for file in cut.run.files}
+    used = {str(study.videos[clip].path) for split in SPLITS for clip, _ in made.keys[split]}
+    of_runs = {str(file) for run in study.runs for file in run.files}
+    of_videos = {str(part.path) for part in study.videos.values()}
+    files = {}
+    for file in (*study.files, *_geometry(data)):
+        name = str(file)
+        left_out = (name in of_runs and name not in read) or (name in of_videos - used)
+        if not left_out and name not in files:
+            files[name] = known.get(name) or hashed(file)
+    return {_relative(Path(name), data.root): entry for name, entry in files.items()}
+
+
+def _geometry(data: config.Data) -> Iterator[Path]:
+    """The files that the flat map is made of."""
+    if data.surfaces is not None:
+        for pair in (data.surfaces.flat, data.surfaces.pial, data.surfaces.white):
+            yield from pair or ()
+    if data.region is not None:
+        yield from data.region.labels or ()
+        yield from filter(None, [data.region.mask])
+    elif data.layout == "fudan":
+        yield data.root / "vc_roi.npz"
+
+
+def _relative(file: Path, root: Path) -> str:
+    return str(file.relative_to(root) if file.is_relative_to(root) else file.resolve())
 
 
 def _settings(data: config.Data) -> dict[str, Any]:
     """All that decides what is in the store; where it lies does not."""
-    settings = data.model_dump(mode="json", exclude={"store"})
+    settings = data.model_dump(mode="json", exclude=set(FREE))
     return {**settings, "root": str(data.root.resolve())}
 
 
 def _digest(tree: Any) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
-
-
-def _file(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {
-            "size": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
 
 
 def _reuse(path: Path, settings: dict[str, Any], *, progress: bool) -> Store:
@@ -305,28 +240,46 @@ def _reuse(path: Path, settings: dict[str, Any], *, progress: bool) -> Store:
             )
     if progress:
         print(f"{path}: up to date, reused", flush=True)
+        for line in _warnings(store.attributes.notes):
+            print(line, flush=True)
     return store
 
 
-def _summary(
-    data: config.Data, attributes: Attributes, flat: FlatMap, signals: Sequence[_Signal]
-) -> str:
-    def lines() -> Iterator[str]:
-        clips = ", ".join(f"{len(attributes.clips[split])} {split}" for split in SPLITS)
-        first = round(attributes.lag_seconds / attributes.repetition_time)
-        yield f"{data.store}: {len(attributes.subjects)} subjects, samples: {clips}"
-        yield (
-            f"  TR {attributes.repetition_time:g} s, lag {attributes.lag_seconds:g} s "
-            f"({first} volumes), window {attributes.window} volumes, {data.frames} frames of "
-            f"{data.resolution[0]} x {data.resolution[1]}"
-        )
-        yield (
-            f"  flat map {data.raster} x {data.raster}, {flat.mask.sum()} cortex pixels of "
-            f"{flat.pixel_mm:.2f} mm"
-        )
-        yield from map(str, signals)
+def _warnings(notes: Sequence[str]) -> Iterator[str]:
+    yield from (f"  warning: {note}" for note in notes[:WARNINGS])
+    if len(notes) > WARNINGS:
+        yield f"  and {len(notes) - WARNINGS} more warnings, all of them in the store's notes"
 
-    return "\n".join(lines())
+
+def _summary(data: config.Data, attributes: Attributes, flat: FlatMap, made: Plan) -> Iterator[str]:
+    clips = ", ".join(f"{len(attributes.clips[split])} {split}" for split in SPLITS)
+    lag = round(attributes.lag_seconds / attributes.repetition_time)
+    yield f"{data.store}: {len(attributes.subjects)} subjects, samples: {clips}"
+    yield (
+        f"  TR {attributes.repetition_time:g} s, lag {attributes.lag_seconds:g} s "
+        f"({lag} volumes), window {attributes.window} volumes, {data.frames} frames of "
+        f"{data.resolution[0]} x {data.resolution[1]}"
+    )
+    size = "" if flat.pixel_mm is None else f" of {flat.pixel_mm:.2f} mm"
+    yield f"  flat map {data.raster} x {data.raster}, {flat.mask.sum()} cortex pixels{size}"
+    for split in SPLITS:
+        for subject in attributes.subjects:
+            yield _signal_summary(made, subject, split)
+    yield from _warnings(attributes.notes)
+
+
+def _signal_summary(made: Plan, subject: str, split: Split) -> str:
+    cuts = made.of(subject, split)
+    samples = sum(map(bool, made.shown[subject, split].values()))
+    peak = max((cut.signal.peak for cut in cuts), default=0.0)
+    tsnr = np.median([cut.signal.tsnr for cut in cuts]) if cuts else 0.0
+    return (
+        f"  sub-{subject} {split}: {len(cuts)} runs, {sum(cut.signal.kept for cut in cuts)} "
+        f"volumes, {samples} samples, {len(made.keys[split]) - samples} missing, "
+        f"{sum(cut.missing for cut in cuts)} trials cut short by a run's end; "
+        f"{sum(cut.signal.silent for cut in cuts)} constant pixels, largest |z| {peak:.1f}, "
+        f"median temporal SNR {tsnr:.1f}"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -338,7 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepare(config.load(options.config, options.set).data)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return 0
 
 

@@ -6,9 +6,14 @@
     {train,test}/present/sub-XX  (clip) bool                  whether the subject has the sample
     train/latents              (clip, frame, height, width, channel) float32   only where asked for
     train/average/sub-XX       (window, row, column) float32  mean over the subject's train samples
+    quality/mean/sub-XX        (row, column) float32          raw signal, mean over volumes and runs
+    quality/tsnr/sub-XX        (row, column) float32          mean over spread, mean over runs
+    quality/reliability/sub-XX (row, column) float32          correlation of odd and even repeats
+    quality/course/sub-XX      (volume) float32               mean of the cortex, per cent change
 
-One sample is one chunk; `SHARD` samples share a file. `clip` counts samples: in the train split
-every showing of a clip is its own sample, in the test split repeats are averaged.
+One sample is one chunk; `SHARD` samples share a file, fewer where they are large. `clip` counts
+samples: in the train split every showing of a clip is its own sample, in the test split repeats
+are averaged. What `quality` holds is there to be looked at and enters no training.
 """
 
 import json
@@ -18,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import tensorstore as ts
@@ -29,8 +34,23 @@ from glfa_jax.data import DataError
 from glfa_jax.data.latents import stored_vae
 from glfa_jax.data.layouts import SPLITS, Split
 
-FORMAT = 1
+FORMAT = 2
 SHARD = 64
+SHARD_BYTES = 2**27  # a shard is held in memory, packed and unpacked, when it is written
+
+# mean: in the scanner's units. tsnr: of one volume, over time. reliability: Pearson correlation,
+# over the volumes of all test samples, of the average over odd with that over even repeats; zero
+# for a subject without repeats. course: of the volumes that were z-scored, runs one after another
+# in the order of `Attributes.runs`, change from each run's mean; zero where that is not positive.
+Quality = Literal["mean", "tsnr", "reliability", "course"]
+
+
+def shard_length(sample_bytes: int) -> int:
+    """Samples that share a file: a power of two."""
+    length = SHARD
+    while length > 1 and length * sample_bytes > SHARD_BYTES:
+        length //= 2
+    return length
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,12 @@ class Attributes:
     """What the group says about itself.
 
     repetition_time, lag_seconds: seconds. clips, captions: per split, one per sample.
+    clip_seconds: duration of a clip, the median over all showings.
+    layout, space: as in the settings.
+    repeats: most repeats of a test clip that each subject has seen.
+    runs: {subject, name, split, volumes, missing}, in the order they were read; volumes: those
+        that were z-scored; missing: trials whose window is not wholly in the run.
+    notes: one sentence on each thing that is not as expected, or was left out.
     provenance: root, settings, files (name -> size and sha256), package version.
     fingerprint: of the settings; identity: of settings and file contents.
     """
@@ -48,6 +74,12 @@ class Attributes:
     window: int
     clips: dict[str, list[str]]
     captions: dict[str, list[str]]
+    clip_seconds: float
+    layout: str
+    space: str
+    repeats: dict[str, int]
+    runs: list[dict[str, Any]]
+    notes: list[str]
     fingerprint: str
     identity: str
     provenance: dict[str, Any]
@@ -73,7 +105,10 @@ class Store:
         except (ValueError, KeyError, TypeError, OSError):
             raise DataError(f"{path}: not a prepared store of glfa_jax") from None
         if version != FORMAT:
-            raise DataError(f"{path}: store format {version}, this version reads {FORMAT}")
+            raise DataError(
+                f"{path}: store format {version}, this version reads {FORMAT}; remove it and "
+                "prepare it again"
+            )
         attributes["subjects"] = tuple(attributes["subjects"])
         return cls(path, Attributes(**attributes))
 
@@ -145,6 +180,10 @@ class Store:
         averages = np.stack([self._array(name).read().result() for name in names])
         return np.average(averages, axis=0, weights=weights).astype(np.float32)
 
+    def quality(self, kind: Quality, subject: str) -> Float[ndarray, "..."]:
+        """A picture (row, column) or, for `course`, one value a volume; see `Quality`."""
+        return self._array(self._of(f"quality/{kind}", subject)).read().result()
+
     def num_bytes(self, split: Split, *, subjects: Sequence[str]) -> int:
         """Size in memory of a split as stored."""
         names = [f"{split}/video", *(self._of(f"{split}/fmri", subject) for subject in subjects)]
@@ -203,7 +242,7 @@ class Writer:
         resolution: tuple[int, int],
     ):
         self.path, self.attributes, self.mask = path, attributes, mask
-        self._sample = (frames, *resolution, 3)
+        self.sample = (frames, *resolution, 3)
         self._aside = path.with_name(f".{path.name}.partial-{os.getpid()}")
         self._arrays: dict[str, Any] = {}
 
@@ -236,7 +275,9 @@ class Writer:
         """Fills an array, or its samples from `start` on; whole shards are written fastest."""
         array = self._arrays[name]
         target = array if start is None else array[start : start + len(values)]
-        target.write(values.astype(array.dtype.numpy_dtype)).result()
+        values = values.astype(array.dtype.numpy_dtype, copy=False)
+        # Waited for, so that no copy is needed for a later change of `values`.
+        target.write(values, can_reference_source_data_indefinitely=True).result()
 
     def _lay_out(self) -> None:
         attributes = self.attributes
@@ -249,7 +290,7 @@ class Writer:
             self._group(split)
             clips = len(attributes.clips[split])
             axes = ("clip", "frame", "height", "width", "channel")
-            self._create(f"{split}/video", "uint8", (clips, *self._sample), axes)
+            self._create(f"{split}/video", "uint8", (clips, *self.sample), axes)
             kinds = ("fmri", "present", *(("average",) if split == "train" else ()))
             for kind in kinds:
                 self._group(f"{split}/{kind}")
@@ -259,6 +300,15 @@ class Writer:
                 self._create(f"{split}/present/{name}", "bool", (clips,), ("clip",))
                 if split == "train":
                     self._create(f"{split}/average/{name}", "float32", window, maps)
+        self._group("quality")
+        for kind in get_args(Quality):
+            self._group(f"quality/{kind}")
+            for subject in attributes.subjects:
+                shape, axes = self.mask.shape, maps[1:]
+                if kind == "course":
+                    runs = [run for run in attributes.runs if run["subject"] == subject]
+                    shape, axes = (sum(run["volumes"] for run in runs),), ("volume",)
+                self._create(f"quality/{kind}/sub-{subject}", "float32", shape, axes)
 
     def _group(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         folder = self._aside / name
@@ -274,7 +324,8 @@ class Writer:
         codecs: list[dict[str, Any]] = [endian, compress]
         outer = inner
         if sampled:
-            outer = [SHARD, *shape[1:]]
+            size = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+            outer = [shard_length(size), *shape[1:]]
             sharding = {
                 "chunk_shape": inner,
                 "codecs": codecs,

@@ -204,6 +204,49 @@ def _finite(value: object) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
+# --- time courses -------------------------------------------------------------------------------
+
+# Beyond so many points a course is drawn as the band between its extremes.
+_DRAWN = 1500
+
+
+def time_course(
+    runs: Sequence[np.ndarray], *, marked: Sequence[bool], step: float, salt: str, label: str
+) -> str:
+    """Inline SVG: runs one after another, per cent over minutes; marked runs in another colour.
+
+    step: seconds between two values.
+    """
+    size = max(1, -(-sum(map(len, runs)) // _DRAWN))
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9}):
+        figure = Figure(figsize=(12, 1.9), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        begin = 0
+        for values, mark in zip(runs, marked, strict=True):
+            colour = _EXTRA[2] if mark else _ACCENT
+            bins = [values[i : i + size] for i in range(0, len(values), size)]
+            minutes = (begin + size * np.arange(len(bins))) * step / 60
+            if size == 1:
+                axes.plot(minutes, values, color=colour, linewidth=0.9)
+            else:
+                low, high = [b.min() for b in bins], [b.max() for b in bins]
+                axes.fill_between(minutes, low, high, color=colour, linewidth=0.4)
+            begin += len(values)
+            axes.axvline(begin * step / 60, color=_RULE, linewidth=0.7)
+        axes.set_xlim(0, max(begin * step / 60, 1e-9))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=10))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.set_xlabel("minutes", color=_MUTED)
+        axes.set_ylabel("%", color=_MUTED)
+        axes.tick_params(which="both", colors=_MUTED, length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(buffer.getvalue(), salt=salt, label=label)
+
+
 def _inline(svg: str, *, salt: str, label: str) -> str:
     """Matplotlib's SVG document as an HTML element: no prologue, no addresses, no global style, and
     ids that are no other figure's."""

@@ -1,17 +1,15 @@
 """The report: one HTML page that needs nothing beside itself."""
 
-import os
 import shlex
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 
 from glfa_jax.config import Config
 from glfa_jax.report import figures
 from glfa_jax.report.alignment import alignment_section
 from glfa_jax.report.clips import clips_section
+from glfa_jax.report.html import fill, save
 from glfa_jax.report.inputs import STAGES, Metric, Run, read
 from glfa_jax.report.metrics import metrics_section
 from glfa_jax.report.words import absent_note, listing, p_text, subjects_text, value_text
@@ -38,19 +36,14 @@ def write(run_dir: Path, *, commands: Sequence[Command] | None = None) -> Path:
     page = render(run, commands=commands)
     target = run_dir / "report" / "index.html"
     target.parent.mkdir(exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        aside.write_text(page, encoding="utf-8")
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+    save(page, target)
     return target
 
 
 def render(run: Run, *, commands: Sequence[Command]) -> str:
-    template = resources.files("glfa_jax.report").joinpath("page.html").read_text(encoding="utf-8")
     lead = headline(run.metrics)
-    return Template(template).substitute(
+    return fill(
+        "page.html",
         title=escape(f"Video decoding from fMRI: {run.config.name}"),
         summary=escape(_summary(run, lead)),
         facts=_facts(run),

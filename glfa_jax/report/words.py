@@ -14,7 +14,12 @@ def value_text(value: float | None, *, digits: int | None = None) -> str:
     if value is None:
         return "–"
     digits = digits_of(value) if digits is None else digits
-    return f"{value:,.{digits}f}".replace("-", "−")
+    rounded = round(value, digits) + 0.0  # no minus before zero
+    return f"{rounded:,.{digits}f}".replace("-", "−")
+
+
+def count_text(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def p_text(value: float | None) -> str:

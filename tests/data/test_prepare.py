@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from glfa_jax import config
-from glfa_jax.data import DataError, flatmap, prepare
+from glfa_jax.data import DataError, flatmap, pipeline, prepare
 from glfa_jax.data.store import Store
 from glfa_jax.data.surfaces import fsaverage5
 from tests.data.conftest import (
@@ -107,7 +107,9 @@ def test_main_prints_a_summary_or_one_sentence(study, tmp_path, capsys):
     command = ["--config", str(tmp_path / "c.yaml"), "--set", "data.raster=16"]
     assert prepare.main([*command, "--set", "data.space=mars"]) == 2
     captured = capsys.readouterr()
-    assert captured.err == "error: data.space: mars is unknown, known are fsaverage5\n"
+    assert captured.err.startswith("error: ")
+    assert "has no scans sub-01_task-clips_*space-mars_*bold" in captured.err
+    assert captured.err.count("\n") == 1
     assert prepare.main(command) == 0
     out = capsys.readouterr().out
     assert "2 subjects, samples: 6 train, 2 test" in out
@@ -131,7 +133,7 @@ def refuses(root, message):
     with pytest.raises(DataError, match=message) as caught:
         prepare.prepare(settings(root, where / "a.zarr", subjects=("01",)), progress=False)
     assert "\n" not in str(caught.value)
-    assert list(where.iterdir()) == []
+    assert {path.name for path in where.iterdir()} <= {".a.zarr.scratch"}  # what was finished
 
 
 def scan(root, run="02", side="L"):
@@ -146,7 +148,7 @@ def test_missing_file(broken, suffix):
 
 def test_missing_subject(broken):
     shutil.rmtree(broken / "sub-01")
-    refuses(broken, r"sub-01/func: has no runs sub-01_task-clips_run-\*")
+    refuses(broken, r"sub-01: has no scans sub-01_task-clips_\*")
 
 
 @pytest.mark.parametrize("part", [0, 0.02, 0.5, 0.99])
@@ -176,10 +178,11 @@ def test_clip_without_video(broken):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_non_finite_fmri(broken, value):
     series = series_of("01", "02")
-    vertices = np.flatnonzero(fsaverage5().right.region)[:3]
-    series[5, 10_242 + vertices] = value
+    used = flatmap.build(fsaverage5(), raster=32).used
+    vertices = 10_242 + np.flatnonzero(used[10_242:])[:3]
+    series[5, vertices] = value
     write_gifti(scan(broken, side="R"), series[:, 10_242:])
-    refuses(broken, r"run-02_hemi-R_\S+gii: not finite at 3 visual vertices of volume 5 ")
+    refuses(broken, r"run-02_hemi-R_\S+gii: not finite at 3 places of the region in volume 5 ")
 
 
 def test_non_finite_values_outside_the_region_do_not_matter(broken, store):
@@ -198,16 +201,14 @@ def test_hemispheres_of_different_length(broken):
 
 def test_wrong_surface(broken):
     write_gifti(scan(broken), series_of("01", "02")[:, :642])
-    refuses(broken, "10884 vertices over both hemispheres, fsaverage5 has 20484")
+    refuses(broken, r"10884 values a volume, the flat map takes 10242 \+ 10242")
 
 
 def test_events_beyond_the_run(broken):
     split, trials = RUNS["02"]
     late = [*trials, ("b.mp4", VOLUMES * REPETITION_TIME + 1, 2)]
     write_events(Path(f"{stem(broken, '01', '02')}_events.tsv"), split, late)
-    refuses(
-        broken, r"run-02_events\.tsv: a trial starts at 33 s, beyond the end of the run at 32 s"
-    )
+    refuses(broken, r"sub-01 run 02: a trial starts at 33 s, beyond the end of the run at 32 s")
 
 
 @pytest.mark.parametrize(
@@ -216,13 +217,18 @@ def test_events_beyond_the_run(broken):
         ("x\t2\ttrain\ta.mp4\t3", "line 2: onset must be a number >= 0, is 'x'"),
         ("0\t2\ttrain\t../a.mp4\t3", "line 2: stim_file must name a file inside stimuli/"),
         ("0\t2\trest\ta.mp4\t3", "trial_type must be train or test throughout, is rest"),
-        ("0\t2\ttrain\ta.mp4\t1", "clip a.mp4, repeat 1 was shown before to sub-01"),
     ],
 )
 def test_events_that_make_no_sense(broken, row, message):
     header = "onset\tduration\ttrial_type\tstim_file\trepeat\n"
     Path(f"{stem(broken, '01', '02')}_events.tsv").write_text(f"{header}{row}\n")
     refuses(broken, rf"run-02_events\.tsv: {message}")
+
+
+def test_a_showing_needs_its_own_repeat_number(broken):
+    split, trials = RUNS["02"]
+    write_events(Path(f"{stem(broken, '01', '02')}_events.tsv"), split, [*trials, ("a.mp4", 9, 1)])
+    refuses(broken, r"sub-01 run 02: clip a\.mp4, repeat 1 was shown before to the subject")
 
 
 def test_a_clip_in_both_splits_is_refused(broken):
@@ -313,3 +319,158 @@ def test_a_simulated_study_is_made_and_prepared(tmp_path):
             progress=False,
         )
     assert not (tmp_path / "b.zarr").exists()
+
+
+def raw(subject, run):
+    cortex = flatmap.build(fsaverage5(), raster=32)
+    return cortex.to_map(series_of(subject, run).astype(np.float64)), cortex.mask
+
+
+def test_quality_pictures_are_of_the_raw_signal(store):
+    for subject in ("01", "02"):
+        means, snrs, courses = [], [], []
+        for run in RUNS:
+            maps, mask = raw(subject, run)
+            means.append(maps.mean(axis=0))
+            snrs.append(maps.mean(axis=0) / np.where(mask, maps.std(axis=0, ddof=1), 1))
+            level = maps[:, mask].mean(axis=1)
+            courses.append(100 * (level / level.mean() - 1))
+        np.testing.assert_allclose(store.quality("mean", subject), np.mean(means, 0), rtol=1e-5)
+        np.testing.assert_allclose(store.quality("tsnr", subject), np.mean(snrs, 0), rtol=1e-4)
+        course = store.quality("course", subject)
+        np.testing.assert_allclose(course, np.concatenate(courses), atol=1e-4)
+        assert np.abs(course).max() > 0.01
+    assert [run["volumes"] for run in store.attributes.runs] == 8 * [VOLUMES]
+    assert [run["name"] for run in store.attributes.runs] == 2 * list(RUNS)
+    assert [run["split"] for run in store.attributes.runs] == 2 * [s for s, _ in RUNS.values()]
+    assert store.attributes.clip_seconds == 2.0
+    assert (store.attributes.layout, store.attributes.space) == ("bids", "fsaverage5")
+    assert store.attributes.notes == []
+
+
+def test_reliability_is_the_correlation_of_odd_and_even_repeats(store):
+    mask = store.mask
+    for subject in ("01", "02"):
+        odd = np.concatenate([window(subject, "03", 2), window(subject, "03", 6)])[:, mask]
+        even = np.concatenate([window(subject, "04", 7), window(subject, "04", 2)])[:, mask]
+        expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(odd.T, even.T, strict=True)]
+        reliability = store.quality("reliability", subject)
+        # The signal is around 1000 in float32, where it moves by 10.
+        np.testing.assert_allclose(reliability[mask], expected, atol=1e-4)
+        assert not reliability[~mask].any()
+    assert store.attributes.repeats == {"01": 2, "02": 2}
+
+
+def test_a_subject_without_repeats_has_no_reliability(broken):
+    split = RUNS["04"][0]
+    once = [("z.mp4", 1.0, 1)]
+    shutil.copy(broken / "stimuli" / "y.mp4", broken / "stimuli" / "z.mp4")
+    with (broken / "stimuli" / "captions.tsv").open("a") as table:
+        table.write("z.mp4\tone more\n")
+    write_events(Path(f"{stem(broken, '01', '04')}_events.tsv"), split, once)
+    store = prepare.prepare(settings(broken, broken.parent / "a.zarr", subjects=("01",)))
+    assert store.attributes.repeats == {"01": 1}
+    assert not store.quality("reliability", "01").any()
+
+
+def test_demeaned_signals_have_no_per_cent(broken):
+    for run in RUNS:
+        series = series_of("01", run)
+        series -= series.mean(axis=0)
+        for side, part in (("L", series[:, :10_242]), ("R", series[:, 10_242:])):
+            write_gifti(scan(broken, run, side), -np.abs(part) if run == "01" else 0 * part)
+    store = prepare.prepare(settings(broken, broken.parent / "a.zarr", subjects=("01",)))
+    assert not store.quality("course", "01").any()
+    assert not store.quality("reliability", "01").any()
+    assert np.isfinite(store.quality("tsnr", "01")).all()
+
+
+def training_numbers(store):
+    """Everything that any training reads, bit for bit."""
+    attributes, subjects = store.attributes, list(store.attributes.subjects)
+    every = range(store.num_clips("train"))
+    stream = pipeline.volumes(store, subjects=subjects, batch_size=4, seed=0)
+    return [
+        json.dumps([attributes.clips["train"], attributes.captions["train"]]).encode(),
+        store.mask.tobytes(),
+        store.fmri("train", every, subjects=subjects).tobytes(),
+        store.present("train", subjects=subjects).tobytes(),
+        store.video("train", every).tobytes(),
+        *(store.average(subjects=[subject]).tobytes() for subject in subjects),
+        *(next(stream)["fmri"].tobytes() for _ in range(12)),
+    ]
+
+
+def test_no_number_of_training_depends_on_test_runs(broken, tmp_path):
+    """Other test scans, events, repeats and one run less: training stays the same, bit for bit."""
+    one = prepare.prepare(settings(broken, tmp_path / "a.zarr", subjects=("01",)))
+    for side in "LR":
+        write_gifti(scan(broken, "03", side), 500 + 99 * series_of("02", "01")[:, :10_242])
+    for file in broken.glob("sub-01/func/*run-04*"):
+        file.unlink()
+    write_events(
+        Path(f"{stem(broken, '01', '03')}_events.tsv"), "test", [("y.mp4", 3.0, 5), ("x.mp4", 7, 1)]
+    )
+    other = prepare.prepare(settings(broken, tmp_path / "b.zarr", subjects=("01",)))
+    assert (
+        one.fmri("test", [0], subjects=["01"]) != other.fmri("test", [0], subjects=["01"])
+    ).any()
+    before, after = training_numbers(one), training_numbers(other)
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True] * len(before)
+
+
+def damaged(study, root):
+    """A study of both subjects where a run, a video and all training of a subject are damaged."""
+    shutil.copytree(study, root)
+    scan(root, "02", "R").write_bytes(b"no scan")
+    (root / "stimuli" / "b.mp4").write_bytes(b"no film")
+    for run in ("01", "02"):
+        write_events(
+            Path(f"{stem(root, '02', run)}_events.tsv"), "train", [("a.mp4", 99.0, int(run))]
+        )
+    return root
+
+
+def test_errors_are_skipped_and_noted_when_asked(study, store, tmp_path, capsys):
+    root = damaged(study, tmp_path / "bids")
+    data = settings(root, tmp_path / "a.zarr", subjects=("01", "02", "03"), on_error="skip")
+    made = prepare.prepare(data)
+    out = capsys.readouterr().out
+    notes = made.attributes.notes
+    for sentence in (
+        "sub-03: has no scans",
+        "run-02_hemi-R_space-fsaverage5_bold.func.gii: truncated or no GIFTI",
+        "b.mp4: does not decode as video",
+        "sub-02 run 01: a trial starts at 99 s",
+        "sub-02: has no complete train sample",
+    ):
+        assert [sentence in note for note in notes].count(True) == 1
+        assert out.count(sentence) == 1
+    assert out.count("  warning: ") == len(notes)
+    assert made.attributes.subjects == ("01",)
+    assert made.attributes.clips == {"train": ["a.mp4", "c.mp4"], "test": ["x.mp4", "y.mp4"]}
+    # What is left is what it is without the damage.
+    np.testing.assert_array_equal(
+        made.fmri("train", [0, 1], subjects=["01"]), store.fmri("train", [0, 2], subjects=["01"])
+    )
+    np.testing.assert_array_equal(made.video("train", [0, 1]), store.video("train", [0, 2]))
+    np.testing.assert_array_equal(
+        made.fmri("test", [0, 1], subjects=["01"]), store.fmri("test", [0, 1], subjects=["01"])
+    )
+    files = made.attributes.provenance["files"]
+    assert not [name for name in files if "b.mp4" in name or "run-02" in name or "sub-02" in name]
+    prepare.prepare(data)
+    again = capsys.readouterr().out
+    assert "up to date, reused" in again
+    assert again.count("  warning: ") == len(notes)
+
+
+def test_nothing_useful_left_is_an_error_even_when_skipping(broken):
+    for file in broken.glob("sub-01/func/*hemi-L*.gii"):
+        file.write_bytes(b"no scan")
+    data = settings(broken, broken.parent / "a.zarr", subjects=("01",), on_error="skip")
+    with pytest.raises(DataError, match="no usable subject is left"):
+        prepare.prepare(data, progress=False)
+    assert [path.name for path in broken.parent.iterdir() if "zarr" in path.name] == [
+        ".a.zarr.scratch"
+    ]

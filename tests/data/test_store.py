@@ -8,9 +8,15 @@ import xarray
 import zarr
 
 from glfa_jax.data import DataError
-from glfa_jax.data.store import SHARD, Attributes, Store
+from glfa_jax.data.store import SHARD, Attributes, Store, shard_length
 
 CLIPS = {"train": SHARD + 5, "test": 3}
+RUNS = [
+    {"subject": subject, "name": name, "split": split, "volumes": volumes, "missing": 0}
+    for subject, name, split, volumes in [
+        ("01", "1", "train", 7), ("01", "2", "test", 4), ("02", "1", "train", 6),
+    ]
+]  # fmt: skip
 MASK = np.arange(64).reshape(8, 8) % 5 > 1
 
 
@@ -22,6 +28,12 @@ def attributes(**changes):
         "window": 2,
         "clips": {split: [f"{i}.mp4" for i in range(n)] for split, n in CLIPS.items()},
         "captions": {split: [f"clip {i}" for i in range(n)] for split, n in CLIPS.items()},
+        "clip_seconds": 2.0,
+        "layout": "bids",
+        "space": "fsaverage5",
+        "repeats": {"01": 2, "02": 1},
+        "runs": RUNS,
+        "notes": ["sub-02 run 2: left out"],
         "fingerprint": "f",
         "identity": "i",
         "provenance": {"root": "somewhere"},
@@ -39,6 +51,10 @@ def contents():
             arrays[f"{split}/present/{subject}"] = rng.random(clips) < 0.8
     for subject in ("sub-01", "sub-02"):
         arrays[f"train/average/{subject}"] = rng.normal(size=(2, 8, 8)).astype(np.float32)
+        for kind in ("mean", "tsnr", "reliability"):
+            arrays[f"quality/{kind}/{subject}"] = rng.normal(size=(8, 8)).astype(np.float32)
+    for subject, volumes in (("sub-01", 11), ("sub-02", 6)):
+        arrays[f"quality/course/{subject}"] = rng.normal(size=volumes).astype(np.float32)
     return arrays
 
 
@@ -68,6 +84,19 @@ def test_reads_what_was_written(store):
     assert store.num_bytes("test", subjects=["01"]) == 3 * (3 * 6 * 4 * 3 + 2 * 8 * 8 * 2)
 
 
+def test_quality_is_read_by_kind_and_subject(store):
+    arrays = contents()
+    for kind in ("mean", "tsnr", "reliability", "course"):
+        for subject in ("01", "02"):
+            np.testing.assert_array_equal(
+                store.quality(kind, subject), arrays[f"quality/{kind}/sub-{subject}"]
+            )
+    with pytest.raises(DataError, match="has no subject 03; it holds 01, 02"):
+        store.quality("mean", "03")
+    with pytest.raises(DataError, match="array quality/colour/sub-01 cannot be read"):
+        store.quality("colour", "01")
+
+
 def test_average_weighs_every_sample_alike(store):
     arrays = contents()
     counts = [arrays[f"train/present/sub-{s}"].sum() for s in ("01", "02")]
@@ -90,6 +119,8 @@ def test_zarr_and_xarray_read_it(store):
     assert train["video"].dims == ("clip", "frame", "height", "width", "channel")
     fmri = xarray.open_zarr(store.path, group="train/fmri", consolidated=False)
     assert fmri["sub-01"].dims == ("clip", "window", "row", "column")
+    mean = xarray.open_zarr(store.path, group="quality/mean", consolidated=False)
+    assert mean["sub-02"].dims == ("row", "column")
     assert not list(store.path.parent.glob(".*"))
 
 
@@ -115,6 +146,15 @@ def test_shards_written_one_by_one_are_the_same(tmp_path, store):
     np.testing.assert_array_equal(Store.open(path).video("train", range(69)), video)
 
 
+@pytest.mark.parametrize(
+    ("sample", "length"),
+    [(1, 64), (2**21, 64), (2**21 + 1, 32), (12 * 320 * 576 * 3, 16), (2**28, 1)],
+)
+def test_large_samples_share_a_file_with_fewer(sample, length):
+    assert shard_length(sample) == length
+    assert SHARD % length == 0
+
+
 def test_what_is_no_store_is_refused(tmp_path, store):
     with pytest.raises(DataError, match="no prepared store"):
         Store.open(tmp_path)
@@ -122,7 +162,7 @@ def test_what_is_no_store_is_refused(tmp_path, store):
     with pytest.raises(DataError, match="not a prepared store"):
         Store.open(tmp_path)
     (tmp_path / "zarr.json").write_text(json.dumps({"attributes": {"format": 99}}))
-    with pytest.raises(DataError, match="store format 99, this version reads 1"):
+    with pytest.raises(DataError, match="store format 99, this version reads 2; remove it and"):
         Store.open(tmp_path)
     with pytest.raises(DataError, match="has no subject 03; it holds 01, 02"):
         store.fmri("test", [0], subjects=["03"])

@@ -35,6 +35,74 @@ def test_fewer_frames_come_from_the_middle_of_their_share(tmp_path):
     np.testing.assert_array_equal(three, every[[2, 6, 10]])
 
 
+def parts_of(path, *spans, frames=3, size=(32, 32)):
+    parts = [video.Part(path, start, duration) for start, duration in spans]
+    return list(video.read_parts(path, parts, frames=frames, resolution=size))
+
+
+def test_a_part_is_the_clip_it_would_be_alone(tmp_path):
+    long = np.concatenate([moving_square(frames=10), moving_square(frames=10)[::-1]])
+    video.write_mp4(tmp_path / "long.mp4", long, frame_rate=5)
+    every = video.read_all(tmp_path / "long.mp4")
+    # 2 s of 5 frames a second at a time; of ten frames, three shares take frames 1, 5 and 8.
+    first, second = parts_of(tmp_path / "long.mp4", (0.0, 2.0), (2.0, 2.0))
+    np.testing.assert_array_equal(first, every[[1, 5, 8]])
+    np.testing.assert_array_equal(second, every[[11, 15, 18]])
+    whole = video.read_video(tmp_path / "long.mp4", frames=7, resolution=(16, 24))
+    for span in ((0.0, 4.0), (0.0, None)):
+        [part] = parts_of(tmp_path / "long.mp4", span, frames=7, size=(16, 24))
+        np.testing.assert_array_equal(part, whole)
+
+
+def test_the_edge_between_two_frames_is_the_later_one_everywhere_in_a_film(tmp_path):
+    """Six frames of 2 s at 30 a second: each middle is the very start of a frame."""
+    clip = np.stack([np.full((16, 16, 3), 4 * i, np.uint8) for i in range(60)])
+    video.write_mp4(tmp_path / "long.mp4", np.tile(clip, (5, 1, 1, 1)), frame_rate=30)
+    every = video.read_all(tmp_path / "long.mp4")
+    spans = [(2.0 * i, 2.0) for i in range(5)]
+    parts = parts_of(tmp_path / "long.mp4", *spans, frames=6, size=(16, 16))
+    for number, part in enumerate(parts):
+        np.testing.assert_array_equal(part, every[60 * number + np.arange(5, 60, 10)])
+
+
+def test_parts_may_overlap_leave_gaps_and_hold_one_another(tmp_path):
+    long = np.concatenate([moving_square(frames=10)] * 3)
+    video.write_mp4(tmp_path / "long.mp4", long, frame_rate=5)
+    every = video.read_all(tmp_path / "long.mp4")
+    spans = [(0.0, 1.5), (0.4, 0.6), (0.4, 4.0), (5.0, None)]
+    for (start, duration), part in zip(spans, parts_of(tmp_path / "long.mp4", *spans), strict=True):
+        moments = start + (np.arange(3) + 0.5) / 3 * (duration or 1.0)
+        np.testing.assert_array_equal(part, every[np.floor(moments * 5 + 1e-9).astype(int)])
+    with pytest.raises(ValueError, match="parts must be in the order of their starts"):
+        parts_of(tmp_path / "long.mp4", (2.0, 1.0), (0.0, 1.0))
+
+
+def test_a_part_beyond_the_end_of_the_file(tmp_path):
+    video.write_mp4(tmp_path / "a.mp4", moving_square(frames=10), frame_rate=5)
+    # The last of three shares may lack less than its half: its middle still shows.
+    assert len(parts_of(tmp_path / "a.mp4", (0.0, 1.2), (1.2, 0.9))) == 2
+    path = tmp_path / "a.mp4"
+    parts = [video.Part(path, 0.0, 1.0), video.Part(path, 1.0, 1.5)]
+    reader = video.read_parts(path, parts, frames=3, resolution=(32, 32))
+    assert len(next(reader)) == 3
+    with pytest.raises(DataError, match=r"a\.mp4: ends at 2\.00 s, .* its frame at 2\.25 s"):
+        next(reader)
+
+
+def test_a_long_file_is_decoded_once_and_only_as_far_as_needed(tmp_path, monkeypatch):
+    video.write_mp4(tmp_path / "a.mp4", moving_square(frames=50), frame_rate=5)
+    films = []
+
+    class Film(video._Film):
+        def __init__(self, *given):
+            super().__init__(*given)
+            films.append(self)
+
+    monkeypatch.setattr(video, "_Film", Film)
+    assert len(parts_of(tmp_path / "a.mp4", (0.0, 2.0), (2.0, 2.0))) == 2
+    assert [film.count for film in films] == [20]
+
+
 def test_same_bytes_every_time(tmp_path):
     for name in "ab":
         video.write_mp4(tmp_path / name, moving_square(), frame_rate=3)
@@ -72,6 +140,8 @@ def test_bad_files_are_named_in_one_sentence(tmp_path):
         (tmp_path / "cut.mp4").write_bytes(whole[: int(len(whole) * part)])
         with pytest.raises(DataError, match=r"cut\.mp4: does not decode as video"):
             video.read_video(tmp_path / "cut.mp4", frames=2, resolution=(8, 8))
+        with pytest.raises(DataError, match=r"cut\.mp4: does not decode as video"):
+            parts_of(tmp_path / "cut.mp4", (0.0, 10.0))
 
 
 def test_odd_sizes_and_wrong_types_are_refused(tmp_path):

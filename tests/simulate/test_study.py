@@ -5,9 +5,10 @@ import nibabel
 import numpy as np
 import pytest
 
-from glfa_jax.config import Simulation
+from glfa_jax.config import Data, Simulation
 from glfa_jax.data import DataError
-from glfa_jax.data.layouts.bids import read_study
+from glfa_jax.data.layouts import Problems, Run
+from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.video import read_all
 from glfa_jax.simulate import stimuli, study
 from glfa_jax.simulate.__main__ import main
@@ -23,9 +24,18 @@ def root(tmp_path_factory):
     return folder
 
 
+def _runs(root, *subjects: str) -> tuple[Run, ...]:
+    data = Data(root=root, store=root / "unused.zarr", subjects=subjects)
+    return read_study(data, Problems(skip=False)).runs
+
+
+def _series(run: Run) -> np.ndarray:
+    return np.concatenate(list(run.blocks()))
+
+
 @pytest.fixture(scope="module")
 def runs(root):
-    return read_study(root, subjects=["01", "02"], task="clips", space="fsaverage5").runs
+    return _runs(root, "01", "02")
 
 
 def _table(path) -> list[dict[str, str]]:
@@ -43,7 +53,7 @@ def test_the_ordinary_reader_reads_it(root, runs):
     for run in runs:
         assert [trial.onset for trial in run.trials] == [4.0, 8.0, 12.0, 16.0]
         assert {trial.duration for trial in run.trials} == {2.0}
-        series = run.load()
+        series = _series(run)
         assert series.shape == (28, 20484)  # 4 s lead, 4 clips of 2 s and 3 gaps, 10 s tail
     shown = [sorted(trial.clip for trial in run.trials) for run in runs]
     assert shown[1] == shown[2]
@@ -56,7 +66,7 @@ def test_bold_is_whole_numbers_near_the_baseline_and_zero_off_the_region(runs):
     cortex = visual_cortex()
     inside = np.isin(np.arange(20484), cortex.vertices)
     for run in runs:
-        series = run.load()
+        series = _series(run)
         assert (series[:, ~inside] == 0).all()
         seen = series[:, inside].astype(np.float64)
         np.testing.assert_array_equal(seen, np.rint(seen))
@@ -70,12 +80,10 @@ def test_repeats_share_the_signal_and_not_the_noise(tmp_path):
     """With hardly any noise a clip's answer repeats; runs differ by the order of the clips."""
     quiet = TINY.model_copy(update={"subjects": 1, "noise": 0.0, "gap_seconds": 30.0})
     study.write_study(quiet, tmp_path / "study", progress=False)
-    first, second = read_study(
-        tmp_path / "study", subjects=["01"], task="clips", space="fsaverage5"
-    ).runs[1:]
+    first, second = _runs(tmp_path / "study", "01")[1:]
     answers = []
     for run in (first, second):
-        series = run.load()[:, visual_cortex().vertices]
+        series = _series(run)[:, visual_cortex().vertices]
         onsets = {trial.clip: int(trial.onset) for trial in run.trials}
         answers.append({clip: series[at + 4 : at + 9] for clip, at in onsets.items()})
     for clip, answer in answers[0].items():

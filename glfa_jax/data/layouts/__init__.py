@@ -59,12 +59,14 @@ class Study:
     """Runs in the order of subject and run; `videos` and `captions` cover every clip shown.
 
     files: every file that the study is read from.
+    notes: what is not as it should be and does no harm, a sentence each.
     """
 
     runs: tuple[Run, ...]
     videos: Mapping[str, Part]
     captions: Mapping[str, str]
     files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass

@@ -24,6 +24,13 @@ class Global(str):
     __slots__ = ()
 
 
+class Stateful:
+    """What a listed function may give to have its state set by the pickle."""
+
+    def set_state(self, state: Any) -> None:
+        raise NotImplementedError
+
+
 def _list(value: Any) -> list[Any]:
     """A list: a small file may hold an array that is endless to walk through."""
     if not isinstance(value, list):
@@ -112,8 +119,8 @@ def load(
         found = Global(".".join(parts))
         if found not in functions and found not in names:
             raise PickledError(
-                f"names {found[:100]!r}, which could run code; only tensors and plain containers "
-                "are read, so save it again without that"
+                f"names {found[:100]!r}, which could run code; only numbers, text, tensors "
+                "and plain containers are read, so save it again without that"
             )
         return found
 
@@ -170,7 +177,9 @@ def load(
             case "BUILD":
                 state = stack.pop()  # for a state dict, the versions of its modules: not needed
                 target = stack[-1]
-                if not (isinstance(target, OrderedDict) and isinstance(state, dict)):
+                if isinstance(target, Stateful):
+                    target.set_state(state)
+                elif not (isinstance(target, OrderedDict) and isinstance(state, dict)):
                     raise PickledError("sets the state of an object that has none")
             case "BINPERSID":
                 stack.append(persistent(stack.pop()))

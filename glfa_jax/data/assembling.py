@@ -1,0 +1,117 @@
+"""From the pieces of the scratch to the store, one shard at a time."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from glfa_jax.data.clips import Clips
+from glfa_jax.data.layouts import SPLITS, Split
+from glfa_jax.data.planning import Plan, Window
+from glfa_jax.data.scratch import naming_room
+from glfa_jax.data.store import SHARD, Writer, shard_length
+
+
+class Assembly:
+    """Writes everything that the plan names; `done` is told how many samples were written."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        plan: Plan,
+        *,
+        mask: Bool[ndarray, "h w"],
+        window: int,
+        done: Callable[[int], Any],
+    ):
+        self.writer, self.plan = writer, plan
+        self.mask, self.window, self.done = mask, window, done
+
+    def write(self, videos: Mapping[str, Clips]) -> None:
+        for split in SPLITS:
+            for subject in self.plan.subjects:
+                self._samples(subject, split)
+            self._videos(split, videos)
+        for subject in self.plan.subjects:
+            self._quality(subject)
+
+    def _samples(self, subject: str, split: Split) -> None:
+        """Windows and presence; of train the average, and of test the reliability."""
+        keys, shown = self.plan.keys[split], self.plan.shown[subject, split]
+        present = np.array([bool(shown.get(key)) for key in keys])
+        total = np.zeros((self.window, int(self.mask.sum())))
+        agreement = Agreement(total.shape[1])
+        for start in range(0, len(keys), SHARD):
+            block = keys[start : start + SHARD]
+            cut = np.zeros((len(block), *total.shape), np.float32)
+            for i, key in enumerate(block):
+                windows = shown.get(key, [])
+                read = [self._read(window) for window in windows]
+                for values in read:
+                    cut[i] += values / len(read)
+                if split == "test" and len(read) > 1:
+                    agreement.add(np.mean(read[0::2], axis=0), np.mean(read[1::2], axis=0))
+            total += cut.sum(axis=0, dtype=np.float64)
+            self._write(f"{split}/fmri/sub-{subject}", self._draw(cut), start=start)
+            self.done(len(block))
+        self._write(f"{split}/present/sub-{subject}", present)
+        if split == "train":
+            self._write(f"train/average/sub-{subject}", self._draw(total / present.sum()))
+        else:
+            self._write(f"quality/reliability/sub-{subject}", self._draw(agreement.correlation()))
+
+    def _read(self, window: Window) -> Float[ndarray, "w p"]:
+        return window.signal.window(window.first, self.window)
+
+    def _videos(self, split: Split, videos: Mapping[str, Clips]) -> None:
+        keys = self.plan.keys[split]
+        step = shard_length(int(np.prod(self.writer.sample)))
+        for start in range(0, len(keys), step):
+            clips = [clip for clip, _ in keys[start : start + step]]
+            block = np.empty((len(clips), *self.writer.sample), np.uint8)
+            for i, clip in enumerate(clips):
+                block[i] = videos[clip].video(clip)
+            self._write(f"{split}/video", block, start=start)
+            self.done(len(clips))
+
+    def _quality(self, subject: str) -> None:
+        signals = [cut.signal for cut in self.plan.cuts if cut.run.subject == subject]
+        for kind, pictures in (
+            ("mean", [signal.mean for signal in signals]),
+            ("tsnr", [signal.tsnr for signal in signals]),
+        ):
+            self._write(f"quality/{kind}/sub-{subject}", self._draw(np.mean(pictures, axis=0)))
+        course = np.concatenate([signal.course for signal in signals])
+        self._write(f"quality/course/sub-{subject}", course)
+
+    def _draw(self, values: Float[ndarray, "*b p"]) -> Float[ndarray, "*b h w"]:
+        """Cortex pixels to pictures, zero elsewhere."""
+        pictures = np.zeros((*values.shape[:-1], self.mask.size), np.float32)
+        pictures[..., self.mask.ravel()] = values
+        return pictures.reshape(*values.shape[:-1], *self.mask.shape)
+
+    def _write(self, name: str, values: ndarray, *, start: int | None = None) -> None:
+        with naming_room(self.writer.path, values.nbytes):
+            self.writer.write(name, values, start=start)
+
+
+class Agreement:
+    """Pearson correlation of two series at every pixel, in one pass."""
+
+    def __init__(self, pixels: int):
+        self.count = 0
+        # Sums of a, b, a a, b b, a b. z-scores are around zero, so no digits are lost.
+        self.sums = np.zeros((5, pixels))
+
+    def add(self, a: Float[ndarray, "time p"], b: Float[ndarray, "time p"]) -> None:
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        self.count += len(a)
+        self.sums += [part.sum(axis=0) for part in (a, b, a * a, b * b, a * b)]
+
+    def correlation(self) -> Float[ndarray, " p"]:
+        """Zero where nothing was added or a series is constant."""
+        a, b, aa, bb, ab = self.sums / max(self.count, 1)
+        spread = np.sqrt(np.maximum(aa - a * a, 0) * np.maximum(bb - b * b, 0))
+        return np.divide(ab - a * b, spread, out=np.zeros_like(a), where=spread > 1e-12)

@@ -1,0 +1,101 @@
+"""The captions of the Fudan set: a pickled dict in a numpy file, read without running it."""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glfa_jax.data import DataError
+from glfa_jax.unpickle import PickledError, Stateful, load
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read_vid2name(path: Path) -> dict[int, str]:
+    """{video id: caption}. Raises DataError for anything else, code above all."""
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version not in _HEADERS:
+                raise PickledError(f"numpy format {version} is not read")
+            _, _, dtype = _HEADERS[version](file)
+            if dtype != np.dtype(object):
+                raise PickledError(f"must hold a pickled dict, holds {dtype}")
+            content = load(file, functions=_FUNCTIONS, names=("numpy.ndarray",), persistent=_none)
+        return _captions(content)
+    except PickledError as error:
+        raise DataError(f"{path}: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # a crafted or damaged file can fail anywhere
+        raise DataError(f"{path}: truncated, damaged or no numpy file ({error!r:.200})") from None
+
+
+def _captions(content: Any) -> dict[int, str]:
+    items = content.items if isinstance(content, _Array) else [content]
+    if not isinstance(items, list) or len(items) != 1 or not isinstance(items[0], dict):
+        raise PickledError("must hold one dict of video id and caption")
+    for video, caption in items[0].items():
+        if type(video) is not int or not isinstance(caption, str) or not caption.strip():
+            raise PickledError(
+                f"must map integer ids to captions, maps {video!r:.50} to {caption!r:.50}"
+            )
+    return {video: caption.strip() for video, caption in items[0].items()}
+
+
+class _Array(Stateful):
+    """An array of objects, of which the list of its items is all that matters."""
+
+    items: Any = None
+
+    def set_state(self, state: Any) -> None:
+        self.items = state[-1]
+
+
+class _Type(Stateful):
+    """A number or text type by the letters numpy gives it: i8, U12; byte order comes later."""
+
+    def __init__(self, letters: str, *_: Any):
+        self.letters, self.order = str(letters), "<"
+
+    def set_state(self, state: Any) -> None:
+        self.order = ">" if state[1] == ">" else "<"
+
+    def scalar(self, content: bytes) -> int | str:
+        kind = self.letters[:1]
+        if kind == "U":
+            encoding = "utf-32-be" if self.order == ">" else "utf-32-le"
+            return bytes(content).decode(encoding).rstrip("\0")
+        if kind in ("i", "u"):
+            sizes = {1: "b", 2: "h", 4: "i", 8: "q"}
+            letter = sizes[int(self.letters[1:])]
+            (number,) = struct.unpack(
+                self.order + (letter if kind == "i" else letter.upper()), content
+            )
+            return number
+        raise PickledError(f"holds a value of type {self.letters!r:.50}, must be integers and text")
+
+
+def _scalar(kind: Any, content: bytes) -> int | str:
+    if not isinstance(kind, _Type):
+        raise PickledError("holds a number without a type")
+    return kind.scalar(content)
+
+
+def _none(identity: Any) -> Any:
+    raise PickledError("refers to objects kept elsewhere, must be a dict of ids and captions")
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "numpy.dtype": _Type,
+    **{
+        f"numpy.{core}.multiarray.{name}": function
+        for core in ("core", "_core")
+        for name, function in {"_reconstruct": lambda *_: _Array(), "scalar": _scalar}.items()
+    },
+}

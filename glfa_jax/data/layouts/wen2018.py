@@ -1,0 +1,128 @@
+"""The benchmark of Wen et al. 2018 (CC2017): three subjects, 8-minute films, TR 2 s.
+
+video_fmri_dataset/subject1/fmri/seg3/cifti/seg3_1_Atlas.dtseries.nii     seg1..18, repeats 1..2
+video_fmri_dataset/subject1/fmri/test2/cifti/test2_9_Atlas.dtseries.nii   test1..5, repeats 1..10
+stimuli/seg3.mp4, stimuli/test2.mp4
+
+Every film counts as 240 clips of 2 s, `seg3/000` to `seg3/239`; captions come from `data.captions`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from glfa_jax import config
+from glfa_jax.data import DataError
+from glfa_jax.data.captions import read_captions
+from glfa_jax.data.layouts import Problems, Run, Split, Study, Trial
+from glfa_jax.data.layouts.clips import with_clips
+from glfa_jax.data.readers import cifti, cifti_header, trimmed
+from glfa_jax.data.video import Part
+
+REPETITION_TIME = 2.0
+CLIPS = 240  # a film
+CLIP_SECONDS = 2.0
+# Volumes of a run -> volumes before and after the film: 246 in the films test2 to test5.
+DROPPED = {245: (1, 4), 246: (2, 4)}
+
+
+@dataclass(frozen=True)
+class _Film:
+    name: str
+    split: Split
+    repeats: int
+
+
+FILMS = (
+    *(_Film(f"seg{number}", "train", 2) for number in range(1, 19)),
+    *(_Film(f"test{number}", "test", 10) for number in range(1, 6)),
+)
+
+
+def read_study(data: config.Data, problems: Problems) -> Study:
+    """Everything but the time series; what cannot be used goes to `problems`."""
+    if data.space != "fsLR":
+        raise DataError(f"data.space: must be fsLR for layout wen2018, is {data.space}")
+    if data.captions is None:
+        raise DataError(
+            "data.captions: layout wen2018 comes without captions; name a table with the columns "
+            "stim_file (seg1/000 to test5/239, one of 240 clips of 2 s a film) and caption"
+        )
+    captions = read_captions(data.captions)
+    runs, notes = [], []
+    for subject in data.subjects:
+        folder = data.root / "video_fmri_dataset" / f"subject{subject}" / "fmri"
+        if not folder.is_dir():
+            problems.add(DataError(f"{folder}: no such folder; subject {subject} has no scans"))
+            continue
+        for film in FILMS:
+            runs += _repeats(folder, subject, film, problems, notes)
+    return with_clips(
+        runs,
+        videos=dict(_clips(data.root / "stimuli")),
+        captions=captions,
+        captions_file=data.captions,
+        problems=problems,
+        notes=notes,
+    )
+
+
+def _clips(stimuli: Path) -> Iterator[tuple[str, Part]]:
+    for film in FILMS:
+        for clip in range(CLIPS):
+            start = CLIP_SECONDS * clip
+            yield _name(film, clip), Part(stimuli / f"{film.name}.mp4", start, CLIP_SECONDS)
+
+
+def _name(film: _Film, clip: int) -> str:
+    return f"{film.name}/{clip:03d}"
+
+
+def _repeats(
+    folder: Path, subject: str, film: _Film, problems: Problems, notes: list[str]
+) -> list[Run]:
+    """The runs of one film: a repeat may be missing (subject 3 lacks one of test2), not all."""
+    runs, missing = [], []
+    for repeat in range(1, film.repeats + 1):
+        path = folder / film.name / "cifti" / f"{film.name}_{repeat}_Atlas.dtseries.nii"
+        if not path.is_file():
+            missing.append(repeat)
+            continue
+        try:
+            runs.append(_run(path, subject, film, repeat))
+        except DataError as error:
+            problems.add(error)
+    if len(missing) == film.repeats:
+        problems.add(
+            DataError(
+                f"{folder / film.name / 'cifti'}: has no {film.name}_1_Atlas.dtseries.nii, nor any "
+                f"other of its {film.repeats} repeats"
+            )
+        )
+    else:
+        notes += [f"subject {subject}: {film.name} lacks repeat {repeat}" for repeat in missing]
+    return runs
+
+
+def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
+    # The step that the header states is not looked at: it is known here.
+    volumes, _ = cifti_header(path)
+    if volumes not in DROPPED:
+        raise DataError(f"{path}: {volumes} volumes, must be {' or '.join(map(str, DROPPED))}")
+    before, after = DROPPED[volumes]
+    return Run(
+        subject=subject,
+        name=f"{film.name}_{repeat}",
+        split=film.split,
+        repetition_time=REPETITION_TIME,
+        start_time=0.0,  # the first volume kept belongs to the begin of the film
+        trials=tuple(
+            Trial(_name(film, clip), CLIP_SECONDS * clip, CLIP_SECONDS, repeat)
+            for clip in range(CLIPS)
+        ),
+        scans=(path,),
+        files=(path,),
+        blocks=partial(trimmed, partial(cifti, path), path, before, 0),
+        tail=after,  # the answer to the last clips lies there
+    )

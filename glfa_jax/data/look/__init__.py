@@ -1,0 +1,1 @@
+"""A page on which a person sees whether a preparation went right."""

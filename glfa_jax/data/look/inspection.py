@@ -1,0 +1,158 @@
+"""What a prepared store says about itself when it is read through once, shard by shard."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from tqdm import tqdm
+
+from glfa_jax.data import DataError
+from glfa_jax.data.layouts import SPLITS, Split
+from glfa_jax.data.store import SHARD, Store
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """The samples of one subject.
+
+    present, total: samples of each split. moving: pixels that differ from zero somewhere.
+    peak: largest |z|.
+    """
+
+    present: dict[Split, int]
+    total: dict[Split, int]
+    moving: Bool[ndarray, "h w"]
+    peak: float
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two subjects at the same test samples.
+
+    correlation: Pearson, of every pixel over all volumes of the `samples` that both have; NaN off
+        the mask and where a pixel does not vary.
+    mean: of the correlation over pixels; NaN where there is none.
+    """
+
+    subjects: tuple[str, str]
+    correlation: Float[ndarray, "h w"]
+    mean: float
+    samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    signals: dict[str, Signal]
+    pairs: list[Pair]
+
+
+def inspect(store: Store, *, progress: bool) -> Inspection:
+    """Reads every map once, in blocks that hold one shard's worth; raises DataError."""
+    mask, subjects = store.mask, store.attributes.subjects
+    if not mask.any():
+        raise DataError(f"{store.path}: the mask of the flat map is empty")
+    peaks = dict.fromkeys(subjects, 0.0)
+    moving = {subject: np.zeros(mask.sum(), bool) for subject in subjects}
+    sums = {pair: _Sums(int(mask.sum())) for pair in combinations(range(len(subjects)), 2)}
+    present = {split: store.present(split, subjects=subjects) for split in SPLITS}
+    total = sum(map(store.num_clips, SPLITS))
+    with tqdm(total=total, disable=not progress, unit="sample", desc="look") as bar:
+        for split in SPLITS:
+            for block in _blocks(store.num_clips(split), size=max(1, SHARD // len(subjects))):
+                there = present[split][block.start : block.stop]
+                with reading(store):
+                    maps = store.fmri(split, np.asarray(block), subjects=subjects)
+                maps = maps[..., mask]  # b s w p, float16
+                values = [maps[there[:, i], i].astype(np.float32) for i in range(len(subjects))]
+                for subject, value in zip(subjects, values, strict=True):
+                    peaks[subject] = max(peaks[subject], float(np.abs(value).max(initial=0)))
+                    moving[subject] |= value.any(axis=(0, 1))
+                if split == "test":
+                    for (i, j), each in sums.items():
+                        both = there[:, i] & there[:, j]
+                        each.add(values[i][both[there[:, i]]], values[j][both[there[:, j]]])
+                bar.update(len(block))
+    signals = {
+        subject: Signal(
+            present={split: int(present[split][:, i].sum()) for split in SPLITS},
+            total={split: store.num_clips(split) for split in SPLITS},
+            moving=_draw(moving[subject], mask, empty=False),
+            peak=peaks[subject],
+        )
+        for i, subject in enumerate(subjects)
+    }
+    pairs = []
+    for (i, j), each in sums.items():
+        correlation = each.correlation()
+        known = correlation[np.isfinite(correlation)]
+        pairs.append(
+            Pair(
+                subjects=(subjects[i], subjects[j]),
+                correlation=_draw(correlation, mask, empty=np.nan),
+                mean=float(known.mean()) if known.size else float("nan"),
+                samples=each.samples,
+            )
+        )
+    return Inspection(signals, pairs)
+
+
+class _Sums:
+    """Running sums for the correlation of two series of z-scores at every pixel."""
+
+    def __init__(self, pixels: int):
+        self.samples = self.volumes = 0
+        self.first, self.second = np.zeros((2, 2, pixels))  # of values, of squares
+        self.product = np.zeros(pixels)
+
+    def add(self, first: Float[ndarray, "b w p"], second: Float[ndarray, "b w p"]) -> None:
+        self.samples += len(first)
+        self.volumes += len(first) * first.shape[1]
+        for sums, values in ((self.first, first), (self.second, second)):
+            sums[0] += values.sum(axis=(0, 1), dtype=np.float64)
+            sums[1] += np.einsum("bwp,bwp->p", values, values)
+        self.product += np.einsum("bwp,bwp->p", first, second)
+
+    def correlation(self) -> Float[ndarray, " p"]:
+        count = max(self.volumes, 1)
+        spreads = [squares - total**2 / count for total, squares in (self.first, self.second)]
+        shared = self.product - self.first[0] * self.second[0] / count
+        # Less than rounding of float16 z-scores makes: the pixel does not vary.
+        least = 1e-6 * count
+        varies = (spreads[0] > least) & (spreads[1] > least)
+        scale = np.sqrt(np.where(varies, spreads[0] * spreads[1], 1))
+        return np.where(varies, np.clip(shared / scale, -1, 1), np.nan)
+
+
+def spread_evenly(store: Store, *, clips: int) -> list[int]:
+    """Positions of test samples spread over the test split, of those most subjects have."""
+    present = store.present("test", subjects=store.attributes.subjects).sum(axis=1)
+    best = np.flatnonzero(present == present.max(initial=0))
+    picks = np.linspace(0, len(best) - 1, min(clips, len(best))).round().astype(int)
+    return [int(best[pick]) for pick in picks]
+
+
+def _blocks(count: int, *, size: int) -> Iterator[range]:
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))
+
+
+@contextmanager
+def reading(store: Store) -> Iterator[None]:
+    """Around nothing but reads: says which store is damaged."""
+    try:
+        yield
+    except DataError:
+        raise
+    except ValueError as error:  # what a damaged shard raises
+        reason = " ".join(str(error).split())
+        raise DataError(f"{store.path}: cannot be read ({reason})") from None
+
+
+def _draw(values: ndarray, mask: Bool[ndarray, "h w"], *, empty: float) -> ndarray:
+    picture = np.full(mask.shape, empty, values.dtype)
+    picture[mask] = values
+    return picture

@@ -1,0 +1,200 @@
+"""Which windows of which runs make which samples: no file is read here."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from glfa_jax import config
+from glfa_jax.data import DataError
+from glfa_jax.data.layouts import SPLITS, Problems, Run, Split
+from glfa_jax.data.signals import Signal
+
+Key = tuple[str, int]  # clip and repeat; repeat -1 stands for the average over repeats
+
+# Layouts whose events come from tables, where an event beyond the end of a run is a mistake. The
+# others know every trial beforehand, and what a run broken off lacks is missing.
+TIMED_BY_EVENTS = ("bids",)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A showing of a clip: `first` is the volume, in the run's signal, where its window begins."""
+
+    signal: Signal
+    first: int
+    repeat: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A run and what was cut from it; windows of a clip are by its key; missing: trials."""
+
+    run: Run
+    signal: Signal
+    windows: tuple[tuple[Key, Window | None], ...]
+
+    @property
+    def missing(self) -> int:
+        return sum(window is None for _, window in self.windows)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All samples of all subjects, and where they come from."""
+
+    subjects: tuple[str, ...]
+    cuts: tuple[Cut, ...]
+    keys: dict[Split, list[Key]]
+    shown: dict[tuple[str, Split], dict[Key, list[Window]]] = field(repr=False)
+
+    def of(self, subject: str, split: Split) -> list[Cut]:
+        return [cut for cut in self.cuts if (cut.run.subject, cut.run.split) == (subject, split)]
+
+    def repeats(self, subject: str) -> int:
+        return max((len(windows) for windows in self.shown[subject, "test"].values()), default=0)
+
+
+def same_repetition_time(runs: Sequence[Run], problems: Problems) -> list[Run]:
+    """The runs that have the repetition time of most."""
+    if not runs:
+        raise DataError("no run of the study can be used")
+    usual = Counter(run.repetition_time for run in runs).most_common(1)[0][0]
+    example = next(run for run in runs if run.repetition_time == usual)
+    for run in runs:
+        if run.repetition_time != usual:
+            problems.add(
+                DataError(
+                    f"{run.scans[0]}: repetition time {run.repetition_time} s, but {usual} s in "
+                    f"{example.scans[0]}"
+                )
+            )
+    return [run for run in runs if run.repetition_time == usual]
+
+
+def without_shared_clips(runs: Sequence[Run], problems: Problems) -> list[Run]:
+    """Clips of test runs are never in train runs, else their answers would be trained on."""
+    seen: dict[Split, set[str]] = {
+        split: {trial.clip for run in runs if run.split == split for trial in run.trials}
+        for split in SPLITS
+    }
+    shared = seen["train"] & seen["test"]
+    if not shared:
+        return list(runs)
+    problems.add(
+        DataError(
+            f"clip {min(shared)} is shown in train and in test runs (of {len(shared)} such "
+            "clips); a clip must be in one split only"
+        )
+    )
+    problems.noted.append(f"{len(shared)} clips of test runs are left out of training")
+    return [
+        replace(run, trials=tuple(t for t in run.trials if t.clip not in shared))
+        if run.split == "train"
+        else run
+        for run in runs
+    ]
+
+
+def plan(
+    runs: Iterable[tuple[Run, Signal]],
+    *,
+    data: config.Data,
+    unreadable: Mapping[str, str],
+    problems: Problems,
+) -> Plan:
+    """Cuts every run; leaves out clips whose video is `unreadable`."""
+    cuts = []
+    for run, signal in runs:
+        try:
+            cuts.append(_cut(run, signal, data, unreadable))
+        except DataError as error:
+            problems.add(error)
+    subjects: list[str] = []
+    shown: dict[tuple[str, Split], dict[Key, list[Window]]] = {}
+    for subject in data.subjects:
+        for split in SPLITS:
+            shown[subject, split] = _gather(cuts, subject, split, problems)
+        if any(shown[subject, "train"].values()):
+            subjects.append(subject)
+        else:
+            problems.add(DataError(f"sub-{subject}: has no complete train sample, is left out"))
+    if not subjects:
+        raise DataError("no usable subject is left: none has a complete train sample")
+    cuts = [cut for cut in cuts if cut.run.subject in subjects]
+    keys: dict[Split, list[Key]] = {split: _keys(cuts, split) for split in SPLITS}
+    return Plan(tuple(subjects), tuple(cuts), keys, shown)
+
+
+def _cut(run: Run, signal: Signal, data: config.Data, unreadable: Mapping[str, str]) -> Cut:
+    who = f"sub-{run.subject} run {run.name}"
+    if signal.volumes < data.window:
+        raise DataError(f"{who}: {signal.volumes} volumes, a window needs {data.window}")
+    windows: list[tuple[Key, Window | None]] = []
+    for trial in run.trials:
+        if trial.clip in unreadable:
+            continue
+        key = (trial.clip, trial.repeat if run.split == "train" else -1)
+        first = first_volume(run, trial.onset, signal.volumes, data)
+        if first is None or first + data.window > signal.volumes:
+            windows.append((key, None))
+        else:
+            windows.append((key, Window(signal, first, trial.repeat)))
+    return Cut(run, signal, tuple(windows))
+
+
+def first_volume(run: Run, onset: float, volumes: int, data: config.Data) -> int | None:
+    """The volume nearest to onset + lag, the earlier of two equally near; None if it was dropped.
+
+    Raises DataError for an event after the end of its run.
+    """
+    step = run.repetition_time
+    dropped = math.floor(run.start_time / step) if run.start_time > step else 0
+    end = (dropped + volumes) * step
+    if data.layout in TIMED_BY_EVENTS and onset >= end + data.drop_volumes[1] * step:
+        raise DataError(
+            f"sub-{run.subject} run {run.name}: a trial starts at {onset:g} s, beyond the end of "
+            f"the run at {end:g} s ({volumes} volumes); its events or its scan are not whole"
+        )
+    volume = (onset + data.lag_seconds - run.start_time) / step
+    nearest = math.ceil(volume - 0.5 - 1e-6)
+    if nearest < 0 and dropped and volume < -0.5 - 1e-6:
+        return None
+    return max(nearest, 0)
+
+
+def _gather(
+    cuts: Sequence[Cut], subject: str, split: Split, problems: Problems
+) -> dict[Key, list[Window]]:
+    """Every sample with the windows it is made of: one in train, one a repeat in test."""
+    gathered: dict[Key, list[Window]] = {}
+    for cut in cuts:
+        if (cut.run.subject, cut.run.split) != (subject, split):
+            continue
+        for key, window in cut.windows:
+            if split == "train" and key in gathered:
+                problems.add(
+                    DataError(
+                        f"sub-{subject} run {cut.run.name}: clip {key[0]}, repeat {key[1]} was "
+                        "shown before to the subject; every showing needs its own repeat number"
+                    )
+                )
+                continue
+            gathered.setdefault(key, []).extend([window] if window else [])
+    for windows in gathered.values():
+        windows.sort(key=lambda window: window.repeat)
+    return gathered
+
+
+def _keys(cuts: Sequence[Cut], split: Split) -> list[Key]:
+    """The samples of a split in the order in which the first subject to see them did.
+
+    Train: one per showing of a clip. Test: one per clip, repeats are averaged.
+    """
+    keys: dict[Key, None] = {}
+    for cut in cuts:
+        if cut.run.split == split:
+            keys |= dict.fromkeys(key for key, _ in cut.windows)
+    if not keys:
+        raise DataError(f"no {split} run of the study can be used; both splits are needed")
+    return list(keys)

@@ -1,0 +1,202 @@
+"""One run's time series to z-scores of the cortex pixels, streamed into a piece of the scratch."""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.sparse import csr_array
+
+from glfa_jax.data import DataError
+from glfa_jax.data.flatmap import FlatMap
+from glfa_jax.data.layouts import Run
+from glfa_jax.data.scratch import filling, read_rows, write_array, write_json, write_rows
+
+FORMAT = 1  # of the pieces
+COLUMNS = 2048  # pixels taken to float64 at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """From the values of a series to the cortex pixels of the flat map.
+
+    columns: the values that any pixel needs; only these are looked at.
+    weights: (pixels, columns).
+    sides: number of values of each half of the series.
+    """
+
+    columns: Int[ndarray, " used"]
+    weights: csr_array
+    sides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, flat: FlatMap) -> "Pixels":
+        rows: csr_array = flat.weights[np.flatnonzero(flat.mask)]
+        columns = np.unique(rows.indices)
+        return cls(columns, csr_array(rows[:, columns]), flat.sides)
+
+    @cached_property
+    def digest(self) -> str:
+        parts = (self.columns, self.weights.indptr, self.weights.indices, self.weights.data)
+        state = hashlib.sha256(repr(self.sides).encode())
+        for part in parts:
+            state.update(np.ascontiguousarray(part).data)
+        return state.hexdigest()
+
+    def take(
+        self, run: Run, block: Float[ndarray, "time values"], *, start: int
+    ) -> Float[ndarray, "time p"]:
+        """The pixels of a few volumes, the first of them volume `start` of the run."""
+        if block.shape[1] != sum(self.sides):
+            raise DataError(
+                f"{run.scans[0]}: {block.shape[1]} values a volume, the flat map takes "
+                f"{' + '.join(map(str, self.sides))}"
+            )
+        used = np.ascontiguousarray(block[:, self.columns], np.float32)
+        finite = np.isfinite(used)
+        if not finite.all():
+            volume = int((~finite.all(axis=1)).argmax())
+            wrong = self.columns[~finite[volume]]
+            side = int(np.searchsorted(np.cumsum(self.sides), wrong[0], side="right"))
+            count = int((wrong < sum(self.sides[: side + 1])).sum())
+            raise DataError(
+                f"{run.scans[side % len(run.scans)]}: not finite at {count} places of the region "
+                f"in volume {start + volume} (counted from 0)"
+            )
+        return np.ascontiguousarray((self.weights @ used.T).T)
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A run's finished piece.
+
+    volumes: all that windows may reach; the last `tail` of them count for nothing else.
+    """
+
+    piece: Path
+    volumes: int
+    tail: int
+    silent: int
+    peak: float
+    files: dict[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, piece: Path) -> "Signal":
+        return cls(piece, **json.loads((piece / "about.json").read_text(encoding="utf-8")))
+
+    @property
+    def kept(self) -> int:
+        return self.volumes - self.tail
+
+    def window(self, first: int, count: int) -> Float[ndarray, "time p"]:
+        return read_rows(self.piece / "z.npy", first, count)
+
+    @property
+    def mean(self) -> Float[ndarray, " p"]:
+        return read_rows(self.piece / "mean.npy")
+
+    @property
+    def tsnr(self) -> Float[ndarray, " p"]:
+        return read_rows(self.piece / "tsnr.npy")
+
+    @property
+    def course(self) -> Float[ndarray, " kept"]:
+        return read_rows(self.piece / "course.npy")
+
+
+@dataclass(frozen=True)
+class ReadRun:
+    """The task of making one run's piece."""
+
+    run: Run
+    pixels: Pixels
+
+    @property
+    def name(self) -> str:
+        return f"sub-{self.run.subject}-run-{self.run.name}"
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        return self.run.scans
+
+    @cached_property
+    def key(self) -> str:
+        """Changes with everything that the piece is made of; the trials are not part of it."""
+        recipe = pickle.dumps((self.run.blocks, self.run.tail))
+        return digest(self.sources, self.pixels.digest, hashlib.sha256(recipe).hexdigest())
+
+    def write(self, piece: Path) -> None:
+        """z-scores (ddof 1) over the volumes before the tail; a constant pixel becomes zero."""
+        blocks, volumes = [], 0
+        for block in self.run.blocks():
+            blocks.append(self.pixels.take(self.run, block, start=volumes))
+            volumes += len(block)
+        kept = volumes - self.run.tail
+        if kept < 2:
+            raise DataError(f"{self.run.scans[0]}: {kept} volumes, at least 2 are needed")
+        pixels = blocks[0].shape[1]
+        mean, spread, course = np.zeros(pixels), np.zeros(pixels), np.zeros(volumes)
+        peak, silent = 0.0, 0
+        for start in range(0, pixels, COLUMNS):
+            part = slice(start, start + COLUMNS)
+            series = np.concatenate([block[:, part] for block in blocks]).astype(np.float64)
+            course += series.sum(axis=1) / pixels
+            constant = np.ptp(series[:kept], axis=0) == 0
+            mean[part] = series[:kept].mean(axis=0)
+            series -= mean[part]
+            spread[part] = np.where(constant, 0, series[:kept].std(axis=0, ddof=1))
+            series /= np.where(constant, 1, spread[part])
+            series[:, constant] = 0
+            peak = max(peak, float(np.abs(series[:kept]).max()))
+            silent += int(constant.sum())
+            for block, scores in zip(blocks, _split(series, blocks), strict=True):
+                block[:, part] = scores  # in place: the run is held once
+        level = course[:kept].mean()
+        course = 100 * (course[:kept] / level - 1) if level > 0 else np.zeros(kept)
+        tsnr = np.divide(mean, spread, out=np.zeros(pixels), where=spread > 0)
+        about = {
+            "volumes": volumes,
+            "tail": self.run.tail,
+            "silent": silent,
+            "peak": peak,
+            "files": {str(file): hashed(file) for file in self.sources},
+        }
+        with filling(piece) as folder:
+            write_rows(folder / "z.npy", iter(blocks), shape=(volumes, pixels), dtype=np.float32)
+            for name, values in (("mean", mean), ("tsnr", tsnr), ("course", course)):
+                write_array(folder / f"{name}.npy", values.astype(np.float32))
+            write_json(folder / "about.json", about)
+
+
+def _split(series: ndarray, blocks: list[ndarray]) -> Iterator[ndarray]:
+    start = 0
+    for block in blocks:
+        yield series[start : start + len(block)]
+        start += len(block)
+
+
+def digest(sources: tuple[Path, ...], *settings: Any) -> str:
+    """Of files, by name, size and time of change, and of what is done with them."""
+    stats = []
+    for path in sources:
+        known = path.stat() if path.exists() else None  # whoever reads it says that it is missing
+        stats.append((str(path), known and (known.st_size, known.st_mtime_ns)))
+    text = json.dumps([FORMAT, version("glfa_jax"), stats, *settings])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hashed(path: Path) -> dict[str, Any]:
+    """A file's entry in the provenance."""
+    with path.open("rb") as file:
+        return {
+            "size": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }

@@ -1,0 +1,334 @@
+"""BIDS derivatives as fMRIPrep names them, of surfaces, CIFTI and volumes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glfa_jax import config
+from glfa_jax.data import DataError, surfaces
+from glfa_jax.data.layouts import Problems
+from glfa_jax.data.layouts.reading import read_study
+from tests.data.scans import write_cifti, write_nifti
+from tests.data.test_readers import AFFINE, two_sides, write_gifti
+
+TR = 1.5
+VOLUMES = 12
+SPACES = {
+    "gifti": "fsaverage5",
+    "cifti": "fsLR",
+    "volume": "MNI152NLin2009cAsym",
+}
+HEADER = "onset\tduration\ttrial_type\tstim_file\trepeat\n"
+
+
+def series_of(run: int) -> np.ndarray:
+    return np.random.default_rng(run).normal(1000, 10, (VOLUMES, 30)).astype(np.float32)
+
+
+def write_scan(folder: Path, stem: str, kind: str, run: int) -> list[Path]:
+    """The files fMRIPrep would write; the scans first, the sidecar last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "gifti":
+        scans = [folder / f"{stem}_hemi-{s}_space-fsaverage5_bold.func.gii" for s in "LR"]
+        for path, part, side in zip(scans, (slice(14), slice(14, 30)), ("Left", "Right"), strict=1):
+            write_gifti(path, series_of(run)[:, part], f"Cortex{side}")
+    elif kind == "cifti":
+        scans = [folder / f"{stem}_space-fsLR_den-91k_bold.dtseries.nii"]
+        write_cifti(scans[0], VOLUMES, step=TR, seed=run)
+    else:
+        name = f"{stem}_space-MNI152NLin2009cAsym_res-2_desc-preproc_bold.nii.gz"
+        scans = [folder / name]
+        values = np.random.default_rng(run).normal(1000, 10, (7, 8, 9, VOLUMES))
+        write_nifti(scans[0], values, affine=AFFINE, step=TR)
+    sidecar = scans[0].with_name(scans[0].name.split(".")[0] + ".json")
+    sidecar.write_text(json.dumps({"RepetitionTime": TR, "StartTime": 0.75}))
+    return [*scans, sidecar]
+
+
+def write_events(folder: Path, stem: str, split: str, clips: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{stem}_events.tsv"
+    rows = "".join(f"{3.0 * i}\t2.0\t{split}\t{clip}.mp4\t1\n" for i, clip in enumerate(clips))
+    path.write_text(HEADER + rows)
+    return path
+
+
+def write_stimuli(root: Path) -> None:
+    (root / "stimuli").mkdir(parents=True)
+    for clip in "abxy":
+        (root / "stimuli" / f"{clip}.mp4").touch()
+    rows = "".join(f"{clip}.mp4\tcaption {clip}\n" for clip in "abxy")
+    (root / "stimuli" / "captions.tsv").write_text("stim_file\tcaption\n" + rows)
+
+
+def write_study(root: Path, kind: str) -> Path:
+    write_stimuli(root)
+    for run, (split, clips) in enumerate([("train", "ab"), ("test", "xy")], start=1):
+        stem = f"sub-01_task-clips_run-{run}"
+        write_scan(root / "sub-01" / "func", stem, kind, run)
+        write_events(root / "sub-01" / "func", stem, split, clips)
+    return root
+
+
+def settings(root: Path, kind: str = "gifti", **changes) -> config.Data:
+    values = {"root": root, "store": root / "a.zarr", "subjects": ("01",), "space": SPACES[kind]}
+    return config.Data(**{**values, **changes})
+
+
+def load(data: config.Data):
+    return read_study(data, Problems(skip=False))
+
+
+@pytest.fixture(autouse=True)
+def mesh(monkeypatch):
+    """Surfaces of few vertices for the volumes."""
+    monkeypatch.setattr(surfaces, "load", lambda data: two_sides(), raising=False)
+
+
+def refuses(message, data):
+    with pytest.raises(DataError, match=message) as caught:
+        load(data)
+    assert "\n" not in str(caught.value)
+    problems = Problems(skip=True)
+    study = read_study(data, problems)
+    assert str(caught.value) in problems.noted
+    return study
+
+
+def expected_of(kind: str, run: int, folder: Path) -> np.ndarray:
+    if kind == "gifti":
+        return series_of(run)
+    if kind == "cifti":
+        return write_cifti(folder / "again.dtseries.nii", VOLUMES, seed=run)
+    return None
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_the_kind_follows_from_the_files(tmp_path, kind):
+    study = load(settings(write_study(tmp_path / "bids", kind), kind))
+    assert [(run.name, run.split) for run in study.runs] == [("1", "train"), ("2", "test")]
+    run = study.runs[1]
+    assert (run.repetition_time, run.start_time, run.tail) == (TR, 0.75, 0)
+    assert [(trial.clip, trial.onset) for trial in run.trials] == [("x.mp4", 0.0), ("y.mp4", 3.0)]
+    series = np.concatenate(list(run.blocks()))
+    if kind == "volume":  # values: see the reader's own test
+        assert series.shape == (VOLUMES, 21)
+        assert 900 < series.min() < series.max() < 1100
+    else:
+        np.testing.assert_array_equal(series, expected_of(kind, 2, tmp_path))
+    assert len(run.scans) == (2 if kind == "gifti" else 1)
+    assert run.files[: len(run.scans)] == run.scans
+    assert [path.name.split("_")[-1] for path in run.files[len(run.scans) :]] == [
+        "bold.json",
+        "events.tsv",
+    ]
+    assert study.captions == {f"{clip}.mp4": f"caption {clip}" for clip in "abxy"}
+    part = study.videos["a.mp4"]
+    assert (part.path, part.start, part.duration) == (
+        tmp_path / "bids" / "stimuli" / "a.mp4",
+        0.0,
+        None,
+    )
+    assert tmp_path / "bids" / "stimuli" / "captions.tsv" in study.files
+    assert study.notes == ()
+
+
+def test_sessions_and_more_entities(tmp_path):
+    root = tmp_path / "bids"
+    write_stimuli(root)
+    for session, run, (split, clips) in (
+        ("b", 1, ("test", "xy")),
+        ("a", 10, ("train", "b")),
+        ("a", 2, ("train", "a")),
+    ):
+        folder = root / "sub-01" / f"ses-{session}" / "func"
+        stem = f"sub-01_ses-{session}_task-clips_acq-mb4_run-{run}"
+        write_scan(folder, stem, "cifti", run)
+        write_events(folder, stem, split, clips)
+    # Other tasks, spaces and kinds of files do not disturb.
+    write_scan(folder, "sub-01_ses-a_task-rest_acq-mb4_run-2", "cifti", 3)
+    write_scan(folder, "sub-01_ses-a_task-clips_acq-mb4_run-2", "gifti", 4)
+    (folder / "sub-01_ses-a_task-clips_acq-mb4_run-2_space-fsLR_boldref.nii.gz").touch()
+    (folder / "sub-01_ses-a_task-clips_acq-mb4_run-2_desc-confounds_timeseries.tsv").touch()
+    study = load(settings(root, "cifti"))
+    assert [run.name for run in study.runs] == [
+        "ses-a_acq-mb4_run-2",
+        "ses-a_acq-mb4_run-10",
+        "ses-b_acq-mb4_run-1",
+    ]
+    assert [run.trials[0].clip for run in study.runs] == ["a.mp4", "b.mp4", "x.mp4"]
+
+
+def test_a_task_of_one_run_without_number(tmp_path):
+    root = write_study(tmp_path / "bids", "cifti")
+    for path in (root / "sub-01" / "func").iterdir():
+        if "_run-2_" in path.name:
+            path.unlink()
+        else:
+            path.rename(path.with_name(path.name.replace("_run-1_", "_")))
+    (run,) = load(settings(root, "cifti")).runs
+    assert (run.name, len(run.trials)) == ("only", 2)
+
+
+def test_events_and_stimuli_in_the_raw_study_around_the_derivative(tmp_path):
+    raw = write_study(tmp_path / "raw", "gifti")
+    root = raw / "derivatives" / "fmriprep"
+    write_scan(root / "sub-01" / "func", "sub-01_task-clips_run-1", "cifti", 1)
+    study = load(settings(root, "cifti"))
+    assert [trial.clip for trial in study.runs[0].trials] == ["a.mp4", "b.mp4"]
+    assert study.videos["a.mp4"].path == raw / "stimuli" / "a.mp4"
+    (note,) = study.notes
+    assert note.endswith(
+        "raw/sub-01/func/sub-01_task-clips_run-2_events.tsv: has no scan in space fsLR that "
+        "belongs to it"
+    )
+    gone = raw / "sub-01" / "func" / "sub-01_task-clips_run-1_events.tsv"
+    gone.unlink()
+    refuses(
+        r"fmriprep/sub-01/func/sub-01_task-clips_run-1_events\.tsv: no such file; looked in "
+        r"\S+fmriprep/sub-01/func and \S+raw/sub-01$",
+        settings(root, "cifti"),
+    )
+
+
+def test_captions_may_lie_elsewhere(tmp_path):
+    root = write_study(tmp_path / "bids", "cifti")
+    table = (root / "stimuli" / "captions.tsv").rename(tmp_path / "words.tsv")
+    assert load(settings(root, "cifti", captions=table)).captions["a.mp4"] == "caption a"
+    with pytest.raises(DataError, match=r"stimuli/captions\.tsv: cannot be read"):
+        load(settings(root, "cifti"))
+
+
+@pytest.mark.parametrize("kind", ["gifti", "cifti"])
+def test_volumes_to_drop_move_the_start(tmp_path, kind):
+    root = write_study(tmp_path / "bids", kind)
+    run = load(settings(root, kind, drop_volumes=(3, 2))).runs[0]
+    assert run.start_time == 0.75 + 3 * TR
+    series = np.concatenate(list(run.blocks()))
+    np.testing.assert_array_equal(series, expected_of(kind, 1, tmp_path)[3:-2])
+    run = load(settings(root, kind, drop_volumes=(8, 4))).runs[0]
+    with pytest.raises(DataError, match=r"run-1_\S+: 12 volumes, and 8 \+ 4 of them are to be"):
+        list(run.blocks())
+
+
+@pytest.mark.parametrize("kind", ["cifti", "volume"])
+def test_a_wrong_repetition_time_is_noticed(tmp_path, kind):
+    root = write_study(tmp_path / "bids", kind)
+    (sidecar,) = (root / "sub-01" / "func").glob("*run-2*.json")
+    sidecar.write_text('{"RepetitionTime": 1.5009}')
+    load(settings(root, kind))
+    sidecar.write_text('{"RepetitionTime": 2.0}')
+    study = refuses(
+        r"run-2_\S+nii\S*: wrong TR, its header says 1\.5 s and its sidecar 2 s",
+        settings(root, kind),
+    )
+    assert [run.name for run in study.runs] == ["1"]  # nothing else is lost
+    # Another spelling of the sidecar, as some versions of fMRIPrep have it.
+    if kind == "cifti":
+        sidecar.write_text(json.dumps({"RepetitionTime": TR}))
+        sidecar.rename(sidecar.with_name(sidecar.name.replace(".json", ".dtseries.json")))
+        assert len(load(settings(root, kind)).runs) == 2
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_study(tmp_path / "bids", "gifti")
+
+
+def file(root, ending, run=1):
+    return root / "sub-01" / "func" / f"sub-01_task-clips_run-{run}_{ending}"
+
+
+@pytest.mark.parametrize("side", "LR")
+def test_a_missing_hemisphere(root, side):
+    file(root, f"hemi-{side}_space-fsaverage5_bold.func.gii").unlink()
+    refuses(rf"run-1_hemi-{side}_space-fsaverage5_bold\.func\.gii: no such file", settings(root))
+
+
+def test_missing_sidecar_and_events(root):
+    file(root, "hemi-L_space-fsaverage5_bold.json").unlink()
+    refuses(r"run-1_hemi-L_\S+\.json: no such file", settings(root))
+    file(root, "events.tsv", run=2).unlink()
+    study = refuses(r"run-1_hemi-L_\S+\.json: no such file", settings(root))
+    assert study.runs == ()
+
+
+def test_events_without_scan_are_not_passed_over(root):
+    for side in "LR":
+        file(root, f"hemi-{side}_space-fsaverage5_bold.func.gii").unlink()
+    study = refuses(
+        r"run-1_events\.tsv: has no scan in space fsaverage5 that belongs", settings(root)
+    )
+    assert [run.name for run in study.runs] == ["2"]
+
+
+def test_a_missing_subject(root):
+    study = refuses(
+        r"sub-02: has no scans sub-02_task-clips_\*space-fsaverage5_\*bold with one of the endings",
+        settings(root, subjects=("02", "01")),
+    )
+    assert [run.subject for run in study.runs] == ["01", "01"]
+
+
+def test_a_run_in_two_forms_is_refused(tmp_path):
+    root = write_study(tmp_path / "bids", "cifti")
+    scan = file(root, "space-fsLR_den-91k_bold.dtseries.nii")
+    shutil.copy(scan, str(scan).replace("den-91k", "den-170k"))
+    refuses(
+        r"func: one run in several forms \(\S+den-170k\S+, \S+den-91k\S+\)",
+        settings(root, "cifti"),
+    )
+
+
+def test_exchanged_hemispheres_are_noticed(root):
+    left, right = (file(root, f"hemi-{s}_space-fsaverage5_bold.func.gii") for s in "LR")
+    left.rename(root / "aside")
+    right.rename(left)
+    (root / "aside").rename(right)
+    run = load(settings(root)).runs[0]
+    with pytest.raises(DataError, match=r"hemi-L_\S+: holds CortexRight, must hold the left"):
+        list(run.blocks())
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("x\t2\ttrain\ta.mp4\t3", "line 2: onset must be a number >= 0, is 'x'"),
+        ("0\t2\ttrain\t../a.mp4\t3", "line 2: stim_file must name a file inside stimuli/"),
+        ("0\t2\trest\ta.mp4\t3", "trial_type must be train or test throughout, is rest"),
+        ("0\t2\ttrain\ta.mp4\t-1", "line 2: repeat must be a number >= 0, is '-1'"),
+    ],
+)
+def test_events_that_make_no_sense(root, row, message):
+    file(root, "events.tsv").write_text(f"{HEADER}{row}\n")
+    study = refuses(rf"run-1_events\.tsv: {message}", settings(root))
+    assert [run.name for run in study.runs] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "message"),
+    [
+        ("{", "must be JSON with RepetitionTime in seconds"),
+        ("{}", "must be JSON with RepetitionTime in seconds"),
+        ('{"RepetitionTime": "2"}', "RepetitionTime must be a number of seconds, is '2'"),
+        ('{"RepetitionTime": 2, "StartTime": 5}', r".*StartTime within it, are 2\.0 and 5\.0"),
+    ],
+)
+def test_sidecars_that_make_no_sense(root, sidecar, message):
+    file(root, "hemi-L_space-fsaverage5_bold.json").write_text(sidecar)
+    refuses(rf"bold\.json: {message}", settings(root))
+
+
+def test_clips_without_video_or_caption_are_left_out_when_asked(root):
+    (root / "stimuli" / "b.mp4").unlink()
+    study = refuses(r"b\.mp4: no such video file, though clip b\.mp4 is shown", settings(root))
+    assert [trial.clip for run in study.runs for trial in run.trials] == ["a.mp4", "x.mp4", "y.mp4"]
+    assert "b.mp4" not in study.videos
+    table = root / "stimuli" / "captions.tsv"
+    table.write_text("".join(line for line in table.open() if not line.startswith("a.mp4")))
+    (root / "stimuli" / "b.mp4").touch()
+    study = refuses(r"captions\.tsv: has no caption for clip a\.mp4$", settings(root))
+    assert set(study.captions) == {"b.mp4", "x.mp4", "y.mp4"}

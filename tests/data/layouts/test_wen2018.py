@@ -1,0 +1,193 @@
+"""The benchmark's folders, with few vertices and true numbers of volumes."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glfa_jax import config
+from glfa_jax.data import DataError
+from glfa_jax.data.layouts import Problems, wen2018
+from glfa_jax.data.layouts.reading import read_study
+from tests.data.scans import write_cifti
+
+TRAIN, TEST = range(1, 19), range(1, 6)
+
+
+def scan(root: Path, subject: int, film: str, repeat: int) -> Path:
+    folder = root / "video_fmri_dataset" / f"subject{subject}" / "fmri" / film / "cifti"
+    return folder / f"{film}_{repeat}_Atlas.dtseries.nii"
+
+
+def captions_of(root: Path) -> Path:
+    films = [*(f"seg{k}" for k in TRAIN), *(f"test{k}" for k in TEST)]
+    rows = [f"{film}/{clip:03d}\tclip {clip} of {film}" for film in films for clip in range(240)]
+    path = root / "captions.tsv"
+    path.write_text("\n".join(["stim_file\tcaption", *rows]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Subject 1 whole, subject 3 without repeat 9 of test2; all films are links to four files."""
+    root = tmp_path_factory.mktemp("wen")
+    for volumes in (245, 246):
+        for seed in (1, 2):
+            write_cifti(root / f"{volumes}_{seed}.dtseries.nii", volumes, seed=seed)
+    (root / "stimuli").mkdir()
+    for film, volumes, repeats in (
+        *((f"seg{k}", 245, 2) for k in TRAIN),
+        *((f"test{k}", 245 if k == 1 else 246, 10) for k in TEST),
+    ):
+        (root / "stimuli" / f"{film}.mp4").touch()
+        for repeat in range(1, repeats + 1):
+            for subject in (1, 3):
+                if (subject, film, repeat) != (3, "test2", 9):
+                    path = scan(root, subject, film, repeat)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.symlink_to(root / f"{volumes}_{2 - repeat % 2}.dtseries.nii")
+    captions_of(root)
+    return root
+
+
+def settings(root, **changes) -> config.Data:
+    values = {
+        "layout": "wen2018",
+        "root": root,
+        "store": root / "store.zarr",
+        "subjects": ("1", "3"),
+        "space": "fsLR",
+        "captions": root / "captions.tsv",
+    }
+    return config.Data(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def study(root):
+    return read_study(settings(root), Problems(skip=False))
+
+
+def test_films_are_cut_into_clips_of_two_seconds(root, study):
+    assert len([run for run in study.runs if run.subject == "1"]) == 18 * 2 + 5 * 10
+    for split, films in (("train", 18), ("test", 5)):
+        runs = [run for run in study.runs if run.split == split]
+        clips = {trial.clip for run in runs for trial in run.trials}
+        assert len(clips) == 240 * films  # 4,320 and 1,200
+    run = next(run for run in study.runs if (run.subject, run.name) == ("1", "seg3_2"))
+    assert run.scans == run.files == (scan(root, 1, "seg3", 2),)
+    assert (run.repetition_time, run.start_time, run.tail) == (2.0, 0.0, 4)
+    trial = run.trials[17]
+    assert (trial.clip, trial.onset, trial.duration, trial.repeat) == ("seg3/017", 34.0, 2.0, 2)
+    part = study.videos["seg3/017"]
+    assert (part.path, part.start, part.duration) == (root / "stimuli" / "seg3.mp4", 34.0, 2.0)
+    assert study.captions["test5/239"] == "clip 239 of test5"
+    assert {root / "captions.tsv", root / "stimuli" / "test5.mp4", *run.scans} <= set(study.files)
+    assert len(set(study.files)) == len(study.files)
+
+
+@pytest.mark.parametrize(("film", "volumes", "first"), [("seg7", 245, 1), ("test2", 246, 2)])
+def test_volumes_before_the_film_are_dropped_and_those_after_it_are_tail(
+    study, tmp_path, film, volumes, first
+):
+    whole = write_cifti(tmp_path / "a.dtseries.nii", volumes, seed=1)  # as the fixture has it
+    run = next(run for run in study.runs if run.name == f"{film}_1")
+    series = np.concatenate(list(run.blocks()))
+    np.testing.assert_array_equal(series, whole[first:])
+    np.testing.assert_array_equal(series[: -run.tail], whole[first : first + 240])
+    # Two volumes of lag: the last clip's window still finds three.
+    assert run.trials[-1].onset / 2 + 2 + 3 <= len(series)
+
+
+def test_a_missing_repeat_is_noted(study):
+    assert study.notes == ("subject 3: test2 lacks repeat 9",)
+    repeats = [
+        run.trials[0].repeat
+        for run in study.runs
+        if run.subject == "3" and run.name.startswith("test2_")
+    ]
+    assert repeats == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+
+
+@pytest.fixture
+def broken(root, tmp_path):
+    """Subject 1's own folder to damage, of two films."""
+    for film in ("seg1", "test1"):
+        for repeat in (1, 2):
+            path = scan(tmp_path, 1, film, repeat)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(scan(root, 1, film, repeat), path)
+    shutil.copytree(root / "stimuli", tmp_path / "stimuli")
+    captions_of(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def few_films(monkeypatch):
+    monkeypatch.setattr(
+        wen2018, "FILMS", [film for film in wen2018.FILMS if film.name in ("seg1", "test1")]
+    )
+
+
+def refuses(message, data):
+    """Raises when told to stop; notes the same sentence when told to go on."""
+    with pytest.raises(DataError, match=message) as caught:
+        read_study(data, Problems(skip=False))
+    assert "\n" not in str(caught.value)
+    problems = Problems(skip=True)
+    study = read_study(data, problems)
+    assert str(caught.value) in problems.noted
+    return study, problems
+
+
+@pytest.mark.usefixtures("few_films")
+@pytest.mark.parametrize("volumes", [240, 244, 247])
+def test_another_number_of_volumes_is_refused(broken, volumes):
+    write_cifti(scan(broken, 1, "seg1", 2), volumes)
+    message = rf"seg1_2_Atlas\.dtseries\.nii: {volumes} volumes, must be 245 or 246"
+    study, _ = refuses(message, settings(broken, subjects=("1",)))
+    assert [run.name for run in study.runs] == ["seg1_1", "test1_1", "test1_2"]
+
+
+def test_a_film_without_any_repeat_is_an_error(broken):
+    study, problems = refuses(
+        r"seg2/cifti: has no seg2_1_Atlas\.dtseries\.nii, nor any other of its 2 repeats",
+        settings(broken, subjects=("1",)),
+    )
+    assert len(study.runs) == 4
+    assert len(problems.noted) == 21
+    assert len(study.notes) == 8
+
+
+@pytest.mark.usefixtures("few_films")
+def test_other_mistakes(broken):
+    study, _ = refuses(
+        r"subject2/fmri: no such folder; subject 2 has no scans",
+        settings(broken, subjects=("1", "2")),
+    )
+    assert {run.subject for run in study.runs} == {"1"}
+    (broken / "stimuli" / "seg1.mp4").unlink()
+    study, problems = refuses(
+        r"seg1\.mp4: no such video file, though clip seg1/000 is shown",
+        settings(broken, subjects=("1",)),
+    )
+    assert len(problems.noted) == 1  # a sentence for the film, not for each of its clips
+    assert {run.name for run in study.runs} == {"test1_1", "test1_2"}
+    table = (broken / "captions.tsv").read_text().splitlines()
+    gone = ("test1/000", "test1/001", "seg1/")
+    (broken / "captions.tsv").write_text(
+        "\n".join(row for row in table if not row.startswith(gone)) + "\n"
+    )
+    (broken / "stimuli" / "seg1.mp4").touch()
+    study, _ = refuses(
+        r"captions\.tsv: has no caption for clip seg1/000 and 241 more",
+        settings(broken, subjects=("1",)),
+    )
+    assert [len(run.trials) for run in study.runs] == [238, 238]
+    for change, message in (
+        ({"space": "fsaverage5"}, r"data\.space: must be fsLR for layout wen2018, is fsaverage5"),
+        ({"captions": None}, r"data\.captions: .* columns stim_file .* and caption$"),
+        ({"root": broken / "none"}, r"none: no such study folder"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_study(settings(**{"root": broken, **change}), Problems(skip=True))

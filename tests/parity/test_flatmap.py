@@ -1,0 +1,26 @@
+"""Pictures are resized as torch resizes them where every pixel is cortex."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from glfa_jax.data import flatmap
+
+
+@pytest.mark.parametrize(("shape", "raster"), [((71, 45), 16), ((33, 64), 32), ((20, 31), 64)])
+def test_a_picture_is_resized_as_by_torch(shape, raster):
+    rng = np.random.default_rng(0)
+    mask = np.where(rng.random(shape) < 0.7, 1, -1).astype(np.int8)
+    mask[[0, -1]] = mask[:, [0, -1]] = 1  # the region's bounding box is the whole picture
+    values = rng.normal(size=shape)
+    size = (raster, raster)
+
+    def resized(picture: np.ndarray, **mode) -> np.ndarray:
+        return functional.interpolate(torch.tensor(picture)[None, None], size, **mode)[0, 0].numpy()
+
+    inside = resized(mask.astype(np.float64), mode="nearest-exact") == 1
+    signal = resized(values, mode="bilinear", align_corners=False)
+    flat = flatmap.from_picture(mask, raster=raster)
+    np.testing.assert_array_equal(flat.mask, inside)
+    np.testing.assert_allclose(flat.to_map(values.ravel()), signal * inside, atol=1e-6)
