@@ -20,7 +20,7 @@ from glfa_jax.data.captions import thesaurus
 from glfa_jax.data.store import Store
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.training.loop import LossFn
-from glfa_jax.training.losses import contrastive_loss, token_loss
+from glfa_jax.training.losses import caption_weights, contrastive_loss, token_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 from train import pretrain
 from train.stages import batches, begin, complete, run_stage, store_model
@@ -75,7 +75,9 @@ def loss_of(
                 frozen["text"], batch.tokens.reshape(-1, batch.tokens.shape[-1])
             )
             tokens = wanted.hidden.reshape(-1, shown, *wanted.hidden.shape[1:])
-            metrics["tokens"] = token_loss(encoded.condition, tokens=tokens)
+            metrics["tokens"] = token_loss(
+                encoded.condition, tokens=tokens, weights=caption_weights(batch.tokens)
+            )
             total += settings.token_scale * metrics["tokens"]
         return total, metrics
 
