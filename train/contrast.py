@@ -44,7 +44,8 @@ def loss_of(
 ) -> LossFn:
     """Contrast of every subject's windows with its clips, plus the distance from text's tokens.
 
-    Frozen: `fixed` parameters of the encoder, variables of `clip` and `text`.
+    Frozen: `fixed` parameters of the encoder, variables of `clip` and `text`, and with `text` the
+    `captions` of all clips, tokenised as they are: those of the batch are reworded.
     """
 
     def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
@@ -71,12 +72,14 @@ def loss_of(
         image, caption, total = means
         metrics: dict[str, Any] = {"image": image, "text": caption}
         if text is not None:
+            captions = frozen["captions"][batch.clip]
             wanted: Any = text.module.apply(
-                frozen["text"], batch.tokens.reshape(-1, batch.tokens.shape[-1])
+                frozen["text"], captions.reshape(-1, captions.shape[-1])
             )
-            tokens = wanted.hidden.reshape(-1, shown, *wanted.hidden.shape[1:])
             metrics["tokens"] = token_loss(
-                encoded.condition, tokens=tokens, weights=caption_weights(batch.tokens)
+                encoded.condition,
+                tokens=wanted.hidden.reshape(-1, shown, *wanted.hidden.shape[1:]),
+                weights=caption_weights(captions),
             )
             total += settings.token_scale * metrics["tokens"]
         return total, metrics
@@ -112,6 +115,7 @@ def run(settings: config.Config, store: Store) -> None:
         "fixed": parts.frozen,
         "clip": clip.model.variables,
         "text": text.variables if text else None,
+        "captions": system.tokenizer(settings)(store.attributes.captions["train"]),
     }
 
     trained = run_stage(
