@@ -113,7 +113,7 @@ def read_samples(settings: config.Config, store: Store, subject: str) -> tuple[n
 
 def write_pictures(settings: config.Config, store: Store) -> None:
     """MP4 and GIF of every clip and its truth, and the index."""
-    rate = settings.data.frames / clip_seconds(settings)
+    rate = settings.data.frames / store.attributes.clip_seconds
     root, index = folder(settings), []
     (root / "truth").mkdir(exist_ok=True)
     for subject in settings.protocol.test_subjects:
@@ -139,13 +139,6 @@ def write_pictures(settings: config.Config, store: Store) -> None:
                 }
             )
     write_atomically(root / "index.json", json.dumps(index, indent=1))
-
-
-def clip_seconds(settings: config.Config) -> float:
-    """How long a clip lasts; frames are spread over it evenly."""
-    if settings.data.simulation is not None:
-        return settings.data.simulation.clip_seconds
-    return settings.data.frames / 3  # 3 frames a second, as the field shows its samples
 
 
 def main(settings: config.Config) -> None:

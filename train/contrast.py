@@ -20,7 +20,7 @@ from glfa_jax.data.captions import thesaurus
 from glfa_jax.data.store import Store
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.training.loop import LossFn
-from glfa_jax.training.losses import contrastive_loss, token_loss
+from glfa_jax.training.losses import caption_weights, contrastive_loss, token_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 from train import pretrain
 from train.stages import batches, begin, complete, run_stage, store_model
@@ -53,7 +53,8 @@ def loss_of(
 ) -> LossFn:
     """Contrast of every subject's windows with its clips, plus the distance from text's tokens.
 
-    Frozen: `fixed` parameters of the encoder, variables of `clip` and `text`.
+    Frozen: `fixed` parameters of the encoder, variables of `clip` and `text`, and with `text` the
+    `captions` of all clips, tokenised as they are: those of the batch are reworded.
     """
 
     def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
@@ -80,11 +81,15 @@ def loss_of(
         image, caption, total = means
         metrics: dict[str, Any] = {"image": image, "text": caption}
         if text is not None:
+            captions = frozen["captions"][batch.clip]
             wanted: Any = text.module.apply(
-                frozen["text"], batch.tokens.reshape(-1, batch.tokens.shape[-1])
+                frozen["text"], captions.reshape(-1, captions.shape[-1])
             )
-            tokens = wanted.hidden.reshape(-1, shown, *wanted.hidden.shape[1:])
-            metrics["tokens"] = token_loss(encoded.condition, tokens=tokens)
+            metrics["tokens"] = token_loss(
+                encoded.condition,
+                tokens=wanted.hidden.reshape(-1, shown, *wanted.hidden.shape[1:]),
+                weights=caption_weights(captions),
+            )
             total += settings.token_scale * metrics["tokens"]
         return total, metrics
 
@@ -114,6 +119,7 @@ def run(settings: config.Config, store: Store) -> None:
         "fixed": parts.frozen,
         "clip": clip.model.variables,
         "text": text.variables if text else None,
+        "captions": system.tokenizer(settings)(store.attributes.captions["train"]),
     }
 
     trained = run_stage(

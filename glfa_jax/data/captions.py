@@ -93,7 +93,7 @@ def _wordnet():
         from nltk.corpus import wordnet  # type: ignore[import-not-found]
 
         wordnet.synsets("ball")
-    except (ImportError, LookupError):
+    except (ImportError, LookupError, OSError):  # OSError: some of its files
         return None
     return wordnet
 

@@ -266,6 +266,8 @@ def _summary(data: config.Data, attributes: Attributes, flat: FlatMap, made: Pla
         for subject in attributes.subjects:
             yield _signal_summary(made, subject, split)
     yield from _warnings(attributes.notes)
+    if data.latents:
+        yield "  next: the VAE's latents, by train.latents, or by train.cotrain before it trains"
 
 
 def _signal_summary(made: Plan, subject: str, split: Split) -> str:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 
 def reconstruction_loss(
@@ -54,17 +54,33 @@ def contrastive_loss(
     return ContrastiveLoss(image_loss, text_loss, (image_loss + text_loss) / 2)
 
 
+def caption_weights(tokens: Int[Array, "*b n"]) -> Float[Array, "*b n"]:
+    """How much each token of a padded caption counts: 1 up to its end, all the padding together 1.
+
+    The end of text has the largest number of the vocabulary, as in CLIP's.
+    """
+    behind = jnp.arange(tokens.shape[-1]) > tokens.argmax(-1, keepdims=True)
+    return jnp.where(behind, 1 / jnp.maximum(behind.sum(-1, keepdims=True), 1), 1.0)
+
+
 def token_loss(
-    condition: Float[Array, "b s n d"], *, tokens: Float[Array, "b v n d"]
+    condition: Float[Array, "b s n d"],
+    *,
+    tokens: Float[Array, "b v n d"],
+    weights: Float[Array, "b v n"],
 ) -> Float[Array, ""]:
     """Squared distance of conditions from their captions' tokens, over the tokens' variance.
 
-    `v` is 1, or s where every subject's window has a caption of its own. The variance is that of a
-    token over the batch, so 1 is what the average caption would reach.
+    `v` is 1, or s where every subject's window has a caption of its own; `weights` as of
+    `caption_weights`. The variance is that of a token over the batch, so 1 is what the average
+    caption would reach.
     Not part of the paper: it brings the condition to where the generator already understands it.
     """
-    distance = jnp.square(condition - tokens).sum((-2, -1)).mean()
-    return distance / jnp.square(tokens - tokens.mean((0, 1))).sum((-2, -1)).mean()
+
+    def total(x: Float[Array, "b s n d"]) -> Float[Array, ""]:
+        return (weights * jnp.square(x).sum(-1)).sum(-1).mean()
+
+    return total(condition - tokens) / total(tokens - tokens.mean((0, 1)))
 
 
 class AlignmentLoss(NamedTuple):

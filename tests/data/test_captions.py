@@ -60,6 +60,57 @@ def test_no_tokenizer_is_one_sentence(tmp_path):
         captions.Tokenizer.load(tmp_path / "none")
 
 
+# Part of speech: its letter and synsets.
+_WORDNET = {
+    "noun": ("n", [("ball", "globe"), ("picture",)]),
+    "verb": ("v", [("move", "go")]),
+    "adj": ("a", [("small", "little", "wee_small")]),
+    "adv": ("r", [("fast",)]),
+}
+
+
+@pytest.fixture
+def wordnet(tmp_path, monkeypatch):
+    """A WordNet of four synsets, in the format of the large one, where NLTK looks for it."""
+    import nltk
+
+    folder = tmp_path / "corpora" / "wordnet"
+    folder.mkdir(parents=True)
+    (folder / "lexnames").write_text("00\tall\t3\n")
+    for name in ("index.sense", "cntlist.rev", *(f"{kind}.exc" for kind in _WORDNET)):
+        (folder / name).write_text("")
+    for kind, (letter, synsets) in _WORDNET.items():
+        data, index = "  1 licence\n", {}
+        for words in synsets:
+            index |= {word: len(data) for word in words}
+            listed = " ".join(f"{word} 0" for word in words)
+            frames = " 00" if letter == "v" else ""
+            data += f"{len(data):08d} 00 {letter} {len(words):02x} {listed} 000{frames} | gloss\n"
+        (folder / f"data.{kind}").write_text(data)
+        lines = (f"{word} {letter} 1 0 1 0 {at:08d}" for word, at in sorted(index.items()))
+        (folder / f"index.{kind}").write_text("  1 licence\n" + "\n".join(lines) + "\n")
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    captions._wordnet.cache_clear()
+    yield folder
+    captions._wordnet.cache_clear()
+    nltk.corpus.wordnet._unload()
+
+
+def test_wordnet_is_used_where_its_data_are(wordnet):
+    assert captions.thesaurus() == "WordNet"
+    assert captions.synonyms("ball") == ("globe",)
+    assert captions.synonyms("small") == ("little", "wee small")
+    assert captions.synonyms("moves") == ("go", "move")  # by its stem
+    assert captions.synonyms("the") == captions.synonyms("picture") == ()
+    words = captions.augment("the ball moves", rng=np.random.default_rng(0)).split()
+    assert len({"globe", "go", "move"} & set(words)) == 1
+
+
+def test_half_a_wordnet_is_none(wordnet):
+    (wordnet / "data.noun").unlink()
+    assert captions.thesaurus() == "built-in"
+
+
 def test_augmentation_swaps_two_words_and_replaces_one(monkeypatch):
     monkeypatch.setattr(captions, "_wordnet", lambda: None)
     assert captions.thesaurus() == "built-in"

@@ -13,7 +13,7 @@ from glfa_jax.batch import Batch
 from glfa_jax.diffusion.schedule import MODELSCOPE, noise_like
 from glfa_jax.models.vae import Posterior
 from glfa_jax.system import Judge
-from glfa_jax.training.losses import alignment_loss, contrastive_loss
+from glfa_jax.training.losses import alignment_loss, caption_weights, contrastive_loss, token_loss
 from train import contrast, cotrain
 
 ROWS, SUBJECTS = 4, 2
@@ -64,10 +64,11 @@ class ClipModel:
 
 class Text:
     def apply(self, variables, tokens):
-        return SimpleNamespace(hidden=(tokens @ WEIGHT[:6])[:, None])
+        return SimpleNamespace(hidden=tokens[..., None] * WEIGHT[0])
 
 
 CLIP = Judge(SimpleNamespace(module=ClipModel()), lambda frames: frames + 1)
+CAPTIONS = jnp.asarray(np.random.default_rng(6).integers(50, size=(40, 6)))
 ENCODER = {"gain": jnp.float32(1.2), "logit_scale": jnp.float32(2.0)}
 
 
@@ -102,7 +103,8 @@ def stage_two(batch, **changes):
 
 def stage_one(batch, *, text=None):
     loss = contrast.loss_of(config.Contrast(token_scale=0.5), Encoder(), CLIP, text)
-    return loss(ENCODER, {"fixed": {}, "clip": {}, "text": {}}, batch, KEY)
+    frozen = {"fixed": {}, "clip": {}, "text": {}, "captions": CAPTIONS}
+    return loss(ENCODER, frozen, batch, KEY)
 
 
 def near(ours, theirs):
@@ -170,6 +172,20 @@ def test_stage_one_contrasts_every_subject_with_its_own_clips():
             ).total
         )
     near(loss - 0.5 * metrics["tokens"], sum(parts) / SUBJECTS)
+
+
+def test_conditions_are_drawn_to_captions_as_they_are():
+    batch = batch_of([[0, 1], [2, 2], [3, 4], [5, 6]])
+    reworded = batch._replace(tokens=batch.tokens[..., ::-1])
+    (_, one), (_, other) = (
+        stage_one(b, text=SimpleNamespace(module=Text())) for b in (batch, reworded)
+    )
+    near(one["tokens"], other["tokens"])
+    assert abs(one["text"] - other["text"]) > 1e-3
+    hidden = Text().apply({}, CAPTIONS[batch.clip]).hidden
+    condition = Encoder().apply({"params": ENCODER}, batch.fmri).condition
+    weights = caption_weights(CAPTIONS[batch.clip])
+    near(one["tokens"], token_loss(condition, tokens=hidden, weights=weights))
 
 
 def test_stage_two_generates_every_window_its_own_clip():

@@ -188,14 +188,20 @@ def test_the_gradient_of_the_logit_scale_is_that_of_finite_differences():
         assert jax.grad(total)(jnp.float64(at)) == pytest.approx(float(slope), rel=1e-6)
 
 
+def token_loss(condition, tokens, *, captions=None):
+    """With captions that fill their length, unless given."""
+    captions = np.arange(tokens.shape[2])[None, None] if captions is None else captions
+    return losses.token_loss(condition, tokens=tokens, weights=losses.caption_weights(captions))
+
+
 def test_the_average_caption_is_at_token_distance_one():
     tokens = np.random.default_rng(0).normal(3, 2, (7, 1, 5, 4)).astype(np.float32)
     average = np.broadcast_to(tokens.mean(0), (7, 2, 5, 4))
-    assert losses.token_loss(average, tokens=tokens) == pytest.approx(1, rel=1e-5)
+    assert token_loss(average, tokens) == pytest.approx(1, rel=1e-5)
     exact = np.broadcast_to(tokens, (7, 2, 5, 4))
-    assert losses.token_loss(exact, tokens=tokens) == 0
+    assert token_loss(exact, tokens) == 0
     one_right = np.concatenate([tokens, np.broadcast_to(tokens.mean(0), tokens.shape)], axis=1)
-    assert losses.token_loss(one_right, tokens=tokens) == pytest.approx(0.5, rel=1e-5)
+    assert token_loss(one_right, tokens) == pytest.approx(0.5, rel=1e-5)
 
 
 def test_every_window_may_have_a_caption_of_its_own():
@@ -203,10 +209,23 @@ def test_every_window_may_have_a_caption_of_its_own():
     tokens, condition = rng.normal(3, 2, (2, 7, 2, 5, 4)).astype(np.float32)
     variance = np.square(tokens - tokens.reshape(14, 5, 4).mean(0)).sum((-2, -1)).mean()
     expected = np.square(condition - tokens).sum((-2, -1)).mean() / variance
-    assert losses.token_loss(condition, tokens=tokens) == pytest.approx(expected, rel=1e-5)
+    assert token_loss(condition, tokens) == pytest.approx(expected, rel=1e-5)
     shared = np.repeat(tokens[:, :1], 2, axis=1)
-    once = losses.token_loss(condition, tokens=tokens[:, :1])
-    assert losses.token_loss(condition, tokens=shared) == pytest.approx(float(once), rel=1e-5)
+    once = token_loss(condition, tokens[:, :1])
+    assert token_loss(condition, shared) == pytest.approx(float(once), rel=1e-5)
+
+
+def test_padding_counts_as_one_token():
+    captions = np.array([[[90, 5, 6, 99, 99, 99]], [[90, 5, 6, 7, 8, 99]], [[90, 99, 0, 0, 0, 0]]])
+    weights = np.asarray(losses.caption_weights(captions))
+    expected = [[1, 1, 1, 1, 1 / 2, 1 / 2], [1] * 6, [1, 1, *[1 / 4] * 4]]
+    np.testing.assert_allclose(weights[:, 0], expected, rtol=1e-6)
+    rng = np.random.default_rng(2)
+    tokens, condition = rng.normal(size=(2, 3, 1, 6, 4)).astype(np.float32)
+    squares = np.square(condition - tokens).sum(-1), np.square(tokens - tokens.mean(0)).sum(-1)
+    distance, variance = ((weights * square).sum(-1).mean() for square in squares)
+    found = token_loss(condition, tokens, captions=captions)
+    assert found == pytest.approx(distance / variance, rel=1e-5)
 
 
 @pytest.mark.parametrize("rows", [[0, 3, 4], [2], [0, 1, 2, 3, 4]])
