@@ -248,13 +248,23 @@ class Checkpoints:
             shutil.rmtree(self._folder / "trash", ignore_errors=True)
 
 
+def latest_step(folder: Path) -> int | None:
+    """Step of the last checkpoint of a run; None where it has none."""
+    steps = _steps(folder.resolve() / "checkpoints")
+    return steps[-1] if steps else None
+
+
+def _steps(root: Path) -> list[int]:
+    return sorted(int(x.name) for x in root.glob("*") if x.name.isdigit())
+
+
 def restore_params(folder: Path, *, step: int | None = None) -> dict[str, Any]:
     """Trainable parameters of a run as numpy arrays in nested dicts; the last step unless given.
 
     Raises TrainingError when the checkpoint is missing or broken.
     """
     root = folder.resolve() / "checkpoints"
-    steps = sorted(int(x.name) for x in root.glob("*") if x.name.isdigit())
+    steps = _steps(root)
     if step is None and steps:
         step = steps[-1]
     if step not in steps:

@@ -202,3 +202,49 @@ def test_two_devices_equal_one(tmp_path):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=0), two, one)
         # A checkpoint of two devices restores on one.
         equal(jax.device_get(toy.run(tmp_path / name, steps=3).params), two)
+
+
+def test_sigterm_saves_the_step_and_ends_with_75(whole, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from glfa_jax.cli import guarded; "
+        "from tests.training import toy; "
+        "sys.exit(guarded(lambda: toy.run(Path(sys.argv[1]), steps=4, save_every=100, "
+        "batches=toy.Batches(pause=0.7))))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not read_log(tmp_path):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "asked to stop, saved at step" in errors
+    assert "the same command goes on from here" in errors
+    assert 1 <= checkpoints.latest_step(tmp_path) <= 3
+    equal(jax.device_get(toy.run(tmp_path, steps=4)), whole[1])
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_stop_training(whole, tmp_path, capsys):
+    """A limit on the size of files stands for a disk that is full for a while."""
+    import resource
+
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Squeezed(toy.Batches):
+        def __next__(self):
+            limit = 64 if 1 <= self.index < 3 else unlimited[0]  # while step 2 is saved
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
+            return super().__next__()
+
+    try:
+        state = toy.run(tmp_path, steps=4, batches=Squeezed())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    equal(jax.device_get(state), whole[1])
+    assert "could not be written" in capsys.readouterr().err
+    assert checkpoints.latest_step(tmp_path) == 4
