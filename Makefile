@@ -21,7 +21,7 @@ demo: $(VENV)/.runtime
 	$(RUN) -m eval.score --config $(CONFIG)
 
 test: $(VENV)/.test
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 lint: $(VENV)/.lint
 	$(RUN) -m ruff check .

@@ -156,7 +156,7 @@ class _Film:
                 codec.thread_count = 1
                 yield cls(path, container)
         except (av.error.FFmpegError, EOFError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
+            reason = getattr(error, "strerror", None) or str(error)
             raise DataError(f"{path}: does not decode as video ({reason})") from None
 
     def frames(self) -> Iterator[av.VideoFrame]:
