@@ -91,7 +91,7 @@ class Tokenizer:
 def _wordnet() -> Any:
     """NLTK's WordNet, or None where the package or its data are missing."""
     try:
-        from nltk.corpus import wordnet
+        from nltk.corpus import wordnet  # type: ignore[import-not-found]
 
         wordnet.synsets("ball")
     except (ImportError, LookupError, OSError):  # OSError: some of its files
