@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -87,7 +88,7 @@ class Tokenizer:
 
 
 @cache
-def _wordnet():
+def _wordnet() -> Any:
     """NLTK's WordNet, or None where the package or its data are missing."""
     try:
         from nltk.corpus import wordnet  # type: ignore[import-not-found]
