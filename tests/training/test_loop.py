@@ -1,5 +1,6 @@
 """The loop: stopping and going on changes nothing; what cannot go on says why."""
 
+import errno
 import json
 import os
 import signal
@@ -229,22 +230,34 @@ def test_sigterm_saves_the_step_and_ends_with_75(whole, tmp_path):
     equal(jax.device_get(toy.run(tmp_path, steps=4)), whole[1])
 
 
-def test_a_checkpoint_that_cannot_be_written_does_not_stop_training(whole, tmp_path, capsys):
-    """A limit on the size of files stands for a disk that is full for a while."""
-    import resource
+@pytest.mark.parametrize("when", ["save", "wait_until_finished"])
+def test_a_checkpoint_that_cannot_be_written_does_not_stop_training(
+    whole, tmp_path, capsys, monkeypatch, when
+):
+    """The disk is full when step 2 is saved, at once or in the background."""
+    original = getattr(checkpoints.ocp.CheckpointManager, when)
+    calls = []
 
-    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    def full(self, *arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(self, *arguments, **options)
 
-    class Squeezed(toy.Batches):
-        def __next__(self):
-            limit = 64 if 1 <= self.index < 3 else unlimited[0]  # while step 2 is saved
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
-            return super().__next__()
-
-    try:
-        state = toy.run(tmp_path, steps=4, batches=Squeezed())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    monkeypatch.setattr(checkpoints.ocp.CheckpointManager, when, full)
+    state = toy.run(tmp_path, steps=4)
     equal(jax.device_get(state), whole[1])
-    assert "could not be written" in capsys.readouterr().err
+    assert "could not be written (OSError: [Errno 28] No space left" in capsys.readouterr().err
     assert checkpoints.latest_step(tmp_path) == 4
+
+
+def test_the_last_checkpoint_must_be_written(tmp_path, monkeypatch):
+    toy.run(tmp_path, steps=2)
+
+    def full(self, *arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoints.ocp.CheckpointManager, "save", full)
+    with pytest.raises(TrainingError, match="the last good one is 2; make room and run the same"):
+        toy.run(tmp_path, steps=4)
+    assert read_done(tmp_path) is None
