@@ -8,6 +8,7 @@ the last.
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -149,7 +150,7 @@ def stage_two() -> dict[str, Any]:
     module, params = encoder(aligned=True)
     unet, unet_params = model("unet3d", UNET)
     vae, vae_params = model("vae", CONFIGS["vae"])
-    groups = cotrain.groups(config.Cotrain())
+    groups = cotrain.groups(SimpleNamespace(cotrain=config.Cotrain()))
     parts = split({"encoder": params, "unet": unet_params}, groups=groups)
     return {
         "init": parts.trainable,
