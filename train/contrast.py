@@ -115,11 +115,12 @@ def run(settings: config.Config, store: Store) -> None:
     )
 
     text = system.load_text_encoder(settings) if settings.contrast.token_scale else None
+    tokenize = system.tokenizer(settings)
     frozen = {
         "fixed": parts.frozen,
         "clip": clip.model.variables,
         "text": text.variables if text else None,
-        "captions": system.tokenizer(settings)(store.attributes.captions["train"]),
+        "captions": tokenize(store.attributes.captions["train"]) if text else None,
     }
 
     trained = run_stage(

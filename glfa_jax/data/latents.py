@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from glfa_jax.data import DataError
+from glfa_jax.data.zarr import PLAIN, array_spec
 
 
 def stored_vae(store: Path, split: str) -> str | None:
@@ -55,7 +56,18 @@ class LatentsWriter:
                 shutil.rmtree(self._aside, ignore_errors=True)
             self._array = self._guarded(
                 lambda: ts.open(
-                    _spec(self._aside, clips, shard, sample, vae), open=True, create=True
+                    array_spec(
+                        self._aside,
+                        dtype="float32",
+                        shape=(clips, *sample),
+                        axes=("clip", "frame", "height", "width", "channel"),
+                        fill="NaN",  # samples that equal the fill value are not stored
+                        shard=shard,
+                        codec=PLAIN,  # random digits: packing saves little and takes long
+                        attributes={"vae": vae},
+                    ),
+                    open=True,
+                    create=True,
                 )
             )
 
@@ -98,31 +110,3 @@ def _vae_of(path: Path) -> str | None:
         return None
     except (ValueError, KeyError, TypeError, OSError):
         raise DataError(f"{path}: not latents of glfa_jax; remove it") from None
-
-
-def _spec(
-    path: Path, clips: int, shard: int, sample: tuple[int, int, int, int], vae: str
-) -> dict[str, Any]:
-    """One sample a chunk, as all of the store's arrays."""
-    endian = {"name": "bytes", "configuration": {"endian": "little"}}
-    # Random in the last digits: what little compression would save is not worth its time.
-    sharding = {
-        "chunk_shape": [1, *sample],
-        "codecs": [endian, {"name": "crc32c"}],
-        "index_codecs": [endian, {"name": "crc32c"}],
-        "index_location": "end",
-    }
-    return {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(path)},
-        "metadata": {
-            "shape": [clips, *sample],
-            "data_type": "float32",
-            "dimension_names": ["clip", "frame", "height", "width", "channel"],
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard, *sample]}},
-            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-            # A value of its own: samples that equal the fill value are not stored.
-            "fill_value": "NaN",
-            "attributes": {"vae": vae},
-        },
-    }

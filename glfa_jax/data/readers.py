@@ -7,13 +7,10 @@ kind.
 
 import math
 import warnings
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.parsers.expat import ExpatError
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,11 +20,10 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.gifti.gifti import GiftiImage
 from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Image
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 from numpy import ndarray
 
 from glfa_jax.data import DataError
+from glfa_jax.data.damage import reading
 from glfa_jax.data.layouts import Blocks
 from glfa_jax.data.surfaces import Surfaces
 
@@ -37,25 +33,6 @@ SAMPLES = 10  # places between white and pial surface at which a volume is sampl
 # How far a header may be from the sidecar, seconds: some programs keep TR in few digits.
 TIME_TOLERANCE = 1e-3
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # a header without unit states nothing
-
-# What damaged files raise depends on where they end: XML, base64, zlib, header or array shape.
-_DAMAGED = (
-    *(ExpatError, zlib.error, ImageFileError, HeaderDataError, WrapStructError),
-    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError),
-)
-
-
-@contextmanager
-def _reading(path: Path, kind: str) -> Iterator[None]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        yield
-    except DataError:
-        raise
-    except _DAMAGED as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: truncated or no {kind} ({reason:.200})") from None
 
 
 def trimmed(read: Callable[[], Blocks], path: Path, begin: int, end: int) -> Blocks:
@@ -92,7 +69,7 @@ def gifti_pair(left: Path, right: Path) -> Blocks:
 
 
 def _gifti(path: Path, side: str) -> Float[ndarray, "time v"]:
-    with _reading(path, "GIFTI"):
+    with reading(path, "GIFTI"):
         image = GiftiImage.from_filename(path)
         arrays = [np.asarray(array.data, np.float32) for array in image.darrays]
         series = arrays[0].T if len(arrays) == 1 and arrays[0].ndim == 2 else np.stack(arrays)
@@ -120,7 +97,7 @@ def cifti(path: Path) -> Blocks:
         time = slice(start, start + len(block))
         for first in range(0, len(series.rows), group):
             part = slice(first, first + group)
-            with _reading(path, "CIFTI"):
+            with reading(path, "CIFTI"):
                 block[:, series.vertices[part]] = series.read(time, series.rows[part])
         yield block
 
@@ -145,7 +122,7 @@ class _Cifti:
 
     @classmethod
     def open(cls, path: Path) -> "_Cifti":
-        with _reading(path, "CIFTI"):
+        with reading(path, "CIFTI"):
             image = Cifti2Image.from_filename(path)
             axes = [image.header.get_axis(i) for i in range(image.ndim)]
             proxy: Any = image.dataobj
@@ -200,7 +177,7 @@ def volume(path: Path, surfaces: Surfaces) -> Blocks:
     volumes = image.shape[3]
     step = _step(4 * max(math.prod(image.shape[:3]), surfaces.num_vertices))
     for start in range(0, volumes, step):
-        with _reading(path, "NIfTI"):
+        with reading(path, "NIfTI"):
             data = np.asarray(image.dataobj[..., start : start + step], np.float32)
         part = Nifti1Image(data, image.affine)
         with warnings.catch_warnings():
@@ -227,7 +204,7 @@ def _mesh(points: ndarray, faces: ndarray) -> list[ndarray]:
 def volume_header(path: Path) -> tuple[int, float]:
     """Number of volumes and seconds from one to the next (0 where not stated) of a 4-D NIfTI."""
     image = _nifti(path)
-    with _reading(path, "NIfTI"):
+    with reading(path, "NIfTI"):
         header: Any = image.header
         _, unit = header.get_xyzt_units()
         seconds = float(header.get_zooms()[3]) * _SECONDS.get(unit, 0.0)
@@ -235,7 +212,7 @@ def volume_header(path: Path) -> tuple[int, float]:
 
 
 def _nifti(path: Path) -> Nifti1Image:
-    with _reading(path, "NIfTI"):
+    with reading(path, "NIfTI"):
         # An open file is read onwards; a compressed one would be unpacked anew for every block.
         try:
             image = Nifti1Image.from_filename(path, keep_file_open=True)
@@ -253,7 +230,7 @@ def hdf5(path: Path, key: str) -> Blocks:
     shape = hdf5_shape(path, key)
     values = math.prod(shape[1:])
     step = _step(4 * values)
-    with _reading(path, "HDF5"), h5py.File(path, "r") as file:
+    with reading(path, "HDF5"), h5py.File(path, "r") as file:
         data: Any = file[key]
         if data.chunks is not None and data.chunks[0] <= 4 * step:
             # No chunk is unpacked twice; blocks may grow a little for it.
@@ -266,7 +243,7 @@ def hdf5_shape(path: Path, key: str) -> tuple[int, ...]:
     """The shape of a data set of numbers, which may be far larger than memory."""
     import h5py
 
-    with _reading(path, "HDF5"), h5py.File(path, "r") as file:
+    with reading(path, "HDF5"), h5py.File(path, "r") as file:
         data = file.get(key)
         if not isinstance(data, h5py.Dataset):
             held = ", ".join(file) or "nothing"

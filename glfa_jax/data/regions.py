@@ -1,7 +1,6 @@
 """Which vertices are drawn: areas of a parcellation by name, or a picture of the flat map."""
 
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis
 from numpy import ndarray
 
 from glfa_jax.data import DataError
-from glfa_jax.data.gifti import DAMAGED, SIDES, Side, open_gifti
+from glfa_jax.data.damage import DAMAGED, reading
+from glfa_jax.data.gifti import SIDES, Side, open_gifti
 from glfa_jax.data.plane import side_by_side
 
 UNLABELLED = "???"  # what parcellations call the cortex that belongs to no area
@@ -70,7 +70,7 @@ def picture(path: Path) -> Int8[ndarray, "h w"]:
             image = np.asarray(loaded)
     except DataError:
         raise
-    except (*DAMAGED, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise DataError(
             f"{path}: truncated, or no .npy or .npz of plain numbers "
             f"({' '.join(str(error).split())})"
@@ -145,9 +145,7 @@ def _gifti(path: Path, side: Side, count: int) -> ndarray:
 
 
 def _cifti(path: Path, sides: tuple[int, int]) -> tuple[ndarray, ndarray]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
+    with reading(path, "CIFTI"):
         image = nibabel.load(path)
         if not isinstance(image, Cifti2Image):
             raise DataError(f"{path}: no CIFTI-2 file; one file of labels must be a .dlabel.nii")
@@ -162,10 +160,6 @@ def _cifti(path: Path, sides: tuple[int, int]) -> tuple[ndarray, ndarray]:
             _whole_mesh(path, models, names, side, count)
             for side, count in zip(SIDES, sides, strict=True)
         )
-    except DataError:
-        raise
-    except DAMAGED as error:
-        raise DataError(f"{path}: truncated or no CIFTI ({' '.join(str(error).split())})") from None
     return left, right
 
 

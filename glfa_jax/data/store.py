@@ -33,6 +33,7 @@ from numpy import ndarray
 from glfa_jax.data import DataError
 from glfa_jax.data.latents import stored_vae
 from glfa_jax.data.layouts import SPLITS, Split
+from glfa_jax.data.zarr import array_spec
 
 FORMAT = 2
 SHARD = 64
@@ -318,32 +319,13 @@ class Writer:
 
     def _create(self, name: str, dtype: str, shape: Sequence[int], axes: Sequence[str]) -> None:
         sampled = axes[0] == "clip" and len(axes) > 1
-        inner = [1, *shape[1:]] if sampled else [max(length, 1) for length in shape]
-        endian = {"name": "bytes", "configuration": {"endian": "little"}}
-        compress = {"name": "zstd", "configuration": {"level": 3, "checksum": True}}
-        codecs: list[dict[str, Any]] = [endian, compress]
-        outer = inner
-        if sampled:
-            size = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
-            outer = [shard_length(size), *shape[1:]]
-            sharding = {
-                "chunk_shape": inner,
-                "codecs": codecs,
-                "index_codecs": [endian, {"name": "crc32c"}],
-                "index_location": "end",
-            }
-            codecs = [{"name": "sharding_indexed", "configuration": sharding}]
-        metadata = {
-            "shape": list(shape),
-            "data_type": dtype,
-            "dimension_names": list(axes),
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": outer}},
-            "codecs": codecs,
-            "fill_value": False if dtype == "bool" else 0,
-        }
-        spec = {
-            "driver": "zarr3",
-            "kvstore": {"driver": "file", "path": f"{self._aside}/{name}"},
-            "metadata": metadata,
-        }
+        size = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+        spec = array_spec(
+            self._aside / name,
+            dtype=dtype,
+            shape=shape,
+            axes=axes,
+            fill=False if dtype == "bool" else 0,
+            shard=shard_length(size) if sampled else None,
+        )
         self._arrays[name] = ts.open(spec, create=True).result()

@@ -13,7 +13,8 @@ from scipy.sparse.csgraph import connected_components
 
 from glfa_jax import config
 from glfa_jax.data import DataError, regions
-from glfa_jax.data.gifti import DAMAGED, SIDES, Side, open_gifti
+from glfa_jax.data.damage import DAMAGED
+from glfa_jax.data.gifti import SIDES, Side, open_gifti
 
 # The rule for the visual region on fsaverage5: everything behind this plane of the inflated surface
 # (mm, the axis points to the front). It takes in the occipital lobe and the posterior ends of the
