@@ -89,7 +89,9 @@ def devices_of(topology: str) -> Any:
     from jax.experimental import topologies
 
     megacore = topology.startswith(("v4:", "v5p:"))
-    options = {"chip_config_name": "megacore"} if megacore else {}
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if megacore else {}
+    if topology.endswith(":1x1"):  # else hosts of four chips are taken for granted
+        options["chips_per_host_bounds"] = [1, 1, 1]
     try:
         return topologies.get_topology_desc(
             platform="tpu", topology_name=topology, **options
