@@ -375,7 +375,8 @@ class Hardware(Section):
         default="float32", description="of parameters that are not trained"
     )
     remat: bool = Field(
-        default=False, description="compute layers of the UNet anew in the backward pass"
+        default=False,
+        description="compute layers anew in the backward pass: less memory, more time",
     )
     sharding: dict[str, tuple[Literal["fsdp"] | None, ...]] = Field(
         default={}, description="parameters by pattern: their axes; else the largest that divides"

@@ -73,13 +73,14 @@ def load_generator(settings: config.Config) -> TextToVideo:
     return pretrained.load_text_to_video(settings.foundation / "text-to-video")
 
 
-def load_text_encoder(settings: config.Config) -> Pretrained:
+def load_text_encoder(settings: config.Config, **options: Any) -> Pretrained:
     """The generator's."""
-    return pretrained.load("clip_text", settings.foundation / "text-to-video" / "text_encoder")
+    folder = settings.foundation / "text-to-video" / "text_encoder"
+    return pretrained.load("clip_text", folder, **options)
 
 
-def load_judge(settings: config.Config, kind: str, name: str) -> Judge:
-    """CLIP or a classifier: `kind` as in convert.pretrained, `name` its folder."""
+def load_judge(settings: config.Config, kind: str, name: str, **options: Any) -> Judge:
+    """CLIP or a classifier: `kind` and `options` as in convert.pretrained, `name` its folder."""
     folder = settings.foundation / name
     path = folder / "preprocessor_config.json"
     preprocessing = read_json(path)
@@ -87,7 +88,7 @@ def load_judge(settings: config.Config, kind: str, name: str) -> Judge:
         preprocess = Preprocessor.from_config(preprocessing)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return Judge(pretrained.load(kind, folder), preprocess)
+    return Judge(pretrained.load(kind, folder, **options), preprocess)
 
 
 def load_video_classifier(settings: config.Config) -> Judge:
@@ -97,8 +98,8 @@ def load_video_classifier(settings: config.Config) -> Judge:
     return replace(judge, model=judge.model._replace(module=module))
 
 
-def load_clip(settings: config.Config) -> Judge:
-    return load_judge(settings, "clip", CLIP)
+def load_clip(settings: config.Config, **options: Any) -> Judge:
+    return load_judge(settings, "clip", CLIP, **options)
 
 
 def tokenizer(settings: config.Config) -> Tokenizer:

@@ -23,7 +23,7 @@ from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import caption_weights, contrastive_loss, token_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 from train import pretrain
-from train.stages import batches, begin, complete, run_stage, store_model
+from train.stages import batches, begin, complete, compute_in, run_stage, store_model
 
 NAME = "contrast"
 
@@ -100,7 +100,8 @@ def run(settings: config.Config, store: Store) -> None:
     if complete(settings, NAME):
         return
     pretrain.run(settings, store)
-    clip = system.load_clip(settings)
+    options = compute_in(settings)
+    clip = system.load_clip(settings, compute_dtype=options["dtype"])
     module = system.fmri_encoder(
         settings,
         clip_dim=clip.model.module.projection_dim,
@@ -114,7 +115,9 @@ def run(settings: config.Config, store: Store) -> None:
         crop_fraction=settings.contrast.crop_fraction,
     )
 
-    text = system.load_text_encoder(settings) if settings.contrast.token_scale else None
+    text = None
+    if settings.contrast.token_scale:
+        text = system.load_text_encoder(settings, compute_dtype=options["dtype"])
     tokenize = system.tokenizer(settings)
     frozen = {
         "fixed": parts.frozen,
@@ -130,7 +133,7 @@ def run(settings: config.Config, store: Store) -> None:
         + {"built-in": "the built-in thesaurus"}.get(thesaurus(), thesaurus()),
         init=parts.trainable,
         frozen=frozen,
-        loss_fn=loss_of(settings.contrast, module, clip, text),
+        loss_fn=loss_of(settings.contrast, module.clone(**options), clip, text),
         groups=groups(settings.contrast),
         batches=batches(settings, store, NAME, augment=augment, latents=False),
     )

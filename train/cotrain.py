@@ -33,7 +33,7 @@ from glfa_jax.training.losses import alignment_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 from glfa_jax.training.processes import is_main, say, together
 from train import contrast, latents
-from train.stages import batches, begin, complete, run_stage, store_model
+from train.stages import batches, begin, complete, compute_in, run_stage, store_model
 
 NAME = "cotrain"
 
@@ -139,21 +139,16 @@ def with_lora(settings: config.Config, params: dict) -> dict:
     return params | {"lora": updates}
 
 
-def compute_in(settings: config.Hardware) -> dict[str, Any]:
-    """Options of the UNet that decide where and how it computes, not what."""
-    return {"dtype": jnp.dtype(settings.compute_dtype), "remat": settings.remat}
-
-
 def compile_only(settings: config.Config, topology: str, report: Path | None) -> None:
     """Compiles the step of this stage from configurations alone; no weights, no data are read."""
     folder = settings.foundation / "text-to-video"
-    options = compute_in(settings.hardware)
+    options = compute_in(settings)
 
     def model(kind: str, place: Path, **options: Any) -> tuple[Any, dict]:
         return pretrained.described(kind, read_config(place), place=place, **options)
 
     unet, unet_params = model("unet3d", folder / "unet", **options)
-    vae, vae_params = model("vae", folder / "vae")
+    vae, vae_params = model("vae", folder / "vae", dtype=options["dtype"])
     text, _ = model("clip_text", folder / "text_encoder")
     clip, _ = model("clip", settings.foundation / system.CLIP)
     module = system.fmri_encoder(
@@ -162,14 +157,14 @@ def compile_only(settings: config.Config, topology: str, report: Path | None) ->
         tokens=text.max_position_embeddings,
         dropout=settings.cotrain.dropout,
         aligned=True,
-    )
+    ).clone(**options)
     encoder_params = pretrained.parameter_shapes("fmri_encoder", module)
     params = {"encoder": encoder_params, "unet": unet_params}
     parts = split(jax.eval_shape(partial(with_lora, settings), params), groups=groups(settings))
 
     data, stage, shape = settings.data, settings.cotrain, jax.ShapeDtypeStruct
     subjects, side = len(settings.protocol.train_subjects), settings.data.raster
-    rows = stage.batch_size // subjects
+    rows = stage.batch_size // subjects  # a row holds a window of every subject
     shown = 1 if stage.paired_fraction == 1 else subjects
     factor = 2 ** (len(vae.block_out_channels) - 1)
     small = (size // factor for size in data.resolution)
@@ -212,8 +207,9 @@ def run(settings: config.Config, store: Store) -> None:
         together("latents are kept")
     contrast.run(settings, store)
     module, encoder_params = build_encoder(settings, store)
-    unet = generator.unet.module.clone(**compute_in(settings.hardware))
-    vae = generator.vae.module
+    options = compute_in(settings)
+    unet = generator.unet.module.clone(**options)
+    vae = generator.vae.module.clone(dtype=options["dtype"])
     schedule = generator.schedule
     if settings.cotrain.zero_terminal_snr:
         schedule = schedule.rescale_zero_terminal_snr()
@@ -231,7 +227,7 @@ def run(settings: config.Config, store: Store) -> None:
             "vae": None if settings.data.latents else generator.vae.variables,
             "mask": jnp.asarray(store.mask, jnp.float32),
         },
-        loss_fn=loss_of(settings.cotrain, module, unet, vae, schedule),
+        loss_fn=loss_of(settings.cotrain, module.clone(**options), unet, vae, schedule),
         groups=groups(settings),
         batches=batches(settings, store, NAME, augment=None, latents=settings.data.latents),
     )

@@ -17,7 +17,7 @@ from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.training.losses import reconstruction_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
-from train.stages import begin, complete, run_stage, share, store_model
+from train.stages import begin, complete, compute_in, run_stage, share, store_model
 
 NAME = "pretrain"
 # Position tables are fixed.
@@ -46,10 +46,12 @@ def run(settings: config.Config, store: Store) -> None:
         **share(settings),
     )
 
+    computing = module.clone(**compute_in(settings))
+
     def loss_fn(params: dict, frozen: Any, batch: Any, key: jax.Array):
         variables = {"params": merge(params, frozen["fixed"])}
         fmri = batch["fmri"].astype(jnp.float32)
-        out: Any = module.apply(variables, fmri, deterministic=False, rngs={"dropout": key})
+        out: Any = computing.apply(variables, fmri, deterministic=False, rngs={"dropout": key})
         return reconstruction_loss(out.image, fmri, frozen["mask"]).mean(), {}
 
     trained = run_stage(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from glfa_jax import config, system
 from glfa_jax.batch import Batch
@@ -92,6 +93,12 @@ def batches(
         latents=latents,
         **share(settings),
     )
+
+
+def compute_in(settings: config.Config) -> dict[str, Any]:
+    """Options of modules that decide how they compute while training, not what."""
+    hardware = settings.hardware
+    return {"dtype": jnp.dtype(hardware.compute_dtype), "remat": hardware.remat}
 
 
 def share(settings: config.Config) -> dict[str, int]:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from glfa_jax.convert import clip, glfa, unet3d, vae, video_mae, vit
 from glfa_jax.convert.directory import (
@@ -115,7 +116,14 @@ def _own(module: type[nn.Module]) -> Callable[..., nn.Module]:
 
 def own_config(module: nn.Module) -> dict[str, Any]:
     """What `_own` reads back."""
-    names = set(module.__dataclass_fields__) - {"name", "parent", "dropout", "box"}
+    names = set(module.__dataclass_fields__) - {
+        "name",
+        "parent",
+        "dropout",
+        "box",
+        "dtype",
+        "remat",
+    }
     return {name: getattr(module, name) for name in sorted(names)}
 
 
@@ -228,13 +236,23 @@ def described(
         ) from None
 
 
-def load(kind: str, folder: str | Path, *, dtype: Any = np.float32, **options: Any) -> Pretrained:
+def load(
+    kind: str,
+    folder: str | Path,
+    *,
+    dtype: Any = np.float32,
+    compute_dtype: DTypeLike = jnp.float32,
+    **options: Any,
+) -> Pretrained:
     """Reads config.json and weights; parameters become `dtype`, or stay as stored with None.
 
+    compute_dtype: what the module computes in; `options` are further ones of it.
     Tensor after tensor: the parameters and one more tensor are all that memory holds. Raises
     DirectoryError or ConversionError, one message with all that does not fit.
     """
-    module, shapes = described(kind, read_config(folder), place=folder, **options)
+    module, shapes = described(
+        kind, read_config(folder), place=folder, dtype=compute_dtype, **options
+    )
     tensors = KINDS[kind].current_names(read_tensors(folder))
     table = KINDS[kind].table(tensors)
     try:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from glfa_jax.models import pretrained_config
 from glfa_jax.models.config_values import misfits
+from glfa_jax.models.equal_blocks import run_equal
 from glfa_jax.models.layers import LayerNorm
 from glfa_jax.models.pretrained_encoder import ACTIVATIONS, EncoderBlock, PatchEmbed
 
@@ -105,8 +106,8 @@ class ClipText(nn.Module):
         )
         x = embed(tokens) + position(jnp.arange(length))
         mask = jnp.tril(jnp.ones((length, length), bool))
-        for i in range(self.num_hidden_layers):
-            x = EncoderBlock(
+        blocks = [
+            EncoderBlock(
                 hidden_size=self.hidden_size,
                 num_attention_heads=self.num_attention_heads,
                 intermediate_size=self.intermediate_size,
@@ -115,7 +116,10 @@ class ClipText(nn.Module):
                 dropout=self.dropout,
                 dtype=self.dtype,
                 name=f"encoder.layers.{i}",
-            )(x, mask=mask, deterministic=deterministic)
+            )
+            for i in range(self.num_hidden_layers)
+        ]
+        x = run_equal(blocks, x, mask=mask, deterministic=deterministic)
         x = LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="final_layer_norm")(x)
         # Early configurations give 2, which no real caption holds: there the end of text is the
         # largest index of the vocabulary. Else the first such token counts, as it also pads.
@@ -182,8 +186,8 @@ class ClipVision(nn.Module):
         )(jnp.arange(x.shape[1]))
         # The published name, spelt as it is.
         x = LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="pre_layrnorm")(x)
-        for i in range(self.num_hidden_layers):
-            x = EncoderBlock(
+        blocks = [
+            EncoderBlock(
                 hidden_size=self.hidden_size,
                 num_attention_heads=self.num_attention_heads,
                 intermediate_size=self.intermediate_size,
@@ -192,7 +196,10 @@ class ClipVision(nn.Module):
                 dropout=self.dropout,
                 dtype=self.dtype,
                 name=f"encoder.layers.{i}",
-            )(x, deterministic=deterministic)
+            )
+            for i in range(self.num_hidden_layers)
+        ]
+        x = run_equal(blocks, x, deterministic=deterministic)
         norm = LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="post_layernorm")
         return norm(x[:, 0])
 

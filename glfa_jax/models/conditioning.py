@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from glfa_jax.models.layers import LayerNorm, gelu
@@ -13,19 +14,23 @@ class SpaceTimeBlock(nn.Module):
 
     num_heads: int
     dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "*b w n d"], *, deterministic: bool = True
     ) -> Float[Array, "*b w n d"]:
-        space = Attention(self.num_heads, self.dropout, name="attn")
-        time = Attention(self.num_heads, self.dropout, name="attn_temp")
-        mlp = Mlp(x.shape[-1], self.dropout, name="mlp")
+        def norm(name: str) -> LayerNorm:
+            return LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)
 
-        x = x + space(LayerNorm(epsilon=1e-5, name="norm1")(x), deterministic=deterministic)
-        per_token = jnp.swapaxes(LayerNorm(epsilon=1e-5, name="norm_temp")(x), -3, -2)
+        space = Attention(self.num_heads, self.dropout, self.dtype, name="attn")
+        time = Attention(self.num_heads, self.dropout, self.dtype, name="attn_temp")
+        mlp = Mlp(x.shape[-1], self.dropout, self.dtype, name="mlp")
+
+        x = x + space(norm("norm1")(x), deterministic=deterministic)
+        per_token = jnp.swapaxes(norm("norm_temp")(x), -3, -2)
         x = x + jnp.swapaxes(time(per_token, deterministic=deterministic), -3, -2)
-        return x + mlp(LayerNorm(epsilon=1e-5, name="norm2")(x), deterministic=deterministic)
+        return x + mlp(norm("norm2")(x), deterministic=deterministic)
 
 
 class TokenMapper(nn.Module):
@@ -34,17 +39,21 @@ class TokenMapper(nn.Module):
     tokens: int
     hidden_tokens: int
     dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "*b m d"], *, deterministic: bool = True
     ) -> Float[Array, "*b n d"]:
+        def dense(width: int, name: str) -> nn.Dense:
+            return nn.Dense(width, use_bias=False, dtype=self.dtype, name=name)
+
         width = x.shape[-1]
         x = jnp.swapaxes(x, -1, -2)
-        x = nn.Dense(self.hidden_tokens, use_bias=False, name="channel_mapper.0")(x)
-        x = nn.Dense(self.tokens, use_bias=False, name="channel_mapper.1")(x)
-        projected = nn.Dense(width, use_bias=False, name="projection")(jnp.swapaxes(x, -1, -2))
-        out = nn.Dense(width, use_bias=False, name="fc")(gelu(projected))
+        x = dense(self.hidden_tokens, "channel_mapper.0")(x)
+        x = dense(self.tokens, "channel_mapper.1")(x)
+        projected = dense(width, "projection")(jnp.swapaxes(x, -1, -2))
+        out = dense(width, "fc")(gelu(projected))
         return nn.Dropout(self.dropout, deterministic=deterministic)(out) + projected
 
 
@@ -55,14 +64,15 @@ class Conditioning(nn.Module):
     hidden_tokens: int
     num_heads: int = 16
     dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, features: Float[Array, "*b w n d"], *, deterministic: bool = True
     ) -> Float[Array, "*b m d"]:
-        block = SpaceTimeBlock(self.num_heads, self.dropout, name="attn")
+        block = SpaceTimeBlock(self.num_heads, self.dropout, self.dtype, name="attn")
         mapper = TokenMapper(
-            self.tokens, self.hidden_tokens, self.dropout, name="cond_state_transform"
+            self.tokens, self.hidden_tokens, self.dropout, self.dtype, name="cond_state_transform"
         )
         x = block(features, deterministic=deterministic)
         x = x.reshape(*x.shape[:-3], x.shape[-3] * x.shape[-2], x.shape[-1])
@@ -70,6 +80,7 @@ class Conditioning(nn.Module):
 
 
 def _unit(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    x = x.astype(jnp.float32)
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
@@ -79,18 +90,22 @@ class ConvHead(nn.Module):
     hidden_tokens: tuple[int, int]
     dim: int
     dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, sequence: Float[Array, "*b n d"], *, deterministic: bool = True
     ) -> Float[Array, "*b e"]:
+        def dense(width: int, name: str) -> nn.Dense:
+            return nn.Dense(width, use_bias=False, dtype=self.dtype, name=name)
+
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
         x = jnp.swapaxes(sequence, -1, -2)
         # Odd indices are the dropout layers of the original's list.
-        x = drop(nn.Dense(self.hidden_tokens[0], use_bias=False, name="channel_mapper.0")(x))
-        x = drop(nn.Dense(self.hidden_tokens[1], use_bias=False, name="channel_mapper.2")(x))
-        x = nn.Dense(1, use_bias=False, name="channel_mapper.4")(x)
-        return _unit(nn.Dense(self.dim, name="dim_mapper")(x[..., 0]))
+        x = drop(dense(self.hidden_tokens[0], "channel_mapper.0")(x))
+        x = drop(dense(self.hidden_tokens[1], "channel_mapper.2")(x))
+        x = dense(1, "channel_mapper.4")(x)
+        return _unit(nn.Dense(self.dim, dtype=self.dtype, name="dim_mapper")(x[..., 0]))
 
 
 class LinearHead(nn.Module):
@@ -98,6 +113,7 @@ class LinearHead(nn.Module):
 
     dim: int
     dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -105,4 +121,4 @@ class LinearHead(nn.Module):
     ) -> Float[Array, "*b e"]:
         x = cls_tokens.reshape(*cls_tokens.shape[:-2], -1)
         x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
-        return _unit(nn.Dense(self.dim, name="1")(x))
+        return _unit(nn.Dense(self.dim, dtype=self.dtype, name="1")(x))

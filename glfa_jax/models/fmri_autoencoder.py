@@ -5,10 +5,12 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from glfa_jax.models.alignment import from_patches, to_patches
 from glfa_jax.models.config_values import require_table_size
+from glfa_jax.models.equal_blocks import run_equal
 from glfa_jax.models.layers import LayerNorm
 from glfa_jax.models.transformer import Block
 
@@ -45,10 +47,12 @@ class PatchEmbedding(nn.Module):
 
     width: int
     patch_size: int
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b h w"]) -> Float[Array, "*b n d"]:
         kernel, bias = _PatchProjection(self.width, self.patch_size, name="proj")()
+        x, kernel, bias = (y.astype(self.dtype) for y in (x, kernel, bias))
         return to_patches(x, self.patch_size) @ kernel.reshape(-1, self.width) + bias
 
 
@@ -69,7 +73,8 @@ class FmriAutoencoder(nn.Module):
     """Encoder, bottleneck and decoder over flat maps (h, w) of z-scored BOLD, zero off the cortex.
 
     The position tables are parameters because checkpoints store them; they are not trained.
-    Without `decoder`, only `encode` can be called.
+    Without `decoder`, only `encode` can be called. `dtype` is what is computed in (parameters stay
+    float32); with `remat` the backward pass recomputes every block from its input.
     """
 
     height: int
@@ -83,6 +88,8 @@ class FmriAutoencoder(nn.Module):
     latent: int = 2048
     dropout: float = 0.0
     decoder: bool = True
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
 
     def setup(self):
         rows, columns = self.height // self.patch_size, self.width // self.patch_size
@@ -93,25 +100,25 @@ class FmriAutoencoder(nn.Module):
 
         def blocks(name: str, depth: int):
             return [
-                Block(self.num_heads, self.mlp_ratio, self.dropout, name=f"{name}.{i}")
+                Block(self.num_heads, self.mlp_ratio, self.dropout, self.dtype, name=f"{name}.{i}")
                 for i in range(depth)
             ]
 
         self.cls_token = self.param("cls_token", token, (1, 1, self.dim))
         self.pos_embed = self.param("pos_embed", positions)
-        self.patch_embed = PatchEmbedding(self.dim, self.patch_size)
+        self.patch_embed = PatchEmbedding(self.dim, self.patch_size, self.dtype)
         self.blocks = blocks("blocks", self.depth)
-        self.norm = LayerNorm(epsilon=1e-5)
+        self.norm = LayerNorm(epsilon=1e-5, dtype=self.dtype)
         self.drop = nn.Dropout(self.dropout)
         if not self.decoder:
             return
         self.mask_token = self.param("mask_token", token, (1, 1, self.dim))
         self.decoder_pos_embed = self.param("decoder_pos_embed", positions)
-        self.pred = nn.Dense(self.latent)
-        self.decoder_embed = nn.Dense(self.dim)
+        self.pred = nn.Dense(self.latent, dtype=self.dtype)
+        self.decoder_embed = nn.Dense(self.dim, dtype=self.dtype)
         self.decoder_blocks = blocks("decoder_blocks", self.decoder_depth)
-        self.decoder_norm = LayerNorm(epsilon=1e-5)
-        self.decoder_pred = nn.Dense(self.patch_size**2)
+        self.decoder_norm = LayerNorm(epsilon=1e-5, dtype=self.dtype)
+        self.decoder_pred = nn.Dense(self.patch_size**2, dtype=self.dtype)
 
     def encode(
         self, x: Float[Array, "*b h w"], *, deterministic: bool = True
@@ -120,9 +127,9 @@ class FmriAutoencoder(nn.Module):
         tokens = self.patch_embed(x)
         cls = jnp.broadcast_to(self.cls_token[0], (*tokens.shape[:-2], 1, self.dim))
         tokens = jnp.concatenate([cls, tokens], axis=-2) + self.pos_embed[0]
+        tokens = tokens.astype(self.dtype)
         tokens = self.drop(tokens, deterministic=deterministic)
-        for block in self.blocks:
-            tokens = block(tokens, deterministic=deterministic)
+        tokens = run_equal(self.blocks, tokens, remat=self.remat, deterministic=deterministic)
         return self.norm(tokens)
 
     def decode(
@@ -133,13 +140,18 @@ class FmriAutoencoder(nn.Module):
         count = self.decoder_pos_embed.shape[1] - 1
         masks = jnp.broadcast_to(self.mask_token[0], (*cls.shape[:-2], count, self.dim))
         tokens = jnp.concatenate([cls, masks], axis=-2) + self.decoder_pos_embed[0]
-        for block in self.decoder_blocks:
-            tokens = block(tokens, deterministic=deterministic)
+        tokens = run_equal(
+            self.decoder_blocks,
+            tokens.astype(self.dtype),
+            remat=self.remat,
+            deterministic=deterministic,
+        )
         return self.decoder_pred(self.decoder_norm(tokens))[..., 1:, :]
 
     def __call__(self, x: Float[Array, "*b h w"], *, deterministic: bool = True) -> Reconstruction:
         features = self.encode(x, deterministic=deterministic)
         latent = self.pred(features[..., :1, :])
         tokens = self.decode(latent, deterministic=deterministic)
+        tokens = tokens.astype(jnp.float32)
         image = from_patches(tokens, self.height, self.width, self.patch_size)
         return Reconstruction(features, latent, tokens, image)

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from glfa_jax.models.alignment import Alignment
@@ -33,7 +34,8 @@ class FmriEncoder(nn.Module):
     """Submodules carry the names of the official checkpoints; `dim` is the encoder's width.
 
     `window` volumes make one condition of `tokens` tokens; `clip_dim` is the width of CLIP's joint
-    space. With neither part of the alignment on, the model is fMRI-PTE-V.
+    space. With neither part of the alignment on, the model is fMRI-PTE-V. `dtype` is what all but
+    the alignment is computed in; `remat` as in FmriAutoencoder.
     """
 
     height: int
@@ -53,6 +55,8 @@ class FmriEncoder(nn.Module):
     global_part: bool = True
     local_part: bool = True
     dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
     box: Box | None = None  # where maps may differ from zero, if known
 
     def setup(self):
@@ -77,17 +81,19 @@ class FmriEncoder(nn.Module):
                 mlp_ratio=self.mlp_ratio,
                 dropout=self.dropout,
                 decoder=False,
+                dtype=self.dtype,
+                remat=self.remat,
             )
         )
         self.fmri_encoder_proj = Conditioning(
-            self.tokens, self.hidden_tokens, self.conditioning_heads, self.dropout
+            self.tokens, self.hidden_tokens, self.conditioning_heads, self.dropout, self.dtype
         )
         if self.head == "conv":
             quarter = max(self.tokens // 4, 1)
             hidden = (quarter, max(quarter // 4, 1))
-            self.fmri2clip = ConvHead(hidden, self.clip_dim, self.dropout)
+            self.fmri2clip = ConvHead(hidden, self.clip_dim, self.dropout, self.dtype)
         else:
-            self.fmri2clip = LinearHead(self.clip_dim, self.dropout)
+            self.fmri2clip = LinearHead(self.clip_dim, self.dropout, self.dtype)
         self.logit_scale = self.param("logit_scale", lambda _: jnp.float32(np.log(1 / 0.07)))
 
     def align(self, fmri: Float[Array, "*b height width"]) -> Float[Array, "*b height width"]:
@@ -106,4 +112,4 @@ class FmriEncoder(nn.Module):
         condition = self.fmri_encoder_proj(features, deterministic=deterministic)
         seen = condition if self.head == "conv" else features[..., 0, :]
         embedding = self.fmri2clip(seen, deterministic=deterministic)
-        return Encoded(aligned, features, condition, embedding)
+        return Encoded(aligned, features, condition.astype(jnp.float32), embedding)

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from glfa_jax.models.layers import LayerNorm, attention, gelu, merge_heads, split_heads
@@ -12,17 +13,18 @@ class Attention(nn.Module):
 
     num_heads: int
     dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "*b n d"], *, deterministic: bool = True
     ) -> Float[Array, "*b n d"]:
         width = x.shape[-1]
-        qkv = nn.Dense(3 * width, name="qkv")(x)
+        qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)
         query, key, value = (split_heads(part, self.num_heads) for part in jnp.split(qkv, 3, -1))
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
         x = merge_heads(attention(query, key, value, dropout=drop))
-        return drop(nn.Dense(width, name="proj")(x))
+        return drop(nn.Dense(width, dtype=self.dtype, name="proj")(x))
 
 
 class Mlp(nn.Module):
@@ -30,14 +32,15 @@ class Mlp(nn.Module):
 
     hidden: int
     dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "*b n d"], *, deterministic: bool = True
     ) -> Float[Array, "*b n d"]:
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
-        hidden = drop(gelu(nn.Dense(self.hidden, name="fc1")(x)))
-        return drop(nn.Dense(x.shape[-1], name="fc2")(hidden))
+        hidden = drop(gelu(nn.Dense(self.hidden, dtype=self.dtype, name="fc1")(x)))
+        return drop(nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden))
 
 
 class Block(nn.Module):
@@ -46,6 +49,7 @@ class Block(nn.Module):
     num_heads: int
     mlp_ratio: float = 4.0
     dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -53,9 +57,9 @@ class Block(nn.Module):
     ) -> Float[Array, "*b n d"]:
         # Stochastic depth: one coin per sample, for the whole residual branch.
         skip = nn.Dropout(self.dropout, broadcast_dims=(-2, -1), deterministic=deterministic)
-        attend = Attention(self.num_heads, self.dropout, name="attn")
-        mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), self.dropout, name="mlp")
-        normed = LayerNorm(epsilon=1e-5, name="norm1")(x)
+        attend = Attention(self.num_heads, self.dropout, self.dtype, name="attn")
+        mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), self.dropout, self.dtype, name="mlp")
+        normed = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm1")(x)
         x = x + skip(attend(normed, deterministic=deterministic))
-        normed = LayerNorm(epsilon=1e-5, name="norm2")(x)
+        normed = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm2")(x)
         return x + skip(mlp(normed, deterministic=deterministic))

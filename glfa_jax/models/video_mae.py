@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from glfa_jax.models import pretrained_config
 from glfa_jax.models.config_values import require_table_size
+from glfa_jax.models.equal_blocks import run_equal
 from glfa_jax.models.layers import LayerNorm
 from glfa_jax.models.pretrained_encoder import ACTIVATIONS, EncoderBlock, PatchEmbed
 
@@ -100,8 +101,8 @@ class VideoMaeClassifier(nn.Module):
             name="videomae.embeddings.patch_embeddings.projection",
         )(video)
         x = x + jnp.asarray(sinusoids(x.shape[1], width=self.hidden_size), self.dtype)
-        for i in range(self.num_hidden_layers):
-            x = EncoderBlock(
+        blocks = [
+            EncoderBlock(
                 hidden_size=self.hidden_size,
                 num_attention_heads=self.num_attention_heads,
                 intermediate_size=self.intermediate_size,
@@ -112,7 +113,10 @@ class VideoMaeClassifier(nn.Module):
                 dropout=self.dropout,
                 dtype=self.dtype,
                 name=f"videomae.encoder.layer.{i}",
-            )(x, deterministic=deterministic)
+            )
+            for i in range(self.num_hidden_layers)
+        ]
+        x = run_equal(blocks, x, deterministic=deterministic)
         if self.use_mean_pooling:
             norm = LayerNorm(epsilon=_POOLED_EPS, dtype=self.dtype, name="fc_norm")
             x = norm(x.mean(axis=1))

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from glfa_jax.models import pretrained_config
+from glfa_jax.models.equal_blocks import run_equal
 from glfa_jax.models.layers import LayerNorm
 from glfa_jax.models.pretrained_encoder import ACTIVATIONS, EncoderBlock, PatchEmbed
 
@@ -80,8 +81,8 @@ class VitClassifier(nn.Module):
         position = self.param("vit.embeddings.position_embeddings", small, (1, *x.shape[1:]))
         x = x + position.astype(self.dtype)
         x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
-        for i in range(self.num_hidden_layers):
-            x = EncoderBlock(
+        blocks = [
+            EncoderBlock(
                 hidden_size=self.hidden_size,
                 num_attention_heads=self.num_attention_heads,
                 intermediate_size=self.intermediate_size,
@@ -92,7 +93,10 @@ class VitClassifier(nn.Module):
                 dropout=self.dropout,
                 dtype=self.dtype,
                 name=f"vit.encoder.layer.{i}",
-            )(x, deterministic=deterministic)
+            )
+            for i in range(self.num_hidden_layers)
+        ]
+        x = run_equal(blocks, x, deterministic=deterministic)
         norm = LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="vit.layernorm")
         x = norm(x[:, 0])
         return nn.Dense(self.num_labels, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)

@@ -91,15 +91,24 @@ def _kernels(implementation: str) -> ModuleType:
     if implementation == "tiled":
         return local_conv_tiled
     if implementation in ("auto", "kernel"):
-        device = _of_the_device(jax.default_backend())
+        platform = _platform()
+        device = _of_the_device(platform)
         if implementation == "auto":
-            return device if device is not None and _runs(device) else local_conv_tiled
+            # What is compiled for devices that are not here cannot be tried.
+            usable = device is not None and (platform != jax.default_backend() or _runs(device))
+            return device if usable else local_conv_tiled
         if device is None:
             raise ValueError("implementation: there is no kernel for this platform, must be tiled")
         return device
     raise ValueError(
         f"implementation: {implementation!r}, must be auto, reference, tiled or kernel"
     )
+
+
+def _platform() -> str:
+    """Of the devices of the mesh in use, which may not be here; else of those at hand."""
+    devices = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if devices is None else devices.platform
 
 
 def _of_the_device(platform: str) -> ModuleType | None:

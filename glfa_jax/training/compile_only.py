@@ -21,8 +21,9 @@ from glfa_jax.training.sharding import ROWS, make_mesh, param_shardings, replica
 from glfa_jax.training.state import TrainingError
 
 _COLLECTIVE = re.compile(
-    r"= (\([^=]*?\)|\S+) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
-    r"(-start)?\("
+    r"^ *(?:ROOT )?%?\S+ = (.*?) "
+    r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(",
+    re.MULTILINE,
 )
 _SHAPE = re.compile(r"\b(pred|[su]\d+|f\d+\w*|bf16)\[([\d,]*)\]")
 _OUT_OF_MEMORY = re.compile(r"[Uu]sed ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
