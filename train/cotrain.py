@@ -162,7 +162,8 @@ def compile_only(settings: config.Config, topology: str, report: Path | None) ->
     params = {"encoder": encoder_params, "unet": unet_params}
     parts = split(jax.eval_shape(partial(with_lora, settings), params), groups=groups(settings))
 
-    data, stage, shape = settings.data, settings.cotrain, jax.ShapeDtypeStruct
+    data, stage = settings.data, settings.cotrain
+    shape: Any = jax.ShapeDtypeStruct
     subjects, side = len(settings.protocol.train_subjects), settings.data.raster
     rows = stage.batch_size // subjects  # a row holds a window of every subject
     shown = 1 if stage.paired_fraction == 1 else subjects

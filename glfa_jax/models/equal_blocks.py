@@ -36,7 +36,8 @@ def run_equal(
     def body(x: Array, layer: tuple[Any, jax.Array | None]) -> tuple[Array, None]:
         params, key = layer
         rngs = {} if key is None else {"dropout": key}
-        return detached.apply({"params": params}, x, rngs=rngs, **options), None
+        out: Any = detached.apply({"params": params}, x, rngs=rngs, **options)
+        return out, None
 
     if remat:
         body = jax.checkpoint(body, prevent_cse=False)  # the loop keeps the passes apart already

@@ -94,8 +94,10 @@ def _kernels(implementation: str) -> ModuleType:
         platform = _platform()
         device = _of_the_device(platform)
         if implementation == "auto":
+            if device is None:
+                return local_conv_tiled
             # What is compiled for devices that are not here cannot be tried.
-            usable = device is not None and (platform != jax.default_backend() or _runs(device))
+            usable = platform != jax.default_backend() or _runs(device)
             return device if usable else local_conv_tiled
         if device is None:
             raise ValueError("implementation: there is no kernel for this platform, must be tiled")

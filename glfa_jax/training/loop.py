@@ -124,7 +124,7 @@ def train(
         root = jax.device_put(root, replicated(mesh))
         watch = _Watch(name, folder, stage, first, checkpoints)
         step_fn = None
-        running: Metrics | None = None
+        running = None
         try:
             with StopRequest() as stop:
                 for step in range(first + 1, stage.steps + 1):
@@ -139,10 +139,10 @@ def train(
                     # The device works on this step while the host looks at the one before.
                     if running is not None:
                         watch.settle(step - 1, running)
-                    running = started
+                    running: Metrics | None = started
                     stopping = stop.after(step)
                     if stopping or step == stage.steps or step % stage.save_every == 0:
-                        watch.settle(step, running, flush=False)
+                        watch.settle(step, started, flush=False)
                         running = None
                         more = eval_hook(step, state) if eval_hook else {}
                         metrics = watch.flush(step, more=more)
