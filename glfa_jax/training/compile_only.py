@@ -3,14 +3,12 @@
 import os
 import re
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import NamedSharding
 
 from glfa_jax import config
@@ -20,13 +18,9 @@ from glfa_jax.training.optim import Group, optimizer
 from glfa_jax.training.sharding import ROWS, make_mesh, param_shardings, replicated
 from glfa_jax.training.state import TrainingError
 
-_COLLECTIVE = re.compile(
-    r"^ *(?:ROOT )?%?\S+ = (.*?) "
-    r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(",
-    re.MULTILINE,
+_OUT_OF_MEMORY = re.compile(
+    r"([\d.]+)([KMG])\)? (?:of|exceeds available HBM) \(?([\d.]+)([KMG])", re.IGNORECASE
 )
-_SHAPE = re.compile(r"\b(pred|[su]\d+|f\d+\w*|bf16)\[([\d,]*)\]")
-_OUT_OF_MEMORY = re.compile(r"[Uu]sed ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -36,8 +30,7 @@ class Report:
 
     needed: of the capacity. memory: arguments (of which `alias`
     are given back in place), temporaries, output. collectives: kind to count and bytes. least_step:
-    the longest of arithmetic, memory traffic and exchange at the device's best. Bodies of loops
-    count once, but for the parts of an accumulated batch.
+    the longest of arithmetic, memory traffic and exchange at the device's best.
     """
 
     topology: str
@@ -158,13 +151,12 @@ def compile_step(
             raise
         return Report(**facts | _refusal(str(error)), compile_seconds=time.monotonic() - start)
     seconds = time.monotonic() - start
-    found = _collectives(program.as_text())
-    counted = speed.costs(program)
-    operations = counted.get("flops", 0.0) * stage.accumulate
-    accessed = counted.get("bytes accessed", 0.0) * stage.accumulate
-    exchanged = sum(kind["bytes"] for kind in found.values())
+    found = speed.costs(program)
+    exchanged = sum(kind["bytes"] for kind in found.exchanges.values())
     least = best and max(
-        operations / best.operations, accessed / best.bandwidth, exchanged / best.link
+        found.operations / best.operations,
+        found.bytes_accessed / best.bandwidth,
+        exchanged / best.link,
     )
     memory = _memory(program)
     needed = sum(memory.values()) - 2 * memory["alias"]  # given back in place: counted twice
@@ -173,9 +165,9 @@ def compile_step(
         fits=best is None or needed <= best.memory,
         needed=needed,
         memory=memory,
-        operations=operations,
-        bytes_accessed=accessed,
-        collectives=found,
+        operations=found.operations,
+        bytes_accessed=found.bytes_accessed,
+        collectives=found.exchanges,
         least_step=least,
         compile_seconds=seconds,
     )
@@ -205,20 +197,3 @@ def _refusal(message: str) -> dict[str, Any]:
         "collectives": {},
         **nothing,
     }
-
-
-def _collectives(text: str) -> dict[str, dict[str, float]]:
-    """Kinds of exchange between devices in a compiled program, with the bytes that one receives."""
-    found: dict[str, dict[str, float]] = defaultdict(lambda: {"count": 0.0, "bytes": 0.0})
-    for shapes, kind, started in _COLLECTIVE.findall(text):
-        sizes = [_bytes(*shape) for shape in _SHAPE.findall(shapes)]
-        # An operation that is only begun lists what it takes beside what it gives.
-        size = max(sizes) if started and kind != "all-reduce" else sum(sizes)
-        found[kind]["count"] += 1
-        found[kind]["bytes"] += size
-    return dict(found)
-
-
-def _bytes(kind: str, shape: str) -> float:
-    bits = 8 if kind == "pred" else int(re.sub(r"\D.*", "", kind.lstrip("sufb")) or 8)
-    return float(np.prod([int(n) for n in shape.split(",") if n] or [1])) * bits / 8

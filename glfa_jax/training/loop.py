@@ -266,7 +266,7 @@ class _Watch:
     def compiled(self, program: Any) -> None:
         seconds = time.monotonic() - self._since - self._waited
         say(f"{self._name}: step compiled in {seconds:.1f} s")
-        self._operations = speed.costs(program).get("flops", 0.0) * self._stage.accumulate
+        self._operations = speed.costs(program).operations
         self._begin()
 
     def settle(self, step: int, metrics: Metrics, *, flush: bool = True) -> None:

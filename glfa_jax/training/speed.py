@@ -4,10 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 
+from glfa_jax.training.program import Program
+
 
 class Limits(NamedTuple):
-    """operations: dense bfloat16, a second. memory: bytes. bandwidth: of the memory, bytes a
-    second. link: to all other devices together, bytes a second.
+    """operations: dense bfloat16, a second. memory: bytes, on TPUs what the compiler may use.
+    bandwidth: of the memory, bytes a second. link: to all other devices together, bytes a second.
     """
 
     operations: float
@@ -20,10 +22,10 @@ LIMITS = {
     "A100": Limits(312e12, 80e9, 2.04e12, 600e9),
     "H100": Limits(989e12, 80e9, 3.35e12, 900e9),
     "H200": Limits(989e12, 141e9, 4.8e12, 900e9),
-    "TPU v4": Limits(275e12, 32e9, 1.23e12, 300e9),
-    "TPU v5 lite": Limits(197e12, 16e9, 0.82e12, 200e9),
-    "TPU v5": Limits(459e12, 95e9, 2.77e12, 600e9),
-    "TPU v6 lite": Limits(918e12, 32e9, 1.64e12, 448e9),
+    "TPU v4": Limits(275e12, 30.75 * 2**30, 1.23e12, 300e9),
+    "TPU v5 lite": Limits(197e12, 15.75 * 2**30, 0.82e12, 200e9),
+    "TPU v5": Limits(459e12, 95.74 * 2**30, 2.77e12, 600e9),
+    "TPU v6 lite": Limits(918e12, 31.25 * 2**30, 1.64e12, 448e9),
 }
 
 
@@ -33,10 +35,23 @@ def limits(device: Any) -> Limits | None:
     return LIMITS[max(hits, key=len)] if hits else None
 
 
-def costs(program: jax.stages.Compiled) -> dict[str, float]:
-    """XLA's estimate for one device, such as `flops` and `bytes accessed`.
-
-    What is computed anew in the backward pass counts; the body of a loop counts once.
+class Costs(NamedTuple):
+    """Of one run of a program on one device, as XLA estimates them; what is computed anew in the
+    backward pass counts.
     """
-    counted: Any = program.cost_analysis() or {}
-    return counted[0] if isinstance(counted, list) else counted
+
+    operations: float
+    bytes_accessed: float
+    exchanges: dict[str, dict[str, float]]  # kind to count and bytes received
+
+
+def costs(compiled: jax.stages.Compiled) -> Costs:
+    counted: Any = compiled.cost_analysis() or {}
+    counted = counted[0] if isinstance(counted, list) else counted
+    program = Program(compiled.as_text() or "")
+    arithmetic, traffic = program.repetition()  # XLA counts one pass of a loop
+    return Costs(
+        counted.get("flops", 0.0) * arithmetic,
+        counted.get("bytes accessed", 0.0) * traffic,
+        program.exchanges(),
+    )

@@ -1,0 +1,157 @@
+"""What a compiled program does, read from its text: how often its loops run, what devices exchange.
+
+XLA's own count takes the body of a loop for one pass; here every operation counts as often as it
+runs.
+"""
+
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?(\S+) \(.*-> .*\{$")
+_OPERATION = re.compile(r"^ *(?:ROOT )?%?(\S+) = (.*?) ([a-z][\w-]*)\((.*)$")
+_CALLED = re.compile(
+    r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([^,\s)}]+)"
+)
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_SHAPE = re.compile(r"\b(pred|[su]\d+|f\d+\w*|bf16)\[([\d,]*)\]")
+_TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+_EXCHANGES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+@dataclass(frozen=True)
+class _Operation:
+    name: str
+    result: str
+    kind: str
+    rest: str  # operands and attributes
+    operands: list[str]
+
+
+@dataclass
+class _Computation:
+    operations: dict[str, _Operation] = field(default_factory=dict)
+    runs: float = 0.0
+    places: float = 0.0  # runs if every loop made one pass
+    fused: bool = False
+
+
+class Program:
+    """The optimized program of one device, from `Compiled.as_text()`."""
+
+    def __init__(self, text: str):
+        self._computations: dict[str, _Computation] = {}
+        entry, current = "", _Computation()
+        for line in text.splitlines():
+            if begin := _COMPUTATION.match(line):
+                current = self._computations[begin[2]] = _Computation()
+                entry = begin[2] if begin[1] else entry
+            elif found := _OPERATION.match(line):
+                name, result, kind, rest = found.groups()
+                operands = re.findall(r"%([^\s,()]+)", rest.partition(")")[0])
+                current.operations[name] = _Operation(name, result, kind, rest, operands)
+        self._run(entry, 1.0, 1.0)
+
+    def _run(self, name: str, runs: float, places: float) -> None:
+        computation = self._computations.get(name)
+        if computation is None:
+            return
+        computation.runs += runs
+        computation.places += places
+        for operation in computation.operations.values():
+            called = _CALLED.findall(operation.rest)
+            for branches in _BRANCHES.findall(operation.rest):
+                called += [branch.strip().lstrip("%") for branch in branches.split(",")]
+            trips = self._trips(operation) if operation.kind == "while" else 1
+            for other in called:
+                if operation.kind == "fusion" and other in self._computations:
+                    self._computations[other].fused = True
+                self._run(other, runs * trips, places)
+
+    def _trips(self, loop: _Operation) -> int:
+        """As stated, or the bound that a counter from zero is compared with; 1 when unknown."""
+        if stated := _TRIPS.search(loop.rest):
+            return int(stated[1])
+        condition = re.search(r"condition=%?([^,\s)}]+)", loop.rest)
+        found = self._computations.get(condition[1]) if condition else None
+        bounds = [
+            int(operation.rest.partition(")")[0])
+            for operation in (found.operations.values() if found else ())
+            if operation.kind == "constant" and operation.rest.partition(")")[0].isdigit()
+        ]
+        return max(bounds, default=1)
+
+    def repetition(self) -> tuple[float, float]:
+        """Arithmetic, and memory traffic, of all passes of loops over those of one pass each."""
+        once, all_passes = [0.0, 0.0], [0.0, 0.0]
+        for computation in self._computations.values():
+            for operation in computation.operations.values():
+                products = self._products(computation, operation)
+                written = 0.0 if computation.fused else _written(operation)
+                for i, size in enumerate((products, written)):
+                    once[i] += computation.places * size
+                    all_passes[i] += computation.runs * size
+        arithmetic, traffic = (
+            more / first if first else 1.0 for more, first in zip(all_passes, once, strict=True)
+        )
+        return arithmetic, traffic
+
+    def exchanges(self) -> dict[str, dict[str, float]]:
+        """Kind of exchange between devices to how many a run, and the bytes that a device gets."""
+        found: dict[str, dict[str, float]] = defaultdict(lambda: {"count": 0.0, "bytes": 0.0})
+        for computation in self._computations.values():
+            for operation in computation.operations.values():
+                kind = operation.kind.removesuffix("-start")
+                if kind not in _EXCHANGES:
+                    continue
+                sizes = [_bytes(*shape) for shape in _SHAPE.findall(operation.result)]
+                # One that is only begun lists what it takes beside what it gives.
+                begun = operation.kind.endswith("-start") and kind != "all-reduce"
+                found[kind]["count"] += computation.runs
+                found[kind]["bytes"] += computation.runs * (max(sizes) if begun else sum(sizes))
+        return dict(found)
+
+    def _shape(self, computation: _Computation, name: str) -> list[int]:
+        operation = computation.operations.get(name)
+        found = _SHAPE.search(operation.result) if operation else None
+        return [int(n) for n in found[2].split(",") if n] if found else []
+
+    def _products(self, computation: _Computation, operation: _Operation) -> float:
+        """Multiply-adds of a matrix product or a convolution."""
+        if operation.kind not in ("dot", "convolution", "custom-call"):
+            return 0.0
+        shapes = [self._shape(computation, name) for name in operation.operands[:2]]
+        found = _SHAPE.search(operation.result)
+        if len(shapes) < 2 or found is None:
+            return 0.0
+        result, (left, right) = _size(found[2]), shapes
+        if operation.kind == "dot":
+            axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", operation.rest)
+            return result * math.prod(left[int(i)] for i in axes[1].split(",") if i) if axes else 0
+        if operation.kind == "convolution":
+            labels = re.search(r"dim_labels=\w+_(\w+)->", operation.rest)
+            kernel = zip(labels[1] if labels else "", right, strict=False)
+            taps = math.prod(length for label, length in kernel if label != "o")
+            holes = re.search(r"lhs_dilate=([\dx]+)", operation.rest)
+            return result * taps / math.prod(map(int, holes[1].split("x") if holes else ()))
+        if not re.search(r"custom_call_target=\"[^\"]*(gemm|matmul|conv)", operation.rest):
+            return 0.0
+        return math.sqrt(result * math.prod(left) * math.prod(right))  # exact without batch axes
+
+
+def _written(operation: _Operation) -> float:
+    """Bytes; an update in place, of which the text gives the whole array, counts nothing."""
+    free = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call")
+    if operation.kind in free or "dynamic-update-slice" in operation.name:
+        return 0.0
+    return sum(_bytes(*shape) for shape in _SHAPE.findall(operation.result))
+
+
+def _size(shape: str) -> int:
+    return math.prod(int(n) for n in shape.split(",") if n)
+
+
+def _bytes(kind: str, shape: str) -> float:
+    bits = 8 if kind == "pred" else int(re.sub(r"\D.*", "", kind.lstrip("sufb")) or 8)
+    return _size(shape) * bits / 8

@@ -1,0 +1,98 @@
+"""Steps compiled for devices that may not be here."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glfa_jax.training import compile_only
+from glfa_jax.training.compile_only import devices_of
+from glfa_jax.training.state import TrainingError
+
+ROOT = Path(__file__).parents[2]
+# One level, one layer: programs for TPUs cannot be cached and take long to compile.
+UNET = {
+    "_class_name": "UNet3DConditionModel",
+    "block_out_channels": [8],
+    "down_block_types": ["CrossAttnDownBlock3D"],
+    "up_block_types": ["CrossAttnUpBlock3D"],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "cross_attention_dim": 64,
+    "attention_head_dim": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def foundation(tmp_path_factory):
+    """Configurations alone: nothing else is read."""
+    folder = tmp_path_factory.mktemp("foundation")
+    for path in (ROOT / "foundation" / "simulated").rglob("*config.json"):
+        target = folder / path.relative_to(ROOT / "foundation" / "simulated")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    (folder / "text-to-video" / "unet" / "config.json").write_text(json.dumps(UNET))
+    return folder
+
+
+def compiled_for(topology: str, folder: Path, out: Path, *options: str) -> dict:
+    sets = [f"foundation={folder}", "data.resolution=[16,16]", "data.raster=32", *options]
+    command = [sys.executable, "-m", "train.cotrain", "--config", "configs/demo.yaml"]
+    command += [word for pair in sets for word in ("--set", pair)]
+    command += ["--compile-only", topology, "--report", str(out)]
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "fits" in done.stdout
+    return json.loads(out.read_text())
+
+
+def test_the_devices_here(foundation, tmp_path):
+    found = compiled_for(
+        "here",
+        foundation,
+        tmp_path / "report.json",
+        "hardware.mesh.fsdp=2",
+        "hardware.shard_from_bytes=4096",
+    )
+    assert found["mesh"] == {"data": 2, "fsdp": 2, "frame": 1}
+    assert found["operations"] > 1e6
+    assert found["memory"]["arguments"] > found["memory"]["alias"] > 1e5
+    # Gradients are summed over devices, parameters in pieces put together.
+    assert found["collectives"]["all-reduce"]["bytes"] > 1e4
+    assert found["collectives"]["all-gather"]["bytes"] > 1e4
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+def test_a_slice_of_tpus(foundation, tmp_path):
+    found = compiled_for("v5e:2x2", foundation, tmp_path / "report.json")
+    assert found["device"] == "TPU v5 lite"
+    assert found["fits"]
+    assert found["least_step"] > 0
+
+
+def test_an_unknown_slice_is_refused():
+    with pytest.raises(TrainingError, match="no such TPU slice, or libtpu is not installed"):
+        devices_of("v5e:3x3")
+
+
+@pytest.mark.parametrize(
+    ("message", "needed", "capacity"),
+    [
+        ("total memory required for HLO temporaries (18.60G) exceeds available HBM (15.75G).",
+         18.6, 15.75),
+        ("Used 512.5M of 15.75G hbm. Exceeded hbm capacity", 512.5 / 1024, 15.75),
+        ("something else", None, None),
+    ],
+)  # fmt: skip
+def test_what_the_compiler_says_when_memory_does_not_suffice(message, needed, capacity):
+    found = compile_only._refusal(message)
+    gib = 2**30
+    assert found["fits"] is False
+    assert found["needed"] == (needed and pytest.approx(needed * gib))
+    assert found.get("capacity") == (capacity and capacity * gib)

@@ -1,0 +1,91 @@
+"""What is read from the text of a compiled program."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from glfa_jax.training import speed
+from glfa_jax.training.program import Program
+
+
+def looped(passes: int) -> speed.Costs:
+    def run(x: jax.Array, weights: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
+
+    shape = jax.ShapeDtypeStruct
+    lowered = jax.jit(run).lower(shape((64, 64), "f4"), shape((passes, 64, 64), "f4"))
+    return speed.costs(lowered.compile())
+
+
+def test_the_body_of_a_loop_counts_as_often_as_it_runs():
+    product = 2 * 64**3
+    assert looped(7).operations == pytest.approx(7 * product, rel=0.05)
+    assert looped(21).operations == pytest.approx(3 * looped(7).operations, rel=0.01)
+    assert 2 < looped(21).bytes_accessed / looped(7).bytes_accessed < 4
+
+
+def test_a_program_without_loops_is_what_xla_says():
+    compiled = jax.jit(lambda x: jnp.sin(x @ x)).lower(jax.ShapeDtypeStruct((32, 32), "f4"))
+    compiled = compiled.compile()
+    found, counted = speed.costs(compiled), compiled.cost_analysis()
+    assert found == (counted["flops"], counted["bytes accessed"], {})
+
+
+# As TPU compilers write it: the number of passes stands in the condition alone, tuples hold
+# comments, what is begun and done later lists what it takes.
+TPU = """HloModule jit_step
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%fused (a: bf16[8,4], w: bf16[4,4]) -> bf16[8,4] {
+  %a = bf16[8,4]{1,0:T(8,128)(2,1)} parameter(0)
+  %w = bf16[4,4]{1,0:T(8,128)(2,1)} parameter(1)
+  ROOT %c = bf16[8,4]{1,0:T(8,128)(2,1)} convolution(%a, %w), dim_labels=bf_io->bf
+}
+
+%body (given: (s32[], bf16[8,4], bf16[4,4])) -> (s32[], bf16[8,4], bf16[4,4]) {
+  %given = (s32[]{:T(128)}, bf16[8,4]{1,0}, bf16[4,4]{1,0}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%given), index=0
+  %a = bf16[8,4]{1,0} get-tuple-element(%given), index=1
+  %part = bf16[1,4]{1,0} get-tuple-element(%given), index=2
+  %begun = (bf16[1,4]{1,0}, bf16[4,4]{1,0}) all-gather-start(%part), dimensions={0}
+  %w = bf16[4,4]{1,0} all-gather-done(%begun)
+  %y = bf16[8,4]{1,0} fusion(%a, %w), kind=kOutput, calls=%fused
+  ROOT %out = (s32[]{:T(128)}, bf16[8,4]{1,0}, bf16[4,4]{1,0}) tuple(%i, %y, %w)
+}
+
+%condition (given: (s32[], bf16[8,4], bf16[4,4])) -> pred[] {
+  %given = (s32[]{:T(128)}, bf16[8,4]{1,0}, bf16[4,4]{1,0}) parameter(0)
+  %bound = s32[]{:T(128)} constant(6)
+  %i = s32[]{:T(128)} get-tuple-element(%given), index=0
+  ROOT %less = pred[]{:T(512)} compare(%i, %bound), direction=LT
+}
+
+ENTRY %main (a: bf16[8,4], w: bf16[4,4]) -> bf16[8,4] {
+  %a = bf16[8,4]{1,0} parameter(0)
+  %w = bf16[4,4]{1,0} parameter(1)
+  %zero = s32[]{:T(128)} constant(0)
+  %start = (s32[]{:T(128)}, bf16[8,4]{1,0}, bf16[4,4]{1,0}) tuple(%zero, %a, %w)
+  %loop = (s32[]{:T(128)}, bf16[8,4]{1,0}) while(%start), condition=%condition, body=%body
+  %y = bf16[8,4]{1,0} get-tuple-element(%loop), index=1
+  %sums = (f32[5]{0}, f32[3]{0}, /*index=2*/f32[2]{0}) all-reduce(%p, %q, %r), to_apply=%add
+  ROOT %last = bf16[8,4]{1,0} fusion(%y, %w), kind=kOutput, calls=%fused
+}
+"""
+
+
+def test_exchanges_in_loops_and_in_tuples():
+    assert Program(TPU).exchanges() == {
+        "all-gather": {"count": 6, "bytes": 6 * 4 * 4 * 2},
+        "all-reduce": {"count": 1, "bytes": (5 + 3 + 2) * 4},
+    }
+
+
+def test_products_in_fused_computations_count():
+    arithmetic, traffic = Program(TPU).repetition()
+    assert arithmetic == 7 / 2
+    assert traffic > 1
