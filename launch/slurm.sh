@@ -3,7 +3,7 @@
 #SBATCH --job-name=glfa
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=8
-#SBATCH --gpus-per-task=1
+#SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=12
 #SBATCH --time=24:00:00
 #SBATCH --requeue
@@ -13,7 +13,8 @@
 set -uo pipefail
 config=${1:?usage: sbatch launch/slurm.sh CONFIG}
 
-srun --kill-on-bad-exit=0 .venv/bin/python -m train.cotrain \
+# JAX gives the i-th process of a node the i-th GPU that it sees: every process must see all.
+srun --gpu-bind=none --kill-on-bad-exit=0 .venv/bin/python -m train.cotrain \
   --config "$config" --set hardware.processes.found=auto
 code=$?
 
