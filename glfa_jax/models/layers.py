@@ -1,7 +1,6 @@
 """Building blocks shared by all models: attention, norms and activation with PyTorch's numbers."""
 
 from collections.abc import Callable
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -9,8 +8,30 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-# PyTorch's GELU is the exact one; JAX approximates by default.
-gelu = partial(jax.nn.gelu, approximate=False)
+
+@jax.custom_jvp
+def gelu(x: Float[Array, "*x"]) -> Float[Array, "*x"]:
+    """x Φ(x), exact, through erf and in float32, as PyTorch does.
+
+    JAX approximates by default, and its exact form is through erfc, which on XLA:CPU takes twice
+    as long.
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return (wide * _normal_share(wide)).astype(x.dtype)
+
+
+@gelu.defjvp
+def _gelu_jvp(given: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """Keeps one array for the backward pass, of the dtype of x."""
+    (x,), (dx,) = given, tangents
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    density = jnp.exp(-0.5 * jnp.square(wide)) * (2 * jnp.pi) ** -0.5
+    return gelu(x), (_normal_share(wide) + wide * density).astype(x.dtype) * dx
+
+
+def _normal_share(x: Array) -> Array:
+    """Φ(x), the share of a standard normal below x."""
+    return 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
 def attention(
@@ -26,14 +47,63 @@ def attention(
     `mask` broadcasts to (*b, h, q, k) and is true where a key may be seen; `dropout` is applied to
     the attention weights.
     """
+    if dropout is None:
+        return _attend(query, key, value, mask)
+    scores = _scores(query, key, mask)
+    weights = dropout(jax.nn.softmax(scores, axis=-1).astype(value.dtype))
+    return jnp.einsum("...hqk,...khd->...qhd", weights, value)
+
+
+def _scores(query: Array, key: Array, mask: Array | None) -> Array:
     scores = jnp.einsum("...qhd,...khd->...hqk", query, key, preferred_element_type=jnp.float32)
     scores = scores * query.shape[-1] ** -0.5
+    return scores if mask is None else jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+
+
+@jax.custom_vjp
+def _attend(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+    """Softmax whose denominator divides last, where there is less to divide than weights.
+
+    With this gradient nearly twice as fast on XLA:CPU as differentiating through softmax.
+    """
+    return _attend_forward(query, key, value, mask)[0]
+
+
+def _attend_forward(query: Array, key: Array, value: Array, mask: Array | None) -> tuple:
+    scores = _scores(query, key, mask)
+    most = scores.max(-1, keepdims=True)
+    weights = jnp.exp(scores - most)
+    share = 1 / weights.sum(-1, keepdims=True)
+    y = jnp.einsum(
+        "...hqk,...khd->...hqd",
+        weights.astype(value.dtype),
+        value,
+        preferred_element_type=jnp.float32,
+    )
+    y = y * share
+    out = jnp.moveaxis(y, -3, -2).astype(value.dtype)
+    return out, (query, key, value, mask, scores, most, share, y)
+
+
+def _attend_backward(kept: tuple, g: Array) -> tuple:
+    query, key, value, mask, scores, most, share, y = kept
+    g = jnp.moveaxis(g, -2, -3)
+    weights = jnp.exp(scores - most) * share
+    of_weights = jnp.einsum("...hqd,...khd->...hqk", g, value, preferred_element_type=jnp.float32)
+    inner = (g.astype(jnp.float32) * y).sum(-1, keepdims=True)
+    of_scores = weights * (of_weights - inner)
     if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    if dropout is not None:
-        weights = dropout(weights)
-    return jnp.einsum("...hqk,...khd->...qhd", weights, value)
+        of_scores = jnp.where(mask, of_scores, 0.0)
+    of_scores = (of_scores * query.shape[-1] ** -0.5).astype(query.dtype)
+    return (
+        jnp.einsum("...hqk,...khd->...qhd", of_scores, key),
+        jnp.einsum("...hqk,...qhd->...khd", of_scores, query),
+        jnp.einsum("...hqk,...hqd->...khd", weights.astype(value.dtype), g),
+        None,
+    )
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 def split_heads(x: Float[Array, "*b n d"], num_heads: int) -> Float[Array, "*b n h e"]:
