@@ -1,0 +1,136 @@
+"""Strong scaling on paper: one training step of fixed size, compiled for 4 to 256 TPU chips.
+
+    pip install 'glfa_jax[tpu]'
+    python -m benchmarks.strong_scaling --json benchmarks/results/strong_scaling.json \
+        --plot docs/strong_scaling.png
+
+Nothing runs: work and exchange of a chip are read from the programs that the TPU compiler makes.
+Stage 2 of a mid-size model on 128 windows (64 clips, two subjects). Up to 64 chips every chip has
+clips of its own; beyond, four chips share the frames of each.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import write_result
+
+ROOT = Path(__file__).parents[1]
+UNET = {
+    "_class_name": "UNet3DConditionModel",
+    "block_out_channels": [128, 256],
+    "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D"],
+    "up_block_types": ["UpBlock3D", "CrossAttnUpBlock3D"],
+    "layers_per_block": 1,
+    "cross_attention_dim": 256,
+    "attention_head_dim": 64,
+}
+SIZE = {
+    "encoder.width": 256,
+    "encoder.depth": 6,
+    "encoder.num_heads": 4,
+    "data.frames": 8,
+    "cotrain.batch_size": 128,
+}
+# Chips to the slice of TPU v5e and the mesh: data, fsdp, frame.
+SLICES = {
+    4: ("v5e:2x2", (1, 4, 1)),
+    16: ("v5e:4x4", (4, 4, 1)),
+    64: ("v5e:8x8", (16, 4, 1)),
+    256: ("v5e:16x16", (16, 4, 4)),
+}
+
+
+def compiled(chips: int, folder: Path) -> dict[str, Any]:
+    """The report of `train.cotrain --compile-only`."""
+    topology, mesh = SLICES[chips]
+    options = SIZE | {"foundation": folder / "foundation"}
+    options |= {
+        f"hardware.mesh.{axis}": size
+        for axis, size in zip(("data", "fsdp", "frame"), mesh, strict=True)
+    }
+    report = folder / f"{chips}.json"
+    command = [sys.executable, "-m", "train.cotrain", "--config", "configs/wen2018.yaml"]
+    command += [word for key, value in options.items() for word in ("--set", f"{key}={value}")]
+    command += ["--compile-only", topology, "--report", str(report)]
+    if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        sys.exit(f"{topology}: could not be compiled")
+    return json.loads(report.read_text())
+
+
+def table(reports: dict[int, dict[str, Any]]) -> str:
+    """Markdown."""
+    first = min(reports)
+    work = first * reports[first]["operations"]
+    lines = [
+        "| chips | data x fsdp x frame | Tflop a chip | of ideal | GB of traffic | MB received "
+        "| step no shorter than |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for chips, found in sorted(reports.items()):
+        mesh = " x ".join(map(str, found["mesh"].values()))
+        received = sum(kind["bytes"] for kind in found["collectives"].values())
+        lines.append(
+            f"| {chips} | {mesh} | {found['operations'] / 1e12:.3f} "
+            f"| {work / (chips * found['operations']):.2f} "
+            f"| {found['bytes_accessed'] / 1e9:.1f} | {received / 1e6:.0f} "
+            f"| {1e3 * found['least_step']:.1f} ms |"
+        )
+    return "\n".join(lines)
+
+
+def plot(reports: dict[int, dict[str, Any]], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    chips = sorted(reports)
+    places = [str(n) for n in chips]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    work = [reports[n]["operations"] / 1e12 for n in chips]
+    left.plot(places, work, "o-", label="compiled program")
+    left.plot(places, [work[0] * chips[0] / n for n in chips], "--", label="ideal")
+    left.set(yscale="log", xlabel="chips", ylabel="Tflop a chip and step")
+    left.legend()
+    kinds = sorted({kind for found in reports.values() for kind in found["collectives"]})
+    below = [0.0] * len(chips)
+    for kind in kinds:
+        sizes = [reports[n]["collectives"].get(kind, {"bytes": 0.0})["bytes"] / 1e6 for n in chips]
+        right.bar(places, sizes, bottom=below, label=kind)
+        below = [a + b for a, b in zip(below, sizes, strict=True)]
+    right.set(xlabel="chips", ylabel="MB received by a chip and step")
+    right.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--chips", type=int, nargs="+", choices=SLICES, default=list(SLICES))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(ROOT / "foundation" / "modelscope", folder / "foundation")
+        unet = folder / "foundation" / "text-to-video" / "unet" / "config.json"
+        unet.write_text(json.dumps(UNET))
+        reports = {chips: compiled(chips, folder) for chips in arguments.chips}
+    print(table(reports))
+    if arguments.json:
+        packages = ("jax", "jaxlib", "libtpu", "flax", "optax")
+        write_result(arguments.json, {"chips": reports}, packages=packages)
+    if arguments.plot:
+        plot(reports, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
