@@ -369,7 +369,8 @@ class Hardware(Section):
     mesh: MeshSize = MeshSize()
     processes: Processes = Processes()
     compute_dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of activations; trained parameters stay float32"
+        default="float32",
+        description="of activations, in training and in sampling; trained parameters stay float32",
     )
     frozen_dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of parameters that are not trained"

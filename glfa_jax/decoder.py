@@ -48,7 +48,10 @@ def generator_of(decoder: Decoder, settings: config.Config) -> Generate:
     noise depends on it and on the seed alone, not on its place in a batch. scale: of guidance.
     Gives RGB in [-1, 1].
     """
-    encoder, unet, vae = decoder.encoder.module, decoder.unet.module, decoder.vae.module
+    dtype = jnp.dtype(settings.hardware.compute_dtype)
+    encoder, unet, vae = (
+        model.module.clone(dtype=dtype) for model in (decoder.encoder, decoder.unet, decoder.vae)
+    )
     factor = 2 ** (len(vae.block_out_channels) - 1)
     height, width = (side // factor for side in settings.data.resolution)
     shape = (settings.data.frames, height, width, unet.in_channels)
