@@ -431,6 +431,11 @@ class Config(Section):
                     f"{name}.paired_fraction: {fraction} of a batch of {rows} rows is {share} of "
                     f"them; must be {float(share == 'all')} to mean that, or the batch larger"
                 )
+        if self.data.frames % self.hardware.mesh.frame:
+            raise ValueError(
+                f"hardware.mesh.frame: {self.hardware.mesh.frame} is no divisor of data.frames "
+                f"{self.data.frames}"
+            )
         if self.encoder.width % self.conditioning.num_heads:
             raise ValueError(
                 f"conditioning.num_heads: {self.conditioning.num_heads} is no divisor of "

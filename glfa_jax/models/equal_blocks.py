@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from glfa_jax.models.mesh_axes import deal
+
 
 def run_equal(
     blocks: Sequence[nn.Module], x: Float[Array, "*b"], *, remat: bool = False, **options: Any
@@ -36,7 +38,7 @@ def run_equal(
     def body(x: Array, layer: tuple[Any, jax.Array | None]) -> tuple[Array, None]:
         params, key = layer
         rngs = {} if key is None else {"dropout": key}
-        out: Any = detached.apply({"params": params}, x, rngs=rngs, **options)
+        out: Any = detached.apply({"params": params}, deal(x), rngs=rngs, **options)
         return out, None
 
     if remat:

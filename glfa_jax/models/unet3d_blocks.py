@@ -14,7 +14,6 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from glfa_jax.models.frame_axis import deal
 from glfa_jax.models.layers import (
     GroupNorm,
     LayerNorm,
@@ -23,6 +22,7 @@ from glfa_jax.models.layers import (
     merge_heads,
     split_heads,
 )
+from glfa_jax.models.mesh_axes import deal
 
 
 class Attention(nn.Module):
@@ -118,7 +118,7 @@ class TemporalTransformer(nn.Module):
         y = GroupNorm(self.norm_num_groups, epsilon=1e-6, pooled=3, dtype=self.dtype, name="norm")(
             x
         )
-        y = deal(y.transpose(0, 2, 3, 1, 4), axis=1)
+        y = deal(y.transpose(0, 2, 3, 1, 4), over_frame=1)
         y = nn.Dense(self.num_heads * self.head_dim, dtype=self.dtype, name="proj_in")(y)
         y = TransformerBlock(
             self.num_heads, self.head_dim, dtype=self.dtype, name="transformer_blocks.0"
@@ -126,7 +126,7 @@ class TemporalTransformer(nn.Module):
         y = nn.Dense(
             x.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="proj_out"
         )(y)
-        return x + deal(y.transpose(0, 3, 1, 2, 4), axis=1)
+        return x + deal(y.transpose(0, 3, 1, 2, 4), over_frame=1)
 
 
 class TemporalConv(nn.Module):
@@ -143,7 +143,7 @@ class TemporalConv(nn.Module):
     def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w c"]:
         # Frames next to channels make it a 1-D convolution: on XLA:CPU forward and backward take
         # 3 ms where three shifted products take 7 and a (3, 1, 1) convolution 12.
-        y = deal(x.transpose(0, 2, 3, 1, 4), axis=1)
+        y = deal(x.transpose(0, 2, 3, 1, 4), over_frame=1)
         # conv1 holds norm, activation, convolution; the others a dropout more.
         for name, index in (("conv1", 2), ("conv2", 3), ("conv3", 3), ("conv4", 3)):
             last = name == "conv4"
@@ -158,7 +158,7 @@ class TemporalConv(nn.Module):
                 kernel_init=nn.initializers.zeros if last else nn.initializers.lecun_normal(),
                 name=f"{name}.{index}",
             )(nn.silu(y))
-        return x + deal(y.transpose(0, 3, 1, 2, 4), axis=1)
+        return x + deal(y.transpose(0, 3, 1, 2, 4), over_frame=1)
 
 
 class ResnetBlock(nn.Module):

@@ -1,0 +1,23 @@
+"""The one place where models know of a mesh: how activations lie on it."""
+
+import jax
+from jax import Array, lax
+from jax.sharding import PartitionSpec as P
+
+
+def deal(x: Array, *, over_frame: int | None = None) -> Array:
+    """Lays activations, (b, ...), over the mesh in use: the first axis over all but "frame".
+
+    Without being told, the compiler may gather activations where gathering weights is far cheaper.
+    over_frame: the axis that the devices along "frame" share, if it divides. Layers that see every
+    frame alone want the frames dealt out; layers over time want all frames of a pixel on one
+    device, and pixels dealt out. Without a mesh, or on a single device, nothing happens.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    spec: list = [tuple(name for name in mesh.axis_names if name != "frame")]
+    spec += [None] * (x.ndim - 1)
+    if over_frame is not None and x.shape[over_frame] % mesh.shape.get("frame", 1) == 0:
+        spec[over_frame] = "frame"
+    return lax.with_sharding_constraint(x, P(*spec))
