@@ -87,6 +87,13 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         self._empty_trash()
+        for part in self._folder.glob("*.orbax-checkpoint-tmp*") if is_main() else ():
+            step = part.name.partition(".")[0]
+            print(
+                f"{self._folder}: checkpoint {step} was not finished, removing it",
+                file=sys.stderr,
+                flush=True,
+            )
         names = ("params", "opt_state", "about")
         return ocp.CheckpointManager(self._folder, item_names=names, options=self._options)
 
