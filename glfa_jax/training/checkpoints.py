@@ -337,8 +337,14 @@ def _checksum(x: jax.Array) -> jax.Array:
 
 
 def _checksums(tree: Any) -> dict[str, int]:
-    sums = jax.device_get({name: _checksum(x) for name, x in _named(tree).items()})
-    return {name: int(value) for name, value in sums.items()}
+    sums = {}
+    for name, x in _named(tree).items():
+        sums[name] = _checksum(x)
+        # On CPU devices, many small programs in flight can keep each other's sums over devices
+        # from meeting, for ever.
+        if jax.default_backend() == "cpu":
+            sums[name].block_until_ready()
+    return {name: int(value) for name, value in jax.device_get(sums).items()}
 
 
 def _verify(items: dict, about: dict) -> None:
