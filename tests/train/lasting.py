@@ -2,7 +2,8 @@
 
 As a program: python -m tests.train.lasting STORE FOLDER INDEX/COUNT@HOST:PORT DATA,FSDP,FRAME
 DISTURBANCE, where it ends itself by SIGKILL in step 13 (`step`), or as it begins to write the
-checkpoint of step 10 (`save`), or the last process is asked to stop in step 13 (`stop`).
+checkpoint of step 10 (`save`), or the last process is asked to stop in step 13 (`stop`) or cannot
+read the checkpoint that it tries first (`blind`).
 """
 
 import os
@@ -11,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import orbax.checkpoint as ocp
 
 from glfa_jax import config
 from glfa_jax.cli import guarded
@@ -59,6 +62,16 @@ def kill_while_saving(step: int) -> None:
     Checkpoints.save = doomed  # type: ignore[method-assign]
 
 
+def fail_to_read_once() -> None:
+    restore = ocp.PyTreeCheckpointHandler.restore
+
+    def failing(*_: Any, **__: Any) -> None:
+        ocp.PyTreeCheckpointHandler.restore = restore  # type: ignore[method-assign]
+        raise OSError("unreadable from here")
+
+    ocp.PyTreeCheckpointHandler.restore = failing  # type: ignore[method-assign]
+
+
 def run(store: Store, folder: Path, *, hardware: config.Hardware, kind: str = "") -> TrainState:
     given = tiny.pretraining(SIDE)
     del given["make"]
@@ -86,10 +99,13 @@ def run(store: Store, folder: Path, *, hardware: config.Hardware, kind: str = ""
 
 
 def main(store: str, folder: str, place: str, sizes: str, kind: str) -> int:
-    processes.start(tiny.place_of(place))
+    where = tiny.place_of(place)
+    processes.start(where)
     hardware = config.Hardware(mesh=tiny.mesh_of(sizes), shard_from_bytes=0)
     if kind == "save":
         kill_while_saving(10)
+    if kind == "blind" and where.index == (where.count or 0) - 1:
+        fail_to_read_once()
     return guarded(
         lambda: run(Store.open(store), Path(folder), hardware=hardware, kind=kind) and None
     )
