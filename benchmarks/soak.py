@@ -2,9 +2,9 @@
 
     python -m benchmarks.soak --kills 25 --json benchmarks/results/soak.json
 
-Each start may train for a random time before SIGKILL, so that kills fall into start-up, steps and
-checkpoint writing alike (every step is saved). Fails unless parameters, optimizer and losses are
-the same, bit for bit.
+Three starts of ten are killed while they start up, the others at a random moment of their training,
+where every step is saved: so kills fall into start-up, steps and checkpoint writing alike. Fails
+unless parameters, optimizer and losses are the same, bit for bit, and each of the three had kills.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ import numpy as np
 
 from benchmarks.measuring import write_result
 from glfa_jax import config
-from glfa_jax.training.checkpoints import restore_params
 from glfa_jax.training.logs import read_log
 from glfa_jax.training.loop import train, use_compilation_cache
 from glfa_jax.training.optim import OTHERWISE, Group
+from glfa_jax.training.state import TrainState
 
-WIDTH, ROWS, STEPS = 512, 8, 120
+WIDTH, ROWS, STEPS = 512, 8, 600
 
 
 class Batches:
@@ -62,9 +63,9 @@ def loss(params: dict, _: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, d
     return jnp.square(x - batch["x"]).mean(), {}
 
 
-def run(folder: Path) -> None:
+def run(folder: Path) -> TrainState:
     use_compilation_cache()
-    train(
+    return train(
         name="soak",
         folder=folder,
         stage=config.Stage(
@@ -88,41 +89,62 @@ def start(folder: Path) -> subprocess.Popen:
 
 def disturb(folder: Path, kills: int, longest: float) -> dict[str, int]:
     """Kills that many starts; what was under way when they fell."""
-    found = {"before the first step": 0, "in a step": 0, "writing a checkpoint": 0}
+    found = {"starting": 0, "in a step": 0, "writing a checkpoint": 0}
     rng = random.Random(0)
-    done = 0
-    while done < kills:
-        process = start(folder)
-        before = len(read_log(folder))
-        deadline = time.monotonic() + rng.uniform(0.5, longest)
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.005)
-        if process.poll() is not None:
-            raise SystemExit(f"ended by itself after {done} kills: make it longer")
+    slow = 3.0  # seconds from a start to its first step
+    for number in range(1, kills + 1):
+        logged, left = log_of(folder), unfinished(folder)
+        begin, process = time.monotonic(), start(folder)
+        if rng.random() < 0.3:
+            end = begin + rng.uniform(0, slow)
+            wait(process, lambda end=end: time.monotonic() > end)
+        else:
+            wait(process, lambda before=logged: bool(log_of(folder) - before))
+            slow = time.monotonic() - begin
+            end = time.monotonic() + rng.uniform(0, longest)
+            wait(process, lambda end=end: time.monotonic() > end)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        done += 1
-        writing = any((folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
-        stepped = len(read_log(folder)) > before
-        where = "writing a checkpoint" if writing else "in a step" if stepped else None
-        found[where or "before the first step"] += 1
-        print(
-            f"kill {done}: {where or 'before the first step'}, {len(read_log(folder))} steps logged"
-        )
+        if unfinished(folder) - left:
+            where = "writing a checkpoint"
+        else:
+            where = "in a step" if log_of(folder) - logged else "starting"
+        found[where] += 1
+        print(f"kill {number}: {where}, {len(read_log(folder))} steps logged", flush=True)
     return found
 
 
+def wait(process: subprocess.Popen, done: Callable[[], bool]) -> None:
+    while not done():
+        if process.poll() is not None:
+            raise SystemExit("a start ended by itself: give the run more steps")
+        time.sleep(0.005)
+
+
+def log_of(folder: Path) -> set[tuple[int, float]]:
+    """Steps and when they were logged; those made anew have another time."""
+    return {(line["step"], line["time"]) for line in read_log(folder)}
+
+
+def unfinished(folder: Path) -> set[tuple[str, int]]:
+    """Checkpoints that were being written, by this start or an earlier one."""
+    parts = (folder / "checkpoints").glob("*.orbax-checkpoint-tmp*")
+    return {(part.name, part.stat().st_ino) for part in parts}
+
+
 def same(a: Path, b: Path) -> bool:
-    losses = [[line["metrics"]["loss"] for line in read_log(x)] for x in (a, b)]
-    params = [restore_params(x) for x in (a, b)]
-    equal = jax.tree.map(np.array_equal, *params)
+    """Every loss that was logged, and all that the last checkpoints hold."""
+    losses = [[(x["step"], x["metrics"]["loss"]) for x in read_log(folder)] for folder in (a, b)]
+    assert [step for step, _ in losses[0]] == list(range(1, STEPS + 1))
+    states = [run(folder) for folder in (a, b)]  # finished, so only read back
+    equal = jax.tree.map(np.array_equal, *states)
     return losses[0] == losses[1] and all(jax.tree.leaves(equal))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=25)
-    parser.add_argument("--longest", type=float, default=9.0, help="seconds a start may live")
+    parser.add_argument("--longest", type=float, default=2.0, help="seconds that a start may train")
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--train", type=Path, metavar="FOLDER", help="internal")
     args = parser.parse_args()
@@ -135,7 +157,7 @@ def main() -> int:
         found = disturb(killed, args.kills, args.longest)
         if start(killed).wait():
             raise SystemExit("the last start failed")
-        right = same(alone, killed)
+        right = same(alone, killed) and all(found.values())
     print(f"{args.kills} kills ({found}): {'the same' if right else 'NOT the same'}, bit for bit")
     if args.json:
         result = {"kills": found, "steps": STEPS, "same": right}

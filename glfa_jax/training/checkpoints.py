@@ -11,10 +11,10 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,12 @@ from flax.traverse_util import unflatten_dict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from glfa_jax.training.logs import write_atomically
-from glfa_jax.training.processes import is_main, together
+from glfa_jax.training.processes import anywhere, is_main, together
 from glfa_jax.training.state import TrainingError, TrainState
 
 _LIBRARIES = ("glfa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+
+T = TypeVar("T")
 
 
 class Restored(NamedTuple):
@@ -85,6 +87,13 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         self._empty_trash()
+        for part in self._folder.glob("*.orbax-checkpoint-tmp*") if is_main() else ():
+            step = part.name.partition(".")[0]
+            print(
+                f"{self._folder}: checkpoint {step} was not finished, removing it",
+                file=sys.stderr,
+                flush=True,
+            )
         names = ("params", "opt_state", "about")
         return ocp.CheckpointManager(self._folder, item_names=names, options=self._options)
 
@@ -206,10 +215,12 @@ class Checkpoints:
 
     def _restore(self, step: int, abstract: TrainState) -> Restored:
         folder = self._folder / str(step)
-        about = _about(folder)
         wanted = {"params": abstract.params, "opt_state": abstract.opt_state}
+        about = _by_all(lambda: _about(folder))
         self._compare(step, about, wanted)
-        items = {name: _read(folder / name, target) for name, target in wanted.items()}
+        items = _by_all(
+            lambda: {name: _read(folder / name, target) for name, target in wanted.items()}
+        )
         _verify(items, about)
         _warn_of_versions(folder, about["versions"])
         number = jax.device_put(np.int32(step), abstract.step.sharding)
@@ -326,8 +337,14 @@ def _checksum(x: jax.Array) -> jax.Array:
 
 
 def _checksums(tree: Any) -> dict[str, int]:
-    sums = jax.device_get({name: _checksum(x) for name, x in _named(tree).items()})
-    return {name: int(value) for name, value in sums.items()}
+    sums = {}
+    for name, x in _named(tree).items():
+        sums[name] = _checksum(x)
+        # On CPU devices, many small programs in flight can keep each other's sums over devices
+        # from meeting, for ever.
+        if jax.default_backend() == "cpu":
+            sums[name].block_until_ready()
+    return {name: int(value) for name, value in jax.device_get(sums).items()}
 
 
 def _verify(items: dict, about: dict) -> None:
@@ -344,12 +361,26 @@ def _refuse_clashes(tree: Any) -> None:
         raise TrainingError(f"parameters that a checkpoint cannot tell apart: {', '.join(twice)}")
 
 
+def _by_all(read: Callable[[], T]) -> T:
+    """Reads in every process, or is broken in every process: damage may be where only one reads."""
+    try:
+        found, problem = read(), None
+    except _Broken as error:
+        found, problem = None, error
+    if not anywhere(problem is not None):
+        return cast(T, found)
+    raise problem or _Broken("another process cannot read it")
+
+
+# The handlers below are called by themselves: around them, `Checkpointer` makes all processes wait
+# for one that has failed.
+
+
 def _about(folder: Path) -> dict:
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        try:
-            return reader.restore(folder / "about")
-        except Exception as error:  # what storage raises on damage is not documented
-            raise _Broken(_short(error)) from None
+    try:
+        return ocp.JsonCheckpointHandler().restore(folder / "about", ocp.args.JsonRestore())
+    except Exception as error:  # what storage raises on damage is not documented
+        raise _Broken(_short(error)) from None
 
 
 def _read(folder: Path, target: Any, *, numpy: bool = False) -> Any:
@@ -360,14 +391,13 @@ def _read(folder: Path, target: Any, *, numpy: bool = False) -> Any:
             return ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype)
         return ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape, dtype=x.dtype)
 
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        try:
-            tree = reader.restore(
-                folder,
-                args=ocp.args.PyTreeRestore(item=target, restore_args=jax.tree.map(how, target)),
-            )
-        except Exception as error:  # likewise
-            raise _Broken(_short(error)) from None
+    try:
+        tree = ocp.PyTreeCheckpointHandler().restore(
+            folder,
+            args=ocp.args.PyTreeRestore(item=target, restore_args=jax.tree.map(how, target)),
+        )
+    except Exception as error:  # likewise
+        raise _Broken(_short(error)) from None
     for (name, x), wanted in zip(_named(tree).items(), jax.tree.leaves(target), strict=True):
         if not isinstance(x, kind) or x.shape != wanted.shape or x.dtype != wanted.dtype:
             raise _Broken(f"{name} is missing")

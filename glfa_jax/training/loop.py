@@ -5,6 +5,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -23,6 +24,7 @@ from glfa_jax.training.sharding import (
     describe,
     make_mesh,
     param_shardings,
+    place,
     place_batch,
     place_params,
     replicated,
@@ -75,7 +77,8 @@ def train(
     """
     mesh = make_mesh(hardware.mesh)
     folder.mkdir(parents=True, exist_ok=True)
-    root = jax.random.key(seed)
+    # Made in place: keys cannot be sent to devices of other processes.
+    root = jax.jit(lambda: jax.random.key(seed), out_shardings=replicated(mesh))()
     # Steps use fold_in(root, step): no run is long enough to meet this number.
     init_key = jax.random.fold_in(root, 2**32 - 1)
     shapes = jax.eval_shape(init, init_key) if callable(init) else jax.eval_shape(_same, init)
@@ -121,7 +124,6 @@ def train(
             from_bytes=hardware.shard_from_bytes,
             dtype=hardware.frozen_dtype if hardware.frozen_dtype != "float32" else None,
         )
-        root = jax.device_put(root, replicated(mesh))
         watch = _Watch(name, folder, stage, first, checkpoints)
         step_fn = None
         running = None
@@ -342,9 +344,7 @@ def _initial(
     if callable(init):
         params = jax.jit(init, out_shardings=where.params)(key)
     else:
-        params = jax.tree.map(
-            lambda x, there: jax.device_put(x, there, may_alias=False), init, where.params
-        )
+        params = jax.tree.map(partial(place, copy=True), init, where.params)
     opt_state = jax.jit(optim.init, out_shardings=where.opt_state)(params)
     return TrainState(jax.device_put(jnp.int32(0), where.step), params, opt_state)
 

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from glfa_jax import config
@@ -49,6 +50,13 @@ def together(name: str) -> None:
     """Waits until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def anywhere(here: bool) -> bool:
+    """Whether it is so in any process."""
+    if jax.process_count() == 1:
+        return here
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(here))))
 
 
 class StopRequest:

@@ -8,6 +8,7 @@ devices than clips.
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -77,7 +78,7 @@ def param_shardings(
     """
     ways, used = mesh.shape["fsdp"], set()
 
-    def place(path: Any, x: Any) -> NamedSharding:
+    def lay(path: Any, x: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         for pattern, axes in (rules or {}).items():
             if re.search(pattern, name):
@@ -90,7 +91,7 @@ def param_shardings(
         axis = max(axes, key=lambda axis: x.shape[axis])
         return NamedSharding(mesh, P(*[None] * axis, "fsdp"))
 
-    shardings = jax.tree_util.tree_map_with_path(place, tree)
+    shardings = jax.tree_util.tree_map_with_path(lay, tree)
     if unused := [pattern for pattern in rules or {} if pattern not in used]:
         raise TrainingError(f"hardware.sharding: no parameter is named by {', '.join(unused)}")
     return shardings
@@ -138,11 +139,17 @@ def place_params(
         return x.astype(dtype) if floating else x
 
     tree = jax.tree.map(cast, tree)
-    return jax.tree.map(
-        lambda x, where: jax.device_put(x, where, may_alias=False if copy else None),
-        tree,
-        param_shardings(tree, mesh, from_bytes=from_bytes, **rules),
-    )
+    where = param_shardings(tree, mesh, from_bytes=from_bytes, **rules)
+    return jax.tree.map(partial(place, copy=copy), tree, where)
+
+
+def place(x: Any, where: NamedSharding, *, copy: bool) -> jax.Array:
+    """Puts an array that every process has in whole."""
+    if where.is_fully_addressable:
+        return jax.device_put(x, where, may_alias=False if copy else None)
+    # Here `device_put` would compare the array over all processes, and cannot copy.
+    whole = np.array(x) if copy else np.asarray(x)
+    return jax.make_array_from_callback(whole.shape, where, lambda index: whole[index])
 
 
 def place_batch(batch: Any, mesh: Mesh, *, parts: int = 1) -> Any:

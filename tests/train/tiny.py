@@ -1,8 +1,8 @@
 """Five steps of every stage at a tiny size, on any mesh and by any number of processes.
 
-As a program: python -m tests.train.tiny OUT INDEX/COUNT@HOST:PORT MESH... where a mesh is
-data,fsdp,frame; writes OUT/STAGE-MESH.npz with the losses of every step and the parameters after
-the last.
+As a program: python -m tests.train.tiny OUT INDEX/COUNT@HOST:PORT STAGE-DATA,FSDP,FRAME... on the
+devices of COUNT processes (0/1 for one); writes OUT/STAGE-DATA,FSDP,FRAME-COUNT.npz with what was
+logged of every step and the parameters after the last.
 """
 
 import sys
@@ -33,10 +33,15 @@ from tests.convert.test_pretrained import CONFIGS
 from train import contrast, cotrain, pretrain
 
 STEPS, ROWS, SUBJECTS, WINDOW, SIDE, FRAMES, TOKENS = 5, 8, 2, 2, 16, 2, 6
+# Adam divides gradients by their own size, and by its epsilon where that is larger. Some have none,
+# such as those of biases of keys, which softmax does not see: of these only rounding is left, and
+# would be blown up to a full step. So all are scaled down until rounding lies far below epsilon.
+OPTIONS = {"steps": STEPS, "batch_size": ROWS, "learning_rate": 1e-2, "clip_norm": 1e-4}
+TIMES = {"step_seconds", "data_wait_seconds", "device_teraflops_per_second", "mfu"}
 WIDTH = 8
 UNET = {
     "down_block_types": ["CrossAttnDownBlock3D"],
-    "up_block_types": ["CrossAttnUpBlock3D"],
+    "up_block_types": ["UpBlock3D"],
     "block_out_channels": [8],
     "layers_per_block": 1,
     "norm_num_groups": 4,
@@ -89,6 +94,17 @@ def clips(rng: np.random.Generator) -> Batch:
     )
 
 
+def clips_as_latents(rng: np.random.Generator) -> Batch:
+    """A clip of its own for every subject in every other row."""
+    latents = rng.standard_normal((ROWS, SUBJECTS, FRAMES, 4, 4, 8), np.float32)
+    numbers = np.arange(ROWS * SUBJECTS, dtype=np.int32).reshape(ROWS, SUBJECTS)
+    paired = np.arange(ROWS) % 2 == 0
+    latents[paired, 1], numbers[paired, 1] = latents[paired, 0], numbers[paired, 0]
+    batch = clips(rng)
+    video = np.zeros((ROWS, SUBJECTS, 0, 8, 8, 3), np.float32)
+    return batch._replace(latents=latents, video=video, clip=numbers, paired=paired)
+
+
 def encoder(*, aligned: bool) -> tuple[FmriEncoder, dict]:
     module = FmriEncoder(
         SIDE,
@@ -110,9 +126,17 @@ def encoder(*, aligned: bool) -> tuple[FmriEncoder, dict]:
     return module, random_params(pretrained.parameter_shapes("fmri_encoder", module))
 
 
-def pretraining() -> dict[str, Any]:
+def pretraining(side: int = SIDE, *, dropout: float = 0.1) -> dict[str, Any]:
     module = FmriAutoencoder(
-        SIDE, SIDE, patch_size=8, dim=WIDTH, depth=1, decoder_depth=1, num_heads=2, latent=8
+        side,
+        side,
+        patch_size=8,
+        dim=WIDTH,
+        depth=1,
+        decoder_depth=1,
+        num_heads=2,
+        latent=8,
+        dropout=dropout,
     )
     parts = split(
         random_params(pretrained.parameter_shapes("fmri_autoencoder", module)),
@@ -120,7 +144,10 @@ def pretraining() -> dict[str, Any]:
     )
 
     def loss(params: dict, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
-        out: Any = module.apply({"params": merge(params, frozen)}, batch["fmri"])
+        variables = {"params": merge(params, frozen)}
+        out: Any = module.apply(
+            variables, batch["fmri"], deterministic=False, rngs={"dropout": key}
+        )
         return reconstruction_loss(out.image, batch["fmri"]).mean(), {}
 
     return {
@@ -149,19 +176,15 @@ def stage_one() -> dict[str, Any]:
 def stage_two() -> dict[str, Any]:
     module, params = encoder(aligned=True)
     unet, unet_params = model("unet3d", UNET)
-    vae, vae_params = model("vae", CONFIGS["vae"])
+    vae = pretrained.build("vae", CONFIGS["vae"])  # its factor alone: latents are kept
     groups = cotrain.groups(SimpleNamespace(cotrain=config.Cotrain()))
     parts = split({"encoder": params, "unet": unet_params}, groups=groups)
     return {
         "init": parts.trainable,
-        "frozen": {
-            "fixed": parts.frozen,
-            "vae": {"params": vae_params},
-            "mask": np.ones((SIDE, SIDE), np.float32),
-        },
+        "frozen": {"fixed": parts.frozen, "vae": None, "mask": np.ones((SIDE, SIDE), np.float32)},
         "loss_fn": cotrain.loss_of(config.Cotrain(), module, unet, vae, MODELSCOPE),
         "groups": groups,
-        "make": clips,
+        "make": clips_as_latents,
     }
 
 
@@ -169,14 +192,16 @@ STAGES = {"pretrain": pretraining, "contrast": stage_one, "cotrain": stage_two}
 
 
 def run(name: str, folder: Path, *, hardware: config.Hardware, **options: Any) -> dict[str, Any]:
-    """Losses of every step, and the parameters after the last by their paths."""
+    """Losses and all else that is logged of every step; parameters after the last by their paths.
+
+    In every process but the first, the parameters alone.
+    """
     given = STAGES[name]()
     make = given.pop("make")
-    stage = {"steps": STEPS, "batch_size": ROWS, "learning_rate": 1e-4, "log_every": 1} | options
     state = train(
         name=name,
         folder=folder,
-        stage=config.Stage(**stage),
+        stage=config.Stage(**(OPTIONS | {"log_every": 1} | options)),
         seed=1,
         batches=Batches(make, process_share(make_mesh(hardware.mesh))),
         fingerprint={},
@@ -184,25 +209,36 @@ def run(name: str, folder: Path, *, hardware: config.Hardware, **options: Any) -
         **given,
     )
     params = flatten_dict(to_host(state.params), sep="/")
-    losses = [line["metrics"]["loss"] for line in read_log(folder)] if is_main() else []
-    return {"losses": np.array(losses), **params}
+    if not is_main():
+        return params
+    lines = [line["metrics"] for line in read_log(folder)]
+    logged = {key: np.array([x[key] for x in lines]) for key in lines[0].keys() - TIMES}
+    return {f"log {key}": values for key, values in logged.items()} | params
 
 
-def main(out: str, place: str, *meshes: str) -> None:
+def place_of(place: str) -> config.Processes:
+    """INDEX/COUNT@HOST:PORT, or 0/1."""
     which, _, coordinator = place.partition("@")
     index, count = map(int, which.split("/"))
-    if count > 1:
-        given = config.Processes(found="given", coordinator=coordinator, count=count, index=index)
-        processes.start(given)
-    for sizes in meshes:
-        data, fsdp, frame = map(int, sizes.split(","))
-        hardware = config.Hardware(
-            mesh=config.MeshSize(data=data, fsdp=fsdp, frame=frame), shard_from_bytes=0
-        )
-        for name in STAGES:
-            found = run(name, Path(out) / f"{name}-{sizes}", hardware=hardware)
-            if is_main():
-                np.savez(Path(out) / f"{name}-{sizes}.npz", **found)
+    if count == 1:
+        return config.Processes()
+    return config.Processes(found="given", coordinator=coordinator, count=count, index=index)
+
+
+def mesh_of(sizes: str) -> config.MeshSize:
+    data, fsdp, frame = map(int, sizes.split(","))
+    return config.MeshSize(data=data, fsdp=fsdp, frame=frame)
+
+
+def main(out: str, place: str, *runs: str) -> None:
+    processes.start(place_of(place))
+    for each in runs:
+        name, _, sizes = each.partition("-")
+        hardware = config.Hardware(mesh=mesh_of(sizes), shard_from_bytes=0)
+        folder = Path(out) / f"{each}-{jax.process_count()}"
+        found = run(name, folder, hardware=hardware)
+        if is_main():
+            np.savez(folder.with_name(f"{folder.name}.npz"), **found)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,9 @@ DAMAGES = {
     "opt_state missing": lambda x: shutil.rmtree(x / "opt_state"),
     "about missing": lambda x: shutil.rmtree(x / "about"),
     "about truncated": lambda x: truncate(x / "about"),
+    "params index missing": lambda x: (x / "params" / "manifest.ocdbt").unlink(),
+    "params description missing": lambda x: (x / "params" / "_METADATA").unlink(),
+    "emptied": lambda x: (shutil.rmtree(x), x.mkdir()),
     "another step's arrays": lambda x: (
         shutil.rmtree(x / "params"),
         shutil.copytree(x.parent / "2" / "params", x / "params"),
@@ -111,6 +114,18 @@ def test_broken_falls_back_and_says_so(folder, damage, capsys):
         restore_params(folder)["blocks.0"]["kernel"], state(3).params["blocks.0"]["kernel"]
     )
     assert (folder / "broken" / "3").is_dir()
+
+
+def test_unfinished_is_not_taken_and_says_so(folder, capsys):
+    """What is being written has another name until it is whole."""
+    unfinished = folder / "checkpoints" / "3.orbax-checkpoint-tmp"
+    (folder / "checkpoints" / "3").rename(unfinished)
+    checkpoints = opened(folder)
+    found = checkpoints.restore_latest(abstract())
+    checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, found.state, state(2))
+    assert "checkpoint 3 was not finished, removing it" in capsys.readouterr().err
+    assert [x.name for x in (folder / "checkpoints").iterdir()] == ["2"]
 
 
 def test_all_broken_raises_and_moves_nothing(folder):

@@ -3,18 +3,22 @@
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glfa_jax.config import Hardware
 from glfa_jax.training import checkpoints
-from glfa_jax.training.checkpoints import load_trained, read_done
+from glfa_jax.training.checkpoints import latest_step, load_trained, read_done
 from glfa_jax.training.logs import read_log
 from glfa_jax.training.state import TrainingError
 from tests.training import toy
@@ -205,6 +209,28 @@ def test_two_devices_equal_one(tmp_path):
         equal(jax.device_get(toy.run(tmp_path / name, steps=3).params), two)
 
 
+def test_another_precision_of_the_frozen_part_goes_on(tmp_path, monkeypatch):
+    """What trains is restored as it was; from there, frozen numbers are the rounded ones."""
+
+    def run(name, *, steps, value=0.3, **hardware):
+        frozen = {"embed": {"kernel": np.eye(toy.WIDTH, dtype=np.float32) * np.float32(value)}}
+        monkeypatch.setattr(toy, "frozen", lambda: frozen)
+        state = toy.run(tmp_path / name, steps=steps, hardware=Hardware(**hardware))
+        return jax.device_get(state), [x["metrics"]["loss"] for x in read_log(tmp_path / name)]
+
+    _, whole = run("whole", steps=4)
+    before, _ = run("other", steps=2)
+    equal(before.params, load_trained(tmp_path / "other"))
+    state, losses = run("other", steps=4, frozen_dtype="bfloat16")
+    assert losses[:2] == whole[:2]
+    assert losses[2] != whole[2]
+    run("rounded", steps=2)
+    rounded = float(jnp.bfloat16(0.3))
+    expected, theirs = run("rounded", steps=4, value=rounded)
+    equal(state, expected)
+    assert losses == theirs
+
+
 def test_sigterm_saves_the_step_and_ends_with_75(whole, tmp_path):
     code = (
         "import sys; from pathlib import Path; from glfa_jax.cli import guarded; "
@@ -249,6 +275,37 @@ def test_a_checkpoint_that_cannot_be_written_does_not_stop_training(
     equal(jax.device_get(state), whole[1])
     assert "could not be written (OSError: [Errno 28] No space left" in capsys.readouterr().err
     assert checkpoints.latest_step(tmp_path) == 4
+
+
+def test_a_disk_that_takes_no_more_while_a_checkpoint_is_written(tmp_path, capsys, monkeypatch):
+    """A real limit of the system, met by the storage layer's own threads in the background."""
+    big = partial(toy.init, hidden=4096)
+    expected = toy.run(tmp_path / "whole", steps=4, init=big)
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    met = []
+
+    def limit(step, state):
+        if step == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, most[1]))
+        return {}
+
+    def lifted(self, error, kept=checkpoints.Checkpoints._give_up):
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+        met.append(latest_step(tmp_path / "run"))
+        kept(self, error)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "_give_up", lifted)
+    try:
+        state = toy.run(tmp_path / "run", steps=4, init=big, eval_hook=limit)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert met == [None]
+    said = capsys.readouterr().err
+    assert "File too large" in said
+    assert "going on, the next will be tried" in said
+    equal(jax.device_get(state), jax.device_get(expected))
+    assert latest_step(tmp_path / "run") == 4
+    equal(load_trained(tmp_path / "run"), load_trained(tmp_path / "whole"))
 
 
 def test_the_last_checkpoint_must_be_written(tmp_path, monkeypatch):
