@@ -63,18 +63,20 @@ class TransformerBlock(nn.Module):
             return Attention(self.num_heads, self.head_dim, dtype=self.dtype, name=name)
 
         y = norm("norm1")(x)
-        x = x + attend("attn1")(y, context=y)
+        x = deal(x + attend("attn1")(y, context=y), over_frame=1)
         y = norm("norm2")(x)
         if context is None:
-            x = x + attend("attn2")(y, context=y)
+            y = attend("attn2")(y, context=y)
         else:
             # All frames of a clip see the same tokens: their queries form one long sequence.
             flat = y.reshape(y.shape[0], -1, y.shape[-1])
-            x = x + attend("attn2")(flat, context=context).reshape(x.shape)
+            y = attend("attn2")(flat, context=context).reshape(x.shape)
+        x = deal(x + y, over_frame=1)
         y = norm("norm3")(x)
         y = nn.Dense(8 * x.shape[-1], dtype=self.dtype, name="ff.net.0.proj")(y)
         value, gate = jnp.split(y, 2, axis=-1)
-        return x + nn.Dense(x.shape[-1], dtype=self.dtype, name="ff.net.2")(value * gelu(gate))
+        y = nn.Dense(x.shape[-1], dtype=self.dtype, name="ff.net.2")(value * gelu(gate))
+        return deal(x + y, over_frame=1)
 
 
 class SpatialTransformer(nn.Module):
@@ -99,7 +101,7 @@ class SpatialTransformer(nn.Module):
             y, context=conditioning
         )
         y = nn.Dense(c, dtype=self.dtype, name="proj_out")(y)
-        return x + y.reshape(x.shape)
+        return x + deal(y, over_frame=1).reshape(x.shape)
 
 
 class TemporalTransformer(nn.Module):
@@ -126,6 +128,7 @@ class TemporalTransformer(nn.Module):
         y = nn.Dense(
             x.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="proj_out"
         )(y)
+        y = deal(y, over_frame=1)
         return x + deal(y.transpose(0, 3, 1, 2, 4), over_frame=1)
 
 
@@ -158,6 +161,7 @@ class TemporalConv(nn.Module):
                 kernel_init=nn.initializers.zeros if last else nn.initializers.lecun_normal(),
                 name=f"{name}.{index}",
             )(nn.silu(y))
+        y = deal(y, over_frame=1)
         return x + deal(y.transpose(0, 3, 1, 2, 4), over_frame=1)
 
 
