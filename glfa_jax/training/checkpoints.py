@@ -406,7 +406,9 @@ def _read(folder: Path, target: Any, *, numpy: bool = False) -> Any:
 
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}"
+    if len(text) > 300:  # the storage layer tells every path on the way to the reason
+        text = f"{text[:100]} ... {text[-200:]}"
+    return f"{type(error).__name__}: {text}"
 
 
 def _versions() -> dict[str, str]:

@@ -77,7 +77,6 @@ DAMAGES = {
     "about missing": lambda x: shutil.rmtree(x / "about"),
     "about truncated": lambda x: truncate(x / "about"),
     "params index missing": lambda x: (x / "params" / "manifest.ocdbt").unlink(),
-    "params description missing": lambda x: (x / "params" / "_METADATA").unlink(),
     "emptied": lambda x: (shutil.rmtree(x), x.mkdir()),
     "another step's arrays": lambda x: (
         shutil.rmtree(x / "params"),
