@@ -377,8 +377,9 @@ def _by_all(read: Callable[[], T]) -> T:
 
 
 def _about(folder: Path) -> dict:
+    handler: Any = ocp.JsonCheckpointHandler()
     try:
-        return ocp.JsonCheckpointHandler().restore(folder / "about", ocp.args.JsonRestore())
+        return handler.restore(folder / "about", ocp.args.JsonRestore())
     except Exception as error:  # what storage raises on damage is not documented
         raise _Broken(_short(error)) from None
 
@@ -391,8 +392,9 @@ def _read(folder: Path, target: Any, *, numpy: bool = False) -> Any:
             return ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype)
         return ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape, dtype=x.dtype)
 
+    handler: Any = ocp.PyTreeCheckpointHandler()
     try:
-        tree = ocp.PyTreeCheckpointHandler().restore(
+        tree = handler.restore(
             folder,
             args=ocp.args.PyTreeRestore(item=target, restore_args=jax.tree.map(how, target)),
         )
