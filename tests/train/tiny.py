@@ -239,6 +239,7 @@ def main(out: str, place: str, *runs: str) -> None:
         found = run(name, folder, hardware=hardware)
         if is_main():
             np.savez(folder.with_name(f"{folder.name}.npz"), **found)
+        jax.clear_caches()  # a program of every run would stay in memory
 
 
 if __name__ == "__main__":
