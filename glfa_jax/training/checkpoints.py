@@ -80,7 +80,6 @@ class Checkpoints:
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             # Deleting a folder can be cut short by a kill, renaming it cannot.
             todelete_subdir="trash",
-            cleanup_tmp_directories=True,
         )
         self._manager = self._open()
         self._unwritten: str | None = None  # why the last checkpoint could not be written
@@ -94,6 +93,7 @@ class Checkpoints:
                 file=sys.stderr,
                 flush=True,
             )
+            shutil.rmtree(part, ignore_errors=True)
         names = ("params", "opt_state", "about")
         return ocp.CheckpointManager(self._folder, item_names=names, options=self._options)
 
