@@ -21,3 +21,17 @@ def deal(x: Array, *, over_frame: int | None = None) -> Array:
     if over_frame is not None and x.shape[over_frame] % mesh.shape.get("frame", 1) == 0:
         spec[over_frame] = "frame"
     return lax.with_sharding_constraint(x, P(*spec))
+
+
+def to_pixels(x: Array) -> Array:
+    """(b, f, h, w, c) with frames dealt to (b, h, w, f, c) with rows of pixels dealt.
+
+    Both ends are pinned, for what flows back as well: where only one was, XLA's partitioner (jaxlib
+    0.10) cut the two factors of a kernel's gradient along different axes, and summed wrongly.
+    """
+    return deal(deal(x, over_frame=1).transpose(0, 2, 3, 1, 4), over_frame=1)
+
+
+def to_frames(x: Array) -> Array:
+    """Back again."""
+    return deal(deal(x, over_frame=1).transpose(0, 3, 1, 2, 4), over_frame=1)
