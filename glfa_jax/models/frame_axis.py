@@ -19,3 +19,18 @@ def deal(x: Array, *, axis: int) -> Array:
     spec = [rows, *[None] * (x.ndim - 1)]
     spec[axis] = "frame"
     return lax.with_sharding_constraint(x, P(*spec))
+
+
+def to_pixels(x: Array) -> Array:
+    """(b, f, h, w, c) with frames dealt to (b, h, w, f, c) with rows of pixels dealt.
+
+    Both sides are fixed, for what flows back as well: between one that is fixed and one that is
+    not, XLA's partitioner (jaxlib 0.10) deals the two factors of a Dense kernel's gradient
+    differently, and the gradient is wrong.
+    """
+    return deal(deal(x, axis=1).transpose(0, 2, 3, 1, 4), axis=1)
+
+
+def to_frames(x: Array) -> Array:
+    """Back again."""
+    return deal(deal(x, axis=1).transpose(0, 3, 1, 2, 4), axis=1)
