@@ -13,13 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import orbax.checkpoint as ocp
-
 from glfa_jax import config
 from glfa_jax.cli import guarded
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
-from glfa_jax.training import processes
+from glfa_jax.training import checkpoints, processes
 from glfa_jax.training.checkpoints import Checkpoints
 from glfa_jax.training.loop import train
 from glfa_jax.training.sharding import make_mesh, process_share
@@ -63,13 +61,14 @@ def kill_while_saving(step: int) -> None:
 
 
 def fail_to_read_once() -> None:
-    restore = ocp.PyTreeCheckpointHandler.restore
+    reader = checkpoints.ocp.PyTreeCheckpointHandler
+    restore = reader.restore
 
     def failing(*_: Any, **__: Any) -> None:
-        ocp.PyTreeCheckpointHandler.restore = restore  # type: ignore[method-assign]
+        reader.restore = restore  # type: ignore[method-assign]
         raise OSError("unreadable from here")
 
-    ocp.PyTreeCheckpointHandler.restore = failing  # type: ignore[method-assign]
+    reader.restore = failing  # type: ignore[method-assign]
 
 
 def run(store: Store, folder: Path, *, hardware: config.Hardware, kind: str = "") -> TrainState:
