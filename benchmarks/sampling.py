@@ -96,12 +96,11 @@ class Ours:
         self._jax = jax
         self._memory = Memory(device_peak() if jax.default_backend() == "gpu" else None)
         schedule = Schedule.from_config(read_json(SCHEDULE))
-        options = {"dtype": jnp.dtype(dtype)}
+        kind = jnp.dtype(dtype)
+        options = {"dtype": kind, "compute_dtype": kind}
         unet, unet_variables = pretrained.load("unet3d", folder / "unet", **options)
         vae, vae_variables = pretrained.load("vae", folder / "vae", **options)
-        models = jax.tree.map(
-            lambda x: jnp.asarray(x, dtype), {"unet": unet_variables, "vae": vae_variables}
-        )
+        models = jax.device_put({"unet": unet_variables, "vae": vae_variables})
 
         @jax.jit
         def generate(models: dict, inputs: dict, scale: Any) -> Any:

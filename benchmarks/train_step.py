@@ -127,8 +127,9 @@ class Ours:
             Group(rf"^unet/.*({TRAINED})", 1.0),
             Group(OTHERWISE, None),
         )
-        options = {"dtype": jnp.dtype(dtype), "remat": remat}
-        unet, variables = pretrained.load("unet3d", folder / "unet", **options)
+        unet, variables = pretrained.load(
+            "unet3d", folder / "unet", compute_dtype=jnp.dtype(dtype), remat=remat
+        )
         params = {"unet": variables["params"], "condition": {"kernel": make_map(size)}}
         params["condition"]["bias"] = np.zeros(len(make_map(size)), np.float32)
         parts = split(params, groups=groups)
