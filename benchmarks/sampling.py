@@ -27,14 +27,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import write_result
 from benchmarks.side_by_side import (
     SCHEDULE,
     Memory,
     Side,
     Size,
+    add_options,
     channels_first,
     channels_last,
+    conclude,
     device_peak,
     require_torch,
     sizes,
@@ -267,14 +268,10 @@ def measure(
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=("tiny", "small", "full"), default="small")
+    add_options(parser, rounds=3)
     parser.add_argument("--batch", type=int, help="clips; the size's own when left out")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=9.0)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--variants", nargs="+", help="settings of torch; all when left out")
-    parser.add_argument("--json", type=Path, help="where to write the result")
     return parser.parse_args(arguments)
 
 
@@ -295,8 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in (ours, *worked):
         row["seconds_a_clip"] = row["seconds_a_batch"] / rows
         row["frames_a_second"] = rows * size.frames / row["seconds_a_batch"]
-    best = min(worked, key=lambda row: row["seconds_a_batch"])
-    result = {
+    facts = {
         "size": args.size,
         "clips": rows,
         "frames": size.frames,
@@ -306,30 +302,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "dtype": args.dtype,
         "rounds": args.rounds,
         "largest_difference": difference,
-        "jax": ours,
-        "torch": theirs,
-        "best_torch": best["variant"],
-        "torch_over_jax": best["seconds_a_batch"] / ours["seconds_a_batch"],
-        "memory_torch_over_jax": best["memory_bytes"] / ours["memory_bytes"],
+        "not_counted": [row for row in theirs if row not in worked],
     }
-    print(table(ours, worked))
-    print(
-        f"torch at its best ({best['variant']}) takes {result['torch_over_jax']:.2f} times as long "
-        f"as glfa_jax"
-    )
-    if args.json:
-        write_result(args.json, result, packages=("jax", "jaxlib", "flax", "torch", "diffusers"))
+    columns = {
+        "frames a second": lambda row: f"{row['frames_a_second']:.4g}",
+        "s a clip": lambda row: f"{row['seconds_a_clip']:.4g}",
+    }
+    conclude(facts, ours, worked, seconds="seconds_a_batch", columns=columns, path=args.json)
     return 0
-
-
-def table(ours: dict[str, Any], theirs: list[dict[str, Any]]) -> str:
-    lines = [["", "frames a second", "s a clip", "MiB", "compile or first call, s"]]
-    lines.append(["---"] * len(lines[0]))
-    for name, row in [("glfa_jax", ours), *((f"torch, {row['variant']}", row) for row in theirs)]:
-        begin = row.get("compile_seconds", row["first_call_seconds"])
-        cells = [name, f"{row['frames_a_second']:.4g}", f"{row['seconds_a_clip']:.4g}"]
-        lines.append([*cells, f"{row['memory_bytes'] / 2**20:.0f}", f"{begin:.1f}"])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 if __name__ == "__main__":

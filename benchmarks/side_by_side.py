@@ -4,6 +4,7 @@ Every side lives in a process of its own, so that neither's memory counts with t
 answers calls in turns. Its weights lie in a folder as a user would have them on disk.
 """
 
+import argparse
 import ctypes
 import importlib.util
 import multiprocessing
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.measuring import write_result
 from glfa_jax.convert.directory import read_json
 
 PUBLISHED = Path(__file__).parents[1] / "foundation" / "modelscope" / "text-to-video"
@@ -94,6 +96,49 @@ def write_models(folder: Path, size: Size, *, vae: bool) -> None:
                 scales = "norm" in key and key.endswith("weight")
                 parameter.normal_(mean=float(scales), std=0.1, generator=generator)
         model.save_pretrained(folder / name)
+
+
+def add_options(parser: argparse.ArgumentParser, *, rounds: int) -> None:
+    """What both comparisons can be told."""
+    parser.add_argument("--size", choices=("tiny", "small", "full"), default="small")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--variants", nargs="+", help="settings of torch; all when left out")
+    parser.add_argument("--json", type=Path, help="where to write the result")
+
+
+def conclude(
+    facts: dict[str, Any],
+    ours: dict[str, Any],
+    theirs: list[dict[str, Any]],
+    *,
+    seconds: str,
+    columns: dict[str, Callable[[dict[str, Any]], str]],
+    path: Path | None,
+) -> None:
+    """Prints both sides as a table and the ratio to torch at its best; writes all where asked.
+
+    seconds: the key of the time that decides. columns: title to the cell of a row.
+    """
+    best = min(theirs, key=lambda row: row[seconds])
+    ratio = best[seconds] / ours[seconds]
+    titles = ["", *columns, "MiB", "compile or first call, s"]
+    lines = [titles, ["---"] * len(titles)]
+    for name, row in [("glfa_jax", ours), *((f"torch, {row['variant']}", row) for row in theirs)]:
+        begin = row.get("compile_seconds", row["first_call_seconds"])
+        cells = [cell(row) for cell in columns.values()]
+        lines.append([name, *cells, f"{row['memory_bytes'] / 2**20:.0f}", f"{begin:.1f}"])
+    print("\n".join("| " + " | ".join(cells) + " |" for cells in lines))
+    print(f"torch at its best ({best['variant']}) takes {ratio:.2f} times as long as glfa_jax")
+    if path:
+        result = facts | {
+            "jax": ours,
+            "torch": theirs,
+            "best_torch": best["variant"],
+            "torch_over_jax": ratio,
+            "memory_torch_over_jax": best["memory_bytes"] / ours["memory_bytes"],
+        }
+        write_result(path, result, packages=("jax", "jaxlib", "flax", "torch", "diffusers"))
 
 
 def require_torch() -> None:

@@ -36,14 +36,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import write_result
 from benchmarks.side_by_side import (
     SCHEDULE,
     Memory,
     Side,
     Size,
+    add_options,
     channels_first,
     channels_last,
+    conclude,
     device_peak,
     require_torch,
     sizes,
@@ -420,14 +421,10 @@ def measure(
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=("tiny", "small", "full"), default="small")
+    add_options(parser, rounds=5)
     parser.add_argument("--device-batch", type=int, help="clips; the size's own when left out")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--no-remat", dest="remat", action="store_false")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="of one turn")
-    parser.add_argument("--variants", nargs="+", help="settings of torch; all when left out")
-    parser.add_argument("--json", type=Path, help="where to write the result")
     return parser.parse_args(arguments)
 
 
@@ -447,11 +444,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     worked = [row for row in theirs if "failed" not in row]
     if not worked:
         sys.exit("torch could not make a step in any of the settings")
-    best = min(worked, key=lambda row: row["seconds_a_step"])
     peak = ours.pop("peak_operations")
     for row in (ours, *worked):
         row["mfu"] = peak and ours["operations"] / row["seconds_a_step"] / peak
-    result = {
+    facts = {
         "size": args.size,
         "clips": rows,
         "frames": size.frames,
@@ -461,32 +457,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "rounds": args.rounds,
         "steps_a_turn": args.steps,
         "differences": differences,
-        "jax": ours,
-        "torch": theirs,
-        "best_torch": best["variant"],
-        "torch_over_jax": best["seconds_a_step"] / ours["seconds_a_step"],
-        "memory_torch_over_jax": best["memory_bytes"] / ours["memory_bytes"],
+        "not_counted": [row for row in theirs if row not in worked],
     }
-    print(table(ours, worked))
-    print(
-        f"torch at its best ({best['variant']}) takes {result['torch_over_jax']:.2f} times as long "
-        f"as glfa_jax"
-    )
-    if args.json:
-        write_result(args.json, result, packages=("jax", "jaxlib", "flax", "torch", "diffusers"))
+    columns = {
+        "s a step": lambda row: f"{row['seconds_a_step']:.4g}",
+        "MFU": lambda row: "" if row["mfu"] is None else f"{row['mfu']:.1%}",
+    }
+    conclude(facts, ours, worked, seconds="seconds_a_step", columns=columns, path=args.json)
     return 0
-
-
-def table(ours: dict[str, Any], theirs: list[dict[str, Any]]) -> str:
-    lines = [["", "s a step", "MiB", "MFU", "compile or first call, s"]]
-    lines.append(["---"] * len(lines[0]))
-    named = [("glfa_jax", ours), *((f"torch, {row['variant']}", row) for row in theirs)]
-    for name, row in named:
-        mfu = "" if row["mfu"] is None else f"{row['mfu']:.1%}"
-        begin = row.get("compile_seconds", row["first_call_seconds"])
-        cells = [name, f"{row['seconds_a_step']:.4g}", f"{row['memory_bytes'] / 2**20:.0f}", mfu]
-        lines.append([*cells, f"{begin:.1f}"])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 if __name__ == "__main__":
