@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from glfa_jax.models.layers import recompute
 from glfa_jax.models.mesh_axes import deal
 
 
@@ -42,5 +43,6 @@ def run_equal(
         return out, None
 
     if remat:
-        body = jax.checkpoint(body, prevent_cse=False)  # the loop keeps the passes apart already
+        # The loop keeps the passes apart already.
+        body = jax.checkpoint(body, prevent_cse=False, policy=recompute)
     return jax.lax.scan(body, x, (params, keys))[0]

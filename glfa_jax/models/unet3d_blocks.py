@@ -20,6 +20,7 @@ from glfa_jax.models.layers import (
     attention,
     gelu,
     merge_heads,
+    recompute,
     split_heads,
 )
 from glfa_jax.models.mesh_axes import deal, to_frames, to_pixels
@@ -214,7 +215,7 @@ class Settings:
     over_time: bool  # with the layers that mix frames
 
     def _make(self, module: type[nn.Module], *args: object, **fields: object) -> nn.Module:
-        made = nn.remat(module) if self.remat else module
+        made = nn.remat(module, policy=recompute) if self.remat else module
         return made(*args, dtype=self.dtype, **fields)
 
     def resnet(self, index: int, *, channels: int, scale_factor: float | int = 1) -> nn.Module:

@@ -1,11 +1,12 @@
-"""Attention and activation, whose gradients are written by hand, against their definitions."""
+"""Attention, norms, activation: their gradients are written by hand; against their definitions."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glfa_jax.models.layers import attention, gelu
+from glfa_jax.models.layers import GroupNorm, LayerNorm, attention, gelu
 
 HEADS, WIDTH = 2, 5
 
@@ -77,3 +78,28 @@ def test_gelu(dtype: str, tolerance: float) -> None:
     np.testing.assert_allclose(
         slope.astype(jnp.float32), wanted_slope, atol=tolerance, rtol=tolerance
     )
+
+
+NORMS = {
+    "layer": (LayerNorm(1e-3), nn.LayerNorm(1e-3, use_fast_variance=False)),
+    "group, frames apart": (
+        GroupNorm(3, 1e-3, pooled=2),
+        nn.GroupNorm(3, epsilon=1e-3, reduction_axes=(-3, -2, -1), use_fast_variance=False),
+    ),
+    "group, frames pooled": (
+        GroupNorm(3, 1e-3, pooled=3),
+        nn.GroupNorm(3, epsilon=1e-3, use_fast_variance=False),
+    ),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_equal_those_of_linen(norm: str) -> None:
+    ours, theirs = NORMS[norm]
+    x, g, scale, bias = draw((2, 4, 5, 3, 6), (2, 4, 5, 3, 6), (6,), (6,))
+    x = 3 + x  # an average that must be taken off
+    variables = {"params": {"scale": scale, "bias": bias}}
+    found, pull = jax.vjp(ours.apply, variables, x)
+    wanted, pull_linen = jax.vjp(theirs.apply, variables, x)
+    assert error(found, wanted) < 1e-5
+    assert error(pull(g), pull_linen(g)) < 1e-5
