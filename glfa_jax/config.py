@@ -57,7 +57,7 @@ class Section(BaseModel):
         return value
 
 
-def _once(key: str, names: tuple[str, ...]) -> None:
+def _once(key: str, names: tuple) -> None:
     if len(set(names)) != len(names):
         raise ValueError(f"{key}: each may be named once, got {list(names)}")
 
@@ -191,11 +191,34 @@ class Protocol(Section):
     train_subjects: tuple[Subject, ...] = Field(min_length=1)
     test_subjects: tuple[Subject, ...] = Field(min_length=1)
     pretraining: Literal["strict", "published"] = "strict"
+    name: Literal["within-subject", "cross-subject", "cross-dataset"] | None = Field(
+        default=None, description="refuses subjects and stores that are something else"
+    )
+    test_store: Path | None = Field(
+        default=None, description="prepared store of another data set, which is decoded instead"
+    )
+
+    def kind(self) -> str:
+        """What the subjects and stores amount to."""
+        if self.test_store is not None:
+            return "cross-dataset"
+        known = [subject in self.train_subjects for subject in self.test_subjects]
+        return "within-subject" if all(known) else "mixed" if any(known) else "cross-subject"
 
     @model_validator(mode="after")
     def _distinct_subjects(self) -> "Protocol":
         _once("train_subjects", self.train_subjects)
         _once("test_subjects", self.test_subjects)
+        return self
+
+    @model_validator(mode="after")
+    def _as_named(self) -> "Protocol":
+        if self.name not in (None, self.kind()):
+            raise ValueError(
+                f"name: {self.name}, but training on {list(self.train_subjects)} and decoding "
+                f"{list(self.test_subjects)} of {self.test_store or 'the same store'} is "
+                f"{self.kind()}"
+            )
         return self
 
 
@@ -335,6 +358,27 @@ class Evaluation(Section):
     ways: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(2, 50), min_length=1)
 
 
+class Sweep(Section):
+    """Settings of sampling to compare; every combination is sampled and scored. What is left out is
+    as in `evaluation`, and `seed`."""
+
+    guidance_scales: tuple[float, ...] | None = Field(default=None, min_length=1)
+    sampling_steps: tuple[Positive, ...] | None = Field(default=None, min_length=1)
+    seeds: tuple[Count, ...] | None = Field(default=None, min_length=1)
+    checkpoints: tuple[Positive, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="steps of stage 2 whose checkpoints are still kept; the finished model if left "
+        "out",
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Sweep":
+        for key in type(self).model_fields:
+            _once(key, getattr(self, key) or ())
+        return self
+
+
 class MeshSize(Section):
     """How many devices share the work; the product is the number of devices."""
 
@@ -401,11 +445,15 @@ class Config(Section):
     contrast: Contrast = Contrast()
     cotrain: Cotrain = Cotrain()
     evaluation: Evaluation = Evaluation()
+    sweep: Sweep = Sweep()
     hardware: Hardware = Hardware()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
-        for role in ("train_subjects", "test_subjects"):
+        here = (
+            ["train_subjects"] if self.protocol.test_store else ["train_subjects", "test_subjects"]
+        )
+        for role in here:
             strangers = set(getattr(self.protocol, role)) - set(self.data.subjects)
             if strangers:
                 raise ValueError(

@@ -1,11 +1,11 @@
-"""The trained decoder: fMRI windows in, video out, as one jitted program (SPEC §4)."""
+"""The trained decoder: fMRI windows in, video out, as one program on a mesh (SPEC §4)."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
 
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained
@@ -13,6 +13,9 @@ from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.sampler import sample
 from glfa_jax.diffusion.schedule import Schedule
+from glfa_jax.models import lora
+from glfa_jax.training.checkpoints import restore_params
+from glfa_jax.training.sharding import make_mesh, place_batch, place_params
 
 
 class Decoder(NamedTuple):
@@ -22,77 +25,136 @@ class Decoder(NamedTuple):
     schedule: Schedule
 
 
-Generate = Callable[..., Float[Array, "b f vheight vwidth 3"]]
+def load_decoder(settings: config.Config, *, step: int | None = None) -> Decoder:
+    """The model that stage 2 left in the run folder, with the foundation's VAE and schedule.
 
-
-def load_decoder(settings: config.Config) -> Decoder:
-    """The model that stage 2 left in the run folder, with the foundation's VAE and schedule."""
+    step: of a checkpoint of stage 2 that is still kept, in place of the finished model.
+    """
     folder = system.model_folder(settings, "cotrain")
     generator = system.load_generator(settings)
     schedule = generator.schedule
     if settings.cotrain.zero_terminal_snr:
         schedule = schedule.rescale_zero_terminal_snr()
-    return Decoder(
-        encoder=pretrained.load("fmri_encoder", folder / "encoder"),
-        unet=pretrained.load("unet3d", folder / "unet"),
-        vae=generator.vae,
-        schedule=schedule,
-    )
+    encoder = pretrained.load("fmri_encoder", folder / "encoder")
+    unet = pretrained.load("unet3d", folder / "unet")
+    if step is not None:
+        trained = restore_params(settings.run_dir / "cotrain", step=step)
+        encoder = _with(encoder, trained["encoder"])
+        if "lora" in trained:
+            scale = settings.cotrain.lora.scale
+            merged = lora.merge(generator.unet.variables["params"], trained["lora"], scale=scale)
+            unet = unet._replace(variables={"params": merged})
+        else:
+            unet = _with(unet, trained["unet"])
+    return Decoder(encoder=encoder, unet=unet, vae=generator.vae, schedule=schedule)
 
 
-def generator_of(decoder: Decoder, settings: config.Config) -> Generate:
-    """`generate(variables, fmri, negative, clip, scale)`, compiled once.
+def _with(model: Pretrained, trained: dict) -> Pretrained:
+    """What trains taken from `trained`; what never trained is the finished model's."""
 
-    variables: of `variables_of`. fmri: (b, w, height, width). negative: (w, height, width), the
-    average training window, which the samples are pushed away from. clip: (b,) int32; a clip's
-    noise depends on it and on the seed alone, not on its place in a batch. scale: of guidance.
-    Gives RGB in [-1, 1].
-    """
-    dtype = jnp.dtype(settings.hardware.compute_dtype)
-    encoder, unet, vae = (
-        model.module.clone(dtype=dtype) for model in (decoder.encoder, decoder.unet, decoder.vae)
-    )
-    factor = 2 ** (len(vae.block_out_channels) - 1)
-    height, width = (side // factor for side in settings.data.resolution)
-    shape = (settings.data.frames, height, width, unet.in_channels)
-    root = jax.random.key(settings.seed)
-
-    @jax.jit
-    def generate(
-        variables: dict,
-        fmri: Float[Array, "b w height width"],
-        negative: Float[Array, "w height width"],
-        clip: Int[Array, " b"],
-        scale: Float[Array, ""],
-    ) -> Float[Array, "b f vheight vwidth 3"]:
-        windows = jnp.concatenate([fmri, negative[None]]).astype(jnp.float32)
-        condition = encoder.apply(variables["encoder"], windows).condition
-        denoise = guided(
-            lambda x, t, c: unet.apply(variables["unet"], x, t, c),
-            condition=condition[:-1],
-            negative=condition[-1:],
-            scale=scale,
-        )
-        noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(root, i), shape))(clip)
-        latents = sample(
-            denoise,
-            noise,
-            schedule=decoder.schedule,
-            steps=settings.evaluation.sampling_steps,
-            method=settings.evaluation.sampler,
-        )
-        video = vae.apply(variables["vae"], vae.from_diffusion(latents), method="decode")
-        return jnp.clip(video, -1, 1)
-
-    return generate
-
-
-def variables_of(decoder: Decoder) -> dict:
-    """All parameters, on the device."""
-    return jax.device_put(
-        {
-            "encoder": decoder.encoder.variables,
-            "unet": decoder.unet.variables,
-            "vae": decoder.vae.variables,
+    def over(tree: dict, new: dict) -> dict:
+        changed = {
+            key: over(tree[key], value) if isinstance(value, dict) else value
+            for key, value in new.items()
         }
-    )
+        return tree | changed
+
+    return model._replace(variables={"params": over(model.variables["params"], trained)})
+
+
+class Generator:
+    """Draws videos with a decoder, guided away from the encoding of an average window.
+
+    One program a number of sampling steps and batch size: guidance scale and seed are arguments of
+    it, and the average is encoded once. Rows of a batch lie over the mesh.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        settings: config.Config,
+        *,
+        negative: Float[np.ndarray, "w height width"],
+    ):
+        """negative: the average training window, which the samples are pushed away from."""
+        hardware = settings.hardware
+        self._mesh = make_mesh(hardware.mesh)
+        self._settings, self._schedule = settings, decoder.schedule
+        dtype = jnp.dtype(hardware.compute_dtype)
+        self._modules: dict[str, Any] = {
+            name: getattr(decoder, name).module.clone(dtype=dtype)
+            for name in ("encoder", "unet", "vae")
+        }
+        variables = {name: getattr(decoder, name).variables for name in self._modules}
+        self._variables = place_params(
+            variables, self._mesh, copy=False, from_bytes=hardware.shard_from_bytes
+        )
+        encoder = self._modules["encoder"]
+        encode = jax.jit(lambda variables, x: encoder.apply(variables, x).condition)
+        self._negative = encode(self._variables["encoder"], negative[None].astype(np.float32))
+        self._generate = jax.jit(self._program, static_argnames="steps")
+
+    def __call__(
+        self,
+        fmri: Float[np.ndarray, "b w height width"],
+        *,
+        clip: Int[np.ndarray, " b"],
+        scale: float,
+        seed: int,
+        steps: int,
+    ) -> UInt8[np.ndarray, "b f vheight vwidth 3"]:
+        """Videos in 8-bit RGB.
+
+        clip: a clip's noise depends on it and on the seed alone, not on its place in a batch.
+        scale: of guidance.
+        """
+        ways = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
+        filled = -(-len(clip) // ways) * ways  # every device gets as many rows
+        rows = {"fmri": fmri.astype(np.float32), "clip": np.asarray(clip, np.int32)}
+        rows = {name: np.resize(x, (filled, *x.shape[1:])) for name, x in rows.items()}
+        batch = place_batch(rows, self._mesh)
+        numbers = (np.float32(scale), np.uint32(seed))
+        video = self._generate(self._variables, self._negative, batch, *numbers, steps=steps)
+        return jax.device_get(video)[: len(clip)]
+
+    def compiled(self) -> int:
+        """How many programs were compiled for sampling so far."""
+        generate: Any = self._generate
+        return generate._cache_size()
+
+    def _program(
+        self,
+        variables: dict,
+        negative: Float[Array, "1 n d"],
+        batch: dict[str, Array],
+        scale: Float[Array, ""],
+        seed: Int[Array, ""],
+        *,
+        steps: int,
+    ) -> UInt8[Array, "b f vheight vwidth 3"]:
+        encoder, unet, vae = (self._modules[name] for name in ("encoder", "unet", "vae"))
+        data = self._settings.data
+        factor = 2 ** (len(vae.block_out_channels) - 1)
+        height, width = (side // factor for side in data.resolution)
+        shape = (data.frames, height, width, unet.in_channels)
+        with jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh):  # operations may ask for it
+            condition = encoder.apply(variables["encoder"], batch["fmri"]).condition
+            denoise = guided(
+                lambda x, t, c: unet.apply(variables["unet"], x, t, c),
+                condition=condition,
+                negative=negative,
+                scale=scale,
+            )
+            root = jax.random.key(seed)
+            noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(root, i), shape))(
+                batch["clip"]
+            )
+            latents = sample(
+                denoise,
+                noise,
+                schedule=self._schedule,
+                steps=steps,
+                method=self._settings.evaluation.sampler,
+            )
+            video = vae.apply(variables["vae"], vae.from_diffusion(latents), method="decode")
+        return jnp.round((jnp.clip(video, -1, 1) + 1) * 127.5).astype(jnp.uint8)

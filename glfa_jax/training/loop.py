@@ -222,7 +222,7 @@ def _harmless(key: str, ours: config.Section) -> bool:
     stage = getattr(ours, section, None)
     return (
         key in ("name", "run_dir")
-        or section == "evaluation"
+        or section in ("evaluation", "sweep")
         or key.startswith("hardware.")
         or (isinstance(stage, config.Stage) and option in _harmless_in(stage))
     )

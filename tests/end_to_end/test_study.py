@@ -12,6 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from flax.traverse_util import flatten_dict
+
+from eval import sweep
+from eval.decoding import HeldOut
+from glfa_jax import config
+from glfa_jax.decoder import Generator, load_decoder
+from glfa_jax.results import Scores
+from glfa_jax.training.state import TrainingError
 
 ROOT = Path(__file__).parents[2]
 STEPS = 3
@@ -182,6 +190,73 @@ def test_other_settings_are_refused_naming_them(study):
     assert step.returncode == 2
     assert "evaluation" in step.stderr
     assert "Traceback" not in step.stderr
+
+
+SWEEP = {"guidance_scales": [0, 1, 2, 4, 9], "sampling_steps": [1, 2, 3], "seeds": [0, 1]}
+
+
+@pytest.fixture(scope="module")
+def swept(study) -> tuple[config.Config, Path, list[Generator]]:
+    """A finished sweep: its configuration, its folder and what it sampled with."""
+    folder, path, _ = study
+    settings = config.load(path, [f"sweep.{key}={value}" for key, value in SWEEP.items()])
+    made, make = [], HeldOut.generator
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            HeldOut, "generator", lambda test, **step: made.append(make(test, **step)) or made[-1]
+        )
+        sweep.main(settings)
+    return settings, folder / "run" / "sweep", made
+
+
+def test_a_sweep_compiles_once_a_number_of_steps(swept):
+    _, place, made = swept
+    assert [generator.compiled() for generator in made] == [3]
+    rows = json.loads((place / "table.json").read_text())
+    assert {row["sampling_steps"] for row in rows} == {1, 2, 3}
+    assert len(rows) == 5 * 3 * 2 * len({row["metric"] for row in rows})
+    header, *lines = (place / "table.csv").read_text().splitlines()
+    assert header.startswith("checkpoint,subject,sampling_steps,guidance_scale,seed,metric,variant")
+    assert len(lines) == len(rows)
+    assert (place / "sweep.png").stat().st_size > 10_000
+
+
+def test_a_cell_of_a_sweep_is_what_sampling_and_scoring_give(study, swept):
+    sampled = Scores.read(study[0] / "run")
+    cell = Scores.read(swept[1] / "03" / f"checkpoint{STEPS}_steps2_scale9_seed0")
+    assert cell == sampled
+    other = Scores.read(swept[1] / "03" / f"checkpoint{STEPS}_steps2_scale9_seed1")
+    assert (other.values("PSNR") != sampled.values("PSNR")).any()
+
+
+def test_a_sweep_goes_on_where_it_was(swept):
+    settings, place, _ = swept
+    written = {file: file.stat().st_mtime_ns for file in place.rglob("scores.json")}
+    assert len(written) == 30
+    lost = min(written)
+    before = lost.read_text()
+    lost.unlink()
+    sweep.main(settings)
+    assert lost.read_text() == before
+    assert all(file.stat().st_mtime_ns == then for file, then in written.items() if file != lost)
+
+
+def test_checkpoints_can_be_swept(study, swept):
+    path = study[1]
+    settings = config.load(path, [f"sweep.checkpoints=[{STEPS - 1}, {STEPS}]"])
+    sweep.main(settings)
+    earlier, last = (
+        Scores.read(swept[1] / "03" / f"checkpoint{step}_steps2_scale9_seed0")
+        for step in (STEPS - 1, STEPS)
+    )
+    assert (earlier.values("PSNR") != last.values("PSNR")).any()
+    finished, restored = load_decoder(settings), load_decoder(settings, step=STEPS)
+    for name in ("encoder", "unet"):
+        ours, theirs = (flatten_dict(getattr(d, name).variables) for d in (finished, restored))
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+    with pytest.raises(TrainingError, match="holds no checkpoint 77"):
+        load_decoder(settings, step=77)
 
 
 def test_variants_train_by_configuration_alone(study):

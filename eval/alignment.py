@@ -1,0 +1,60 @@
+"""How alike the maps of different subjects are, before and after alignment."""
+
+import os
+from itertools import combinations
+
+import jax
+import numpy as np
+
+from eval.decoding import HeldOut
+from glfa_jax import system
+from glfa_jax.convert import pretrained
+
+
+def align_maps(test: HeldOut) -> None:
+    """Maps before and after GLFA, and how alike subjects are, over the test clips all have."""
+    settings, store = test.settings, test.store
+    path = settings.run_dir / "alignment.npz"
+    path.unlink(missing_ok=True)
+    protocol = settings.protocol
+    if protocol.test_store is not None:  # they have no stimulus in common
+        return
+    subjects = list(dict.fromkeys((*protocol.train_subjects, *protocol.test_subjects)))
+    present = store.present("test", subjects=subjects).all(1)
+    clips = np.flatnonzero(present)[: settings.evaluation.clips]
+    model = pretrained.load("fmri_encoder", system.model_folder(settings, "cotrain") / "encoder")
+    if not (model.module.global_part or model.module.local_part) or not len(clips):
+        return
+    apply = jax.jit(lambda x: model.module.apply(model.variables, x, method="align"))
+    mask, middle = store.mask, settings.data.window // 2
+    shown, alike = [], []
+    for clip in clips:  # one at a time: all maps of a benchmark would fill the memory
+        before = store.fmri("test", [clip], subjects=subjects)[0].astype(np.float32)
+        both = (before, jax.device_get(apply(before)))
+        alike.append([inter_subject_correlation(maps, mask) for maps in both])
+        shown = shown or [maps[:, middle] for maps in both]
+    isc_before, isc_after = np.mean(alike, axis=0)
+    aside = path.with_suffix(".partial.npz")
+    np.savez(
+        aside,
+        mask=mask,
+        subjects=subjects,
+        before=shown[0],
+        after=shown[1],
+        isc_before=isc_before,
+        isc_after=isc_after,
+    )
+    os.replace(aside, path)
+
+
+def inter_subject_correlation(maps: np.ndarray, mask: np.ndarray) -> float:
+    """Mean Pearson correlation over cortex pixels, between subjects, of the same volume.
+
+    maps: (subjects, window, h, w). Not a number with one subject.
+    """
+    values = maps[..., mask].astype(np.float64)
+    values = values - values.mean(-1, keepdims=True)
+    values = values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
+    pairs = combinations(range(len(maps)), 2)
+    each = [np.einsum("wp,wp->w", values[i], values[j]).mean() for i, j in pairs]
+    return float(np.mean(each)) if each else float("nan")

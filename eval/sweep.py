@@ -1,0 +1,169 @@
+"""Samples and scores the test clips under many settings, and says how the metrics depend on them.
+
+    python -m eval.sweep --config configs/demo.yaml --set 'sweep.guidance_scales=[1, 2, 3, 5, 8]' \
+        --set 'sweep.sampling_steps=[10, 25]' --set 'sweep.seeds=[0, 1]'
+
+Every combination of `sweep` in the configuration is a cell, for each test subject. Programs are
+compiled once a number of sampling steps; guidance scale and seed are arguments. Finished cells are
+not done again. Leaves RUN/sweep: a scores.json a cell, table.csv and table.json (a line a cell and
+metric) and sweep.png.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from io import StringIO
+from itertools import groupby, product
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from eval.decoding import HeldOut, open_test, refuse_other_settings
+from eval.scoring import Judges, Scorer, scores_of
+from glfa_jax import config
+from glfa_jax.cli import run_main
+from glfa_jax.decoder import Generator
+from glfa_jax.metrics import statistics
+from glfa_jax.report import sweep as figure
+from glfa_jax.results import FILE, Sampling, Scores
+from glfa_jax.training.logs import write_atomically
+
+
+@dataclass(frozen=True)
+class Cell:
+    """checkpoint: its step of stage 2."""
+
+    checkpoint: int
+    subject: str
+    sampling_steps: int
+    guidance_scale: float
+    seed: int
+
+    @property
+    def name(self) -> Path:
+        settings = f"steps{self.sampling_steps}_scale{self.guidance_scale:g}_seed{self.seed}"
+        return Path(self.subject) / f"checkpoint{self.checkpoint}_{settings}"
+
+
+def cells(settings: config.Config) -> list[Cell]:
+    """All combinations; those that share a model, and then a truth, lie side by side."""
+    sweep, evaluation = settings.sweep, settings.evaluation
+    return [
+        Cell(*values)
+        for values in product(
+            sweep.checkpoints or (settings.cotrain.steps,),
+            settings.protocol.test_subjects,
+            sweep.sampling_steps or (evaluation.sampling_steps,),
+            sweep.guidance_scales or (evaluation.guidance_scale,),
+            sweep.seeds or (settings.seed,),
+        )
+    ]
+
+
+def folder(settings: config.Config) -> Path:
+    return settings.run_dir / "sweep"
+
+
+def decode_all(test: HeldOut, generator: Generator, cell: Cell) -> Iterator[np.ndarray]:
+    """Every batch of the subject's videos."""
+    for clips in test.batches(cell.subject):
+        yield test.decode(
+            generator,
+            cell.subject,
+            clips,
+            scale=cell.guidance_scale,
+            steps=cell.sampling_steps,
+            seed=cell.seed,
+        )
+
+
+def run_all(test: HeldOut, missing: list[Cell]) -> None:
+    """Samples and scores cells; each is written when it is whole."""
+    settings = test.settings
+    judges = Judges(settings)
+    batches = {
+        subject: len(list(test.batches(subject))) for subject in settings.protocol.test_subjects
+    }
+    total = sum(batches[cell.subject] for cell in missing)
+    with tqdm(total=total, desc="sweep", unit="batch", mininterval=5) as progress:
+        for checkpoint, same_model in groupby(missing, lambda cell: cell.checkpoint):
+            finished = checkpoint == settings.cotrain.steps
+            generator = test.generator(step=None if finished else checkpoint)
+            for subject, same_truth in groupby(same_model, lambda cell: cell.subject):
+                scorer = Scorer(judges, test.store.video("test", test.clips(subject)))
+                for cell in same_truth:
+                    videos = []
+                    for video in decode_all(test, generator, cell):
+                        videos.append(video)
+                        progress.update()
+                    measured = scorer.score(np.concatenate(videos), seed=cell.seed)
+                    evaluation = settings.evaluation
+                    scores = scores_of(
+                        test,
+                        {subject: measured},
+                        seed=cell.seed,
+                        sampling=Sampling(
+                            evaluation.sampler, cell.sampling_steps, cell.guidance_scale
+                        ),
+                    )
+                    place = folder(settings) / cell.name
+                    place.mkdir(parents=True, exist_ok=True)
+                    scores.write(place / FILE)
+
+
+def table(settings: config.Config) -> list[dict]:
+    """A line a cell and metric: mean over clips, sample deviation, bootstrap interval."""
+    rows = []
+    for cell in cells(settings):
+        scores = Scores.read(folder(settings) / cell.name / FILE)
+        for name, metric in scores.metrics.items():
+            values = scores.values(name)
+            summary = statistics.summarise(values)
+            interval = statistics.bootstrap_interval(values, seed=0, resamples=2000)
+            rows.append(
+                asdict(cell)
+                | {"metric": name, "variant": metric.variant, "better": metric.better}
+                | {"mean": summary.mean}
+                | {"std": summary.std, "low": interval.low, "high": interval.high}
+                | {"clips": summary.count, "chance": metric.chance}
+            )
+    return rows
+
+
+def best_of(rows: list[dict]) -> str:
+    """The cell in which a metric is best, in words."""
+    pick = max if rows[0]["better"] == "higher" else min
+    best = pick(rows, key=lambda row: row["mean"])
+    where = ", ".join(f"{field.name} {best[field.name]}" for field in fields(Cell))
+    return (
+        f"{best['metric']}: best {best['mean']:.3f} ({best['low']:.3f} to {best['high']:.3f}) at "
+        f"{where}"
+    )
+
+
+def main(settings: config.Config) -> None:
+    test = open_test(settings)
+    refuse_other_settings(test, folder(settings), but={"guidance_scale", "sampling_steps"})
+    wanted = cells(settings)
+    missing = [cell for cell in wanted if not (folder(settings) / cell.name / FILE).exists()]
+    if done := len(wanted) - len(missing):
+        print(f"sweep: {done} of {len(wanted)} cells are there already", flush=True)
+    if missing:
+        run_all(test, missing)
+    rows, place = table(settings), folder(settings)
+    lines = StringIO()
+    writer = csv.DictWriter(lines, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(place / "table.csv", lines.getvalue())
+    write_atomically(place / "table.json", json.dumps(rows, indent=1) + "\n")
+    figure.draw(rows, place / "sweep.png")
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        print(best_of([row for row in rows if row["metric"] == metric]), flush=True)
+    print(f"table and picture: {place}", flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main, description=__doc__)

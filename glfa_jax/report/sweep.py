@@ -1,0 +1,62 @@
+"""How metrics depend on the settings of sampling, as one picture of a sweep's table."""
+
+import os
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+# What may vary along a panel's axis, the first that does.
+_AXES = {
+    "guidance_scale": "guidance scale",
+    "sampling_steps": "sampling steps",
+    "checkpoint": "step of stage 2",
+}
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """One panel a metric: means against guidance, a line for each other setting.
+
+    rows: lines of a sweep's table. Seeds are averaged, and so are the ends of their intervals over
+    clips, which make the bands.
+    """
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    varying = [key for key in _AXES if len({row[key] for row in rows}) > 1]
+    across = varying[0] if varying else "guidance_scale"
+    told = [key for key in (*_AXES, "subject") if key != across]
+    told = [key for key in told if len({row[key] for row in rows}) > 1]
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    columns = min(3, len(metrics))
+    figure, panels = plt.subplots(
+        -(-len(metrics) // columns),
+        columns,
+        figsize=(4.2 * columns, 3.2 * -(-len(metrics) // columns)),
+        layout="constrained",
+        squeeze=False,
+    )
+    for panel in panels.flat[len(metrics) :]:
+        panel.axis("off")
+    for metric, panel in zip(metrics, panels.flat, strict=False):
+        own = [row for row in rows if row["metric"] == metric]
+        for group in dict.fromkeys(tuple(row[key] for key in told) for row in own):
+            same = [row for row in own if tuple(row[key] for key in told) == group]
+            x = sorted({row[across] for row in same})
+            mean, low, high = (
+                [np.mean([row[key] for row in same if row[across] == at]) for at in x]
+                for key in ("mean", "low", "high")
+            )
+            label = ", ".join(f"{_AXES.get(k, k)} {v}" for k, v in zip(told, group, strict=True))
+            (line,) = panel.plot(x, mean, "o-", label=label or None, markersize=4)
+            panel.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        if own[0]["chance"] is not None:
+            panel.axhline(own[0]["chance"], color="grey", linestyle=":", label="chance")
+        panel.set(title=metric, xlabel=_AXES[across])
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    if labels:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
+    aside = path.with_suffix(".partial.png")
+    figure.savefig(aside, dpi=120)
+    plt.close(figure)
+    os.replace(aside, path)
