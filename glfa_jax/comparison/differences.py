@@ -229,10 +229,11 @@ def _notes(methods: Sequence[Method], left_out: Iterable[LeftOut]) -> tuple[str,
         for name, sources in left_out
     ]
     if len({method.sampling for method in methods}) > 1:
+        settings = dict.fromkeys(method.sampling for method in methods)
         each = "; ".join(
-            f"{method.name}: {s.sampler}, {s.steps} steps, guidance {s.guidance_scale:g}"
-            for method in methods
-            for s in [method.sampling]
+            f"{s.sampler}, {s.steps} steps, guidance {s.guidance_scale:g}: "
+            + ", ".join(method.name for method in methods if method.sampling == s)
+            for s in settings
         )
         notes.append(f"Methods were sampled differently: {each}.")
     if len({len(method.runs) for method in methods}) > 1:

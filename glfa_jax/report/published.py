@@ -7,8 +7,8 @@ supplement, Table 2: trained on subjects 1 and 2, decoded subject 3 of Wen et al
 from dataclasses import dataclass
 
 SENTENCE = (
-    "Published numbers, for orientation only: none was measured here, and they are of another data "
-    "set (Wen et al. 2018, subjects 1 and 2 → 3) than any run above unless its protocol says so. "
+    "Published numbers, for orientation: not measured here, and of another data set than the runs "
+    "above (Wen et al. 2018 as the paper prepared it, trained on subjects 1 and 2, decoded 3). "
     "Source: Enhancing Cross-Subject fMRI-to-Video Decoding with Global-Local Functional "
     "Alignment, ECCV 2024, supplement, Table 2."
 )

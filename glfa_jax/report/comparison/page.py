@@ -51,7 +51,7 @@ def _summary(comparison: Comparison) -> str:
 
 def _facts(comparison: Comparison) -> str:
     protocol = comparison.protocol
-    clips = [f"{count_text(count, 'clip')} of {s}" for s, count in comparison.clips.items()]
+    clips = [f"{count_text(count, 'clip')} of subject {s}" for s, count in comparison.clips.items()]
     facts = [
         ("Protocol", f"{protocol.name}, {protocol.pretraining} pretraining"),
         ("Trained on", subjects_text(protocol.train_subjects)),

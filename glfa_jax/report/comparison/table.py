@@ -94,7 +94,7 @@ def tests(comparison: Comparison) -> Table:
         for entry in metric.entries:
             if (d := entry.difference) is None:
                 continue
-            digits = _digits(metric)
+            digits = _digits(metric) + 1  # differences are smaller than what differs
             tested = [d.two_sample, d.paired, *([d.over_seeds] if seeds else [])]
             rows.append(
                 (
@@ -228,11 +228,11 @@ def _reading(comparison: Comparison, *, several: bool) -> Sequence[str]:
         "Mean ± standard deviation over clips" + (", of the mean over seeds" if several else "")
     ]
     if several:
-        notes[0] += "; below, the standard deviation over seeds of the mean over clips"
+        notes[0] += "; “seeds ±”, the standard deviation over seeds of the mean over clips"
     notes[0] += "."
     if any(entry.over_clips is None for metric in comparison.metrics for entry in metric.entries):
         whole = [m.name for m in comparison.metrics if m.entries[0].over_clips is None]
-        notes[0] += f" One value a run, so over seeds only: {listing(whole)}."
+        notes[0] += f" One value a run, tested over seeds alone: {listing(whole)}."
     if comparison.comparisons:
         signs = ", ".join(f"{level.value} {words}" for level, words in LEVELS.items())
         notes.append(

@@ -45,9 +45,9 @@ _LATEX = {
     **{"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#"},
     **{"^": r"\textasciicircum{}", "_": r"\_", "%": r"\%", "~": r"\textasciitilde{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-    "[": "{[}",  # after a row's end it would begin an option
+    **{"[": "{[}", "*": "{*}"},  # after a row's end they would be options of it
     **{"±": r"$\pm$", "−": "$-$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\to$"},
-    **{"≥": r"$\geq$", "∞": r"$\infty$", "–": "--", "λ": r"$\lambda$"},
+    **{"≥": r"$\geq$", "∞": r"$\infty$", "–": "--", "“": "``", "”": "''", "λ": r"$\lambda$"},
     **{level.value: f"${sign}$" for level, sign in _SIGNS.items()},
 }
 
@@ -59,11 +59,8 @@ def latex(tables: Iterable[Table]) -> str:
 
 
 def _latex(table: Table) -> str:
-    def line(cells: Sequence[Cell]) -> str:
-        return " & ".join(map(_latex_cell, cells)) + r" \\"
-
     columns = "l" * table.labels + "r" * (len(table.head) - table.labels)
-    foot = [r"\midrule", *map(line, table.foot)] if table.foot else []
+    foot = [r"\midrule", *map(_latex_row, table.foot)] if table.foot else []
     caption = " ".join((f"{table.title}.", *table.notes))
     return "\n".join(
         [
@@ -72,9 +69,9 @@ def _latex(table: Table) -> str:
             r"\caption{" + _escape_latex(caption) + "}",
             r"\begin{tabular}{" + columns + "}",
             r"\toprule",
-            line(table.head),
+            _latex_row(table.head),
             r"\midrule",
-            *map(line, table.rows),
+            *map(_latex_row, table.rows),
             *foot,
             r"\bottomrule",
             r"\end{tabular}",
@@ -84,11 +81,23 @@ def _latex(table: Table) -> str:
     )
 
 
-def _latex_cell(cell: Cell) -> str:
-    colour = rf"\cellcolor[HTML]{{{_COLOURS[cell.level]}}}" if cell.level else ""
-    sign = f"$^{{{_SIGNS[cell.level]}}}$" if cell.level else ""
-    small = rf" {{\scriptsize {_escape_latex(cell.small)}}}" if cell.small else ""
-    return f"{colour}{_escape_latex(cell.text)}{sign}{small}"
+def _latex_row(row: Sequence[Cell]) -> str:
+    """A line, and under it one of what is said in small type."""
+
+    def line(texts: Iterable[str]) -> str:
+        coloured = (
+            (rf"\cellcolor[HTML]{{{_COLOURS[cell.level]}}}" if cell.level else "") + text
+            for cell, text in zip(row, texts, strict=True)
+        )
+        return " & ".join(coloured) + r" \\"
+
+    signs = (f"$^{{{_SIGNS[cell.level]}}}$" if cell.level else "" for cell in row)
+    lines = [line(_escape_latex(c.text) + sign for c, sign in zip(row, signs, strict=True))]
+    if any(cell.small for cell in row):
+        lines.append(
+            line(rf"{{\scriptsize {_escape_latex(c.small)}}}" if c.small else "" for c in row)
+        )
+    return "\n".join(lines)
 
 
 def _escape_latex(text: str) -> str:
