@@ -141,6 +141,18 @@ def bootstrap_interval(
     return Interval(float(values.mean()), float(low), float(high), level)
 
 
+def cohens_d(first: Values, *, second: Values) -> float:
+    """Cohen's d of the paired differences (d_z): mean of first − second over its deviation.
+
+    0 for two copies; infinite for a difference that never varies.
+    """
+    difference = _difference(first, second)
+    mean, std = float(difference.mean()), float(difference.std(ddof=1))
+    if std > 0:
+        return mean / std
+    return math.copysign(math.inf, mean) if mean else 0.0
+
+
 def holm(p_values: Values, *, level: float = 0.05) -> Corrected:
     """Holm's step-down correction for several tests; order is kept."""
     p_values = _checked(p_values, least=1)

@@ -7,6 +7,7 @@ from scipy import stats
 
 from glfa_jax.metrics.statistics import (
     bootstrap_interval,
+    cohens_d,
     holm,
     paired_t_test,
     sign_flip_test,
@@ -122,6 +123,15 @@ def test_holm_by_hand():
     np.testing.assert_array_equal(corrected.rejected, [True, False, False, True])
     np.testing.assert_allclose(holm(np.array([0.7, 0.9])).p_values, [1, 1])
     np.testing.assert_allclose(holm(np.array([0.02])).p_values, [0.02])
+
+
+def test_cohens_d_of_paired_differences_by_hand():
+    # Differences 1, 2, 3: mean 2, deviation 1.
+    assert cohens_d(np.array([2.0, 4.0, 6.0]), second=np.array([1.0, 2.0, 3.0])) == 2
+    paired = paired_t_test(FIRST, second=SECOND)
+    assert cohens_d(FIRST, second=SECOND) == pytest.approx(paired.statistic / math.sqrt(15))
+    assert cohens_d(FIRST, second=FIRST) == 0
+    assert cohens_d(np.zeros(3), second=np.ones(3)) == -math.inf
 
 
 def test_what_is_no_sample_is_refused():

@@ -1,0 +1,1 @@
+"""Scored runs against each other: which may be compared, and whether they differ."""

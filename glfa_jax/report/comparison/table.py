@@ -1,0 +1,247 @@
+"""What the tables of a comparison say, whatever they are written in."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from glfa_jax.comparison.differences import Comparison, Entry, MetricComparison, Tested
+from glfa_jax.metrics.statistics import Interval
+from glfa_jax.report.published import METRICS, SENTENCE, TABLE_2
+from glfa_jax.report.words import digits_of, listing, subjects_text, value_text
+
+
+class Level(Enum):
+    """The paper's three classes of a p-value, and the sign of each."""
+
+    STRONG = "‡"
+    WEAK = "†"
+    NONE = "○"
+
+    @classmethod
+    def of(cls, p_value: float) -> "Level":
+        return cls.STRONG if p_value < 0.001 else cls.WEAK if p_value < 0.05 else cls.NONE
+
+
+LEVELS = {Level.STRONG: "p < 0.001", Level.WEAK: "p < 0.05", Level.NONE: "p ≥ 0.05"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`small`: said beside in smaller type."""
+
+    text: str
+    small: str = ""
+    level: Level | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """The first `labels` columns hold words, the others numbers; `foot` rows end the table."""
+
+    title: str
+    labels: int
+    head: tuple[Cell, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    foot: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...]
+
+
+def tables(comparison: Comparison, *, published: bool) -> tuple[Table, ...]:
+    """Every method's results; every test; the paper's results."""
+    tested = any(entry.difference for metric in comparison.metrics for entry in metric.entries)
+    return (
+        results(comparison),
+        *([tests(comparison)] if tested else []),
+        *([paper()] if published else []),
+    )
+
+
+def results(comparison: Comparison) -> Table:
+    """The form of the paper's Table 2."""
+    several = any(len(method.seeds) > 1 for method in comparison.methods)
+    head = [Cell("method"), *([Cell("seeds")] if several else [])]
+    rows = []
+    for i, method in enumerate(comparison.methods):
+        count = [Cell(f"{len(method.seeds)}")] if several else []
+        entries = [_result(metric, metric.entries[i]) for metric in comparison.metrics]
+        is_reference = method.name == comparison.reference
+        name = Cell(method.name, "reference" if is_reference else "")
+        rows.append((name, *count, *entries))
+    chance = [_chance(metric) for metric in comparison.metrics]
+    blank = [Cell("")] if several else []
+    foot = ((Cell("chance"), *blank, *chance),) if any(cell.text != "–" for cell in chance) else ()
+    return Table(
+        title=f"Results on {_clips(comparison)}",
+        labels=len(head),
+        head=(*head, *(_heading(metric) for metric in comparison.metrics)),
+        rows=tuple(rows),
+        foot=foot,
+        notes=(*_reading(comparison, several=several), *comparison.notes),
+    )
+
+
+def tests(comparison: Comparison) -> Table:
+    """Every difference from the reference with all that is known about it."""
+    seeds = any(
+        entry.difference and entry.difference.over_seeds
+        for metric in comparison.metrics
+        for entry in metric.entries
+    )
+    head = ("metric", "method", "difference", "95 % interval", "d", "t-test", "paired t-test")
+    rows = []
+    for metric in comparison.metrics:
+        for entry in metric.entries:
+            if (d := entry.difference) is None:
+                continue
+            digits = _digits(metric) + 1  # differences are smaller than what differs
+            tested = [d.two_sample, d.paired, *([d.over_seeds] if seeds else [])]
+            rows.append(
+                (
+                    Cell(metric.name),
+                    Cell(entry.method),
+                    Cell(signed(d.estimate, digits=digits)),
+                    Cell(interval_text(d.interval, digits=digits)),
+                    Cell("–" if d.cohens_d is None else signed(d.cohens_d, digits=2)),
+                    *(_p_cell(test) for test in tested),
+                )
+            )
+    notes = [
+        "Interval: 95 % percentile bootstrap of the mean paired difference over clips. "
+        "d: Cohen's d of the paired differences, their mean over their standard deviation. "
+        "t-test: Student's, two samples of clips, as in the paper. Paired t-test: the same clips "
+        "under both methods, which sees smaller differences. "
+        + ("Over seeds: Welch's t-test of the seeds' means. " if seeds else "")
+        + "p-values are two-sided and corrected by Holm's method, each kind of test as one family; "
+        "in brackets as they were before."
+    ]
+    return Table(
+        title=f"Differences from {comparison.reference}",
+        labels=2,
+        head=tuple(map(Cell, (*head, *(["over seeds"] if seeds else [])))),
+        rows=tuple(rows),
+        foot=(),
+        notes=tuple(notes),
+    )
+
+
+def paper() -> Table:
+    return Table(
+        title="Published: cross-subject decoding, 1,2 → 3",
+        labels=2,
+        head=(Cell("method"), Cell("tested against"), *(Cell(f"{name} ↑") for name in METRICS)),
+        rows=tuple(
+            (
+                Cell(row.method),
+                Cell(row.reference or "–"),
+                *(Cell(f"{mean:.3f} ± {std:.2f}") for mean, std in row.values),
+            )
+            for row in TABLE_2
+        ),
+        foot=(),
+        notes=(SENTENCE,),
+    )
+
+
+# --- cells --------------------------------------------------------------------------------------
+
+
+def _heading(metric: MetricComparison) -> Cell:
+    unit = f" ({metric.unit})" if metric.unit else ""
+    arrow = "↑" if metric.better == "higher" else "↓"
+    return Cell(f"{metric.name}{unit} {arrow}", metric.variant)
+
+
+def _digits(metric: MetricComparison) -> int:
+    """One number of decimals for a column."""
+    return digits_of(max((entry.over_seeds.mean for entry in metric.entries), key=abs))
+
+
+def _result(metric: MetricComparison, entry: Entry) -> Cell:
+    digits = _digits(metric)
+    main = entry.over_clips or entry.over_seeds
+    text = value_text(main.mean, digits=digits) + _spread(main.std, digits)
+    small = ""
+    if entry.over_clips and entry.over_seeds.count > 1:
+        small = f"seeds{_spread(entry.over_seeds.std, digits)}"
+    level = None
+    if d := entry.difference:
+        # A metric of one value a run can be tested over seeds only.
+        tested = d.two_sample or d.over_seeds
+        level = Level.of(tested.holm) if tested else None
+    return Cell(text, small, level)
+
+
+def _spread(std: float, digits: int) -> str:
+    return "" if math.isnan(std) else f" ± {value_text(std, digits=digits)}"
+
+
+def _chance(metric: MetricComparison) -> Cell:
+    if metric.chance is None:
+        return Cell("–")
+    low, high = (value_text(level, digits=_digits(metric)) for level in metric.chance)
+    return Cell(low if low == high else f"{low} to {high}")
+
+
+def _p_cell(tested: Tested | None) -> Cell:
+    if tested is None:
+        return Cell("–")
+    raw = p_value_text(tested.test.p_value)
+    return Cell(p_value_text(tested.holm), f"({raw})", Level.of(tested.holm))
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def p_value_text(p: float) -> str:
+    """Two digits that count, so that no p-value reads as its limit; 0 only below what is stored."""
+    if p >= 0.001:
+        return f"{p:.3f}" if p >= 0.0095 else f"{p:.4f}"
+    if p == 0:
+        return "0"
+    mantissa, exponent = f"{p:.1e}".split("e")
+    return f"{mantissa}e−{-int(exponent)}"
+
+
+def signed(value: float, *, digits: int) -> str:
+    if math.isinf(value):
+        return "+∞" if value > 0 else "−∞"
+    text = value_text(value, digits=digits)
+    return text if text.startswith("−") or not text.strip("0.,") else f"+{text}"
+
+
+def interval_text(interval: Interval | None, *, digits: int) -> str:
+    if interval is None:
+        return "–"
+    return f"{signed(interval.low, digits=digits)} to {signed(interval.high, digits=digits)}"
+
+
+def _clips(comparison: Comparison) -> str:
+    counts = comparison.clips
+    total = sum(counts.values())
+    return f"{total:,} clips of {subjects_text(tuple(counts))}"
+
+
+def _reading(comparison: Comparison, *, several: bool) -> Sequence[str]:
+    """How to read the table of results."""
+    notes = [
+        "Mean ± standard deviation over clips" + (", of the mean over seeds" if several else "")
+    ]
+    if several:
+        notes[0] += "; “seeds ±”, the standard deviation over seeds of the mean over clips"
+    notes[0] += "."
+    if any(entry.over_clips is None for metric in comparison.metrics for entry in metric.entries):
+        whole = [m.name for m in comparison.metrics if m.entries[0].over_clips is None]
+        notes[0] += f" One value a run, tested over seeds alone: {listing(whole)}."
+    if comparison.comparisons:
+        signs = ", ".join(f"{level.value} {words}" for level, words in LEVELS.items())
+        notes.append(
+            f"Against {comparison.reference}: {signs}, of Student's two-sample t-test over clips, "
+            f"corrected by Holm's method for {comparison.comparisons} comparisons."
+        )
+    protocol = comparison.protocol
+    notes.append(
+        f"Protocol: {protocol.name}, trained on {subjects_text(protocol.train_subjects)}, "
+        f"{protocol.pretraining} pretraining."
+    )
+    return notes

@@ -1,0 +1,228 @@
+"""`scores.json`: what a scored run holds, clip by clip, and how it was measured.
+
+Scorers build a `Scores` and write it; whatever compares or draws runs reads it. Nothing is averaged
+in it, and a clip that could not be sampled is listed under `missing`.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+from jaxtyping import Float
+
+from glfa_jax.errors import InputError
+from glfa_jax.training.logs import write_atomically
+
+FORMAT = 1
+FILE = "scores.json"
+
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Who was trained on and who decoded. `train_data`, `test_data`: identities of the stores."""
+
+    name: str
+    train_subjects: tuple[str, ...]
+    test_subjects: tuple[str, ...]
+    pretraining: str
+    train_data: str
+    test_data: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    sampler: str
+    steps: int
+    guidance_scale: float
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One value a clip. `chance`: what guessing reaches, where that is known."""
+
+    variant: str
+    better: Better
+    chance: float | None
+    unit: str
+
+
+@dataclass(frozen=True)
+class Overall:
+    """One value a run, such as a distance between distributions."""
+
+    variant: str
+    better: Better
+    value: float
+
+
+@dataclass(frozen=True, order=True)
+class ClipKey:
+    subject: str
+    clip: int
+
+    def __str__(self) -> str:
+        return f"clip {self.clip} of subject {self.subject}"
+
+
+@dataclass(frozen=True)
+class ClipScores:
+    """A value of every metric."""
+
+    subject: str
+    clip: int
+    scores: Mapping[str, float]
+
+    @property
+    def key(self) -> ClipKey:
+        return ClipKey(self.subject, self.clip)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All of a run; `missing` are clips that were wanted and not sampled."""
+
+    run: str
+    method: str
+    seed: int
+    protocol: Protocol
+    sampling: Sampling
+    metrics: Mapping[str, Metric]
+    clips: tuple[ClipScores, ...]
+    missing: tuple[ClipKey, ...]
+    overall: Mapping[str, Overall]
+
+    def __post_init__(self) -> None:
+        for key in ("run", "method", "metrics", "clips"):
+            if not getattr(self, key):
+                raise InputError(f"{key}: is empty")
+        seen: set[ClipKey] = set()
+        for key in (*(clip.key for clip in self.clips), *self.missing):
+            if key in seen:
+                raise InputError(f"{key} is there twice; each is either scored or missing, once")
+            seen.add(key)
+        if both := sorted(set(self.metrics) & set(self.overall)):
+            raise InputError(f"metric {both[0]!r}: is one value a clip or a run, not both")
+        for clip in self.clips:
+            if odd := sorted(set(self.metrics) ^ set(clip.scores)):
+                what = "has no value of" if odd[0] in self.metrics else "is scored with the unknown"
+                raise InputError(f"{clip.key} {what} metric {odd[0]!r}")
+
+    @property
+    def keys(self) -> tuple[ClipKey, ...]:
+        """The scored clips, in the order of `clips`."""
+        return tuple(clip.key for clip in self.clips)
+
+    def values(self, metric: str) -> Float[np.ndarray, " clips"]:
+        """A metric's value of every clip, in the order of `clips`."""
+        return np.array([clip.scores[metric] for clip in self.clips], np.float64)
+
+    def write(self, path: Path) -> None:
+        """Writes the file, or `scores.json` in a folder, in one go.
+
+        Raises InputError, before anything is written, for what could not be read back.
+        """
+        path = file_of(path)
+        # Numbers of numpy become Python's.
+        content = {"format": FORMAT} | asdict(self)
+        text = json.dumps(content, indent=1, ensure_ascii=False, default=lambda x: x.item())
+        _parse(text, path)
+        write_atomically(path, text + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "Scores":
+        """Reads the file, or `scores.json` in a folder; InputError names the file and the fault."""
+        path = file_of(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be read ({error.strerror}); python -m eval.score writes it"
+            ) from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: is no text ({error.reason})") from None
+        return _parse(text, path)
+
+
+def file_of(path: Path) -> Path:
+    """The scores of a run folder, or the file itself."""
+    path = Path(path)
+    return path / FILE if path.is_dir() else path
+
+
+def _parse(text: str, path: Path) -> Scores:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+    try:
+        if not isinstance(content, dict) or "format" not in content:
+            raise InputError("must hold an object with a format")
+        if (given := content.pop("format")) != FORMAT:
+            raise InputError(f"format: {given!r} is unknown, this version reads {FORMAT}")
+        return _decode(Scores, content, "")
+    except (InputError, OverflowError) as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+# --- JSON to dataclasses, by their annotations --------------------------------------------------
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """`value` as the annotation `kind` wants it; `where` is its place in the file."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        _expect(isinstance(value, dict), where, "an object", value)
+        return _object(kind, value, where)
+    if origin is Mapping:
+        _expect(isinstance(value, dict), where, "an object", value)
+        names = {_decode(str, name, where): content for name, content in value.items()}
+        return {name: _decode(arguments[1], v, _below(where, name)) for name, v in names.items()}
+    if origin is tuple:
+        _expect(isinstance(value, list), where, "a list", value)
+        return tuple(_decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is UnionType:  # a value or null
+        return None if value is None else _decode(arguments[0], value, where)
+    if origin is Literal:
+        _expect(value in arguments, where, f"one of {', '.join(arguments)}", value)
+    elif kind is str:
+        _expect(isinstance(value, str) and value.isprintable(), where, "one line of text", value)
+    elif kind is int:
+        _expect(type(value) is int, where, "a whole number", value)
+    else:
+        _expect(type(value) in (int, float) and math.isfinite(value), where, "finite", value)
+        return float(value)
+    return value
+
+
+def _object(kind: Any, value: dict[str, Any], where: str) -> Any:
+    kinds = _annotations(kind)
+    if missing := [name for name in kinds if name not in value]:
+        raise InputError(f"{_below(where, missing[0])}: missing")
+    if unknown := [name for name in value if name not in kinds]:
+        known = ", ".join(kinds)
+        raise InputError(f"{_below(where, unknown[0])}: unknown key, known here are {known}")
+    return kind(**{name: _decode(k, value[name], _below(where, name)) for name, k in kinds.items()})
+
+
+@cache
+def _annotations(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _below(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _expect(fits: bool, where: str, wanted: str, value: Any) -> None:
+    if not fits:
+        shown = json.dumps(value)
+        shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
+        raise InputError(f"{where}: must be {wanted}, got {shown}")
