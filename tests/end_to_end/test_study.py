@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -252,7 +253,10 @@ def test_checkpoints_can_be_swept(study, swept):
     assert (earlier.values("PSNR") != last.values("PSNR")).any()
     finished, restored = load_decoder(settings), load_decoder(settings, step=STEPS)
     for name in ("encoder", "unet"):
-        ours, theirs = (flatten_dict(getattr(d, name).variables) for d in (finished, restored))
+        ours, theirs = (
+            cast(dict[tuple, np.ndarray], flatten_dict(getattr(decoder, name).variables))
+            for decoder in (finished, restored)
+        )
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
     with pytest.raises(TrainingError, match="holds no checkpoint 77"):
