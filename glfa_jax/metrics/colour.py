@@ -4,7 +4,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from skimage.color import rgb2hsv
 
 from glfa_jax.metrics.image import correlation
 from glfa_jax.metrics.videos import Video, check_pair, per_frame
@@ -34,10 +33,17 @@ def hue_correlation(
 
 
 def _hue(frame: np.ndarray) -> np.ndarray:
-    """Whole steps, since rounding must not tell apart equal hues of unequal brightness."""
-    return np.round(rgb2hsv(frame)[..., 0] * _STEPS) % _STEPS
+    """In integers, halves rounded up, so that a hue is the same at every brightness."""
+    red, green, blue = np.moveaxis(frame.astype(int), -1, 0)
+    top, chroma = frame.max(axis=-1).astype(int), np.ptp(frame, axis=-1).astype(int)
+    which = [chroma == 0, top == red, top == green]  # else blue
+    first = np.select(which, [0, 0, _STEPS // 3], 2 * _STEPS // 3)
+    difference = np.select(which, [0, green - blue, blue - red], red - green)
+    # A sixth of the circle times difference / chroma.
+    steps = (_STEPS // 3 * difference + chroma) // np.maximum(2 * chroma, 1)
+    return (first + steps) % _STEPS
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     norm = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(np.vdot(a, b) / norm) if norm else 0.0
+    return float((a * b).sum() / norm) if norm else 0.0
