@@ -4,10 +4,11 @@ Embeddings are those of CLIP's projection, not normalised. A zero vector resembl
 Published names and what they are, by the papers' texts and code:
 
 CLIP-pcc          cosine of adjacent frames, mean over pairs: `consistency` with "cosine".
-                  NeuroClips (Gong et al. 2024), ViT-B/32. "pcc" notwithstanding, no value is
-                  centred; "pearson" does what the name says.
+                  NeuroClips (Gong et al. 2024). "pcc" notwithstanding, nothing is centred;
+                  "pearson" does what the name says.
 CLIP-pcc, gated   the same, but 0 for a clip whose VIFI score is 0.6 or less: `gated_consistency`.
-                  Mind-Animator (Lu et al. 2025), ViT-B/32. Published tables mix both.
+                  Mind-Animator (Lu et al. 2025), CLIP ViT-B/32. NeuroClips' table quotes its
+                  baselines from there, so it holds both kinds.
 VIFI score        cosine of the clips' mean embeddings, by ViFi-CLIP (Rasheed et al. 2023), a
                   ViT-B/16 tuned on Kinetics-400: `video_similarity`.
 

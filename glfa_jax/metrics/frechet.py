@@ -50,4 +50,5 @@ def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean, and a root with covariance = rootᵀ root."""
     features = features.astype(np.float64)
     mean = features.mean(axis=0)
-    return mean, np.linalg.qr((features - mean) / np.sqrt(len(features) - 1), mode="r")
+    root = np.linalg.qr((features - mean) / np.sqrt(len(features) - 1), mode="r")
+    return mean, np.asarray(root)
