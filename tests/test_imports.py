@@ -29,6 +29,7 @@ LAYERS = (
     Rule("glfa_jax/models", ("jax", "flax", "glfa_jax.models", "glfa_jax.ops"), "models are pure"),
     Rule("glfa_jax/ops", ("jax", "glfa_jax.ops"), "ops know jax and numpy only"),
     Rule("glfa_jax/diffusion", ("jax", "glfa_jax.diffusion"), "diffusion knows jax only"),
+    Rule("glfa_jax/metrics/ssim", ("jax", "glfa_jax.metrics"), "SSIM runs on the device"),
     Rule("glfa_jax/metrics", ("scipy", "skimage", "glfa_jax.metrics"), "metrics run on the host"),
     # Loads a folder into a module ready to apply: needs jax for shapes, flax for the module's type
     # and the noise schedule that lies in a text-to-video folder.
