@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from glfa_jax.protocol import decoded_store
 from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, use_compilation_cache
+
+# Options of `evaluation` that change no sample.
+SCORING = frozenset({"ways", "metrics", "consistency_gate"})
 
 
 @dataclass(frozen=True)
@@ -81,14 +85,14 @@ def open_test(settings: config.Config) -> HeldOut:
     return test
 
 
-def refuse_other_settings(test: HeldOut, folder: Path, *, but: set[str]) -> None:
+def refuse_other_settings(test: HeldOut, folder: Path, *, but: AbstractSet[str]) -> None:
     """What was made with other settings or data is neither mixed with ours nor overwritten.
 
     but: options of `evaluation` that do not matter to what the folder holds.
     """
     settings = test.settings
     ours = {
-        "evaluation": settings.evaluation.model_dump(mode="json", exclude=but),
+        "evaluation": settings.evaluation.model_dump(mode="json", exclude=set(but)),
         "test_subjects": list(settings.protocol.test_subjects),
         "data": test.store.attributes.identity,
         "steps": settings.cotrain.steps,

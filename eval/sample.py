@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from eval.decoding import HeldOut, open_test, refuse_other_settings
+from eval.decoding import SCORING, HeldOut, open_test, refuse_other_settings
 from glfa_jax import config
 from glfa_jax.cli import run_main
 from glfa_jax.data.video import write_gif, write_mp4
@@ -113,7 +113,7 @@ def write_pictures(test: HeldOut) -> None:
 
 def main(settings: config.Config) -> None:
     test = open_test(settings)
-    refuse_other_settings(test, folder(settings), but={"ways"})
+    refuse_other_settings(test, folder(settings), but=SCORING)
     refuse_if_changed(settings.run_dir, settings)  # what the report will show
     sample_all(test)
     write_pictures(test)

@@ -12,9 +12,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from eval.alignment import align_maps
-from eval.decoding import HeldOut, open_test, refuse_other_settings
+from eval.decoding import SCORING, HeldOut, open_test, refuse_other_settings
+from eval.judges import Judges
 from eval.sample import folder, read_samples
-from eval.scoring import Judges, Measured, Scorer, method_name, scores_of
+from eval.scoring import Measured, Scored, Scorer, method_name, scores_of
 from glfa_jax import config
 from glfa_jax.cli import run_main
 from glfa_jax.errors import InputError
@@ -27,7 +28,7 @@ from glfa_jax.training.logs import write_atomically
 def row(measured: Measured, *, seed: int, **about: str) -> dict:
     """One line of metrics.json.
 
-    The p-value is one-sided, of the mean over clips being above chance: of a t-test against
+    The p-value is one-sided, of the mean over clips being better than chance: of a t-test against
     `chance` and of a paired t-test against the same videos judged by other clips' truth
     (`mismatched`), the larger.
     """
@@ -41,7 +42,8 @@ def row(measured: Measured, *, seed: int, **about: str) -> dict:
         others = measured.mismatched()
         tests.append(statistics.paired_t_test(values, second=others))
         mismatched = float(others.mean())
-    one_sided = [r.p_value / 2 if r.statistic > 0 else 1 - r.p_value / 2 for r in tests]
+    sign = 1 if measured.better == "higher" else -1
+    one_sided = [r.p_value / 2 if sign * r.statistic > 0 else 1 - r.p_value / 2 for r in tests]
     return {
         "metric": measured.name,
         "variant": measured.variant,
@@ -57,19 +59,19 @@ def row(measured: Measured, *, seed: int, **about: str) -> dict:
     }
 
 
-def score_subject(test: HeldOut, judges: Judges, subject: str) -> tuple[list[Measured], list[dict]]:
+def score_subject(test: HeldOut, judges: Judges, subject: str) -> tuple[Scored, list[dict]]:
     """The metrics of one subject's clips, and lines of metrics.json."""
     settings = test.settings
     generated, clips = read_samples(test, subject)
-    scorer = Scorer(judges, test.store.video("test", clips))
-    measured = scorer.score(generated, seed=settings.seed)
-    drawn = scorer.monte_carlo(generated, seed=settings.seed)
+    scorer = Scorer(settings.evaluation, judges, test.store.video("test", clips))
+    scored = scorer.score(generated, seed=settings.seed)
     about = {
         "subject": subject,
         "method": method_name(settings),
-        "protocol": settings.protocol.pretraining,
+        "protocol": f"{settings.protocol.kind()}, {settings.protocol.pretraining} pretraining",
     }
-    return measured, [row(one, seed=settings.seed, **about) for one in (*measured, *drawn)]
+    lines = [row(one, seed=settings.seed, **about) for one in (*scored.measured, *scored.drawn)]
+    return scored, lines
 
 
 def main(settings: config.Config) -> None:
@@ -80,15 +82,15 @@ def main(settings: config.Config) -> None:
             f"{folder(settings)}: nothing sampled yet; run python -m eval.sample with this "
             "configuration first"
         )
-    refuse_other_settings(test, folder(settings), but={"ways"})
-    judges, rows, measured = Judges(settings), [], {}
+    refuse_other_settings(test, folder(settings), but=SCORING)
+    judges, rows, scored = Judges(settings), [], {}
     for subject in tqdm(settings.protocol.test_subjects, desc="score", unit="subject"):
-        measured[subject], lines = score_subject(test, judges, subject)
+        scored[subject], lines = score_subject(test, judges, subject)
         rows += lines
     evaluation = settings.evaluation
     scores = scores_of(
         test,
-        measured,
+        scored,
         seed=settings.seed,
         sampling=Sampling(evaluation.sampler, evaluation.sampling_steps, evaluation.guidance_scale),
     )

@@ -1,17 +1,18 @@
 """What one set of generated videos is worth against the true clips: every metric, clip by clip."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
-import jax
 import numpy as np
 
 from eval.decoding import HeldOut
-from glfa_jax import config, system
-from glfa_jax.metrics import image, nway
-from glfa_jax.results import ClipScores, Metric, Protocol, Sampling, Scores
+from eval.judges import Judges, Seen
+from glfa_jax import config
+from glfa_jax.metrics import colour, embeddings, image, motion, nway
+from glfa_jax.metrics.frechet import frechet_distance
+from glfa_jax.results import ClipScores, Metric, Overall, Protocol, Sampling, Scores
 
 MONTE_CARLO_TRIALS = 100  # as the official code draws
 _MOST_DECIBELS = 100.0
@@ -35,82 +36,120 @@ class Measured:
     mismatched: Callable[[], np.ndarray] | None = None
 
 
-class Judges:
-    """The classifiers, compiled once for all that is scored."""
+@dataclass(frozen=True)
+class Scored:
+    """All metrics of one subject's clips; features of the generated and of the true ones."""
 
-    def __init__(self, settings: config.Config):
-        batch, frames = settings.evaluation.batch_size, settings.data.frames
-        self.ways = settings.evaluation.ways
-        self.video = _classifier(system.load_video_classifier(settings), batch=batch)
-        frame = system.load_judge(settings, "vit", system.IMAGE_CLASSIFIER)
-        self.frame = _classifier(frame, batch=batch * frames)
+    measured: list[Measured]
+    drawn: list[Measured]
+    features: tuple[np.ndarray, np.ndarray]
 
 
 class Scorer:
     """Scores against one set of true clips, uint8 (b, f, h, w, 3), which are judged once."""
 
-    def __init__(self, judges: Judges, truth: np.ndarray):
-        self._judges, self._truth = judges, truth
+    def __init__(self, settings: config.Evaluation, judges: Judges, truth: np.ndarray):
+        self._settings, self._judges, self._truth = settings, judges, truth
+        self._seen = judges(truth)
         self._labels = {
-            "video": nway.top_classes(judges.video(truth)),
-            "frame": nway.top_classes(judges.frame(_frames(truth))),
+            "video": nway.top_classes(self._seen.video),
+            "frame": nway.top_classes(_flat(self._seen.frame)),
         }
 
-    def score(self, generated: np.ndarray, *, seed: int) -> list[Measured]:
-        """Every metric that applies; seed: of which other clips stand for a mismatch.
+    @cached_property
+    def _flow(self) -> np.ndarray:
+        return motion.optical_flow(self._truth)
 
-        Measures of pictures are left out where generated and true clips differ in size.
+    def score(self, generated: np.ndarray, *, seed: int) -> Scored:
+        """Every metric that is asked for and applies.
+
+        seed: of the draws, and of which other clips stand for a mismatch. Measures that compare
+        pixels are left out where generated and true clips differ in size.
         """
-        found = self._accuracies(generated)
-        return found + self._pictures(generated, seed) if self._same_size(generated) else found
+        seen, asked = self._judges(generated), self._settings.metrics
+        measured = list(self._accuracies(seen))
+        if generated.shape == self._truth.shape:
+            if "pictures" in asked:
+                measured += self._pictures(generated, seed)
+            if "colour" in asked:
+                measured += self._colour(generated, seed)
+            if "motion" in asked:
+                measured += self._motion(generated, seed)
+        if "embeddings" in asked:
+            measured += self._embeddings(seen, seed)
+        drawn = list(self._accuracies(seen, trials=MONTE_CARLO_TRIALS, seed=seed))
+        return Scored(measured, drawn, (seen.features, self._seen.features))
 
-    def monte_carlo(self, generated: np.ndarray, *, seed: int) -> list[Measured]:
-        """n-way accuracies as published numbers are, by drawing."""
-        return self._accuracies(generated, trials=MONTE_CARLO_TRIALS, seed=seed)
-
-    def _same_size(self, generated: np.ndarray) -> bool:
-        return generated.shape == self._truth.shape
-
-    def _accuracies(self, generated: np.ndarray, **drawn: int) -> list[Measured]:
+    def _accuracies(self, seen: Seen, **draws: int) -> Iterator[Measured]:
         measure, variant = nway.nway_exact, "exact"
-        if drawn:
-            measure = partial(nway.nway_monte_carlo, **drawn)
-            variant = f"Monte Carlo, {drawn['trials']} trials"
-        found = []
-        for kind, probabilities in (
-            ("video", self._judges.video(generated)),
-            ("frame", self._judges.frame(_frames(generated))),
-        ):
-            labels, clips = self._labels[kind], len(generated)
-            for n in self._judges.ways:
+        if draws:
+            measure = partial(nway.nway_monte_carlo, **draws)
+            variant = f"Monte Carlo, {draws['trials']} trials"
+        clips = len(seen.video)
+        for kind, probabilities in (("video", seen.video), ("frame", _flat(seen.frame))):
+            labels = self._labels[kind]
+            for n in self._settings.ways:
                 values = measure(probabilities, labels=labels, n=n)
-                found.append(
-                    Measured(
-                        f"{kind} {n}-way",
-                        variant,
-                        values.reshape(clips, -1).mean(1),
-                        chance=nway.chance(probabilities.shape[1], n=n),
-                        mismatched=partial(_mismatched_nway, probabilities, labels, clips, n),
-                    )
+                yield Measured(
+                    f"{kind} {n}-way",
+                    variant,
+                    values.reshape(clips, -1).mean(1),
+                    chance=nway.chance(probabilities.shape[1], n=n),
+                    mismatched=partial(_mismatched_nway, probabilities, labels, clips, n),
                 )
-        return found
 
-    def _pictures(self, generated: np.ndarray, seed: int) -> list[Measured]:
-        kinds = {
-            "SSIM": (image.ssim, "scikit-image", ""),
-            "PSNR": (_bounded_psnr, "dB", "dB"),
-            "pixel correlation": (image.pixel_correlation, "Pearson", ""),
-        }
-        return [
-            Measured(
-                name,
-                variant,
-                measure(generated, truth=self._truth),
-                unit=unit,
-                mismatched=partial(_mismatched_pictures, measure, generated, self._truth, seed),
+    def _pictures(self, generated: np.ndarray, seed: int) -> Iterator[Measured]:
+        for name, variant, unit, measure in (
+            ("SSIM", "scikit-image", "", image.ssim),
+            ("PSNR", "dB", "dB", _bounded_psnr),
+            ("pixel correlation", "Pearson", "", image.pixel_correlation),
+        ):
+            yield self._against(
+                measure, generated, self._truth, seed, name=name, variant=variant, unit=unit
             )
-            for name, (measure, variant, unit) in kinds.items()
-        ]
+
+    def _colour(self, generated: np.ndarray, seed: int) -> Iterator[Measured]:
+        """The cosine that is published as hue-pcc, and the correlation that its name promises."""
+        for name, variant, measure in (
+            ("hue-pcc", "cosine", partial(colour.hue_correlation, measure="cosine")),
+            ("hue correlation", "Pearson", partial(colour.hue_correlation, measure="pearson")),
+        ):
+            yield self._against(measure, generated, self._truth, seed, name=name, variant=variant)
+
+    def _motion(self, generated: np.ndarray, seed: int) -> Iterator[Measured]:
+        flow = motion.optical_flow(generated)
+        options = {"name": "EPE", "variant": "TV-L1", "unit": "px", "better": "lower"}
+        yield self._against(motion.flow_distance, flow, self._flow, seed, **options)
+
+    def _embeddings(self, seen: Seen, seed: int) -> Iterator[Measured]:
+        own, true = seen.embeddings, self._seen.embeddings
+        similar = embeddings.video_similarity(own, truth=true)
+        gate = self._settings.consistency_gate
+        if own.shape == true.shape:
+            measure = embeddings.clip_similarity
+            yield self._against(measure, own, true, seed, name="CLIP similarity", variant="cosine")
+        yield self._against(
+            embeddings.video_similarity,
+            own,
+            true,
+            seed,
+            name="VIFI similarity",
+            variant="the foundation's CLIP",
+        )
+        yield Measured("CLIP-pcc", "cosine, ungated", embeddings.consistency(own, measure="cosine"))
+        gated = embeddings.gated_consistency(
+            own, measure="cosine", similarity=similar, threshold=gate
+        )
+        yield Measured("CLIP-pcc, gated", f"cosine, 0 to VIFI similarity {gate:g}", gated)
+
+    def _against(
+        self, measure: Callable, own: np.ndarray, true: np.ndarray, seed: int, **about: str
+    ) -> Measured:
+        return Measured(
+            values=measure(own, truth=true),
+            mismatched=partial(_mismatched, measure, own, true, seed),
+            **about,  # pyright: ignore[reportArgumentType]
+        )
 
 
 def method_name(settings: config.Config) -> str:
@@ -126,12 +165,16 @@ def method_name(settings: config.Config) -> str:
     return name + (", LoRA" if settings.cotrain.trainable == "lora" else "")
 
 
-def scores_of(
-    test: HeldOut, measured: dict[str, list[Measured]], *, seed: int, sampling: Sampling
-) -> Scores:
+def scores_of(test: HeldOut, scored: dict[str, Scored], *, seed: int, sampling: Sampling) -> Scores:
     """What was measured of every subject's clips, as scores.json holds it."""
     settings, protocol = test.settings, test.settings.protocol
-    first = next(iter(measured.values()))
+    generated, true = (
+        np.concatenate([one.features[i] for one in scored.values()]) for i in range(2)
+    )
+    overall = {}
+    if "features" in settings.evaluation.metrics:
+        distance = frechet_distance(generated, truth=true)
+        overall["Fréchet distance"] = Overall("video classifier's features", "lower", distance)
     return Scores(
         run=settings.name,
         method=method_name(settings),
@@ -139,44 +182,28 @@ def scores_of(
         protocol=Protocol(
             name=protocol.kind(),
             train_subjects=protocol.train_subjects,
-            test_subjects=protocol.test_subjects,
+            test_subjects=tuple(scored),
             pretraining=protocol.pretraining,
             train_data=test.trained.attributes.identity,
             test_data=test.store.attributes.identity,
         ),
         sampling=sampling,
-        metrics={one.name: Metric(one.variant, one.better, one.chance, one.unit) for one in first},
+        metrics={
+            one.name: Metric(one.variant, one.better, one.chance, one.unit)
+            for one in next(iter(scored.values())).measured
+        },
         clips=tuple(
-            ClipScores(subject, clip, {one.name: float(one.values[i]) for one in found})
-            for subject, found in measured.items()
+            ClipScores(subject, clip, {m.name: float(m.values[i]) for m in found.measured})
+            for subject, found in scored.items()
             for i, clip in enumerate(test.clips(subject))
         ),
         missing=(),
-        overall={},
+        overall=overall,
     )
 
 
-def _classifier(judge: system.Judge, *, batch: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Class probabilities of uint8 pictures or videos, in batches of one size, compiled once."""
-    module = judge.model.module
-
-    @jax.jit
-    def run(variables, x):
-        return jax.nn.softmax(module.apply(variables, judge.preprocess(x)), axis=-1)
-
-    def classify(pictures: np.ndarray) -> np.ndarray:
-        parts = []
-        for start in range(0, len(pictures), batch):
-            part = pictures[start : start + batch]
-            padded = np.resize(part, (batch, *part.shape[1:]))
-            parts.append(jax.device_get(run(judge.model.variables, padded))[: len(part)])
-        return np.concatenate(parts)
-
-    return classify
-
-
-def _frames(videos: np.ndarray) -> np.ndarray:
-    return videos.reshape(-1, *videos.shape[2:])
+def _flat(frames: np.ndarray) -> np.ndarray:
+    return frames.reshape(-1, frames.shape[-1])
 
 
 def _bounded_psnr(generated: np.ndarray, *, truth: np.ndarray) -> np.ndarray:
@@ -197,10 +224,8 @@ def _mismatched_nway(
     return total / (clips - 1)
 
 
-def _mismatched_pictures(
-    measure: Callable, generated: np.ndarray, truth: np.ndarray, seed: int
-) -> np.ndarray:
+def _mismatched(measure: Callable, own: np.ndarray, true: np.ndarray, seed: int) -> np.ndarray:
     """Against some other clips."""
-    shifts = np.random.default_rng(seed).permutation(np.arange(1, len(truth)))[:_MISMATCHES]
-    values = [measure(generated, truth=np.roll(truth, shift, axis=0)) for shift in shifts]
+    shifts = np.random.default_rng(seed).permutation(np.arange(1, len(true)))[:_MISMATCHES]
+    values = [measure(own, truth=np.roll(true, shift, axis=0)) for shift in shifts]
     return np.mean(values, axis=0)

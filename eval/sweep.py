@@ -21,7 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from eval.decoding import HeldOut, open_test, refuse_other_settings
-from eval.scoring import Judges, Scorer, scores_of
+from eval.judges import Judges
+from eval.scoring import Scorer, scores_of
 from glfa_jax import config
 from glfa_jax.cli import run_main
 from glfa_jax.decoder import Generator
@@ -92,20 +93,20 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
             finished = checkpoint == settings.cotrain.steps
             generator = test.generator(step=None if finished else checkpoint)
             for subject, same_truth in groupby(same_model, lambda cell: cell.subject):
-                scorer = Scorer(judges, test.store.video("test", test.clips(subject)))
+                truth = test.store.video("test", test.clips(subject))
+                scorer = Scorer(settings.evaluation, judges, truth)
                 for cell in same_truth:
                     videos = []
                     for video in decode_all(test, generator, cell):
                         videos.append(video)
                         progress.update()
-                    measured = scorer.score(np.concatenate(videos), seed=cell.seed)
-                    evaluation = settings.evaluation
+                    scored = scorer.score(np.concatenate(videos), seed=cell.seed)
                     scores = scores_of(
                         test,
-                        {subject: measured},
+                        {subject: scored},
                         seed=cell.seed,
                         sampling=Sampling(
-                            evaluation.sampler, cell.sampling_steps, cell.guidance_scale
+                            settings.evaluation.sampler, cell.sampling_steps, cell.guidance_scale
                         ),
                     )
                     place = folder(settings) / cell.name

@@ -356,6 +356,15 @@ class Evaluation(Section):
         default=None, description="test clips to decode; all when left out"
     )
     ways: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(2, 50), min_length=1)
+    metrics: tuple[Literal["pictures", "colour", "motion", "embeddings", "features"], ...] = Field(
+        default=("pictures", "colour", "motion", "embeddings", "features"),
+        description="besides n-way accuracy; motion takes a second a clip of 6 frames of 256x256",
+    )
+    consistency_gate: float = Field(
+        default=0.6,
+        description="CLIP-pcc, gated, is 0 for clips of no greater VIFI similarity; 0.6 is "
+        "published, for ViFi-CLIP",
+    )
 
 
 class Sweep(Section):

@@ -4,7 +4,7 @@ Source: Tong et al. 2022.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -35,6 +35,11 @@ _DEFAULTS = {
 }
 # The norm before the classifier does not follow layer_norm_eps.
 _POOLED_EPS = 1e-5
+
+
+class Judgement(NamedTuple):
+    logits: Float[Array, "b k"]
+    features: Float[Array, "b d"]
 
 
 def sinusoids(length: int, *, width: int) -> np.ndarray:
@@ -86,11 +91,15 @@ class VideoMaeClassifier(nn.Module):
         labels = pretrained_config.num_labels(config, model="VideoMAE", module=cls)
         return cls(num_labels=labels, **picked, **options)
 
-    @nn.compact
     def __call__(
         self, video: Float[Array, "b f h w 3"], *, deterministic: bool = True
     ) -> Float[Array, "b k"]:
         """`video`: normalised as the model's preprocessor_config.json says. Float32 logits."""
+        return self.judge(video, deterministic=deterministic).logits
+
+    @nn.compact
+    def judge(self, video: Float[Array, "b f h w 3"], *, deterministic: bool = True) -> Judgement:
+        """Logits, and the features that they are read from."""
         expected = (self.num_frames, self.image_size, self.image_size, 3)
         if video.shape[1:] != expected:
             raise ValueError(f"VideoMAE: videos are {video.shape[1:]}, must be {expected}")
@@ -125,4 +134,5 @@ class VideoMaeClassifier(nn.Module):
                 epsilon=self.layer_norm_eps, dtype=self.dtype, name="videomae.layernorm"
             )
             x = norm(x[:, 0])
-        return nn.Dense(self.num_labels, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)
+        logits = nn.Dense(self.num_labels, dtype=self.dtype, name="classifier")(x)
+        return Judgement(logits.astype(jnp.float32), x.astype(jnp.float32))

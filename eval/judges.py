@@ -1,0 +1,70 @@
+"""What pretrained models see in videos, generated or true."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from glfa_jax import config, system
+
+
+class Seen(NamedTuple):
+    """Class probabilities of clips and of frames, clips' features, CLIP's embeddings of frames."""
+
+    video: Float[np.ndarray, "b k"]
+    frame: Float[np.ndarray, "b f k2"]
+    features: Float[np.ndarray, "b d"]
+    embeddings: Float[np.ndarray, "b f d2"]
+
+
+class Judges:
+    """Both classifiers and CLIP, each compiled once for all that is scored."""
+
+    def __init__(self, settings: config.Config):
+        clips = settings.evaluation.batch_size
+        frames = clips * settings.data.frames
+
+        def judged(module: Any, variables: dict, x: jax.Array) -> tuple:
+            found = module.apply(variables, x, method="judge")
+            return jax.nn.softmax(found.logits), found.features
+
+        self._video = _in_batches(system.load_video_classifier(settings), judged, size=clips)
+        self._frame = _in_batches(
+            system.load_judge(settings, "vit", system.IMAGE_CLASSIFIER),
+            lambda module, variables, x: (jax.nn.softmax(module.apply(variables, x)),),
+            size=frames,
+        )
+        self._embed = _in_batches(
+            system.load_clip(settings),
+            lambda module, variables, x: (module.apply(variables, x, method="image_features"),),
+            size=frames,
+        )
+
+    def __call__(self, videos: UInt8[np.ndarray, "b f h w 3"]) -> Seen:
+        clips, pictures = videos.shape[:2], videos.reshape(-1, *videos.shape[2:])
+        video, features = self._video(videos)
+        frame, embeddings = (
+            judge(pictures)[0].reshape(*clips, -1) for judge in (self._frame, self._embed)
+        )
+        return Seen(video, frame, features, embeddings)
+
+
+def _in_batches(
+    judge: system.Judge, see: Callable[[Any, dict, jax.Array], tuple], *, size: int
+) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Runs `see` on pictures or videos in 8 bits; batches of one size, so that one program does."""
+    module = judge.model.module
+    run = jax.jit(lambda variables, x: see(module, variables, judge.preprocess(x)))
+
+    def in_batches(given: np.ndarray) -> list[np.ndarray]:
+        parts = []
+        for start in range(0, len(given), size):
+            part = given[start : start + size]
+            padded = np.resize(part, (size, *part.shape[1:]))
+            found = jax.device_get(run(judge.model.variables, padded))
+            parts.append([x[: len(part)] for x in found])
+        return [np.concatenate(x) for x in zip(*parts, strict=True)]
+
+    return in_batches
