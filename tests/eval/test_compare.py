@@ -163,6 +163,8 @@ def test_one_value_a_run_is_tested_over_seeds_only(compare):
     assert difference["over_seeds"]["test"]["p_value"] == pytest.approx(welch.pvalue, rel=1e-8)
     assert "21.0 ± 1.0 †" in compared.out
     assert "Fréchet distance ↓ (VideoMAE features)" in compared.out
+    alone = compare(runs, "--metrics", "Fréchet distance")
+    assert "metrics of one value a run, which only seeds can test" in alone.text("index.html")
 
 
 def test_clips_are_paired_by_name_not_by_place(compare):

@@ -28,8 +28,10 @@ def page(comparison: Comparison, tables: Sequence[Table]) -> str:
 
 def _summary(comparison: Comparison) -> str:
     reference = comparison.reference
-    if not comparison.comparisons:
+    if len(comparison.methods) == 1:
         return f"Results of {reference}; with another method beside it, they would be compared."
+    if not comparison.comparisons:
+        return f"Against {reference}, on metrics of one value a run, which only seeds can test."
     better = worse = 0
     for metric in comparison.metrics:
         for entry in metric.entries:
