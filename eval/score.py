@@ -46,7 +46,7 @@ def row(measured: Measured, *, seed: int, **about: str) -> dict:
     one_sided = [r.p_value / 2 if sign * r.statistic > 0 else 1 - r.p_value / 2 for r in tests]
     return {
         "metric": measured.name,
-        "variant": measured.variant,
+        "variant": ", ".join(filter(None, (measured.variant, measured.unit))),
         "mean": summary.mean,
         "std": summary.std,
         "n": summary.count,

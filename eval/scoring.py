@@ -101,7 +101,7 @@ class Scorer:
     def _pictures(self, generated: np.ndarray, seed: int) -> Iterator[Measured]:
         for name, variant, unit, measure in (
             ("SSIM", "scikit-image", "", image.ssim),
-            ("PSNR", "dB", "dB", _bounded_psnr),
+            ("PSNR", "scikit-image", "dB", _bounded_psnr),
             ("pixel correlation", "Pearson", "", image.pixel_correlation),
         ):
             yield self._against(
