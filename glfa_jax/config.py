@@ -501,6 +501,34 @@ class Config(Section):
         return self
 
 
+class Study(Section):
+    """Methods against each other: every method is trained and scored with every seed."""
+
+    seeds: tuple[Count, ...] = Field(min_length=1)
+    methods: dict[str, tuple[str, ...]] = Field(
+        min_length=1, description="name to section.key=value, what it changes in `config`"
+    )
+    reference: str = Field(description="the method that the others are compared with")
+    config: Config
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Study":
+        _once("seeds", self.seeds)
+        if self.reference not in self.methods:
+            raise ValueError(
+                f"reference: {self.reference} is none of methods, {', '.join(self.methods)}"
+            )
+        for method in self.methods:
+            self.cell(method, self.seeds[0])  # refused before anything runs
+        return self
+
+    def cell(self, method: str, seed: int) -> Config:
+        """One run: a folder of its own below that of `config`, and the same data."""
+        folder = re.sub(r"[^A-Za-z0-9]+", "-", method).strip("-")
+        own = (f"seed={seed}", f"run_dir={self.config.run_dir / folder / f'seed{seed}'}")
+        return overridden(self.config, (*self.methods[method], *own))
+
+
 class Foundation(Section):
     """Training of the simulated world's foundation models (DESIGN, §4)."""
 
@@ -573,12 +601,24 @@ def load(
     if not isinstance(tree, dict):
         held = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise ConfigError(f"{path}: must hold sections and keys, holds {held}")
+    return _validated(tree, overrides, schema=schema, source=str(path))
+
+
+def overridden(given: Schema, overrides: list[str] | tuple[str, ...]) -> Schema:
+    """The same configuration but for `section.key=value`; raises ConfigError."""
+    tree = given.model_dump(mode="json")
+    return _validated(tree, overrides, schema=type(given), source="configuration")
+
+
+def _validated(
+    tree: dict, overrides: list[str] | tuple[str, ...], *, schema: type[Schema], source: str
+) -> Schema:
     for override in overrides:
         _override(tree, override)
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        source = " ".join([str(path), *(f"--set {override}" for override in overrides)])
+        source = " ".join([source, *(f"--set {override}" for override in overrides)])
         places = [mistake["loc"] for mistake in error.errors()]
         mistakes = (
             _sentence(mistake, schema)
