@@ -3,7 +3,9 @@
     python -m eval.sample --config configs/demo.yaml
 
 Leaves RUN/samples: an .npz a batch (what is scored), an MP4 and a GIF a clip beside its ground
-truth, and index.json. Batches that are there already are not sampled again.
+truth, and index.json. Batches that are there already are not sampled again. With
+`evaluation.adapted_minutes: 4`, layers that train.adapt fitted are used, and everything goes to
+RUN/adapted-4min.
 """
 
 import json
@@ -22,6 +24,7 @@ from glfa_jax.data.store import Store
 from glfa_jax.data.video import write_gif, write_mp4
 from glfa_jax.decoder import generator_of, load_decoder, variables_of
 from glfa_jax.errors import InputError
+from glfa_jax.subject_alignment import average_window
 from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, refuse_if_changed, use_compilation_cache
@@ -34,7 +37,7 @@ def test_clips(settings: config.Config, store: Store, subject: str) -> np.ndarra
 
 
 def folder(settings: config.Config) -> Path:
-    return settings.run_dir / "samples"
+    return system.results_folder(settings) / "samples"
 
 
 def batches(settings: config.Config, store: Store, subject: str) -> Iterator[tuple[Path, list]]:
@@ -48,12 +51,16 @@ def batches(settings: config.Config, store: Store, subject: str) -> Iterator[tup
 def refuse_other_settings(settings: config.Config, store: Store) -> None:
     """Samples of other settings or data are neither mixed with ours nor overwritten."""
     ours = {
-        "evaluation": settings.evaluation.model_dump(mode="json", exclude={"ways"}),
+        "evaluation": settings.evaluation.model_dump(
+            mode="json", exclude={"ways", "adapted_minutes"}
+        ),
         "test_subjects": list(settings.protocol.test_subjects),
         "data": store.attributes.identity,
         "steps": settings.cotrain.steps,
         "seed": settings.seed,
     }
+    if settings.evaluation.adapted_minutes is not None:
+        ours["adapt"] = settings.adapt.model_dump(mode="json")
     path = folder(settings) / "settings.json"
     if path.exists() and (theirs := read_json(path)) != ours:
         changed = [key for key in ours if ours[key] != theirs.get(key)]
@@ -77,15 +84,18 @@ def sample_all(settings: config.Config, store: Store) -> None:
         print("sample: every test clip is decoded already", flush=True)
         return
     decoder = load_decoder(settings)
-    generate, variables = generator_of(decoder, settings), variables_of(decoder)
-    negative = store.average(subjects=settings.protocol.train_subjects)
+    subjects = dict.fromkeys(subject for subject, _, _ in missing)
+    variables = variables_of(decoder, settings, subjects=subjects)
+    generate = generator_of(decoder, settings)
+    negative = average_window(settings, decoder.encoder, store=store)
     size = settings.evaluation.batch_size
     for subject, path, clips in tqdm(missing, desc="sample", unit="batch", mininterval=5):
         # The last batch is filled up, so that one program serves all.
         padded = np.resize(np.array(clips, np.int32), size)
         fmri = store.fmri("test", padded, subjects=[subject])[:, 0].astype(np.float32)
         scale = np.float32(settings.evaluation.guidance_scale)
-        video = jax.device_get(generate(variables, fmri, negative, padded, scale))[: len(clips)]
+        video = generate(variables[subject], fmri, negative, padded, scale)
+        video = jax.device_get(video)[: len(clips)]
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".partial.npz")
         np.savez(aside, video=np.rint((video + 1) * 127.5).astype(np.uint8), clip=clips)
@@ -159,10 +169,11 @@ def main(settings: config.Config) -> None:
                 "two or more"
             )
     refuse_other_settings(settings, store)
-    refuse_if_changed(settings.run_dir, settings)  # what the report will show
+    results = system.results_folder(settings)
+    refuse_if_changed(results, settings)  # what the report will show
     sample_all(settings, store)
     write_pictures(settings, store)
-    print(f"next: python -m eval.score --config {settings.run_dir / 'config.yaml'}", flush=True)
+    print(f"next: python -m eval.score --config {results / 'config.yaml'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m eval.score --config configs/demo.yaml
 
 Leaves RUN/metrics.json, per-clip scores in RUN/samples/index.json, RUN/alignment.npz and
-RUN/report/index.html.
+RUN/report/index.html, or the same in RUN/adapted-4min with `evaluation.adapted_minutes: 4`.
 """
 
 import json
@@ -21,8 +21,10 @@ from glfa_jax.cli import run_main
 from glfa_jax.convert import pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
+from glfa_jax.method import method_name
 from glfa_jax.metrics import image, nway, statistics
 from glfa_jax.report import page
+from glfa_jax.subject_alignment import align, encoder_for
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, use_compilation_cache
 
@@ -132,19 +134,6 @@ def mismatched_similarity(measure: Callable, generated: np.ndarray, truth: np.nd
     return np.mean(values, axis=0)
 
 
-def method_name(settings: config.Config) -> str:
-    """What the alignment layer makes of it, and what the paper's method does not have."""
-    name = {
-        (True, True): "GLFA",
-        (False, True): "GLFA without global",
-        (True, False): "GLFA without local",
-        (False, False): "fMRI-PTE-V",
-    }[settings.alignment.global_part, settings.alignment.local_part]
-    if settings.contrast.token_scale:
-        name += ", caption tokens"
-    return name + (", LoRA" if settings.cotrain.trainable == "lora" else "")
-
-
 def score_subject(
     settings: config.Config, store: Store, subject: str, judges: dict[str, system.Judge]
 ) -> tuple[list[dict], list[dict[str, float]]]:
@@ -199,7 +188,7 @@ def score_subject(
 
 def align_maps(settings: config.Config, store: Store) -> None:
     """Maps before and after GLFA, and how alike subjects are, over the test clips all have."""
-    path = settings.run_dir / "alignment.npz"
+    path = system.results_folder(settings) / "alignment.npz"
     path.unlink(missing_ok=True)
     protocol = settings.protocol
     subjects = list(dict.fromkeys((*protocol.train_subjects, *protocol.test_subjects)))
@@ -208,12 +197,13 @@ def align_maps(settings: config.Config, store: Store) -> None:
     model = pretrained.load("fmri_encoder", system.model_folder(settings, "cotrain") / "encoder")
     if not (model.module.global_part or model.module.local_part) or not len(clips):
         return
-    apply = jax.jit(lambda x: model.module.apply(model.variables, x, method="align"))
+    encoders = [encoder_for(settings, model, subject=subject) for subject in subjects]
     mask, middle = store.mask, settings.data.window // 2
     shown, alike = [], []
     for clip in clips:  # one at a time: all maps of a benchmark would fill the memory
         before = store.fmri("test", [clip], subjects=subjects)[0].astype(np.float32)
-        both = (before, jax.device_get(apply(before)))
+        pairs = zip(encoders, before, strict=True)
+        both = (before, np.stack([align(encoder, windows) for encoder, windows in pairs]))
         alike.append([inter_subject_correlation(maps, mask) for maps in both])
         shown = shown or [maps[:, middle] for maps in both]
     isc_before, isc_after = np.mean(alike, axis=0)
@@ -268,7 +258,8 @@ def main(settings: config.Config) -> None:
     for entry in index:
         entry["scores"] = scores[entry["subject"], entry["clip"]]
     write_atomically(index_path, json.dumps(index, indent=1))
-    write_atomically(settings.run_dir / "metrics.json", json.dumps(rows, indent=1) + "\n")
+    results = system.results_folder(settings)
+    write_atomically(results / "metrics.json", json.dumps(rows, indent=1) + "\n")
     align_maps(settings, store)
     for line in rows:
         chance = "" if line["chance"] is None else f", chance {line['chance']:.3f}"
@@ -277,7 +268,7 @@ def main(settings: config.Config) -> None:
             f"subject {line['subject']}: {line['metric']} ({line['variant']}) "
             f"{line['mean']:.3f} ± {line['std']:.3f}{chance}{p}"
         )
-    print(f"report: {page.write(settings.run_dir)}", flush=True)
+    print(f"report: {page.write(results)}", flush=True)
 
 
 if __name__ == "__main__":

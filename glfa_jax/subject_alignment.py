@@ -1,0 +1,164 @@
+"""Which alignment layer a subject's maps go through: the shared one, its own, or a fitted one.
+
+Models number their subjects; here the numbers meet the names, in the order of
+`protocol.train_subjects`.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from glfa_jax import system
+from glfa_jax.config import Config
+from glfa_jax.convert import glfa
+from glfa_jax.convert.directory import read_config, read_tensors, write_tensors
+from glfa_jax.convert.mapping import export_views, import_params
+from glfa_jax.convert.pretrained import Pretrained, own_config
+from glfa_jax.data.store import Store
+from glfa_jax.errors import InputError
+from glfa_jax.models.alignment import Alignment
+from glfa_jax.models.fmri_encoder import FmriEncoder
+
+_LAYER = "func_align_layer"  # the shared one; of subject i it is func_align_layers_i
+
+
+def fitted_stage(subject: str, minutes: float) -> str:
+    """The stage, and its folder in the run's, that fits a layer to so much of a subject."""
+    return f"adapt/{subject}-{minutes:g}min"
+
+
+def encoder_for(settings: Config, encoder: Pretrained, *, subject: str) -> Pretrained:
+    """The trained encoder with the subject's layer for all maps; the rest is shared with it.
+
+    Without alignment, the encoder itself. Raises InputError as `layer_for`.
+    """
+    module, params = encoder.module, encoder.variables["params"]
+    if not (module.global_part or module.local_part):
+        if settings.evaluation.adapted_minutes is not None:
+            raise InputError("evaluation.adapted_minutes: this run has no alignment that is fitted")
+        return encoder
+    layer = layer_for(settings, encoder, subject=subject)
+    rest = {name: x for name, x in params.items() if not name.startswith(_LAYER)}
+    return Pretrained(module.clone(subjects=0), {"params": rest | {_LAYER: layer}})
+
+
+def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> dict:
+    """Parameters of the layer that a subject's maps go through.
+
+    A training subject's is the one that it was trained with; another's is the one fitted to
+    `evaluation.adapted_minutes`, or without them the shared one. Raises InputError for a subject
+    that has none.
+    """
+    module, params = encoder.module, encoder.variables["params"]
+    minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
+    if subject not in trained and minutes is not None:
+        return _fitted(settings, module, subject, minutes)
+    if not module.subjects:
+        return params[_LAYER]
+    if subject not in trained:
+        raise InputError(
+            f"subject {subject}: has no alignment layer, only {', '.join(trained)} were trained "
+            f"(alignment.per_subject); fit one with {_command(settings, subject)}, then set "
+            "evaluation.adapted_minutes to its minutes"
+        )
+    if module.subjects != len(trained):
+        raise InputError(
+            f"{system.model_folder(settings, 'cotrain')}: has {module.subjects} alignment layers, "
+            f"but protocol.train_subjects are {len(trained)}"
+        )
+    return params[f"{_LAYER}s_{trained.index(subject)}"]
+
+
+def first_layer(encoder: Pretrained, *, seed: int) -> dict:
+    """Where fitting starts: from the shared layer, or from the identity where each has its own."""
+    module, params = encoder.module, encoder.variables["params"]
+    if _LAYER in params:
+        return params[_LAYER]
+    volume = jnp.zeros((1, module.height, module.width))
+    return jax.jit(layer_of(module).init)(jax.random.key(seed), volume)["params"]
+
+
+def layer_of(module: FmriEncoder) -> Alignment:
+    """The module of one of the encoder's layers."""
+    return Alignment(
+        module.height,
+        module.width,
+        module.patch_size,
+        module.kernel_size,
+        module.global_part,
+        module.local_part,
+        module.box,
+    )
+
+
+def average_window(
+    settings: Config, encoder: Pretrained, *, store: Store
+) -> Float[Array, "w height width"]:
+    """The training subjects' average window in the common space; every sample counts the same."""
+    subjects = settings.protocol.train_subjects
+    if not encoder.module.subjects:
+        return align(encoder, store.average(subjects=subjects))
+    aligned = [
+        align(encoder_for(settings, encoder, subject=subject), store.average(subjects=[subject]))
+        for subject in subjects
+    ]
+    counts = store.present("train", subjects=subjects).sum(axis=0)
+    return jnp.average(jnp.stack(aligned), axis=0, weights=jnp.asarray(counts, jnp.float32))
+
+
+def align(
+    encoder: Pretrained, fmri: Float[np.ndarray, "*b height width"]
+) -> Float[Array, "*b height width"]:
+    """Maps in the common space, by an encoder with one layer or none."""
+    params = encoder.variables["params"]
+    layer = {name: x for name, x in params.items() if name == _LAYER}
+    return _align(encoder.module, {"params": layer}, jnp.asarray(fmri, jnp.float32))
+
+
+@partial(jax.jit, static_argnums=0)
+def _align(module: FmriEncoder, variables: dict, fmri: Array) -> Array:
+    aligned: Any = module.apply(variables, fmri, method="align")
+    return aligned
+
+
+def save_fitted(folder: Path, module: Alignment, params: dict, *, about: dict[str, Any]) -> None:
+    """Safetensors under the official names, and `about` beside the layer's size in config.json."""
+    write_tensors(
+        folder,
+        export_views(params, glfa.ALIGNMENT),
+        config=own_config(module) | about,
+        filename="model.safetensors",
+    )
+
+
+def refuse_outdated(settings: Config, folder: Path) -> None:
+    """A fitted layer belongs to the model that stage 2 had left when it was fitted."""
+    steps = read_config(folder).get("cotrain_steps")
+    if steps != settings.cotrain.steps:
+        raise InputError(
+            f"{folder}: was fitted when stage 2 had {steps} steps, now it has "
+            f"{settings.cotrain.steps}; remove {folder.parent} to fit it anew"
+        )
+
+
+def _fitted(settings: Config, module: FmriEncoder, subject: str, minutes: float) -> dict:
+    folder = system.model_folder(settings, fitted_stage(subject, minutes))
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no layer was fitted to {minutes:g} minutes of subject {subject}; first run "
+            f"{_command(settings, subject, f'{minutes:g}')}"
+        )
+    refuse_outdated(settings, folder)
+    volume = jnp.zeros((1, module.height, module.width))
+    shapes = jax.eval_shape(layer_of(module).init, jax.random.key(0), volume)["params"]
+    return import_params(read_tensors(folder), shapes, glfa.ALIGNMENT, dtype=np.float32)
+
+
+def _command(settings: Config, subject: str, minutes: str = "N") -> str:
+    file = settings.run_dir / "config.yaml"
+    return f"python -m train.adapt --config {file} --subject {subject} --minutes {minutes}"
