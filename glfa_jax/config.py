@@ -350,7 +350,7 @@ class Adapt(Stage):
 
     steps: Positive = 300
     batch_size: Positive = Field(default=16, description="fMRI windows of the new subject")
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=1e-2, gt=0)
     regularisation_scale: Rate = Field(default=0.1, description="of MSE(aligned, original)")
     alignment_scale: Rate = Field(
         default=1.0, description="of MSE to the mean of the training subjects' aligned maps"

@@ -23,6 +23,7 @@ from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.models.alignment import Alignment
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.training.loop import check_unchanged
 
 _LAYER = "func_align_layer"  # the shared one; of subject i it is func_align_layers_i
 
@@ -115,14 +116,14 @@ def align(
     encoder: Pretrained, fmri: Float[np.ndarray, "*b height width"]
 ) -> Float[Array, "*b height width"]:
     """Maps in the common space, by an encoder with one layer or none."""
-    params = encoder.variables["params"]
-    layer = {name: x for name, x in params.items() if name == _LAYER}
-    return _align(encoder.module, {"params": layer}, jnp.asarray(fmri, jnp.float32))
+    maps = jnp.asarray(fmri, jnp.float32)
+    layer = encoder.variables["params"].get(_LAYER)
+    return maps if layer is None else _align(layer_of(encoder.module), layer, maps)
 
 
 @partial(jax.jit, static_argnums=0)
-def _align(module: FmriEncoder, variables: dict, fmri: Array) -> Array:
-    aligned: Any = module.apply(variables, fmri, method="align")
+def _align(module: Alignment, params: dict, maps: Array) -> Array:
+    aligned: Any = module.apply({"params": params}, maps)
     return aligned
 
 
@@ -154,6 +155,7 @@ def _fitted(settings: Config, module: FmriEncoder, subject: str, minutes: float)
             f"{_command(settings, subject, f'{minutes:g}')}"
         )
     refuse_outdated(settings, folder)
+    check_unchanged(folder.parent, settings.adapt)
     volume = jnp.zeros((1, module.height, module.width))
     shapes = jax.eval_shape(layer_of(module).init, jax.random.key(0), volume)["params"]
     return import_params(read_tensors(folder), shapes, glfa.ALIGNMENT, dtype=np.float32)
