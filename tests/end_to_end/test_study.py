@@ -13,6 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
+from eval import sample, score
+from glfa_jax import config
+from glfa_jax.errors import InputError
+from train import adapt
+
 ROOT = Path(__file__).parents[2]
 STEPS = 3
 
@@ -170,6 +175,28 @@ def test_samples_do_not_depend_on_the_batch(study, tmp_path):
             path.rmdir() if path.is_dir() else path.unlink()
         samples.rmdir()
         kept.rename(samples)
+
+
+def test_a_fitted_subject_is_evaluated_beside_zero_shot(study, capsys):
+    """In this process, where the programs are compiled already."""
+    folder, settings, _ = study
+    run_dir, fitted = folder / "run", folder / "run" / "adapted-0.2min"
+    before = {path: path.read_bytes() for path in sorted((run_dir / "samples").rglob("*.npz"))}
+    before |= {run_dir / name: (run_dir / name).read_bytes() for name in ("metrics.json",)}
+    ours = config.load(settings, ["evaluation.adapted_minutes=0.2", "adapt.steps=10"])
+    with pytest.raises(InputError, match=r"train\.adapt --config .* --subject 03 --minutes 0\.2"):
+        sample.main(ours)
+    adapt.main(ours, subject="03", minutes=0.2)
+    assert "to 6 clips that 01 or 02 saw as well" in capsys.readouterr().out
+    sample.main(ours)
+    score.main(ours)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    rows = json.loads((fitted / "metrics.json").read_text())
+    assert {row["method"] for row in rows} == {"GLFA, caption tokens, fitted to 0.2 min"}
+    video = [np.load(path / "samples/03/00000.npz")["video"] for path in (run_dir, fitted)]
+    assert video[0].shape == video[1].shape
+    assert np.any(video[0] != video[1])
+    assert (fitted / "report" / "index.html").is_file()
 
 
 def test_other_settings_are_refused_naming_them(study):
