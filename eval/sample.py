@@ -24,7 +24,7 @@ from glfa_jax.data.store import Store
 from glfa_jax.data.video import write_gif, write_mp4
 from glfa_jax.decoder import generator_of, load_decoder, variables_of
 from glfa_jax.errors import InputError
-from glfa_jax.subject_alignment import average_window
+from glfa_jax.subject_alignment import average_window, require_layer
 from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, refuse_if_changed, use_compilation_cache
@@ -163,6 +163,7 @@ def main(settings: config.Config) -> None:
         )
     store = Store.open(settings.data.store)
     for subject in settings.protocol.test_subjects:
+        require_layer(settings, subject=subject)
         if (clips := len(test_clips(settings, store, subject))) < 2:
             raise InputError(
                 f"subject {subject}: {clips} test clips to decode in {store.path}, scoring needs "

@@ -33,15 +33,39 @@ def fitted_stage(subject: str, minutes: float) -> str:
     return f"adapt/{subject}-{minutes:g}min"
 
 
+def require_layer(settings: Config, *, subject: str) -> None:
+    """Refuses a subject whose maps the run has no layer for; reads nothing but small files."""
+    minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
+    if not (settings.alignment.global_part or settings.alignment.local_part):
+        if minutes is not None:
+            raise InputError("evaluation.adapted_minutes: this run has no alignment to be fitted")
+    elif subject in trained:
+        return
+    elif minutes is not None:
+        folder = system.model_folder(settings, fitted_stage(subject, minutes))
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: no layer was fitted to {minutes:g} minutes of subject {subject}; first "
+                f"run {_command(settings, subject, f'{minutes:g}')}"
+            )
+        refuse_outdated(settings, folder)
+        check_unchanged(folder.parent, settings.adapt)
+    elif settings.alignment.per_subject:
+        raise InputError(
+            f"subject {subject}: has no alignment layer, only {', '.join(trained)} were trained "
+            f"(alignment.per_subject); fit one with {_command(settings, subject, 'N')}, then set "
+            "evaluation.adapted_minutes to N"
+        )
+
+
 def encoder_for(settings: Config, encoder: Pretrained, *, subject: str) -> Pretrained:
     """The trained encoder with the subject's layer for all maps; the rest is shared with it.
 
-    Without alignment, the encoder itself. Raises InputError as `layer_for`.
+    Without alignment, the encoder itself. Raises InputError as `require_layer`.
     """
     module, params = encoder.module, encoder.variables["params"]
     if not (module.global_part or module.local_part):
-        if settings.evaluation.adapted_minutes is not None:
-            raise InputError("evaluation.adapted_minutes: this run has no alignment that is fitted")
+        require_layer(settings, subject=subject)
         return encoder
     layer = layer_for(settings, encoder, subject=subject)
     rest = {name: x for name, x in params.items() if not name.startswith(_LAYER)}
@@ -52,21 +76,19 @@ def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> dict:
     """Parameters of the layer that a subject's maps go through.
 
     A training subject's is the one that it was trained with; another's is the one fitted to
-    `evaluation.adapted_minutes`, or without them the shared one. Raises InputError for a subject
-    that has none.
+    `evaluation.adapted_minutes`, or without them the shared one. Raises InputError as
+    `require_layer`.
     """
+    require_layer(settings, subject=subject)
     module, params = encoder.module, encoder.variables["params"]
     minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
     if subject not in trained and minutes is not None:
-        return _fitted(settings, module, subject, minutes)
+        folder = system.model_folder(settings, fitted_stage(subject, minutes))
+        volume = jnp.zeros((1, module.height, module.width))
+        shapes = jax.eval_shape(layer_of(module).init, jax.random.key(0), volume)["params"]
+        return import_params(read_tensors(folder), shapes, glfa.ALIGNMENT, dtype=np.float32)
     if not module.subjects:
         return params[_LAYER]
-    if subject not in trained:
-        raise InputError(
-            f"subject {subject}: has no alignment layer, only {', '.join(trained)} were trained "
-            f"(alignment.per_subject); fit one with {_command(settings, subject)}, then set "
-            "evaluation.adapted_minutes to its minutes"
-        )
     if module.subjects != len(trained):
         raise InputError(
             f"{system.model_folder(settings, 'cotrain')}: has {module.subjects} alignment layers, "
@@ -116,6 +138,8 @@ def align(
     encoder: Pretrained, fmri: Float[np.ndarray, "*b height width"]
 ) -> Float[Array, "*b height width"]:
     """Maps in the common space, by an encoder with one layer or none."""
+    if encoder.module.subjects:
+        raise ValueError("encoder: has a layer for every subject, must be of one (encoder_for)")
     maps = jnp.asarray(fmri, jnp.float32)
     layer = encoder.variables["params"].get(_LAYER)
     return maps if layer is None else _align(layer_of(encoder.module), layer, maps)
@@ -147,20 +171,6 @@ def refuse_outdated(settings: Config, folder: Path) -> None:
         )
 
 
-def _fitted(settings: Config, module: FmriEncoder, subject: str, minutes: float) -> dict:
-    folder = system.model_folder(settings, fitted_stage(subject, minutes))
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no layer was fitted to {minutes:g} minutes of subject {subject}; first run "
-            f"{_command(settings, subject, f'{minutes:g}')}"
-        )
-    refuse_outdated(settings, folder)
-    check_unchanged(folder.parent, settings.adapt)
-    volume = jnp.zeros((1, module.height, module.width))
-    shapes = jax.eval_shape(layer_of(module).init, jax.random.key(0), volume)["params"]
-    return import_params(read_tensors(folder), shapes, glfa.ALIGNMENT, dtype=np.float32)
-
-
-def _command(settings: Config, subject: str, minutes: str = "N") -> str:
+def _command(settings: Config, subject: str, minutes: str) -> str:
     file = settings.run_dir / "config.yaml"
     return f"python -m train.adapt --config {file} --subject {subject} --minutes {minutes}"

@@ -186,6 +186,7 @@ def test_a_fitted_subject_is_evaluated_beside_zero_shot(study, capsys):
     ours = config.load(settings, ["evaluation.adapted_minutes=0.2", "adapt.steps=10"])
     with pytest.raises(InputError, match=r"train\.adapt --config .* --subject 03 --minutes 0\.2"):
         sample.main(ours)
+    assert not fitted.exists()
     adapt.main(ours, subject="03", minutes=0.2)
     assert "to 6 clips that 01 or 02 saw as well" in capsys.readouterr().out
     sample.main(ours)
