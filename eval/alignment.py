@@ -3,18 +3,18 @@
 import os
 from itertools import combinations
 
-import jax
 import numpy as np
 
 from eval.decoding import HeldOut
 from glfa_jax import system
 from glfa_jax.convert import pretrained
+from glfa_jax.subject_alignment import align, encoder_for
 
 
 def align_maps(test: HeldOut) -> None:
     """Maps before and after GLFA, and how alike subjects are, over the test clips all have."""
     settings, store = test.settings, test.store
-    path = settings.run_dir / "alignment.npz"
+    path = system.results_folder(settings) / "alignment.npz"
     path.unlink(missing_ok=True)
     protocol = settings.protocol
     if protocol.test_store is not None:  # they have no stimulus in common
@@ -25,12 +25,13 @@ def align_maps(test: HeldOut) -> None:
     model = pretrained.load("fmri_encoder", system.model_folder(settings, "cotrain") / "encoder")
     if not (model.module.global_part or model.module.local_part) or not len(clips):
         return
-    apply = jax.jit(lambda x: model.module.apply(model.variables, x, method="align"))
+    encoders = [encoder_for(settings, model, subject=subject) for subject in subjects]
     mask, middle = store.mask, settings.data.window // 2
     shown, alike = [], []
     for clip in clips:  # one at a time: all maps of a benchmark would fill the memory
         before = store.fmri("test", [clip], subjects=subjects)[0].astype(np.float32)
-        both = (before, jax.device_get(apply(before)))
+        pairs = zip(encoders, before, strict=True)
+        both = (before, np.stack([align(encoder, windows) for encoder, windows in pairs]))
         alike.append([inter_subject_correlation(maps, mask) for maps in both])
         shown = shown or [maps[:, middle] for maps in both]
     isc_before, isc_after = np.mean(alike, axis=0)

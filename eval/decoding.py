@@ -1,8 +1,7 @@
 """The test clips of a finished run, and how they are decoded: shared by sampling and sweeping."""
 
 import json
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from glfa_jax.data.store import Store
 from glfa_jax.decoder import Generator, load_decoder
 from glfa_jax.errors import InputError
 from glfa_jax.protocol import decoded_store
+from glfa_jax.subject_alignment import average_window, require_layer
 from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, use_compilation_cache
@@ -42,8 +42,13 @@ class HeldOut:
 
     def generator(self, *, step: int | None = None) -> Generator:
         """The finished model, or a checkpoint of stage 2."""
-        negative = self.trained.average(subjects=self.settings.protocol.train_subjects)
-        return Generator(load_decoder(self.settings, step=step), self.settings, negative=negative)
+        decoder = load_decoder(self.settings, step=step)
+        return Generator(
+            decoder,
+            self.settings,
+            subjects=self.settings.protocol.test_subjects,
+            negative=average_window(self.settings, decoder.encoder, store=self.trained),
+        )
 
     def decode(
         self,
@@ -59,7 +64,8 @@ class HeldOut:
         # The last batch is filled up, so that one program serves all.
         padded = np.resize(np.array(clips, np.int32), self.settings.evaluation.batch_size)
         fmri = self.store.fmri("test", padded, subjects=[subject])[:, 0]
-        video = generator(fmri, clip=padded, scale=scale, steps=steps, seed=seed)
+        options = {"scale": scale, "steps": steps, "seed": seed}
+        video = generator(fmri, subject=subject, clip=padded, **options)
         return video[: len(clips)]
 
 
@@ -77,6 +83,7 @@ def open_test(settings: config.Config) -> HeldOut:
     trained = Store.open(settings.data.store)
     test = HeldOut(settings, trained, decoded_store(settings, trained))
     for subject in settings.protocol.test_subjects:
+        require_layer(settings, subject=subject)
         if (clips := len(test.clips(subject))) < 2:
             raise InputError(
                 f"subject {subject}: {clips} test clips to decode in {test.store.path}, scoring "
@@ -85,19 +92,23 @@ def open_test(settings: config.Config) -> HeldOut:
     return test
 
 
-def refuse_other_settings(test: HeldOut, folder: Path, *, but: AbstractSet[str]) -> None:
+def refuse_other_settings(test: HeldOut, folder: Path, *, but: Iterable[str]) -> None:
     """What was made with other settings or data is neither mixed with ours nor overwritten.
 
     but: options of `evaluation` that do not matter to what the folder holds.
     """
     settings = test.settings
+    # Fitted layers have results in a folder of their own.
+    but = {*but, "adapted_minutes"}
     ours = {
-        "evaluation": settings.evaluation.model_dump(mode="json", exclude=set(but)),
+        "evaluation": settings.evaluation.model_dump(mode="json", exclude=but),
         "test_subjects": list(settings.protocol.test_subjects),
         "data": test.store.attributes.identity,
         "steps": settings.cotrain.steps,
         "seed": settings.seed,
     }
+    if settings.evaluation.adapted_minutes is not None:
+        ours["adapt"] = settings.adapt.model_dump(mode="json")
     path = folder / "settings.json"
     if path.exists() and (theirs := read_json(path)) != ours:
         changed = [key for key in ours if ours[key] != theirs.get(key)]

@@ -3,7 +3,9 @@
     python -m eval.sample --config configs/demo.yaml
 
 Leaves RUN/samples: an .npz a batch (what is scored), an MP4 and a GIF a clip beside its ground
-truth, and index.json. Batches that are there already are not sampled again.
+truth, and index.json. Batches that are there already are not sampled again. With
+`evaluation.adapted_minutes: 4`, layers that train.adapt fitted are used, and everything goes to
+RUN/adapted-4min.
 """
 
 import json
@@ -15,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from eval.decoding import SCORING, HeldOut, open_test, refuse_other_settings
-from glfa_jax import config
+from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.data.video import write_gif, write_mp4
 from glfa_jax.errors import InputError
@@ -24,7 +26,7 @@ from glfa_jax.training.loop import refuse_if_changed
 
 
 def folder(settings: config.Config) -> Path:
-    return settings.run_dir / "samples"
+    return system.results_folder(settings) / "samples"
 
 
 def batches(test: HeldOut, subject: str) -> Iterator[tuple[Path, list[int]]]:
@@ -114,10 +116,11 @@ def write_pictures(test: HeldOut) -> None:
 def main(settings: config.Config) -> None:
     test = open_test(settings)
     refuse_other_settings(test, folder(settings), but=SCORING)
-    refuse_if_changed(settings.run_dir, settings)  # what the report will show
+    results = system.results_folder(settings)
+    refuse_if_changed(results, settings)  # what the report will show
     sample_all(test)
     write_pictures(test)
-    print(f"next: python -m eval.score --config {settings.run_dir / 'config.yaml'}", flush=True)
+    print(f"next: python -m eval.score --config {results / 'config.yaml'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m eval.score --config configs/demo.yaml
 
 Leaves RUN/scores.json (every clip's scores, for eval.compare), RUN/metrics.json (their means,
-intervals and p-values), RUN/alignment.npz and RUN/report/index.html.
+intervals and p-values), RUN/alignment.npz and RUN/report/index.html, or the same in
+RUN/adapted-4min with `evaluation.adapted_minutes: 4`.
 """
 
 import json
@@ -15,10 +16,11 @@ from eval.alignment import align_maps
 from eval.decoding import SCORING, HeldOut, open_test, refuse_other_settings
 from eval.judges import Judges
 from eval.sample import folder, read_samples
-from eval.scoring import Measured, Scored, Scorer, method_name, scores_of
-from glfa_jax import config
+from eval.scoring import Measured, Scored, Scorer, scores_of
+from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.errors import InputError
+from glfa_jax.method import method_name
 from glfa_jax.metrics import statistics
 from glfa_jax.report import page
 from glfa_jax.results import FILE, Sampling, Scores
@@ -75,14 +77,15 @@ def score_subject(test: HeldOut, judges: Judges, subject: str) -> tuple[Scored, 
 
 
 def main(settings: config.Config) -> None:
-    test = open_test(settings)
     index_path = folder(settings) / "index.json"
     if not index_path.exists():
         raise InputError(
             f"{folder(settings)}: nothing sampled yet; run python -m eval.sample with this "
             "configuration first"
         )
+    test = open_test(settings)
     refuse_other_settings(test, folder(settings), but=SCORING)
+    results = system.results_folder(settings)
     judges, rows, scored = Judges(settings), [], {}
     for subject in tqdm(settings.protocol.test_subjects, desc="score", unit="subject"):
         scored[subject], lines = score_subject(test, judges, subject)
@@ -95,8 +98,8 @@ def main(settings: config.Config) -> None:
         sampling=Sampling(evaluation.sampler, evaluation.sampling_steps, evaluation.guidance_scale),
     )
     write_atomically(index_path, json.dumps(with_scores(index_path, scores), indent=1))
-    write_atomically(settings.run_dir / "metrics.json", json.dumps(rows, indent=1) + "\n")
-    scores.write(settings.run_dir / FILE)
+    write_atomically(results / "metrics.json", json.dumps(rows, indent=1) + "\n")
+    scores.write(results / FILE)
     align_maps(test)
     for line in rows:
         chance = "" if line["chance"] is None else f", chance {line['chance']:.3f}"
@@ -105,7 +108,7 @@ def main(settings: config.Config) -> None:
             f"subject {line['subject']}: {line['metric']} ({line['variant']}) "
             f"{line['mean']:.3f} ± {line['std']:.3f}{chance}{p}"
         )
-    print(f"report: {page.write(settings.run_dir)}", flush=True)
+    print(f"report: {page.write(results)}", flush=True)
 
 
 def with_scores(index_path: Path, scores: Scores) -> list[dict]:

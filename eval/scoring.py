@@ -10,6 +10,7 @@ import numpy as np
 from eval.decoding import HeldOut
 from eval.judges import Judges, Seen
 from glfa_jax import config
+from glfa_jax.method import method_name
 from glfa_jax.metrics import colour, embeddings, image, motion, nway
 from glfa_jax.metrics.frechet import frechet_distance
 from glfa_jax.results import ClipScores, Metric, Overall, Protocol, Sampling, Scores
@@ -150,19 +151,6 @@ class Scorer:
             mismatched=partial(_mismatched, measure, own, true, seed),
             **about,  # pyright: ignore[reportArgumentType]
         )
-
-
-def method_name(settings: config.Config) -> str:
-    """What the alignment layer makes of it, and what the paper's method does not have."""
-    name = {
-        (True, True): "GLFA",
-        (False, True): "GLFA without global",
-        (True, False): "GLFA without local",
-        (False, False): "fMRI-PTE-V",
-    }[settings.alignment.global_part, settings.alignment.local_part]
-    if settings.contrast.token_scale:
-        name += ", caption tokens"
-    return name + (", LoRA" if settings.cotrain.trainable == "lora" else "")
 
 
 def scores_of(test: HeldOut, scored: dict[str, Scored], *, seed: int, sampling: Sampling) -> Scores:

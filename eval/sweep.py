@@ -23,7 +23,7 @@ from tqdm import tqdm
 from eval.decoding import HeldOut, open_test, refuse_other_settings
 from eval.judges import Judges
 from eval.scoring import Scorer, scores_of
-from glfa_jax import config
+from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.decoder import Generator
 from glfa_jax.metrics import statistics
@@ -64,7 +64,7 @@ def cells(settings: config.Config) -> list[Cell]:
 
 
 def folder(settings: config.Config) -> Path:
-    return settings.run_dir / "sweep"
+    return system.results_folder(settings) / "sweep"
 
 
 def decode_all(test: HeldOut, generator: Generator, cell: Cell) -> Iterator[np.ndarray]:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,18 @@ EXIT_STOPPED = 75  # asked to stop, saved: worth starting again (EX_TEMPFAIL)
 
 
 def run_main(
-    main: Callable[[Any], None],
+    main: Callable[..., None],
     *,
     schema: type[config.Section] = config.Config,
     description: str | None = None,
     compile_only: Callable[[Any, str, Path | None], None] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Reads the configuration named on the command line and calls `main` with it.
 
     With `--compile-only TOPOLOGY`, calls `compile_only` with it, the topology and the file for the
-    report instead.
+    report instead. `options`: more arguments by name, with what argparse is told about each; `main`
+    gets them as keywords.
 
     What the user can mend ends as one sentence on stderr; a mistake of ours as a traceback.
     """
@@ -39,6 +41,8 @@ def run_main(
         metavar="KEY=VALUE",
         help="override, such as cotrain.steps=100",
     )
+    for name, about in (options or {}).items():
+        parser.add_argument(f"--{name}", **about)
     if compile_only is not None:
         parser.add_argument(
             "--compile-only",
@@ -54,7 +58,7 @@ def run_main(
         if compile_only is not None and arguments.compile_only:
             compile_only(settings, arguments.compile_only, arguments.report)
         else:
-            main(settings)
+            main(settings, **{name: getattr(arguments, name) for name in options or {}})
 
     sys.exit(guarded(run))
 

@@ -248,11 +248,17 @@ class Alignment(Section):
     global_part: bool = True
     local_part: bool = True
     kernel_size: Positive = 13
+    per_subject: bool = Field(
+        default=False,
+        description="a layer for every training subject; others then need train.adapt",
+    )
 
     @model_validator(mode="after")
     def _odd(self) -> "Alignment":
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: must be odd, got {self.kernel_size}")
+        if self.per_subject and not (self.global_part or self.local_part):
+            raise ValueError("per_subject: must be false when global_part and local_part are")
         return self
 
 
@@ -317,6 +323,18 @@ class Contrast(Stage):
 
 
 class Cotrain(Stage):
+    """L_diffusion + glfa_scale * (regularisation_scale * L_reg + alignment_scale * L_align).
+
+    The defaults are the official code's. The paper's supplement says lambda = 1/2 for L_GLFA and
+    nothing of the parts within it; with both at one it is
+
+        cotrain:
+          glfa_scale: 0.5
+          alignment_scale: 1.0
+
+    and the official code, written out, `glfa_scale: 1.0` and `alignment_scale: 0.1`.
+    """
+
     steps: Positive = 18000
     batch_size: Positive = 16
     learning_rate: float = Field(default=3e-5, gt=0)
@@ -328,10 +346,12 @@ class Cotrain(Stage):
     glfa_scale: Rate = Field(
         default=1.0,
         description="of both alignment losses: 1 in the official code, 1/2 (lambda of Eq. 7) in "
-        "the paper's supplement",
+        "the paper's supplement; 0: without consistency loss",
     )
     regularisation_scale: Rate = Field(default=1.0, description="of MSE(aligned, original)")
-    alignment_scale: Rate = Field(default=0.1, description="of MSE between subjects")
+    alignment_scale: Rate = Field(
+        default=0.1, description="of MSE between subjects: 0.1 in the official code, 1 in the paper"
+    )
     paired_fraction: PairedFraction = 1.0
     offset_noise: Rate = 0.0
     zero_terminal_snr: bool = False
@@ -343,6 +363,21 @@ class Cotrain(Stage):
                 f"offset_noise: must be 0 when zero_terminal_snr is true, got {self.offset_noise}"
             )
         return self
+
+
+class Adapt(Stage):
+    """Fitting the alignment to a new subject (train.adapt); not part of the paper.
+
+    Here the alignment is all there is to learn, so it outweighs the regularisation.
+    """
+
+    steps: Positive = 300
+    batch_size: Positive = Field(default=16, description="fMRI windows of the new subject")
+    learning_rate: float = Field(default=1e-2, gt=0)
+    regularisation_scale: Rate = Field(default=0.1, description="of MSE(aligned, original)")
+    alignment_scale: Rate = Field(
+        default=1.0, description="of MSE to the mean of the training subjects' aligned maps"
+    )
 
 
 class Evaluation(Section):
@@ -364,6 +399,12 @@ class Evaluation(Section):
         default=0.6,
         description="CLIP-pcc, gated, is 0 for clips of no greater VIFI similarity; 0.6 is "
         "published, for ViFi-CLIP",
+    )
+    adapted_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="test subjects that were not trained on use the layer that train.adapt fitted "
+        "to so many minutes; left out: none is fitted to them, zero-shot",
     )
 
 
@@ -453,16 +494,23 @@ class Config(Section):
     pretrain: Pretrain = Pretrain()
     contrast: Contrast = Contrast()
     cotrain: Cotrain = Cotrain()
+    without: tuple[Literal["pretrain", "contrast"], ...] = Field(
+        default=(),
+        description="stages left out: the encoder starts at random (pretrain), stage 2 from the "
+        "autoencoder's encoder with fresh conditioning (contrast)",
+    )
+    adapt: Adapt = Adapt()
     evaluation: Evaluation = Evaluation()
     sweep: Sweep = Sweep()
     hardware: Hardware = Hardware()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
-        here = (
-            ["train_subjects"] if self.protocol.test_store else ["train_subjects", "test_subjects"]
-        )
-        for role in here:
+        _once("without", self.without)
+        roles = ["train_subjects"]
+        if self.protocol.test_store is None:
+            roles.append("test_subjects")
+        for role in roles:
             strangers = set(getattr(self.protocol, role)) - set(self.data.subjects)
             if strangers:
                 raise ValueError(

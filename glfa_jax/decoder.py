@@ -1,13 +1,15 @@
 """The trained decoder: fMRI windows in, video out, as one program on a mesh (SPEC §4)."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
-from glfa_jax import config, system
+from glfa_jax import config, subject_alignment, system
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.diffusion.guidance import guided
@@ -62,6 +64,30 @@ def _with(model: Pretrained, trained: dict) -> Pretrained:
     return model._replace(variables={"params": over(model.variables["params"], trained)})
 
 
+def variables_of(
+    decoder: Decoder, settings: config.Config, *, subjects: Iterable[str], mesh: Mesh
+) -> dict[str, dict]:
+    """All parameters for each subject, on the mesh; what does not differ is there once.
+
+    Raises InputError for a subject that the run has no alignment layer for.
+    """
+    own = {
+        subject: {
+            "encoder": subject_alignment.encoder_for(
+                settings, decoder.encoder, subject=subject
+            ).variables,
+            "unet": decoder.unet.variables,
+            "vae": decoder.vae.variables,
+        }
+        for subject in subjects
+    }
+    leaves, tree = jax.tree.flatten(own)
+    distinct = {str(id(x)): x for x in leaves}
+    size = settings.hardware.shard_from_bytes
+    placed = place_params(distinct, mesh, copy=False, from_bytes=size)
+    return jax.tree.unflatten(tree, [placed[str(id(x))] for x in leaves])
+
+
 class Generator:
     """Draws videos with a decoder, guided away from the encoding of an average window.
 
@@ -74,30 +100,40 @@ class Generator:
         decoder: Decoder,
         settings: config.Config,
         *,
-        negative: Float[np.ndarray, "w height width"],
+        subjects: Iterable[str],
+        negative: Float[Array, "w height width"],
     ):
-        """negative: the average training window, which the samples are pushed away from."""
+        """subjects: that will be decoded; InputError for one without an alignment layer.
+
+        negative: the average training window in the common space
+        (`subject_alignment.average_window`), which the samples are pushed away from.
+        """
         hardware = settings.hardware
         self._mesh = make_mesh(hardware.mesh)
         self._settings, self._schedule = settings, decoder.schedule
         dtype = jnp.dtype(hardware.compute_dtype)
+        # One program for all subjects: the parameters hold each one's alignment layer.
+        encoder = decoder.encoder.module.clone(dtype=dtype, subjects=0)
         self._modules: dict[str, Any] = {
-            name: getattr(decoder, name).module.clone(dtype=dtype)
-            for name in ("encoder", "unet", "vae")
+            "encoder": encoder,
+            "unet": decoder.unet.module.clone(dtype=dtype),
+            "vae": decoder.vae.module.clone(dtype=dtype),
         }
-        variables = {name: getattr(decoder, name).variables for name in self._modules}
-        self._variables = place_params(
-            variables, self._mesh, copy=False, from_bytes=hardware.shard_from_bytes
-        )
-        encoder = self._modules["encoder"]
-        encode = jax.jit(lambda variables, x: encoder.apply(variables, x).condition)
-        self._negative = encode(self._variables["encoder"], negative[None].astype(np.float32))
+        self._variables = variables_of(decoder, settings, subjects=subjects, mesh=self._mesh)
+
+        @jax.jit
+        def encode(variables: dict, x: Array) -> Array:
+            return encoder.apply(variables, x, method="encode").condition
+
+        shared = next(iter(self._variables.values()))["encoder"]
+        self._negative = encode(shared, jnp.asarray(negative, jnp.float32)[None])
         self._generate = jax.jit(self._program, static_argnames="steps")
 
     def __call__(
         self,
         fmri: Float[np.ndarray, "b w height width"],
         *,
+        subject: str,
         clip: Int[np.ndarray, " b"],
         scale: float,
         seed: int,
@@ -114,7 +150,8 @@ class Generator:
         rows = {name: np.resize(x, (filled, *x.shape[1:])) for name, x in rows.items()}
         batch = place_batch(rows, self._mesh)
         numbers = (np.float32(scale), np.uint32(seed))
-        video = self._generate(self._variables, self._negative, batch, *numbers, steps=steps)
+        variables = self._variables[subject]
+        video = self._generate(variables, self._negative, batch, *numbers, steps=steps)
         return jax.device_get(video)[: len(clip)]
 
     def compiled(self) -> int:

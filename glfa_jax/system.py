@@ -136,6 +136,7 @@ def fmri_encoder(
 
     box: where the cortex lies on the maps; the layer costs less for knowing it.
     """
+    own = settings.alignment.per_subject
     return FmriEncoder(
         height=settings.data.raster,
         width=settings.data.raster,
@@ -153,6 +154,7 @@ def fmri_encoder(
         kernel_size=settings.alignment.kernel_size,
         global_part=aligned and settings.alignment.global_part,
         local_part=aligned and settings.alignment.local_part,
+        subjects=len(settings.protocol.train_subjects) if aligned and own else 0,
         dropout=dropout,
         box=box,
     )
@@ -161,6 +163,13 @@ def fmri_encoder(
 def model_folder(settings: config.Config, stage: str) -> Path:
     """Where a finished stage leaves its model for the next stage, for evaluation, for others."""
     return settings.run_dir / stage / "model"
+
+
+def results_folder(settings: config.Config) -> Path:
+    """Where samples, scores and report go: the run's folder, or one of its own in it for fitted
+    layers, laid out as a run's."""
+    minutes = settings.evaluation.adapted_minutes
+    return settings.run_dir / f"adapted-{minutes:g}min" if minutes else settings.run_dir
 
 
 def save_own(kind: str, folder: Path, module: Any, params: Any) -> None:

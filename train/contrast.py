@@ -2,7 +2,8 @@
 
     python -m train.contrast --config configs/demo.yaml
 
-Runs without the GLFA layer, from the pretrained autoencoder's encoder.
+Runs without the GLFA layer, from the pretrained autoencoder's encoder; with `without: [pretrain]`
+from random weights.
 """
 
 from typing import Any
@@ -38,12 +39,17 @@ def groups(settings: config.Contrast) -> tuple[Group, ...]:
 
 
 def init_params(settings: config.Config, module: FmriEncoder) -> dict:
-    """Random conditioning and head, the encoder of the pretrained autoencoder."""
-    folder = system.model_folder(settings, pretrain.NAME)
-    trained = pretrained.load("fmri_autoencoder", folder).variables["params"]
+    """Random conditioning and head, the encoder of the pretrained autoencoder.
+
+    Without pretraining, that is random as well.
+    """
     side = settings.data.raster
     window = jnp.zeros((1, settings.data.window, side, side))
     params = jax.jit(module.init)(jax.random.key(settings.seed), window)["params"]
+    if pretrain.NAME in settings.without:
+        return params
+    folder = system.model_folder(settings, pretrain.NAME)
+    trained = pretrained.load("fmri_autoencoder", folder).variables["params"]
     encoder = {name: trained[name] for name in params["fmri_encoder"]["transformer"]}
     return params | {"fmri_encoder": {"transformer": encoder}}
 

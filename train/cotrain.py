@@ -2,8 +2,10 @@
 
     python -m train.cotrain --config configs/demo.yaml
 
-Prepares the data and runs earlier stages first where they are missing. With `--compile-only
-v5e:4x4` nothing is trained: says what a step needs on that TPU slice.
+Prepares the data and runs earlier stages first where they are missing, but for those that
+`without` leaves out: with `without: [contrast]` it starts from the pretrained autoencoder's encoder
+and fresh conditioning. With `--compile-only v5e:4x4` nothing is trained: says what a step needs on
+that TPU slice.
 """
 
 import json
@@ -19,6 +21,7 @@ from glfa_jax.batch import Batch
 from glfa_jax.cli import run_main
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import read_config
+from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.diffusion.schedule import Schedule, noise_like
 from glfa_jax.models import lora
@@ -32,7 +35,7 @@ from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import alignment_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 from glfa_jax.training.processes import is_main, say, together
-from train import contrast, latents
+from train import contrast, latents, pretrain
 from train.stages import batches, begin, complete, compute_in, run_stage, store_model
 
 NAME = "cotrain"
@@ -50,8 +53,8 @@ def groups(settings: config.Config) -> tuple[Group, ...]:
 
 
 def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder, dict]:
-    """The encoder of stage 1 with a fresh GLFA layer in front."""
-    first = pretrained.load("fmri_encoder", system.model_folder(settings, contrast.NAME))
+    """The encoder of stage 1 with a fresh GLFA layer, or one a subject, in front."""
+    first = encoder_of_stage_one(settings)
     module = system.fmri_encoder(
         settings,
         clip_dim=first.module.clip_dim,
@@ -60,11 +63,27 @@ def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder, d
         aligned=True,
         box=bounding_box(store.mask),
     )
-    volume = jnp.zeros((1, module.height, module.width))
+    volume = jnp.zeros((max(module.subjects, 1), 1, module.height, module.width))
     fresh = jax.jit(lambda key: module.init(key, volume, method="align"))(
         jax.random.key(settings.seed)
     )
     return module, fresh["params"] | first.variables["params"]
+
+
+def encoder_of_stage_one(settings: config.Config) -> Pretrained:
+    """What stage 1 left, or without it what it would start from."""
+    if contrast.NAME not in settings.without:
+        return pretrained.load("fmri_encoder", system.model_folder(settings, contrast.NAME))
+    place = settings.foundation / system.CLIP
+    clip, _ = pretrained.described("clip", read_config(place), place=place)
+    module = system.fmri_encoder(
+        settings,
+        clip_dim=clip.projection_dim,
+        tokens=clip.text_model.max_position_embeddings,
+        dropout=settings.cotrain.dropout,
+        aligned=False,
+    )
+    return Pretrained(module, {"params": contrast.init_params(settings, module)})
 
 
 def full(settings: config.Cotrain, params: dict, fixed: dict) -> tuple[dict, dict]:
@@ -206,6 +225,8 @@ def run(settings: config.Config, store: Store) -> None:
         if is_main():
             latents.run(settings, store, generator.vae)
         together("latents are kept")
+    if contrast.NAME in settings.without:
+        pretrain.run(settings, store)
     contrast.run(settings, store)
     module, encoder_params = build_encoder(settings, store)
     options = compute_in(settings)

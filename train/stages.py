@@ -1,7 +1,7 @@
 """What the three stages share: prepared data, and a finished stage's model folder."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def _prepared(settings: config.Config) -> Store:
 
 def refuse_longer_earlier_stage(settings: config.Config) -> None:
     """A stage's length may grow only while nothing was built on it."""
-    for earlier, later in pairwise(ORDER):
+    for earlier, later in pairwise(name for name in ORDER if name not in settings.without):
         done, steps = read_done(settings.run_dir / earlier), getattr(settings, earlier).steps
         if done and done.step != steps and (settings.run_dir / later).exists():
             raise InputError(
@@ -63,11 +63,19 @@ def refuse_longer_earlier_stage(settings: config.Config) -> None:
             )
 
 
+def section(settings: config.Config, name: str) -> config.Stage:
+    """The options of a stage; "adapt/03-4min" is one of `adapt`."""
+    return getattr(settings, name.partition("/")[0])
+
+
 def complete(settings: config.Config, name: str) -> bool:
-    """Whether the stage is trained and its model stored; says so."""
-    stage = getattr(settings, name)
-    folder = settings.run_dir / name
-    return system.model_folder(settings, name).is_dir() and finished(name, folder, stage=stage)
+    """Whether the stage is left out, or trained and its model stored; says so."""
+    if name in settings.without:
+        say(f"{name}: left out (without)")
+        return True
+    stored = system.model_folder(settings, name).is_dir()
+    stage = section(settings, name)
+    return stored and finished(name, settings.run_dir / name, stage=stage)
 
 
 def batches(
@@ -107,17 +115,27 @@ def share(settings: config.Config) -> dict[str, int]:
     return {"process_index": index, "process_count": count}
 
 
-def run_stage(settings: config.Config, name: str, *, says: str, **training: Any) -> dict:
-    """Trains one stage, or goes on with it; the trained parameters, as numpy."""
+def run_stage(
+    settings: config.Config,
+    name: str,
+    *,
+    says: str,
+    fingerprint: Mapping[str, Any] | None = None,
+    **training: Any,
+) -> dict:
+    """Trains one stage, or goes on with it; the trained parameters, as numpy.
+
+    fingerprint: what checkpoints must agree on besides the data.
+    """
     say(f"== {name}: {says}")
     if is_main():
         _discard(system.model_folder(settings, name))  # of fewer steps
     state = train(
         name=name,
         folder=settings.run_dir / name,
-        stage=getattr(settings, name),
+        stage=section(settings, name),
         seed=settings.seed,
-        fingerprint={"data": training["batches"].fingerprint},
+        fingerprint={"data": training["batches"].fingerprint, **(fingerprint or {})},
         hardware=settings.hardware,
         record=settings.model_dump(mode="json"),
         **training,

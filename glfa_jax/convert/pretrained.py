@@ -91,7 +91,8 @@ def _map_inputs(module: FmriAutoencoder) -> tuple[tuple, dict]:
 
 
 def _window_inputs(module: FmriEncoder) -> tuple[tuple, dict]:
-    return (jnp.zeros((1, module.window, module.height, module.width)),), {}
+    subjects = (module.subjects,) if module.subjects else ()
+    return (jnp.zeros((1, *subjects, module.window, module.height, module.width)),), {}
 
 
 def _clip_inputs(module: Clip) -> tuple[tuple, dict]:

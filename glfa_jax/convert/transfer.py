@@ -123,6 +123,10 @@ def export_model(
     if Path(target).exists():
         raise DirectoryError(f"{target}: exists already, must be a new file")
     (model,) = _open(kind, locate(source)).values()
+    if model.config.get("subjects"):
+        raise DirectoryError(
+            f"{source}: has an alignment layer for every subject, official checkpoints hold one"
+        )
     if decoder is not None:
         if kind != "fmri_encoder" or model.extra:
             raise DirectoryError(f"{source}: takes no decoder, it is none or has one")

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from glfa_jax.errors import InputError
+
 Tensors = dict[str, torch.Tensor]
 
 
@@ -29,6 +31,8 @@ def fmri_autoencoder(tensors: Tensors, module: Any) -> _Model:
 
 
 def fmri_encoder(tensors: Tensors, module: Any) -> _Model:
+    if module.subjects:
+        raise InputError("an encoder with an alignment layer for every subject is ours alone")
     return _Model(tensors, module, _encode)
 
 

@@ -184,6 +184,37 @@ def volumes(
     return Stream(dataset, fingerprint=fingerprint, num_batches=None)
 
 
+def windows(
+    store: Store,
+    *,
+    subjects: Sequence[str],
+    clips: Int[ndarray, " n"],
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Stream[dict[str, ndarray]]:
+    """Windows of the given train clips alone, shuffled, for ever: batch_size clips a batch.
+
+    {"fmri": (b, s, w, h, w), "present": (b, s) bool, whether the subject has the clip}.
+    """
+    if batch_size % process_count or not batch_size:
+        raise DataError(f"batch_size: {batch_size} is no multiple of {process_count} processes")
+    dataset = _ordered(np.asarray(clips), seed=seed, shuffle=True, repeat=True)
+    dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=np.array)
+    dataset = dataset.map(_Share(process_index, process_count))
+    dataset = dataset.map(_Windows(store, tuple(subjects), np.asarray(clips)))
+    fingerprint = _fingerprint(
+        store,
+        kind="windows",
+        subjects=list(subjects),
+        clips=[int(clip) for clip in clips],
+        batch_size=batch_size,
+        seed=seed,
+    )
+    return Stream(dataset, fingerprint=fingerprint, num_batches=None)
+
+
 def _ordered(source: Any, *, seed: int, shuffle: bool, repeat: bool) -> Any:
     dataset = grain.MapDataset.source(source).seed(seed)
     if shuffle:
@@ -342,3 +373,19 @@ class _Volumes:
                 "train", subject=subject, clips=rows[mine, 0], positions=rows[mine, 2]
             )
         return {"fmri": fmri}
+
+
+class _Windows:
+    """Clips to windows of all subjects."""
+
+    def __init__(self, store: Store, subjects: tuple[str, ...], clips: Int[ndarray, " n"]):
+        self.present = store.present("train", subjects=subjects)
+        self.read: Callable[..., ndarray] = partial(store.fmri, "train", subjects=subjects)
+        size = len(clips) * len(subjects) * store.attributes.window * store.mask.size * 2
+        if size <= CACHE_BYTES:
+            kept, place = self.read(clips), np.zeros(len(self.present), int)
+            place[clips] = np.arange(len(clips))
+            self.read = lambda chosen: kept[place[chosen]]
+
+    def __call__(self, clips: Int[ndarray, " b"]) -> dict[str, ndarray]:
+        return {"fmri": self.read(clips).astype(np.float32), "present": self.present[clips]}

@@ -29,7 +29,7 @@ class Alignment(nn.Module):
     """Maps every subject's fMRI into the common space: a global map, then a local one.
 
     Zero pixels stay zero. At initialisation the layer is the identity up to 1e-4. One layer serves
-    all subjects, which is what lets an unseen subject be decoded without fitting.
+    all subjects, which is what lets an unseen subject be decoded without fitting; or each has one.
 
     box: where maps may differ from zero, if known: the local part then computes only there.
     """

@@ -12,8 +12,9 @@ _MOST_ENTRIES = 16
 _MOST = {
     **dict.fromkeys(("num_hidden_layers", "layers_per_block", "depth", "decoder_depth"), 256),
     "kernel_size": 255,
+    "subjects": 256,
 }
-_ZERO_TOO = {"eos_token_id", "downsample_padding"}
+_ZERO_TOO = {"eos_token_id", "downsample_padding", "subjects"}
 
 
 def misfits(values: Mapping[str, Any], *, module: type) -> list[str]:

@@ -1,5 +1,6 @@
 """From fMRI windows to the generator's condition: GLFA, fMRI-PTE, conditioning, contrast."""
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -37,6 +38,9 @@ class FmriEncoder(nn.Module):
     `window` volumes make one condition of `tokens` tokens; `clip_dim` is the width of CLIP's joint
     space. With neither part of the alignment on, the model is fMRI-PTE-V. `dtype` is what all but
     the alignment is computed in; `remat` as in FmriAutoencoder.
+
+    subjects: 0 where one alignment layer serves all; else how many have one each. Input then holds
+        a window of each, (*b, subjects, w, height, width), and layer i aligns subject i's.
     """
 
     height: int
@@ -55,22 +59,28 @@ class FmriEncoder(nn.Module):
     kernel_size: int = 13
     global_part: bool = True
     local_part: bool = True
+    subjects: int = 0
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     box: Box | None = None  # where maps may differ from zero, if known
 
     def setup(self):
+        alignment = partial(
+            Alignment,
+            self.height,
+            self.width,
+            self.patch_size,
+            self.kernel_size,
+            self.global_part,
+            self.local_part,
+            self.box,
+        )
         if self.global_part or self.local_part:
-            self.func_align_layer = Alignment(
-                self.height,
-                self.width,
-                self.patch_size,
-                self.kernel_size,
-                self.global_part,
-                self.local_part,
-                self.box,
-            )
+            if self.subjects:
+                self.func_align_layers = [alignment() for _ in range(self.subjects)]
+            else:
+                self.func_align_layer = alignment()
         self.fmri_encoder = _Autoencoder(
             FmriAutoencoder(
                 self.height,
@@ -99,18 +109,30 @@ class FmriEncoder(nn.Module):
 
     def align(self, fmri: Float[Array, "*b height width"]) -> Float[Array, "*b height width"]:
         """Maps in the common space; unchanged when the layer is off."""
-        if self.global_part or self.local_part:
+        if not (self.global_part or self.local_part):
+            return fmri
+        if not self.subjects:
             return self.func_align_layer(fmri)
-        return fmri
+        if fmri.ndim < 4 or fmri.shape[-4] != self.subjects:
+            raise ValueError(
+                f"fmri: {fmri.shape} must hold windows of {self.subjects} subjects along axis -4"
+            )
+        aligned = [layer(fmri[..., i, :, :, :]) for i, layer in enumerate(self.func_align_layers)]
+        return jnp.stack(aligned, axis=-4)
+
+    def encode(
+        self, aligned: Float[Array, "*b w height width"], *, deterministic: bool = True
+    ) -> Encoded:
+        """What follows the alignment."""
+        features = self.fmri_encoder.encode(aligned, deterministic=deterministic)
+        condition = deal(self.fmri_encoder_proj(deal(features), deterministic=deterministic))
+        seen = condition if self.head == "conv" else features[..., 0, :]
+        embedding = self.fmri2clip(seen, deterministic=deterministic)
+        return Encoded(aligned, features, condition.astype(jnp.float32), embedding)
 
     def __call__(
         self, fmri: Float[Array, "*b w height width"], *, deterministic: bool = True
     ) -> Encoded:
         if fmri.shape[-3] != self.window:
             raise ValueError(f"fmri: {fmri.shape[-3]} volumes a window, must be {self.window}")
-        aligned = self.align(fmri)
-        features = self.fmri_encoder.encode(aligned, deterministic=deterministic)
-        condition = deal(self.fmri_encoder_proj(deal(features), deterministic=deterministic))
-        seen = condition if self.head == "conv" else features[..., 0, :]
-        embedding = self.fmri2clip(seen, deterministic=deterministic)
-        return Encoded(aligned, features, condition.astype(jnp.float32), embedding)
+        return self.encode(self.align(fmri), deterministic=deterministic)

@@ -182,6 +182,8 @@ def next_commands(run_dir: Path, config: Config) -> list[Command]:
 
     def again(suffix: str, *settings: str) -> str:
         sets = [f"name={config.name}-{suffix}", f"run_dir={config.run_dir}-{suffix}", *settings]
+        if config.evaluation.adapted_minutes is not None:  # nothing is fitted there yet
+            sets.append("evaluation.adapted_minutes=null")
         words = " ".join(f"--set {shlex.quote(setting)}" for setting in sets)
         steps = "train.cotrain eval.sample eval.score"
         file = shlex.quote(str(run_dir / "config.yaml"))
@@ -190,6 +192,7 @@ def next_commands(run_dir: Path, config: Config) -> list[Command]:
     out = []
     if config.alignment.global_part or config.alignment.local_part:
         off = ("alignment.global_part=false", "alignment.local_part=false")
+        off += ("alignment.per_subject=false",) if config.alignment.per_subject else ()
         out.append(("The same study with no alignment layer", again("plain", *off)))
     protocol = config.protocol
     if not set(protocol.test_subjects) <= set(protocol.train_subjects):

@@ -219,10 +219,11 @@ def _harmless_in(stage: config.Stage) -> set[str]:
 
 def _harmless(key: str, ours: config.Section) -> bool:
     section, _, option = key.rpartition(".")
-    stage = getattr(ours, section, None)
+    stage = getattr(ours, section, None) if section else ours
     return (
         key in ("name", "run_dir")
-        or section in ("evaluation", "sweep")
+        # each keeps its own settings in its own folders
+        or section in ("evaluation", "sweep", "adapt")
         or key.startswith("hardware.")
         or (isinstance(stage, config.Stage) and option in _harmless_in(stage))
     )

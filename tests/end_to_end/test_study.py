@@ -15,12 +15,14 @@ import pytest
 import yaml
 from flax.traverse_util import flatten_dict
 
-from eval import sweep
+from eval import sample, score, sweep
 from eval.decoding import HeldOut
 from glfa_jax import config
 from glfa_jax.decoder import Generator, load_decoder
+from glfa_jax.errors import InputError
 from glfa_jax.results import Scores
 from glfa_jax.training.state import TrainingError
+from train import adapt
 
 ROOT = Path(__file__).parents[2]
 STEPS = 3
@@ -181,6 +183,29 @@ def test_samples_do_not_depend_on_the_batch(study, tmp_path):
         kept.rename(samples)
 
 
+def test_a_fitted_subject_is_evaluated_beside_zero_shot(study, capsys):
+    """In this process, where the programs are compiled already."""
+    folder, settings, _ = study
+    run_dir, fitted = folder / "run", folder / "run" / "adapted-0.2min"
+    before = {path: path.read_bytes() for path in sorted((run_dir / "samples").rglob("*.npz"))}
+    before |= {run_dir / name: (run_dir / name).read_bytes() for name in ("metrics.json",)}
+    ours = config.load(settings, ["evaluation.adapted_minutes=0.2", "adapt.steps=10"])
+    with pytest.raises(InputError, match=r"train\.adapt --config .* --subject 03 --minutes 0\.2"):
+        sample.main(ours)
+    assert not fitted.exists()
+    adapt.main(ours, subject="03", minutes=0.2)
+    assert "to 6 clips that 01 or 02 saw as well" in capsys.readouterr().out
+    sample.main(ours)
+    score.main(ours)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    rows = json.loads((fitted / "metrics.json").read_text())
+    assert {row["method"] for row in rows} == {"GLFA, caption tokens, fitted to 0.2 min"}
+    video = [np.load(path / "samples/03/00000.npz")["video"] for path in (run_dir, fitted)]
+    assert video[0].shape == video[1].shape
+    assert np.any(video[0] != video[1])
+    assert (fitted / "report" / "index.html").is_file()
+
+
 def test_other_settings_are_refused_naming_them(study):
     _, settings, _ = study
     step = run("train.cotrain", "--config", settings, "--set", "seed=5")
@@ -193,14 +218,15 @@ def test_other_settings_are_refused_naming_them(study):
     assert "Traceback" not in step.stderr
 
 
-SWEEP = {"guidance_scales": [0, 1, 2, 4, 9], "sampling_steps": [1, 2, 3], "seeds": [0, 1]}
+SWEPT = {"guidance_scales": [0, 1, 2, 4, 9], "sampling_steps": [1, 2, 3], "seeds": [0, 1]}
+SWEEP = [f"sweep.{key}={value}" for key, value in SWEPT.items()] + ["evaluation.metrics=[pictures]"]
 
 
 @pytest.fixture(scope="module")
 def swept(study) -> tuple[config.Config, Path, list[Generator]]:
     """A finished sweep: its configuration, its folder and what it sampled with."""
     folder, path, _ = study
-    settings = config.load(path, [f"sweep.{key}={value}" for key, value in SWEEP.items()])
+    settings = config.load(path, SWEEP)
     made, make = [], HeldOut.generator
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -225,7 +251,10 @@ def test_a_sweep_compiles_once_a_number_of_steps(swept):
 def test_a_cell_of_a_sweep_is_what_sampling_and_scoring_give(study, swept):
     sampled = Scores.read(study[0] / "run")
     cell = Scores.read(swept[1] / "03" / f"checkpoint{STEPS}_steps2_scale9_seed0")
-    assert cell == sampled
+    assert cell.keys == sampled.keys
+    assert {"video 2-way", "frame 50-way", "SSIM"} <= cell.metrics.keys() < sampled.metrics.keys()
+    for name in cell.metrics:
+        np.testing.assert_array_equal(cell.values(name), sampled.values(name))
     other = Scores.read(swept[1] / "03" / f"checkpoint{STEPS}_steps2_scale9_seed1")
     assert (other.values("PSNR") != sampled.values("PSNR")).any()
 
@@ -244,7 +273,7 @@ def test_a_sweep_goes_on_where_it_was(swept):
 
 def test_checkpoints_can_be_swept(study, swept):
     path = study[1]
-    settings = config.load(path, [f"sweep.checkpoints=[{STEPS - 1}, {STEPS}]"])
+    settings = config.load(path, [*SWEEP[3:], f"sweep.checkpoints=[{STEPS - 1}, {STEPS}]"])
     sweep.main(settings)
     earlier, last = (
         Scores.read(swept[1] / "03" / f"checkpoint{step}_steps2_scale9_seed0")

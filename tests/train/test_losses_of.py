@@ -133,6 +133,20 @@ def test_stage_two_of_paired_rows_is_the_formula():
     near(loss, diffusion + glfa.regularisation + 0.1 * glfa.alignment)
 
 
+def test_both_presets_of_scales_are_two_lines():
+    """The official code's are the defaults; the paper's lambda = 1/2 is of both parts."""
+    batch = batch_of(np.arange(ROWS)[:, None])
+    for scales, of_regularisation, of_alignment in (
+        ({"glfa_scale": 1.0, "alignment_scale": 0.1}, 1.0, 0.1),
+        ({"glfa_scale": 0.5, "alignment_scale": 1.0}, 0.5, 0.5),
+        ({"glfa_scale": 0.0}, 0.0, 0.0),
+    ):
+        loss, found = stage_two(batch, **scales)
+        glfa = of_regularisation * found["regularisation"] + of_alignment * found["alignment"]
+        near(loss, found["diffusion"] + glfa)
+    assert config.Cotrain() == config.Cotrain(glfa_scale=1.0, alignment_scale=0.1)
+
+
 def test_stage_one_of_paired_rows_is_the_formula():
     batch = batch_of(np.arange(ROWS)[:, None])
     loss, metrics = stage_one(batch)

@@ -191,12 +191,19 @@ def stage_two() -> dict[str, Any]:
 STAGES = {"pretrain": pretraining, "contrast": stage_one, "cotrain": stage_two}
 
 
-def run(name: str, folder: Path, *, hardware: config.Hardware, **options: Any) -> dict[str, Any]:
+def run(
+    name: str,
+    folder: Path,
+    *,
+    hardware: config.Hardware,
+    given: dict[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Losses and all else that is logged of every step; parameters after the last by their paths.
 
-    In every process but the first, the parameters alone.
+    In every process but the first, the parameters alone. `given`: in place of what `STAGES` makes.
     """
-    given = STAGES[name]()
+    given = dict(given or STAGES[name]())
     make = given.pop("make")
     state = train(
         name=name,

@@ -1,0 +1,176 @@
+"""Which alignment layer a subject's maps go through: the shared one, its own, or a fitted one.
+
+Models number their subjects; here the numbers meet the names, in the order of
+`protocol.train_subjects`.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from glfa_jax import system
+from glfa_jax.config import Config
+from glfa_jax.convert import glfa
+from glfa_jax.convert.directory import read_config, read_tensors, write_tensors
+from glfa_jax.convert.mapping import export_views, import_params
+from glfa_jax.convert.pretrained import Pretrained, own_config
+from glfa_jax.data.store import Store
+from glfa_jax.errors import InputError
+from glfa_jax.models.alignment import Alignment
+from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.training.loop import check_unchanged
+
+_LAYER = "func_align_layer"  # the shared one; of subject i it is func_align_layers_i
+
+
+def fitted_stage(subject: str, minutes: float) -> str:
+    """The stage, and its folder in the run's, that fits a layer to so much of a subject."""
+    return f"adapt/{subject}-{minutes:g}min"
+
+
+def require_layer(settings: Config, *, subject: str) -> None:
+    """Refuses a subject whose maps the run has no layer for; reads nothing but small files."""
+    minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
+    if not (settings.alignment.global_part or settings.alignment.local_part):
+        if minutes is not None:
+            raise InputError("evaluation.adapted_minutes: this run has no alignment to be fitted")
+    elif subject in trained:
+        return
+    elif minutes is not None:
+        folder = system.model_folder(settings, fitted_stage(subject, minutes))
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: no layer was fitted to {minutes:g} minutes of subject {subject}; first "
+                f"run {_command(settings, subject, f'{minutes:g}')}"
+            )
+        refuse_outdated(settings, folder)
+        check_unchanged(folder.parent, settings.adapt)
+    elif settings.alignment.per_subject:
+        raise InputError(
+            f"subject {subject}: has no alignment layer, only {', '.join(trained)} were trained "
+            f"(alignment.per_subject); fit one with {_command(settings, subject, 'N')}, then set "
+            "evaluation.adapted_minutes to N"
+        )
+
+
+def encoder_for(settings: Config, encoder: Pretrained, *, subject: str) -> Pretrained:
+    """The trained encoder with the subject's layer for all maps; the rest is shared with it.
+
+    Without alignment, the encoder itself. Raises InputError as `require_layer`.
+    """
+    module, params = encoder.module, encoder.variables["params"]
+    if not (module.global_part or module.local_part):
+        require_layer(settings, subject=subject)
+        return encoder
+    layer = layer_for(settings, encoder, subject=subject)
+    rest = {name: x for name, x in params.items() if not name.startswith(_LAYER)}
+    return Pretrained(module.clone(subjects=0), {"params": rest | {_LAYER: layer}})
+
+
+def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> dict:
+    """Parameters of the layer that a subject's maps go through.
+
+    A training subject's is the one that it was trained with; another's is the one fitted to
+    `evaluation.adapted_minutes`, or without them the shared one. Raises InputError as
+    `require_layer`.
+    """
+    require_layer(settings, subject=subject)
+    module, params = encoder.module, encoder.variables["params"]
+    minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
+    if subject not in trained and minutes is not None:
+        folder = system.model_folder(settings, fitted_stage(subject, minutes))
+        volume = jnp.zeros((1, module.height, module.width))
+        shapes = jax.eval_shape(layer_of(module).init, jax.random.key(0), volume)["params"]
+        return import_params(read_tensors(folder), shapes, glfa.ALIGNMENT, dtype=np.float32)
+    if not module.subjects:
+        return params[_LAYER]
+    if module.subjects != len(trained):
+        raise InputError(
+            f"{system.model_folder(settings, 'cotrain')}: has {module.subjects} alignment layers, "
+            f"but protocol.train_subjects are {len(trained)}"
+        )
+    return params[f"{_LAYER}s_{trained.index(subject)}"]
+
+
+def first_layer(encoder: Pretrained, *, seed: int) -> dict:
+    """Where fitting starts: from the shared layer, or from the identity where each has its own."""
+    module, params = encoder.module, encoder.variables["params"]
+    if _LAYER in params:
+        return params[_LAYER]
+    volume = jnp.zeros((1, module.height, module.width))
+    return jax.jit(layer_of(module).init)(jax.random.key(seed), volume)["params"]
+
+
+def layer_of(module: FmriEncoder) -> Alignment:
+    """The module of one of the encoder's layers."""
+    return Alignment(
+        module.height,
+        module.width,
+        module.patch_size,
+        module.kernel_size,
+        module.global_part,
+        module.local_part,
+        module.box,
+    )
+
+
+def average_window(
+    settings: Config, encoder: Pretrained, *, store: Store
+) -> Float[Array, "w height width"]:
+    """The training subjects' average window in the common space; every sample counts the same."""
+    subjects = settings.protocol.train_subjects
+    if not encoder.module.subjects:
+        return align(encoder, store.average(subjects=subjects))
+    aligned = [
+        align(encoder_for(settings, encoder, subject=subject), store.average(subjects=[subject]))
+        for subject in subjects
+    ]
+    counts = store.present("train", subjects=subjects).sum(axis=0)
+    return jnp.average(jnp.stack(aligned), axis=0, weights=jnp.asarray(counts, jnp.float32))
+
+
+def align(
+    encoder: Pretrained, fmri: Float[np.ndarray, "*b height width"]
+) -> Float[Array, "*b height width"]:
+    """Maps in the common space, by an encoder with one layer or none."""
+    if encoder.module.subjects:
+        raise ValueError("encoder: has a layer for every subject, must be of one (encoder_for)")
+    maps = jnp.asarray(fmri, jnp.float32)
+    layer = encoder.variables["params"].get(_LAYER)
+    return maps if layer is None else _align(layer_of(encoder.module), layer, maps)
+
+
+@partial(jax.jit, static_argnums=0)
+def _align(module: Alignment, params: dict, maps: Array) -> Array:
+    aligned: Any = module.apply({"params": params}, maps)
+    return aligned
+
+
+def save_fitted(folder: Path, module: Alignment, params: dict, *, about: dict[str, Any]) -> None:
+    """Safetensors under the official names, and `about` beside the layer's size in config.json."""
+    write_tensors(
+        folder,
+        export_views(params, glfa.ALIGNMENT),
+        config=own_config(module) | about,
+        filename="model.safetensors",
+    )
+
+
+def refuse_outdated(settings: Config, folder: Path) -> None:
+    """A fitted layer belongs to the model that stage 2 had left when it was fitted."""
+    steps = read_config(folder).get("cotrain_steps")
+    if steps != settings.cotrain.steps:
+        raise InputError(
+            f"{folder}: was fitted when stage 2 had {steps} steps, now it has "
+            f"{settings.cotrain.steps}; remove {folder.parent} to fit it anew"
+        )
+
+
+def _command(settings: Config, subject: str, minutes: str) -> str:
+    file = settings.run_dir / "config.yaml"
+    return f"python -m train.adapt --config {file} --subject {subject} --minutes {minutes}"

@@ -1,0 +1,59 @@
+"""What methods are called in tables."""
+
+import pytest
+
+from glfa_jax import config
+from glfa_jax.method import method_name
+
+BARE = {"global_part": False, "local_part": False}
+
+
+def settings(**sections) -> config.Config:
+    return config.Config(
+        name="a",
+        run_dir="run",
+        foundation="foundation",
+        data={"root": "data", "store": "store", "subjects": ["a", "b"]},
+        protocol={"train_subjects": ["a"], "test_subjects": ["b"]},
+        **sections,
+    )
+
+
+@pytest.mark.parametrize(
+    ("sections", "name"),
+    [
+        ({}, "GLFA"),
+        ({"alignment": BARE}, "fMRI-PTE-V"),
+        ({"without": ["pretrain"]}, "GLFA w/o pretraining"),
+        ({"without": ["contrast"]}, "GLFA w/o stage 1"),
+        ({"without": ["contrast", "pretrain"]}, "GLFA w/o pretraining, w/o stage 1"),
+        ({"alignment": {"global_part": False}}, "GLFA w/o global"),
+        ({"alignment": {"local_part": False}}, "GLFA w/o local"),
+        ({"cotrain": {"glfa_scale": 0}}, "GLFA w/o consistency loss"),
+        (
+            {"cotrain": {"regularisation_scale": 0, "alignment_scale": 0}},
+            "GLFA w/o consistency loss",
+        ),
+        ({"cotrain": {"alignment_scale": 0}}, "GLFA w/o alignment loss"),
+        ({"cotrain": {"regularisation_scale": 0}}, "GLFA w/o regularisation"),
+        ({"cotrain": {"glfa_scale": 0.5, "alignment_scale": 1}}, "GLFA"),
+        ({"alignment": {"per_subject": True}}, "GLFA, per-subject alignment"),
+        ({"evaluation": {"adapted_minutes": 4}}, "GLFA, fitted to 4 min"),
+        ({"contrast": {"token_scale": 1}}, "GLFA, caption tokens"),
+        ({"contrast": {"token_scale": 1}, "without": ["contrast"]}, "GLFA w/o stage 1"),
+        (
+            {"alignment": BARE, "without": ["pretrain"], "cotrain": {"glfa_scale": 0}},
+            "fMRI-PTE-V w/o pretraining",
+        ),
+        (
+            {
+                "alignment": {"per_subject": True, "global_part": False},
+                "cotrain": {"trainable": "lora"},
+                "evaluation": {"adapted_minutes": 0.5},
+            },
+            "GLFA w/o global, per-subject alignment, LoRA, fitted to 0.5 min",
+        ),
+    ],
+)
+def test_every_variant_has_its_name(sections, name):
+    assert method_name(settings(**sections)) == name

@@ -1,0 +1,173 @@
+"""Fits the alignment layer to a new subject; everything else stays as stage 2 left it.
+
+    python -m train.adapt --config configs/demo.yaml --subject 03 --minutes 4
+
+The layer starts as the shared one, or as the identity where every training subject has its own,
+and is drawn to where the training subjects' aligned maps of the same clips are, on average: the
+loss of stage 2 without the generator's, so it takes seconds to minutes. It sees the first minutes
+of the subject's training clips, never a test clip. `--set evaluation.adapted_minutes=4` then has
+eval.sample and eval.score use it. To compare with a full fit, train a run of its own with the
+subject among protocol.train_subjects.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glfa_jax import config, system
+from glfa_jax.cli import run_main
+from glfa_jax.convert import pretrained
+from glfa_jax.data import pipeline
+from glfa_jax.data.store import Store
+from glfa_jax.errors import InputError
+from glfa_jax.models.alignment import Alignment
+from glfa_jax.ops.local_conv import bounding_box
+from glfa_jax.subject_alignment import (
+    first_layer,
+    fitted_stage,
+    layer_for,
+    layer_of,
+    refuse_outdated,
+    save_fitted,
+)
+from glfa_jax.training.checkpoints import read_done
+from glfa_jax.training.loop import LossFn, refuse_if_changed, use_compilation_cache
+from glfa_jax.training.losses import reconstruction_loss
+from glfa_jax.training.optim import OTHERWISE, Group
+from glfa_jax.training.processes import say, start
+from train.stages import complete, run_stage, share, store_model
+
+NAME = "adapt"
+GROUPS = (Group(OTHERWISE, 1.0),)
+
+
+def clips_of(store: Store, *, subject: str, minutes: float) -> np.ndarray:
+    """The subject's first training clips, as many as fill the minutes with video."""
+    seconds = store.attributes.clip_seconds
+    (present,) = np.nonzero(store.present("train", subjects=[subject])[:, 0])
+    most = len(present) * seconds / 60
+    if not (math.isfinite(minutes) and seconds <= minutes * 60 and minutes <= most + 1e-9):
+        raise InputError(
+            f"--minutes: {minutes:g}, must be from {seconds / 60:.2g} (one clip of {seconds:g} s) "
+            f"to {most:g}, all the training clips of subject {subject} in {store.path}"
+        )
+    # Rounding must not cost the last clip.
+    return present[: int(minutes * 60 / seconds + 1e-9)]
+
+
+def refuse_unfit(settings: config.Config, subject: str) -> None:
+    """Only a trained run with alignment has something to fit, and only to a subject new to it."""
+    protocol, layer = settings.protocol, settings.alignment
+    if subject in protocol.train_subjects:
+        raise InputError(f"--subject: {subject} was trained on, its alignment is part of the run")
+    if subject not in settings.data.subjects:
+        known = ", ".join(x for x in settings.data.subjects if x not in protocol.train_subjects)
+        raise InputError(f"--subject: {subject} is none of the subjects to fit to: {known}")
+    if not (layer.global_part or layer.local_part):
+        raise InputError(f"{settings.run_dir}: alignment is off in this run, nothing can be fitted")
+    done = read_done(settings.run_dir / "cotrain")
+    stored = system.model_folder(settings, "cotrain").is_dir()
+    if not stored or done is None or done.step != settings.cotrain.steps:
+        raise InputError(
+            f"{settings.run_dir}: stage 2 is not finished; run python -m train.cotrain with this "
+            "configuration first"
+        )
+
+
+def loss_of(settings: config.Adapt, module: Alignment) -> LossFn:
+    """Distance of the new subject's aligned maps from the mean of the others', and from its own.
+
+    A batch's windows are those of the others, in order, and last the new subject's. Frozen: the
+    `others`' layers and the cortex `mask`.
+    """
+
+    def loss_fn(params: dict, frozen: Any, batch: Any, key: jax.Array):
+        fmri, original = batch["fmri"][:, :-1], batch["fmri"][:, -1]
+        present = batch["present"][:, :-1].astype(fmri.dtype)
+        theirs: Any = [
+            module.apply({"params": layer}, fmri[:, i]) for i, layer in enumerate(frozen["others"])
+        ]
+        shares = present / present.sum(axis=1, keepdims=True)
+        target = jnp.einsum("bs,sb...->b...", shares, jnp.stack(theirs))
+        aligned: Any = module.apply({"params": params}, original)
+        glfa = {
+            "alignment": reconstruction_loss(aligned, target, frozen["mask"]).mean(),
+            "regularisation": reconstruction_loss(aligned, original, frozen["mask"]).mean(),
+        }
+        loss = (
+            settings.alignment_scale * glfa["alignment"]
+            + settings.regularisation_scale * glfa["regularisation"]
+        )
+        return loss, glfa
+
+    return loss_fn
+
+
+def run(settings: config.Config, store: Store, *, subject: str, minutes: float) -> None:
+    name, others = fitted_stage(subject, minutes), settings.protocol.train_subjects
+    folder = settings.run_dir / name
+    clips = clips_of(store, subject=subject, minutes=minutes)
+    shared = clips[store.present("train", subjects=others)[clips].any(axis=1)]
+    if not len(shared):
+        raise InputError(
+            f"--minutes: no training subject has seen the first {minutes:g} minutes of subject "
+            f"{subject} in {store.path}, so there is nothing to align them with"
+        )
+    if (model := system.model_folder(settings, name)).is_dir():
+        refuse_outdated(settings, model)
+    refuse_if_changed(folder, settings.adapt)
+    if complete(settings, name):
+        return
+    stored = system.model_folder(settings, "cotrain") / "encoder"
+    built_on = {"cotrain_steps": settings.cotrain.steps}
+    encoder = pretrained.load("fmri_encoder", stored, box=bounding_box(store.mask))
+    module = layer_of(encoder.module)
+    fitted = run_stage(
+        settings,
+        name,
+        says=f"the alignment of subject {subject}, to {len(shared)} clips that "
+        f"{' or '.join(others)} saw as well",
+        init=first_layer(encoder, seed=settings.seed),
+        frozen={
+            "others": [layer_for(settings, encoder, subject=other) for other in others],
+            "mask": jnp.asarray(store.mask, jnp.float32),
+        },
+        loss_fn=loss_of(settings.adapt, module),
+        groups=GROUPS,
+        fingerprint=built_on,
+        batches=pipeline.windows(
+            store,
+            subjects=(*others, subject),
+            clips=shared,
+            batch_size=settings.adapt.batch_size,
+            seed=settings.seed,
+            **share(settings),
+        ),
+    )
+    about = built_on | {"subject": subject, "minutes": minutes, "clips": len(shared)}
+    store_model(settings, name, lambda folder: save_fitted(folder, module, fitted, about=about))
+
+
+def main(settings: config.Config, *, subject: str, minutes: float) -> None:
+    start(settings.hardware.processes)
+    use_compilation_cache()
+    refuse_unfit(settings, subject)
+    refuse_if_changed(settings.run_dir, settings)
+    run(settings, Store.open(settings.data.store), subject=subject, minutes=minutes)
+    file = settings.run_dir / "config.yaml"
+    sets = f"--set evaluation.adapted_minutes={minutes:g}"
+    say(f"next: python -m eval.sample --config {file} {sets}")
+
+
+if __name__ == "__main__":
+    run_main(
+        main,
+        description=__doc__,
+        options={
+            "subject": {"required": True, "help": "whom to fit to, such as 03"},
+            "minutes": {"required": True, "type": float, "help": "of training clips to use"},
+        },
+    )
