@@ -15,14 +15,13 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from glfa_jax import config, system
+from glfa_jax import config
 from glfa_jax.cli import run_main
 from glfa_jax.convert.directory import read_json
 from glfa_jax.data.store import Store
 from glfa_jax.data.video import write_gif, write_mp4
-from glfa_jax.decoder import generator_of, load_decoder, variables_of
+from glfa_jax.decoder import generator_of, load_decoder, refuse_unfinished, variables_of
 from glfa_jax.errors import InputError
-from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, refuse_if_changed, use_compilation_cache
 
@@ -144,13 +143,7 @@ def write_pictures(settings: config.Config, store: Store) -> None:
 def main(settings: config.Config) -> None:
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
-    done = read_done(settings.run_dir / "cotrain")
-    stored = system.model_folder(settings, "cotrain").is_dir()
-    if not stored or done is None or done.step != settings.cotrain.steps:
-        raise InputError(
-            f"{settings.run_dir}: stage 2 is not finished; run python -m train.cotrain with this "
-            "configuration first"
-        )
+    refuse_unfinished(settings)
     store = Store.open(settings.data.store)
     for subject in settings.protocol.test_subjects:
         if (clips := len(test_clips(settings, store, subject))) < 2:

@@ -134,6 +134,8 @@ def mismatched_similarity(measure: Callable, generated: np.ndarray, truth: np.nd
 
 def method_name(settings: config.Config) -> str:
     """What the alignment layer makes of it, and what the paper's method does not have."""
+    if settings.method == "lea":
+        return "LEA"
     name = {
         (True, True): "GLFA",
         (False, True): "GLFA without global",
@@ -201,12 +203,14 @@ def align_maps(settings: config.Config, store: Store) -> None:
     """Maps before and after GLFA, and how alike subjects are, over the test clips all have."""
     path = settings.run_dir / "alignment.npz"
     path.unlink(missing_ok=True)
+    if not settings.aligned:
+        return
     protocol = settings.protocol
     subjects = list(dict.fromkeys((*protocol.train_subjects, *protocol.test_subjects)))
     present = store.present("test", subjects=subjects).all(1)
     clips = np.flatnonzero(present)[: settings.evaluation.clips]
     model = pretrained.load("fmri_encoder", system.model_folder(settings, "cotrain") / "encoder")
-    if not (model.module.global_part or model.module.local_part) or not len(clips):
+    if not len(clips):
         return
     apply = jax.jit(lambda x: model.module.apply(model.variables, x, method="align"))
     mask, middle = store.mask, settings.data.window // 2

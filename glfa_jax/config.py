@@ -322,6 +322,13 @@ class Cotrain(Stage):
         return self
 
 
+class Lea(Section):
+    """Ridge regression in place of stages 1 and 2 (SPEC §6.3)."""
+
+    alpha: Rate = Field(default=500.0, description="weight of the squared norm of the weights")
+    batch_size: Positive = Field(default=64, description="fMRI windows encoded at once")
+
+
 class Evaluation(Section):
     """Sampling and scoring (SPEC §4, §6)."""
 
@@ -392,6 +399,9 @@ class Config(Section):
     seed: int = 0
     run_dir: Path
     foundation: Path = Field(description="folder of pretrained generator, CLIP and classifiers")
+    method: Literal["glfa", "lea"] = Field(
+        default="glfa", description="stages 1 and 2, or a regression with nothing else trained"
+    )
     data: Data
     protocol: Protocol
     encoder: Encoder = Encoder()
@@ -400,8 +410,15 @@ class Config(Section):
     pretrain: Pretrain = Pretrain()
     contrast: Contrast = Contrast()
     cotrain: Cotrain = Cotrain()
+    lea: Lea = Lea()
     evaluation: Evaluation = Evaluation()
     hardware: Hardware = Hardware()
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the decoder has a GLFA layer."""
+        parts = self.alignment.global_part or self.alignment.local_part
+        return self.method == "glfa" and parts
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":

@@ -13,6 +13,8 @@ from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.sampler import sample
 from glfa_jax.diffusion.schedule import Schedule
+from glfa_jax.errors import InputError
+from glfa_jax.training.checkpoints import read_done
 
 
 class Decoder(NamedTuple):
@@ -25,11 +27,32 @@ class Decoder(NamedTuple):
 Generate = Callable[..., Float[Array, "b f vheight vwidth 3"]]
 
 
+def refuse_unfinished(settings: config.Config) -> None:
+    """Raises InputError where `load_decoder` would find no model, or one of another length."""
+    last = "lea" if settings.method == "lea" else "cotrain"
+    finished = system.model_folder(settings, last).is_dir()
+    if last == "cotrain":
+        done = read_done(settings.run_dir / last)
+        finished = finished and done is not None and done.step == settings.cotrain.steps
+    if not finished:
+        what = "the regression" if last == "lea" else "stage 2"
+        raise InputError(
+            f"{settings.run_dir}: {what} is not finished; run python -m train.cotrain with this "
+            "configuration first"
+        )
+
+
 def load_decoder(settings: config.Config) -> Decoder:
-    """The model that stage 2 left in the run folder, with the foundation's VAE and schedule."""
-    folder = system.model_folder(settings, "cotrain")
+    """The model that training left in the run folder, with the foundation's VAE and schedule.
+
+    With method `lea` the UNet is the foundation's as well, and its schedule as it is.
+    """
     generator = system.load_generator(settings)
     schedule = generator.schedule
+    if settings.method == "lea":
+        encoder = pretrained.load("lea", system.model_folder(settings, "lea"))
+        return Decoder(encoder, generator.unet, generator.vae, schedule)
+    folder = system.model_folder(settings, "cotrain")
     if settings.cotrain.zero_terminal_snr:
         schedule = schedule.rescale_zero_terminal_snr()
     return Decoder(

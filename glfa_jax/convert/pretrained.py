@@ -27,6 +27,7 @@ from glfa_jax.models.clip import Clip, ClipText
 from glfa_jax.models.config_values import misfits
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.models.lea import Lea
 from glfa_jax.models.unet3d import UNet3D
 from glfa_jax.models.vae import AutoencoderKL
 from glfa_jax.models.video_mae import VideoMaeClassifier
@@ -90,7 +91,7 @@ def _map_inputs(module: FmriAutoencoder) -> tuple[tuple, dict]:
     return (jnp.zeros((1, module.height, module.width)),), whole
 
 
-def _window_inputs(module: FmriEncoder) -> tuple[tuple, dict]:
+def _window_inputs(module: FmriEncoder | Lea) -> tuple[tuple, dict]:
     return (jnp.zeros((1, module.window, module.height, module.width)),), {}
 
 
@@ -189,6 +190,7 @@ KINDS = {
     ),
     "fmri_autoencoder": _glfa(FmriAutoencoder, glfa.AUTOENCODER, _map_inputs),
     "fmri_encoder": _glfa(FmriEncoder, glfa.ENCODER, _window_inputs),
+    "lea": _glfa(Lea, glfa.LEA, _window_inputs),
 }
 
 

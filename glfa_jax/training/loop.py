@@ -221,7 +221,7 @@ def _harmless(key: str, ours: config.Section) -> bool:
     section, _, option = key.rpartition(".")
     stage = getattr(ours, section, None)
     return (
-        key in ("name", "run_dir")
+        key in ("name", "run_dir", "lea.batch_size")
         or section == "evaluation"
         or key.startswith("hardware.")
         or (isinstance(stage, config.Stage) and option in _harmless_in(stage))
