@@ -12,7 +12,7 @@ X = RNG.standard_normal((40, 6)) + np.array([3, 0, 0, -5, 0, 0])
 Y = X @ RNG.standard_normal((6, 5)) + RNG.standard_normal((40, 5)) + 2
 
 
-def fit(x=X, y=Y, *, alpha=7.0, batch=40):
+def fit(x: np.ndarray = X, y: np.ndarray = Y, *, alpha=7.0, batch=40):
     sums = Ridge(features=x.shape[1], targets=y.shape[1])
     for start in range(0, len(x), batch):
         sums.add(x[start : start + batch], targets=y[start : start + batch])
@@ -40,7 +40,7 @@ def test_batches_and_blocks_change_nothing(monkeypatch):
 
 
 def test_float32_is_summed_in_float64():
-    x, y = np.float32(X), np.float32(Y)
+    x, y = X.astype(np.float32), Y.astype(np.float32)
     exact = np.linalg.solve(x.T.astype(float) @ x + 7 * np.eye(6), x.T.astype(float) @ y)
     np.testing.assert_allclose(fit(x, y).weights, exact, rtol=1e-11)
 

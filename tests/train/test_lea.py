@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -99,7 +100,7 @@ def samples(settings: config.Config, store: Store) -> tuple[np.ndarray, np.ndarr
 
 def test_the_model_is_the_rescaled_regression_on_what_is_present(settings):
     """In batches of three clips, of which the last is not full; absent windows do not count."""
-    store = Store()
+    store: Any = Store()
     module, params = lea.fit_model(settings, store)
     clips, subjects = np.nonzero(PRESENT)
     windows = store._fmri[clips, subjects].astype(np.float32)
@@ -121,16 +122,18 @@ def test_the_model_is_the_rescaled_regression_on_what_is_present(settings):
 
 
 def test_how_many_are_encoded_at_once_changes_nothing(settings):
-    _, params = lea.fit_model(settings, Store())
+    store: Any = Store()
+    _, params = lea.fit_model(settings, store)
     larger = settings.model_copy(update={"lea": config.Lea(alpha=3.0, batch_size=100)})
-    _, again = lea.fit_model(larger, Store())
+    _, again = lea.fit_model(larger, store)
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(again), strict=True):
         assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
 
 
 def test_clips_without_caption_are_refused(settings):
+    store: Any = Store(np.ones_like(PRESENT))
     with pytest.raises(InputError) as error:
-        lea.fit_model(settings, Store(np.ones_like(PRESENT)))
+        lea.fit_model(settings, store)
     assert str(error.value) == (
         "store: 1 of 7 train clips have no caption, the first is 6.mp4; method lea learns to "
         "predict captions: give every clip one"
@@ -138,21 +141,22 @@ def test_clips_without_caption_are_refused(settings):
 
 
 def test_a_kept_model_is_complete_or_not_there(settings, monkeypatch, capsys):
-    store: list = [Store(np.ones_like(PRESENT)), Store()]
+    wordless: Any = Store(np.ones_like(PRESENT))
+    store: Any = Store()
     monkeypatch.setattr("train.lea.pretrain.run", lambda *_: None)
     with pytest.raises(InputError, match="the regression is not finished; run python -m train"):
         refuse_unfinished(settings)
     with pytest.raises(InputError):
-        lea.run(settings, store[0])
+        lea.run(settings, wordless)
     with pytest.raises(InputError):
         refuse_unfinished(settings)
-    lea.run(settings, store[1])
+    lea.run(settings, store)
     refuse_unfinished(settings)
-    lea.run(settings, store[0])
+    lea.run(settings, wordless)
     assert "lea: finished already" in capsys.readouterr().out
     folder = system.model_folder(settings, "lea")
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
-    module, params = lea.fit_model(settings, store[1])
+    module, params = lea.fit_model(settings, store)
     loaded = pretrained.load("lea", folder)
     assert loaded.module == module
     jax.tree.map(np.testing.assert_array_equal, loaded.variables["params"], params)
