@@ -145,6 +145,13 @@ ROWS = (
         | {"conditioning_heads": 4},
         f"{_OURS}; decoder kept or dropped, either head",
     ),
+    Row(
+        "lea",
+        "LEA, the baseline by regression",
+        _FMRI | {"window": 5, "tokens": 77, "token_dim": 1024, "clip_dim": 1024},
+        _SMALL_FMRI | {"window": 3, "tokens": 16, "token_dim": 20, "clip_dim": 24},
+        "run folders",
+    ),
 )
 
 

@@ -17,13 +17,13 @@ def align_maps(test: HeldOut) -> None:
     path = system.results_folder(settings) / "alignment.npz"
     path.unlink(missing_ok=True)
     protocol = settings.protocol
-    if protocol.test_store is not None:  # they have no stimulus in common
+    if not settings.aligned or protocol.test_store is not None:  # no stimulus in common
         return
     subjects = list(dict.fromkeys((*protocol.train_subjects, *protocol.test_subjects)))
     present = store.present("test", subjects=subjects).all(1)
     clips = np.flatnonzero(present)[: settings.evaluation.clips]
     model = pretrained.load("fmri_encoder", system.model_folder(settings, "cotrain") / "encoder")
-    if not (model.module.global_part or model.module.local_part) or not len(clips):
+    if not len(clips):
         return
     encoders = [encoder_for(settings, model, subject=subject) for subject in subjects]
     mask, middle = store.mask, settings.data.window // 2

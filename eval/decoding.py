@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from glfa_jax import config, system
+from glfa_jax import config
 from glfa_jax.convert.directory import read_json
 from glfa_jax.data.store import Store
-from glfa_jax.decoder import Generator, load_decoder
+from glfa_jax.decoder import Generator, load_decoder, refuse_unfinished
 from glfa_jax.errors import InputError
 from glfa_jax.protocol import decoded_store
 from glfa_jax.subject_alignment import average_window, require_layer
-from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, use_compilation_cache
 
@@ -73,13 +72,7 @@ def open_test(settings: config.Config) -> HeldOut:
     """Raises InputError where stage 2 is not finished, or there is too little to decode."""
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
-    done = read_done(settings.run_dir / "cotrain")
-    stored = system.model_folder(settings, "cotrain").is_dir()
-    if not stored or done is None or done.step != settings.cotrain.steps:
-        raise InputError(
-            f"{settings.run_dir}: stage 2 is not finished; run python -m train.cotrain with this "
-            "configuration first"
-        )
+    refuse_unfinished(settings)
     trained = Store.open(settings.data.store)
     test = HeldOut(settings, trained, decoded_store(settings, trained))
     for subject in settings.protocol.test_subjects:

@@ -25,6 +25,7 @@ from glfa_jax.metrics import statistics
 from glfa_jax.report import page
 from glfa_jax.results import FILE, Sampling, Scores
 from glfa_jax.training.logs import write_atomically
+from glfa_jax.training.loop import check_unchanged
 
 
 def row(measured: Measured, *, seed: int, **about: str) -> dict:
@@ -77,6 +78,7 @@ def score_subject(test: HeldOut, judges: Judges, subject: str) -> tuple[Scored, 
 
 
 def main(settings: config.Config) -> None:
+    check_unchanged(settings.run_dir, settings)
     index_path = folder(settings) / "index.json"
     if not index_path.exists():
         raise InputError(

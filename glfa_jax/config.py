@@ -380,6 +380,13 @@ class Adapt(Stage):
     )
 
 
+class Lea(Section):
+    """Ridge regression in place of stages 1 and 2 (SPEC §6.3)."""
+
+    alpha: Rate = Field(default=500.0, description="weight of the squared norm of the weights")
+    batch_size: Positive = Field(default=64, description="fMRI windows encoded at once")
+
+
 class Evaluation(Section):
     """Sampling and scoring (SPEC §4, §6)."""
 
@@ -486,6 +493,9 @@ class Config(Section):
     seed: int = 0
     run_dir: Path
     foundation: Path = Field(description="folder of pretrained generator, CLIP and classifiers")
+    method: Literal["glfa", "lea"] = Field(
+        default="glfa", description="stages 1 and 2, or a regression with nothing else trained"
+    )
     data: Data
     protocol: Protocol
     encoder: Encoder = Encoder()
@@ -500,13 +510,22 @@ class Config(Section):
         "autoencoder's encoder with fresh conditioning (contrast)",
     )
     adapt: Adapt = Adapt()
+    lea: Lea = Lea()
     evaluation: Evaluation = Evaluation()
     sweep: Sweep = Sweep()
     hardware: Hardware = Hardware()
 
+    @property
+    def aligned(self) -> bool:
+        """Whether the decoder has a GLFA layer."""
+        parts = self.alignment.global_part or self.alignment.local_part
+        return self.method == "glfa" and parts
+
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         _once("without", self.without)
+        if self.method == "lea" and self.sweep.checkpoints:
+            raise ValueError("sweep.checkpoints: must be left out with method lea, which has none")
         roles = ["train_subjects"]
         if self.protocol.test_store is None:
             roles.append("test_subjects")

@@ -9,14 +9,16 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
-from glfa_jax import config, subject_alignment, system
+from glfa_jax import config, system
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.sampler import sample
 from glfa_jax.diffusion.schedule import Schedule
+from glfa_jax.errors import InputError
 from glfa_jax.models import lora
-from glfa_jax.training.checkpoints import restore_params
+from glfa_jax.subject_alignment import encoder_for
+from glfa_jax.training.checkpoints import read_done, restore_params
 from glfa_jax.training.sharding import make_mesh, place_batch, place_params
 
 
@@ -27,14 +29,33 @@ class Decoder(NamedTuple):
     schedule: Schedule
 
 
+def refuse_unfinished(settings: config.Config) -> None:
+    """Raises InputError where `load_decoder` would find no model, or one of another length."""
+    last = "lea" if settings.method == "lea" else "cotrain"
+    finished = system.model_folder(settings, last).is_dir()
+    if last == "cotrain":
+        done = read_done(settings.run_dir / last)
+        finished = finished and done is not None and done.step == settings.cotrain.steps
+    if not finished:
+        what = "the regression" if last == "lea" else "stage 2"
+        raise InputError(
+            f"{settings.run_dir}: {what} is not finished; run python -m train.cotrain with this "
+            "configuration first"
+        )
+
+
 def load_decoder(settings: config.Config, *, step: int | None = None) -> Decoder:
     """The model that stage 2 left in the run folder, with the foundation's VAE and schedule.
 
-    step: of a checkpoint of stage 2 that is still kept, in place of the finished model.
+    step: of a checkpoint of stage 2 that is still kept, in place of the finished model. With
+    method `lea` the UNet is the foundation's as well, and its schedule as it is.
     """
-    folder = system.model_folder(settings, "cotrain")
     generator = system.load_generator(settings)
     schedule = generator.schedule
+    if settings.method == "lea":
+        encoder = pretrained.load("lea", system.model_folder(settings, "lea"))
+        return Decoder(encoder, generator.unet, generator.vae, schedule)
+    folder = system.model_folder(settings, "cotrain")
     if settings.cotrain.zero_terminal_snr:
         schedule = schedule.rescale_zero_terminal_snr()
     encoder = pretrained.load("fmri_encoder", folder / "encoder")
@@ -73,9 +94,7 @@ def variables_of(
     """
     own = {
         subject: {
-            "encoder": subject_alignment.encoder_for(
-                settings, decoder.encoder, subject=subject
-            ).variables,
+            "encoder": encoder_for(settings, decoder.encoder, subject=subject).variables,
             "unet": decoder.unet.variables,
             "vae": decoder.vae.variables,
         }
@@ -113,20 +132,20 @@ class Generator:
         self._settings, self._schedule = settings, decoder.schedule
         dtype = jnp.dtype(hardware.compute_dtype)
         # One program for all subjects: the parameters hold each one's alignment layer.
-        encoder = decoder.encoder.module.clone(dtype=dtype, subjects=0)
+        self._variables = variables_of(decoder, settings, subjects=subjects, mesh=self._mesh)
+        first, shared = next(iter(self._variables.items()))
+        encoder = encoder_for(settings, decoder.encoder, subject=first).module.clone(dtype=dtype)
         self._modules: dict[str, Any] = {
             "encoder": encoder,
             "unet": decoder.unet.module.clone(dtype=dtype),
             "vae": decoder.vae.module.clone(dtype=dtype),
         }
-        self._variables = variables_of(decoder, settings, subjects=subjects, mesh=self._mesh)
 
         @jax.jit
         def encode(variables: dict, x: Array) -> Array:
             return encoder.apply(variables, x, method="encode").condition
 
-        shared = next(iter(self._variables.values()))["encoder"]
-        self._negative = encode(shared, jnp.asarray(negative, jnp.float32)[None])
+        self._negative = encode(shared["encoder"], jnp.asarray(negative, jnp.float32)[None])
         self._generate = jax.jit(self._program, static_argnames="steps")
 
     def __call__(

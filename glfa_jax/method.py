@@ -6,12 +6,13 @@ _STAGES = {"pretrain": "pretraining", "contrast": "stage 1"}
 
 
 def method_name(settings: Config) -> str:
-    """GLFA or the baseline, what it is trained without, and what the paper's method does not have.
+    """GLFA or a baseline, what it is trained without, and what the paper's method does not have.
 
     fMRI-PTE-V is the same pipeline with no alignment layer (SPEC §6.3).
     """
-    layer = settings.alignment
-    aligned = layer.global_part or layer.local_part
+    if settings.method == "lea":
+        return "LEA"
+    layer, aligned = settings.alignment, settings.aligned
     missing = [name for stage, name in _STAGES.items() if stage in settings.without]
     if aligned:
         missing += ["global"] if not layer.global_part else []

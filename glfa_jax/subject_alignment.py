@@ -36,7 +36,7 @@ def fitted_stage(subject: str, minutes: float) -> str:
 def require_layer(settings: Config, *, subject: str) -> None:
     """Refuses a subject whose maps the run has no layer for; reads nothing but small files."""
     minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
-    if not (settings.alignment.global_part or settings.alignment.local_part):
+    if not settings.aligned:
         if minutes is not None:
             raise InputError("evaluation.adapted_minutes: this run has no alignment to be fitted")
     elif subject in trained:
@@ -64,7 +64,7 @@ def encoder_for(settings: Config, encoder: Pretrained, *, subject: str) -> Pretr
     Without alignment, the encoder itself. Raises InputError as `require_layer`.
     """
     module, params = encoder.module, encoder.variables["params"]
-    if not (module.global_part or module.local_part):
+    if not settings.aligned:
         require_layer(settings, subject=subject)
         return encoder
     layer = layer_for(settings, encoder, subject=subject)
@@ -124,6 +124,8 @@ def average_window(
 ) -> Float[Array, "w height width"]:
     """The training subjects' average window in the common space; every sample counts the same."""
     subjects = settings.protocol.train_subjects
+    if not settings.aligned:
+        return jnp.asarray(store.average(subjects=subjects))
     if not encoder.module.subjects:
         return align(encoder, store.average(subjects=subjects))
     aligned = [

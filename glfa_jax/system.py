@@ -12,6 +12,7 @@ from glfa_jax.data.captions import Tokenizer
 from glfa_jax.errors import InputError
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.models.lea import Lea
 from glfa_jax.ops.local_conv import Box
 from glfa_jax.ops.preprocess import Preprocessor
 
@@ -157,6 +158,22 @@ def fmri_encoder(
         subjects=len(settings.protocol.train_subjects) if aligned and own else 0,
         dropout=dropout,
         box=box,
+    )
+
+
+def lea(settings: config.Config, *, tokens: int, token_dim: int, clip_dim: int) -> Lea:
+    return Lea(
+        height=settings.data.raster,
+        width=settings.data.raster,
+        window=settings.data.window,
+        tokens=tokens,
+        token_dim=token_dim,
+        clip_dim=clip_dim,
+        patch_size=settings.encoder.patch_size,
+        dim=settings.encoder.width,
+        depth=settings.encoder.depth,
+        num_heads=settings.encoder.num_heads,
+        mlp_ratio=settings.encoder.mlp_ratio,
     )
 
 

@@ -4,8 +4,8 @@
 
 Prepares the data and runs earlier stages first where they are missing, but for those that
 `without` leaves out: with `without: [contrast]` it starts from the pretrained autoencoder's encoder
-and fresh conditioning. With `--compile-only v5e:4x4` nothing is trained: says what a step needs on
-that TPU slice.
+and fresh conditioning. With `method: lea`, which has no stage 1 and 2, fits that (`train.lea`).
+With `--compile-only v5e:4x4` nothing is trained: says what a step needs on that TPU slice.
 """
 
 import json
@@ -24,6 +24,7 @@ from glfa_jax.convert.directory import read_config
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.diffusion.schedule import Schedule, noise_like
+from glfa_jax.errors import InputError
 from glfa_jax.models import lora
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.unet3d import UNet3D
@@ -35,7 +36,7 @@ from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import alignment_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 from glfa_jax.training.processes import is_main, say, together
-from train import contrast, latents, pretrain
+from train import contrast, latents, lea, pretrain
 from train.stages import batches, begin, complete, compute_in, run_stage, store_model
 
 NAME = "cotrain"
@@ -160,6 +161,8 @@ def with_lora(settings: config.Config, params: dict) -> dict:
 
 def compile_only(settings: config.Config, topology: str, report: Path | None) -> None:
     """Compiles the step of this stage from configurations alone; no weights, no data are read."""
+    if settings.method == "lea":
+        raise InputError("method: lea has no steps to compile, must be glfa")
     folder = settings.foundation / "text-to-video"
     options = compute_in(settings)
 
@@ -264,7 +267,11 @@ def run(settings: config.Config, store: Store) -> None:
 
 
 def main(settings: config.Config) -> None:
-    run(settings, begin(settings))
+    store = begin(settings)
+    if settings.method == "lea":
+        lea.run(settings, store)
+    else:
+        run(settings, store)
     say(f"next: python -m eval.sample --config {settings.run_dir / 'config.yaml'}")
 
 

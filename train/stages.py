@@ -27,7 +27,8 @@ from glfa_jax.training.loop import (
 from glfa_jax.training.processes import is_main, say, together
 from glfa_jax.training.sharding import make_mesh, process_share, to_host
 
-ORDER = ("pretrain", "contrast", "cotrain")
+# The stages of each method; those before the last of LEA's are trained in steps.
+ORDER = {"glfa": ("pretrain", "contrast", "cotrain"), "lea": ("pretrain", "lea")}
 
 
 def begin(settings: config.Config) -> Store:
@@ -54,7 +55,8 @@ def _prepared(settings: config.Config) -> Store:
 
 def refuse_longer_earlier_stage(settings: config.Config) -> None:
     """A stage's length may grow only while nothing was built on it."""
-    for earlier, later in pairwise(name for name in ORDER if name not in settings.without):
+    order = [name for name in ORDER[settings.method] if name not in settings.without]
+    for earlier, later in pairwise(order):
         done, steps = read_done(settings.run_dir / earlier), getattr(settings, earlier).steps
         if done and done.step != steps and (settings.run_dir / later).exists():
             raise InputError(

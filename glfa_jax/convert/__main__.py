@@ -19,7 +19,7 @@ from glfa_jax.cli import guarded
 # As the modules that do the work list them; those import jax, and --help need not wait for it.
 KINDS = (
     *("unet3d", "vae", "clip", "clip_text", "vit", "video_mae"),
-    *("fmri_autoencoder", "fmri_encoder", "text_to_video"),
+    *("fmri_autoencoder", "fmri_encoder", "lea", "text_to_video"),
 )
 DTYPES = ("float32", "bfloat16", "stored")
 LAYOUTS = ("peft", "diffusers")

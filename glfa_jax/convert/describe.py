@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from glfa_jax.convert import official
 from glfa_jax.convert.pretrained import KINDS
 from glfa_jax.convert.sources import ALL_KINDS, Source, guess_kind, open_source, parts_of
 from glfa_jax.errors import InputError
@@ -36,7 +37,8 @@ def inspect(place: str | Path, *, kind: str | None = None, **options: Any) -> st
 def _facts(model: Source) -> Iterable[tuple[str, object]]:
     stored = [*model.tensors.values(), *model.extra.values()]
     dtypes = Counter(str(tensor.dtype) for tensor in stored)
-    yield "class", KINDS[model.kind].torch_class or f"official {model.kind}"
+    whose = "official" if model.kind in official.KINDS else "our own"
+    yield "class", KINDS[model.kind].torch_class or f"{whose} {model.kind}"
     for key, value in sorted(model.config.items()):
         if isinstance(value, int | float | str | list | tuple) and not key.startswith("_"):
             yield f"  {key}", value

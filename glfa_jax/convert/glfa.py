@@ -1,4 +1,7 @@
-"""Names of the official GLFA and fMRI-PTE checkpoints, as in SPEC §2 and `tests/reference`."""
+"""Names of the official GLFA and fMRI-PTE checkpoints, as in SPEC §2 and `tests/reference`.
+
+LEA has no official checkpoint for video: its names are ours.
+"""
 
 from glfa_jax.convert.mapping import POINTWISE1D, Table, Transform
 
@@ -12,6 +15,7 @@ _LOCAL = Transform(
 _GLOBAL = Transform("GLOBAL", lambda x: x[0, 0], lambda x: x[None, None])
 
 AUTOENCODER = Table()
+LEA = Table()
 ALIGNMENT = Table(
     transforms=(
         (r"global_align_weight$", _GLOBAL),

@@ -24,6 +24,8 @@ _HEADS = {
     "fmri_encoder": ("num_heads", "conditioning_heads"),
     "fmri_autoencoder": ("num_heads",),
 }
+# Kinds of our models that there are official checkpoints of.
+KINDS = tuple(_HEADS)
 
 Tensors = Mapping[str, np.ndarray]
 

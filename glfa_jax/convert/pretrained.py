@@ -27,6 +27,7 @@ from glfa_jax.models.clip import Clip, ClipText
 from glfa_jax.models.config_values import misfits
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.models.lea import Lea
 from glfa_jax.models.unet3d import UNet3D
 from glfa_jax.models.vae import AutoencoderKL
 from glfa_jax.models.video_mae import VideoMaeClassifier
@@ -90,8 +91,9 @@ def _map_inputs(module: FmriAutoencoder) -> tuple[tuple, dict]:
     return (jnp.zeros((1, module.height, module.width)),), whole
 
 
-def _window_inputs(module: FmriEncoder) -> tuple[tuple, dict]:
-    subjects = (module.subjects,) if module.subjects else ()
+def _window_inputs(module: FmriEncoder | Lea) -> tuple[tuple, dict]:
+    own = isinstance(module, FmriEncoder) and module.subjects
+    subjects = (own,) if own else ()
     return (jnp.zeros((1, *subjects, module.window, module.height, module.width)),), {}
 
 
@@ -190,6 +192,7 @@ KINDS = {
     ),
     "fmri_autoencoder": _glfa(FmriAutoencoder, glfa.AUTOENCODER, _map_inputs),
     "fmri_encoder": _glfa(FmriEncoder, glfa.ENCODER, _window_inputs),
+    "lea": _glfa(Lea, glfa.LEA, _window_inputs),
 }
 
 

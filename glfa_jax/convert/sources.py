@@ -137,7 +137,7 @@ def open_source(
     place = Path(place)
     if not place.exists():
         raise DirectoryError(f"{place}: no such file or folder")
-    if drop_decoder and KINDS[kind].torch_class is not None:
+    if drop_decoder and kind not in official.KINDS:
         raise DirectoryError(f"{place}: a {kind} has no decoder to drop, only the fMRI models have")
     if place.is_dir():
         if given:
@@ -149,7 +149,7 @@ def open_source(
         files = weight_files(place, variant=variant)
         tensors = dict(KINDS[kind].current_names(read_tensors(place, variant=variant)))
     else:
-        if KINDS[kind].torch_class is not None:
+        if kind not in official.KINDS:
             raise DirectoryError(f"{place}: is a file; a {kind} model is read from its folder")
         if variant is not None:
             raise DirectoryError(f"{place}: is a file and has no variant {variant}")
@@ -199,6 +199,8 @@ def guess_kind(place: str | Path) -> str | None:
             return kind
         if named is None and config.get("model_type") == entry.identity.get("model_type", ""):
             return kind
+    if {"window", "token_dim"} <= config.keys():
+        return "lea"
     if {"window", "clip_dim"} <= config.keys():
         return "fmri_encoder"
     return "fmri_autoencoder" if {"latent", "patch_size"} <= config.keys() else None

@@ -116,7 +116,7 @@ def export_model(
                 f"{target}: a decoder and the prefix are for official checkpoints, *.pth"
             )
         return import_model(kind, source, target, dtype=dtype, shard_size=shard_size)
-    if kind == PIPELINE or KINDS[kind].torch_class is not None:
+    if kind not in official.KINDS:
         raise InputError(f"{target}: must be a folder, a {kind} is no official checkpoint")
     if shard_size is not None or dtype != "stored":
         raise InputError(f"{target}: official checkpoints are one file of tensors as stored")

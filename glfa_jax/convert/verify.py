@@ -301,6 +301,11 @@ _RUNS = {
         _our_encoder,
         lambda model, fmri: model(fmri),
     ),
+    "lea": _Run(
+        lambda m, rng: {"fmri": _volume(m, rng, 2, m.window)},
+        _our_encoder,
+        lambda model, fmri: model(fmri),
+    ),
 }
 
 

@@ -36,6 +36,10 @@ def fmri_encoder(tensors: Tensors, module: Any) -> _Model:
     return _Model(tensors, module, _encode)
 
 
+def lea(tensors: Tensors, module: Any) -> _Model:
+    return _Model(tensors, module, _regress)
+
+
 def _below(p: Tensors, prefix: str) -> Tensors:
     return {name.removeprefix(prefix): p[name] for name in p if name.startswith(prefix)}
 
@@ -150,4 +154,20 @@ def _encode(p: Tensors, module: Any, fmri: torch.Tensor) -> Tensors:
         "features": features,
         "condition": condition,
         "embedding": F.normalize(embedding, dim=-1),
+    }
+
+
+def _regress(p: Tensors, module: Any, fmri: torch.Tensor) -> Tensors:
+    features = _features(_below(p, "encoder."), module, fmri.flatten(0, 1))
+    features = features.unflatten(0, fmri.shape[:2])
+    seen = features[:, :, 0].flatten(1)
+    condition, image = (
+        _linear(p, f"{name}.linear", seen - p[f"{name}.centre"])
+        for name in ("to_tokens", "to_image")
+    )
+    return {
+        "aligned": fmri,
+        "features": features,
+        "condition": condition.unflatten(1, (module.tokens, module.token_dim)),
+        "embedding": F.normalize(image, dim=-1),
     }

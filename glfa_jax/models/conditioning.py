@@ -79,7 +79,7 @@ class Conditioning(nn.Module):
         return mapper(x, deterministic=deterministic)
 
 
-def _unit(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+def unit(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     x = x.astype(jnp.float32)
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
@@ -105,7 +105,7 @@ class ConvHead(nn.Module):
         x = drop(dense(self.hidden_tokens[0], "channel_mapper.0")(x))
         x = drop(dense(self.hidden_tokens[1], "channel_mapper.2")(x))
         x = dense(1, "channel_mapper.4")(x)
-        return _unit(nn.Dense(self.dim, dtype=self.dtype, name="dim_mapper")(x[..., 0]))
+        return unit(nn.Dense(self.dim, dtype=self.dtype, name="dim_mapper")(x[..., 0]))
 
 
 class LinearHead(nn.Module):
@@ -121,4 +121,4 @@ class LinearHead(nn.Module):
     ) -> Float[Array, "*b e"]:
         x = cls_tokens.reshape(*cls_tokens.shape[:-2], -1)
         x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
-        return _unit(nn.Dense(self.dim, dtype=self.dtype, name="1")(x))
+        return unit(nn.Dense(self.dim, dtype=self.dtype, name="1")(x))

@@ -13,10 +13,9 @@ from glfa_jax.report.words import absent_note, value_text
 
 def alignment_section(maps: Maps | None, config: Config) -> str:
     if maps is None:
-        on = config.alignment.global_part or config.alignment.local_part
         return absent_note(
             "The run folder holds no alignment.npz, so there are no maps to show."
-            if on
+            if config.aligned
             else "The alignment layer (GLFA) was off in this run, so there are no maps to show."
         )
     limit = figures.map_limit([maps.before, maps.after], maps.mask)

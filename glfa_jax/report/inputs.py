@@ -97,13 +97,14 @@ def read(run_dir: Path) -> Run:
         config = config_module.load(run_dir / "config.yaml")
     except ConfigError as error:
         raise ReportError(f"{error}.") from None
+    stages = ("pretrain",) if config.method == "lea" else tuple(STAGES)  # LEA fits without steps
     return Run(
         config=config,
         config_text=(run_dir / "config.yaml").read_text(encoding="utf-8"),
         metrics=_metrics(run_dir / "metrics.json"),
         clips=_clips(run_dir / "samples" / "index.json"),
         maps=_maps(run_dir / "alignment.npz"),
-        logs={stage: _log(run_dir / stage / "log.jsonl") for stage in STAGES},
+        logs={stage: _log(run_dir / stage / "log.jsonl") for stage in stages},
     )
 
 

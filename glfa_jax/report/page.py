@@ -115,7 +115,7 @@ def _facts(run: Run) -> str:
             ("global", config.alignment.global_part),
             (f"local, kernel {config.alignment.kernel_size}", config.alignment.local_part),
         )
-        if on
+        if config.aligned and on
     ]
     sampling = config.evaluation
     facts = [
@@ -154,8 +154,8 @@ def _duration(entries: Sequence[dict[str, float]]) -> str:
 
 def _training(logs: dict[str, list[dict[str, float]]]) -> str:
     out, absent = [], []
-    for stage, name in STAGES.items():
-        entries = logs[stage]
+    for stage, entries in logs.items():
+        name = STAGES[stage]
         losses = [entry["loss"] for entry in entries if entry.get("loss") is not None]
         if not losses:
             absent.append(name)
@@ -190,7 +190,7 @@ def next_commands(run_dir: Path, config: Config) -> list[Command]:
         return f"for step in {steps}; do\n  python -m $step --config {file} {words} || break\ndone"
 
     out = []
-    if config.alignment.global_part or config.alignment.local_part:
+    if config.aligned:
         off = ("alignment.global_part=false", "alignment.local_part=false")
         off += ("alignment.per_subject=false",) if config.alignment.per_subject else ()
         out.append(("The same study with no alignment layer", again("plain", *off)))

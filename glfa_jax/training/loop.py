@@ -221,7 +221,7 @@ def _harmless(key: str, ours: config.Section) -> bool:
     section, _, option = key.rpartition(".")
     stage = getattr(ours, section, None) if section else ours
     return (
-        key in ("name", "run_dir")
+        key in ("name", "run_dir", "lea.batch_size")
         # each keeps its own settings in its own folders
         or section in ("evaluation", "sweep", "adapt")
         or key.startswith("hardware.")

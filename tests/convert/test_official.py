@@ -272,6 +272,7 @@ def test_other_checkpoints_are_refused(tmp_path):
     said = "holds a fmri_autoencoder, asked for was a fmri_encoder"
     refusal(lambda: import_model("fmri_encoder", source, tmp_path / "ours"), said)
     refusal(lambda: import_model("vit", source, tmp_path / "ours"), "is read from its folder")
+    refusal(lambda: import_model("lea", source, tmp_path / "ours"), "is read from its folder")
 
 
 def test_exports_that_make_no_sense_are_refused(tmp_path):

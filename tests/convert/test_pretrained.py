@@ -14,6 +14,7 @@ from glfa_jax.convert.directory import read_tensors, write_tensors
 from glfa_jax.errors import InputError
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.models.lea import Lea
 from glfa_jax.simulate.tokenizer import write_tokenizer
 
 _TRANSFORMER = {
@@ -49,6 +50,9 @@ _ENCODER = FmriEncoder(
     conditioning_heads=2,
     kernel_size=3,
     dropout=0.3,
+)
+_LEA = Lea(
+    16, 24, window=2, tokens=5, token_dim=9, clip_dim=7, patch_size=8, dim=8, depth=1, num_heads=2
 )
 _LINEAR = _ENCODER.clone(head="linear", global_part=False, dropout=0.0)
 CONFIGS = {
@@ -87,6 +91,7 @@ CONFIGS = {
     },
     "fmri_autoencoder": pretrained.own_config(_AUTOENCODER),
     "fmri_encoder": pretrained.own_config(_ENCODER),
+    "lea": pretrained.own_config(_LEA),
     "fmri_encoder, linear head": pretrained.own_config(_LINEAR),
 }
 
@@ -241,6 +246,8 @@ def test_a_vae_with_the_names_of_2023_loads(tmp_path):
         ("fmri_autoencoder", "fmri_encoder"),
         ("fmri_encoder", "fmri_autoencoder"),
         ("vit", "fmri_encoder"),
+        ("fmri_encoder", "lea"),
+        ("lea", "fmri_encoder"),
     ],
 )
 def test_another_architecture_is_refused(held, wanted, tmp_path):

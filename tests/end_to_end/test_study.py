@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +17,14 @@ import yaml
 from flax.traverse_util import flatten_dict
 
 from eval import sample, score, sweep
-from eval.decoding import HeldOut
+from eval.decoding import HeldOut, open_test
 from glfa_jax import config
+from glfa_jax.data.store import Store
 from glfa_jax.decoder import Generator, load_decoder
 from glfa_jax.errors import InputError
 from glfa_jax.results import Scores
 from glfa_jax.training.state import TrainingError
-from train import adapt
+from train import adapt, cotrain, lea
 
 ROOT = Path(__file__).parents[2]
 STEPS = 3
@@ -322,3 +324,51 @@ def test_variants_train_by_configuration_alone(study):
     settings_of = json.loads((folder / "variant/cotrain/model/encoder/config.json").read_text())
     assert not settings_of["local_part"]
     assert (folder / "store.zarr" / "train" / "latents" / "zarr.json").is_file()
+
+
+@pytest.fixture(scope="module")
+def regression(study) -> config.Config:
+    """The same study by LEA, with the encoder that it has pretrained already."""
+    folder, settings, _ = study
+    shutil.copytree(folder / "run" / "pretrain", folder / "lea" / "pretrain")
+    settings = config.load(settings, ["method=lea", f"run_dir={folder / 'lea'}"])
+    for program in (cotrain, sample, score):
+        program.main(settings)
+    return settings
+
+
+def test_lea_is_a_study_by_configuration_alone(regression):
+    run_dir = regression.run_dir
+    assert {path.name for path in run_dir.iterdir() if path.is_dir()} == {
+        *("pretrain", "lea", "samples", "report")
+    }
+    rows = json.loads((run_dir / "metrics.json").read_text())
+    assert {row["method"] for row in rows} == {"LEA"}
+    assert {"video 2-way", "frame 50-way", "SSIM"} <= {row["metric"] for row in rows}
+    assert not (run_dir / "alignment.npz").exists()
+    page = (run_dir / "report" / "index.html").read_text()
+    assert "The alignment layer (GLFA) was off in this run" in page
+    assert "Stage 2" not in page
+    videos, clips = sample.read_samples(open_test(regression), "03")
+    assert clips == [0, 1, 2, 3]
+    assert len({video.tobytes() for video in videos}) == 4
+
+
+def test_lea_learns_from_nothing_but_the_train_windows_of_the_train_subjects(regression, tmp_path):
+    """Not from the test split, whose statistics the original takes, nor from a test subject."""
+    stored = (regression.run_dir / "lea" / "model" / "model.safetensors").read_bytes()
+
+    def refitted(*emptied: str) -> bytes:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(regression.data.store, folder / "store")
+        shutil.copytree(regression.run_dir / "pretrain", folder / "run" / "pretrain")
+        for array in emptied:
+            shutil.rmtree(folder / "store" / array / "c")  # reads as zero
+        lea.run(
+            regression.model_copy(update={"run_dir": folder / "run"}), Store.open(folder / "store")
+        )
+        return (folder / "run" / "lea" / "model" / "model.safetensors").read_bytes()
+
+    others = [f"test/fmri/sub-{subject}" for subject in ("01", "02", "03")]
+    assert refitted(*others, "test/video", "train/fmri/sub-03") == stored
+    assert refitted("train/fmri/sub-02") != stored
