@@ -302,14 +302,13 @@ class Contrast(Stage):
 class Cotrain(Stage):
     """L_diffusion + glfa_scale * (regularisation_scale * L_reg + alignment_scale * L_align).
 
-    The defaults are the official code's. The paper's supplement says lambda = 1/2 for L_GLFA and
-    nothing of the parts within it; with both at one it is
+    Two lines make either preset:
 
-        cotrain:
-          glfa_scale: 0.5
-          alignment_scale: 1.0
+        official code, the defaults     glfa_scale: 1.0   alignment_scale: 0.1
+        the paper's supplement          glfa_scale: 0.5   alignment_scale: 1.0
 
-    and the official code, written out, `glfa_scale: 1.0` and `alignment_scale: 0.1`.
+    The supplement says lambda = 1/2 for L_GLFA; that its parts weigh the same within it is our
+    reading, as it says nothing of them.
     """
 
     steps: Positive = 18000
@@ -327,7 +326,7 @@ class Cotrain(Stage):
     )
     regularisation_scale: Rate = Field(default=1.0, description="of MSE(aligned, original)")
     alignment_scale: Rate = Field(
-        default=0.1, description="of MSE between subjects: 0.1 in the official code, 1 in the paper"
+        default=0.1, description="of MSE between subjects: 0.1 in the official code, else 1"
     )
     paired_fraction: PairedFraction = 1.0
     offset_noise: Rate = 0.0
