@@ -4,11 +4,11 @@
 
 The layer starts as the shared one, or as the identity where every training subject has its own,
 and is drawn to where the training subjects' aligned maps of the same clips are, on average: the
-loss of stage 2 without the generator's, so it takes seconds to minutes. Its scales are of its own
-(`adapt`, which says why): with those of stage 2, 1 to 0.1, the layer would hardly move.
-It sees the first minutes of the subject's training clips, pauses not counted, never a test clip.
-`--set evaluation.adapted_minutes=4` then has eval.sample and eval.score use it. To compare with a
-full fit, train a run of its own with the subject among protocol.train_subjects.
+loss of stage 2 without the generator's, so it takes seconds to minutes. Its scales are its own
+(`adapt` in the configuration, which says why): with those of stage 2 it would hardly move. It sees
+the first minutes of the subject's training clips, pauses not counted, and never a test clip. With
+`--set evaluation.adapted_minutes=4`, eval.sample and eval.score use it. To compare with a full fit,
+train a run of its own with the subject among protocol.train_subjects.
 """
 
 import math
