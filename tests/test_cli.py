@@ -120,6 +120,25 @@ def test_a_run_folder_of_another_configuration_is_left_alone(command, call, fold
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--subject", "03"), "required: --minutes"),
+        (("--subject", "03", "--minutes", "few"), "--minutes: invalid float value: 'few'"),
+        (("--subject", "01", "--minutes", "4"), "error: --subject: 01 was trained on"),
+        (("--subject", "03", "--minutes", "4"), "error: runs/toy: stage 2 is not finished; run"),
+    ],
+)
+def test_fitting_needs_a_new_subject_minutes_and_a_trained_run(
+    arguments, said, call, folder, given
+):
+    code, error = call("train.adapt", "--config", given, *arguments)
+    assert code == 2
+    assert said in error
+    assert "Traceback" not in error
+    assert found(folder) == []
+
+
+@pytest.mark.parametrize(
     ("command", "first"),
     [("eval.sample", "python -m train.cotrain"), ("eval.score", "python -m eval.sample")],
 )

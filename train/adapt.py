@@ -4,10 +4,11 @@
 
 The layer starts as the shared one, or as the identity where every training subject has its own,
 and is drawn to where the training subjects' aligned maps of the same clips are, on average: the
-loss of stage 2 without the generator's, so it takes seconds to minutes. It sees the first minutes
-of the subject's training clips, never a test clip. `--set evaluation.adapted_minutes=4` then has
-eval.sample and eval.score use it. To compare with a full fit, train a run of its own with the
-subject among protocol.train_subjects.
+loss of stage 2 without the generator's, so it takes seconds to minutes. Its scales are its own
+(`adapt` in the configuration, which says why): with those of stage 2 it would hardly move. It sees
+the first minutes of the subject's training clips, pauses not counted, and never a test clip. With
+`--set evaluation.adapted_minutes=4`, eval.sample and eval.score use it. To compare with a full fit,
+train a run of its own with the subject among protocol.train_subjects.
 """
 
 import math
@@ -34,13 +35,12 @@ from glfa_jax.subject_alignment import (
     save_fitted,
 )
 from glfa_jax.training.checkpoints import read_done
-from glfa_jax.training.loop import LossFn, refuse_if_changed, use_compilation_cache
+from glfa_jax.training.loop import LossFn, check_unchanged, refuse_if_changed, use_compilation_cache
 from glfa_jax.training.losses import reconstruction_loss
 from glfa_jax.training.optim import OTHERWISE, Group
 from glfa_jax.training.processes import say, start
 from train.stages import complete, run_stage, share, store_model
 
-NAME = "adapt"
 GROUPS = (Group(OTHERWISE, 1.0),)
 
 
@@ -154,6 +154,7 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
 def main(settings: config.Config, *, subject: str, minutes: float) -> None:
     start(settings.hardware.processes)
     use_compilation_cache()
+    check_unchanged(settings.run_dir, settings)
     refuse_unfit(settings, subject)
     refuse_if_changed(settings.run_dir, settings)
     run(settings, Store.open(settings.data.store), subject=subject, minutes=minutes)

@@ -32,7 +32,13 @@ def settings_of(run_dir: Path, store: Store, **sections: Any) -> config.Config:
         "encoder": {**width, "depth": 1, "decoder_depth": 1, "latent": 4},
         "conditioning": {"hidden_tokens": 4, "num_heads": 2},
         "cotrain": {"steps": 2},
-        "adapt": {"steps": 60, "learning_rate": 0.03, "batch_size": 10, "save_every": 20},
+        "adapt": {
+            "steps": 60,
+            "learning_rate": 0.03,
+            "batch_size": 10,
+            "save_every": 20,
+            "regularisation_scale": 0.1,
+        },
     }
     sections["alignment"] = {"kernel_size": 3} | sections.get("alignment", {})
     return config.Config(**(tree | sections))
