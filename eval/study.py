@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from glfa_jax import config
+from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.convert.directory import read_json
 from glfa_jax.errors import InputError
 from glfa_jax.results import FILE
 from glfa_jax.training.logs import write_atomically
 
-COMMANDS = ("train.cotrain", "eval.sample", "eval.score")
 # What a stage, and all before it, do not depend on.
 _AFTER = {
     "pretrain": ("alignment", "conditioning", "contrast", "cotrain", "lea", "method"),
     "contrast": ("alignment", "cotrain"),
+    "cotrain": (),
 }
 _NOWHERE = ("adapt", "evaluation", "hardware", "name", "run_dir", "sweep")
 
@@ -53,19 +53,31 @@ def share_stages(own: config.Config, earlier: list[config.Config]) -> None:
                 break
 
 
+def commands(own: config.Config) -> list[tuple[str, ...]]:
+    """Modules and their arguments besides the configuration, in order."""
+    minutes, protocol = own.evaluation.adapted_minutes, own.protocol
+    strangers = [name for name in protocol.test_subjects if name not in protocol.train_subjects]
+    fits = [] if minutes is None else strangers
+    return [
+        ("train.cotrain",),
+        *(("train.adapt", "--subject", name, "--minutes", f"{minutes:g}") for name in fits),
+        ("eval.sample",),
+        ("eval.score",),
+    ]
+
+
 def run_cell(own: config.Config, label: str) -> None:
     """All commands of one run; raises InputError where one of them fails."""
     file = own.run_dir.with_name(own.run_dir.name + ".yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, config.dump(own))
-    for module in COMMANDS:
+    for module, *more in commands(own):
         print(f"=== {label}: {module}", flush=True)
         begin = time.monotonic()
-        code = subprocess.run(
-            [sys.executable, "-m", module, "--config", str(file)], check=False
-        ).returncode
+        command = [sys.executable, "-m", module, "--config", str(file), *more]
+        code = subprocess.run(command, check=False).returncode
         if code:
-            raise InputError(f"{label}: python -m {module} --config {file} ended with {code}")
+            raise InputError(f"{label}: {' '.join(command[1:])} ended with {code}")
         _note_time(own.run_dir / "times.json", module, time.monotonic() - begin)
 
 
@@ -83,7 +95,7 @@ def alignment_table(study: config.Study) -> str:
         "| --- | ---: | ---: |",
     ]
     for method in study.methods:
-        files = [study.cell(method, seed).run_dir / "alignment.npz" for seed in study.seeds]
+        files = [results(study, method, seed) / "alignment.npz" for seed in study.seeds]
         found = [np.load(file) for file in files if file.exists()]
         if found:
             before, after = (
@@ -95,6 +107,10 @@ def alignment_table(study: config.Study) -> str:
     return "\n".join(lines) + "\n"
 
 
+def results(study: config.Study, method: str, seed: int) -> Path:
+    return system.results_folder(study.cell(method, seed))
+
+
 def main(study: config.Study) -> None:
     cells = [
         (f"{method}, seed {seed}", study.cell(method, seed))
@@ -102,7 +118,7 @@ def main(study: config.Study) -> None:
         for method in study.methods
     ]
     for done, (label, own) in enumerate(cells):
-        if (own.run_dir / FILE).exists():
+        if (system.results_folder(own) / FILE).exists():
             continue
         print(f"=== {done} of {len(cells)} runs are there", flush=True)
         share_stages(own, [other for _, other in cells[:done]])
@@ -112,7 +128,7 @@ def main(study: config.Study) -> None:
     times = {label: read_json(own.run_dir / "times.json") for label, own in cells}
     write_atomically(root / "times.json", json.dumps(times, indent=1) + "\n")
     runs = [
-        f"{method}={study.cell(method, seed).run_dir}"
+        f"{method}={results(study, method, seed)}"
         for method in study.methods
         for seed in study.seeds
     ]

@@ -586,8 +586,14 @@ class Study(Section):
             raise ValueError(
                 f"reference: {self.reference} is none of methods, {', '.join(self.methods)}"
             )
+        folders: dict[Path, str] = {}
         for method in self.methods:
-            self.cell(method, self.seeds[0])  # refused before anything runs
+            own = self.cell(method, self.seeds[0]).run_dir.parent  # refused before anything runs
+            if own in folders:
+                raise ValueError(
+                    f"methods: {folders[own]} and {method} would share the folder {own.name}"
+                )
+            folders[own] = method
         return self
 
     def cell(self, method: str, seed: int) -> Config:

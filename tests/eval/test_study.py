@@ -9,13 +9,17 @@ import pytest
 from eval import study
 from glfa_jax import config
 from glfa_jax.errors import InputError
+from glfa_jax.system import results_folder
 from tests.test_config import MINIMAL
 
 METHODS = """
   GLFA: []
   w/o local: [alignment.local_part=false]
   short stage 1: [contrast.steps=3]
+  fitted: [evaluation.adapted_minutes=4]
 """
+COMMANDS = ("train.cotrain", "eval.sample", "eval.score")
+FITTED = ("train.cotrain", "train.adapt", "eval.sample", "eval.score")
 
 
 @pytest.fixture
@@ -43,7 +47,9 @@ def commands(monkeypatch) -> list[tuple[str, ...]]:
                     (own.run_dir / stage / "checkpoints").mkdir()
                     (own.run_dir / stage / "done.json").write_text(str(own.run_dir))
         elif module == "eval.score":
-            (config.load(file).run_dir / "scores.json").write_text("{}")
+            place = results_folder(config.load(file))
+            place.mkdir(exist_ok=True)
+            (place / "scores.json").write_text("{}")
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(study.subprocess, "run", run)
@@ -80,24 +86,27 @@ def test_methods_share_the_stages_that_they_have_in_common(settings, commands):
 
 def test_every_run_is_made_once_and_all_are_compared(settings, commands):
     study.main(settings)
-    assert [c[0] for c in commands] == [*study.COMMANDS] * 6 + ["eval.compare"]
+    assert [c[0] for c in commands] == ([*COMMANDS] * 3 + [*FITTED]) * 2 + ["eval.compare"]
     compared = commands[-1]
     assert f"w/o local={settings.config.run_dir / 'w-o-local' / 'seed1'}" in compared
+    assert f"fitted={settings.config.run_dir / 'fitted' / 'seed0' / 'adapted-4min'}" in compared
+    fits = [c for c in commands if c[0] == "train.adapt"]
+    assert all(c[3:] == ("--subject", "03", "--minutes", "4") for c in fits)
     assert compared[compared.index("--reference") + 1] == "GLFA"
     times = json.loads((settings.config.run_dir / "times.json").read_text())
-    assert len(times) == 6
+    assert len(times) == 8
     commands.clear()
     study.main(settings)
     assert [c[0] for c in commands] == ["eval.compare"]
     (settings.cell("w/o local", 1).run_dir / "scores.json").unlink()
     commands.clear()
     study.main(settings)
-    assert [c[0] for c in commands] == [*study.COMMANDS, "eval.compare"]
+    assert [c[0] for c in commands] == [*COMMANDS, "eval.compare"]
 
 
 def test_a_run_that_fails_is_named(settings, monkeypatch):
     monkeypatch.setattr(study.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=75))
-    with pytest.raises(InputError, match=r"GLFA, seed 0: python -m train.cotrain .* ended with 75"):
+    with pytest.raises(InputError, match=r"GLFA, seed 0: -m train.cotrain .* ended with 75"):
         study.main(settings)
 
 
@@ -105,7 +114,14 @@ def test_a_run_that_fails_is_named(settings, monkeypatch):
     ("override", "said"),
     [
         ("methods.GLFA=[alignment.kernel=3]", "alignment.kernel: unknown key"),
-        ("reference=other", "reference: other is none of methods, GLFA, w/o local, short stage 1"),
+        (
+            "reference=other",
+            "reference: other is none of methods, GLFA, w/o local, ",
+        ),
+        (
+            "methods.w-o local=[]",
+            "methods: w/o local and w-o local would share the folder w-o-local",
+        ),
         ("seeds=[0, 0]", "seeds: each may be named once"),
     ],
 )
