@@ -65,7 +65,8 @@ def operation(kernels: ModuleType, name: str, kernel_size: int) -> Callable[...,
 def _over_devices(
     run: Callable[..., Any], *, arguments: list[str], results: list[str]
 ) -> Callable[..., Any]:
-    """Runs on the frames of each device where a mesh is set and they can be dealt out evenly."""
+    """Runs on the frames of each device where a mesh is set, filled up with empty frames so that
+    every device has as many."""
     summed = not any(axes.startswith("n") for axes in results)
 
     def call(*values: jax.Array) -> Any:
@@ -76,8 +77,15 @@ def _over_devices(
             if kind == AxisType.Auto
         ]
         devices = math.prod(mesh.shape[name] for name in free)
-        if devices == 1 or len(values[0]) % devices:
+        if devices == 1:
             return run(*values)
+        frames = len(values[0])
+        missing = -frames % devices
+
+        def filled(value: jax.Array, axes: str) -> jax.Array:
+            if not missing or not axes.startswith("n"):
+                return value
+            return jnp.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1))
 
         def of_one_device(*values: jax.Array) -> Any:
             found = run(*values)
@@ -87,12 +95,17 @@ def _over_devices(
             return [P(tuple(free)) if axes.startswith("n") else P() for axes in several]
 
         there = specs(results)
-        return jax.shard_map(
+        found = jax.shard_map(
             of_one_device,
             in_specs=tuple(specs(arguments)),
             out_specs=tuple(there) if len(there) > 1 else there[0],
             axis_names=set(free),
             check_vma=False,  # the kernels do not say how their results vary
-        )(*values)
+        )(*(filled(*pair) for pair in zip(values, arguments, strict=True)))
+        several = found if len(results) > 1 else (found,)
+        cut = [
+            x[:frames] if a.startswith("n") else x for x, a in zip(several, results, strict=True)
+        ]
+        return tuple(cut) if len(results) > 1 else cut[0]
 
     return call

@@ -61,6 +61,19 @@ for spec in (P(), P(None, "fsdp"), P(None, None, "fsdp")):
     sizes = set(moved(compiled.as_text()))
     # The loss, the weights and their gradient, the denominator: not the frames.
     assert theta.size in sizes and sizes <= {1, theta.size, HEIGHT * WIDTH}, sizes
+# Frames that do not divide: every device has a share, none has all.
+x = x[:6]
+one = jax.jit(step)(x, theta)
+mesh = jax.make_mesh((2, 2), ("data", "frame"), axis_types=(AxisType.Auto,) * 2)
+placed = jax.device_put((x, theta), (NamedSharding(mesh, P("data")), NamedSharding(mesh, P())))
+with jax.set_mesh(mesh):
+    shardings = (None, tuple(a.sharding for a in placed))
+    compiled = jax.jit(step, out_shardings=shardings).lower(*placed).compile()
+    four = compiled(*placed)
+for ours, wanted in zip(jax.tree.leaves(four), jax.tree.leaves(one), strict=True):
+    np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+lengths = {int(n) for n in re.findall(rf"f32\\[(\\d+),{HEIGHT},{WIDTH}\\]", compiled.as_text())}
+assert 5 in lengths and 18 not in lengths, lengths
 # The parser sees a gather where there is one, of several arrays too.
 gather = jax.jit(lambda a, b: (a, b), out_shardings=NamedSharding(mesh, P()))
 assert x.size in set(moved(gather.lower(placed[0], placed[0] + 1).compile().as_text()))
