@@ -4,7 +4,8 @@
     python -m benchmarks.strong_scaling --json benchmarks/results/strong_scaling.json \
         --plot docs/strong_scaling.png
 
-Ten minutes of compiling and 5 GB a slice. Nothing runs: work and exchange of a chip are read from the programs that the TPU compiler makes.
+Nothing runs: work and exchange of a chip are read from the programs that the TPU compiler makes, in
+ten minutes and 5 GB a slice.
 Stage 2 of a mid-size model on 128 windows (64 clips, two subjects). Up to 64 chips every chip has
 clips of its own; beyond, four chips share the frames of each.
 """
