@@ -1,0 +1,70 @@
+"""Scoring against stand-ins for the judges: what is measured, and when it is left out."""
+
+from typing import cast
+
+import numpy as np
+import pytest
+
+from eval.judges import Judges, Seen
+from eval.scoring import Scorer
+from glfa_jax import config
+
+CLIPS, FRAMES, SIDE, CLASSES = 6, 3, 16, 60
+
+
+def judges(videos: np.ndarray) -> Seen:
+    """Sees nothing but how bright the frames are."""
+    bright = videos.mean((2, 3))  # (b, f, 3)
+    rng = np.random.default_rng(0)
+
+    def scores(x: np.ndarray) -> np.ndarray:
+        return x @ rng.standard_normal((x.shape[-1], CLASSES))
+
+    return Seen(scores(bright.mean(1)), scores(bright), bright.mean(1), bright + 1.0)
+
+
+def videos(seed: int, side: int = SIDE) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    level = rng.integers(20, 200, (CLIPS, FRAMES, 1, 1, 3))
+    return (level + rng.integers(0, 50, (CLIPS, FRAMES, side, side, 3))).astype(np.uint8)
+
+
+def measured(generated: np.ndarray, truth: np.ndarray, **options) -> dict:
+    settings, stand_in = config.Evaluation(ways=(2, 50), **options), cast(Judges, judges)
+    scored = Scorer(settings, stand_in, truth).score(generated, seed=0)
+    return {one.name: one for one in scored.measured}
+
+
+def test_the_truth_itself_is_perfect():
+    found = measured(videos(0), videos(0))
+    perfect = {"video 2-way": 1, "frame 50-way": 1, "SSIM": 1, "PSNR": 100, "EPE": 0}
+    perfect |= {"pixel correlation": 1, "hue correlation": 1, "CLIP similarity": 1}
+    perfect |= {"VIFI similarity": 1}
+    for name, value in perfect.items():
+        np.testing.assert_allclose(found[name].values, value, atol=1e-6, err_msg=name)
+    np.testing.assert_array_equal(found["CLIP-pcc"].values, found["CLIP-pcc, gated"].values)
+
+
+def test_what_stands_for_chance_is_worse_than_the_truth():
+    for name, one in measured(videos(0), videos(0)).items():
+        if one.mismatched is not None:
+            worse = one.mismatched().mean() - one.values.mean()
+            assert (worse > 0) == (one.better == "lower"), name
+
+
+def test_pixels_are_not_compared_where_sizes_differ():
+    same, other = (set(measured(videos(1), videos(0, side))) for side in (SIDE, 2 * SIDE))
+    assert same - other == {
+        *("SSIM", "PSNR", "pixel correlation", "hue-pcc", "hue correlation", "EPE")
+    }
+    assert {"video 2-way", "frame 50-way", "CLIP similarity", "CLIP-pcc"} <= other
+
+
+@pytest.mark.parametrize(
+    ("asked", "left_out"),
+    [(("pictures",), {"EPE", "CLIP-pcc", "hue-pcc"}), (("motion",), {"SSIM", "CLIP similarity"})],
+)
+def test_only_what_is_asked_for_is_measured(asked, left_out):
+    found = measured(videos(1), videos(0), metrics=asked)
+    assert "video 2-way" in found
+    assert not left_out & set(found)

@@ -1,0 +1,77 @@
+"""Protocols: what subjects and stores amount to, and which stores cannot be decoded."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glfa_jax import config, protocol
+from glfa_jax.errors import InputError
+from tests.test_config import MINIMAL
+
+
+@pytest.fixture
+def load(tmp_path):
+    def read(*overrides: str) -> config.Config:
+        path = tmp_path / "given.yaml"
+        path.write_text(MINIMAL, encoding="utf-8")
+        return config.load(path, ["data.raster=32", "data.frames=4", *overrides])
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind"),
+    [
+        ([], "cross-subject"),
+        (['protocol.test_subjects=["01"]'], "within-subject"),
+        (['protocol.test_subjects=["01", "02"]'], "within-subject"),
+        (['protocol.test_subjects=["01", "03"]'], "mixed"),
+        (["protocol.test_store=other", 'protocol.test_subjects=["x7"]'], "cross-dataset"),
+    ],
+)
+def test_protocols_are_what_subjects_and_stores_amount_to(load, overrides, kind):
+    assert load(*overrides).protocol.kind() == kind
+    if kind != "mixed":
+        assert load(*overrides, f"protocol.name={kind}").protocol.name == kind
+    wrong = "cross-subject" if kind == "within-subject" else "within-subject"
+    with pytest.raises(config.ConfigError, match=f"protocol.name: {wrong}, but .* is {kind}"):
+        load(*overrides, f"protocol.name={wrong}")
+
+
+def store(**changes: Any) -> Any:
+    """As much of a store as is looked at."""
+    given = {"side": 32, "window": 5, "frames": 4, "subjects": ("01", "02", "03")} | changes
+    return SimpleNamespace(
+        path="other.zarr",
+        mask=np.ones((given["side"],) * 2),
+        attributes=SimpleNamespace(window=given["window"], subjects=given["subjects"]),
+        video=lambda split, clips: np.zeros((1, given["frames"], 8, 8, 3)),
+    )
+
+
+def test_without_a_test_store_that_of_training_is_decoded(load):
+    trained = store()
+    assert protocol.decoded_store(load(), trained) is trained
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"side": 16}, r"maps of \(16, 16\), the decoder was trained on \(32, 32\)"),
+        ({"window": 3}, "volumes a window of 3"),
+        ({"frames": 6}, "frames a clip of 6"),
+        ({"subjects": ("01",)}, "protocol.test_subjects: 03 is not in other.zarr, which holds 01"),
+    ],
+)
+def test_a_store_that_the_decoder_cannot_take_is_refused(load, monkeypatch, changes, said):
+    other = store(**changes)
+    monkeypatch.setattr(protocol.Store, "open", lambda path: other)
+    settings = load("protocol.test_store=other.zarr")
+    if said is None:
+        assert protocol.decoded_store(settings, store()) is other
+    else:
+        with pytest.raises(InputError, match=said):
+            protocol.decoded_store(settings, store())
