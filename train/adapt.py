@@ -23,6 +23,7 @@ from glfa_jax.cli import run_main
 from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
+from glfa_jax.decoder import refuse_unfinished
 from glfa_jax.errors import InputError
 from glfa_jax.models.alignment import Alignment
 from glfa_jax.ops.local_conv import bounding_box
@@ -34,7 +35,6 @@ from glfa_jax.subject_alignment import (
     refuse_outdated,
     save_fitted,
 )
-from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.loop import LossFn, check_unchanged, refuse_if_changed, use_compilation_cache
 from glfa_jax.training.losses import reconstruction_loss
 from glfa_jax.training.optim import OTHERWISE, Group
@@ -60,21 +60,15 @@ def clips_of(store: Store, *, subject: str, minutes: float) -> np.ndarray:
 
 def refuse_unfit(settings: config.Config, subject: str) -> None:
     """Only a trained run with alignment has something to fit, and only to a subject new to it."""
-    protocol, layer = settings.protocol, settings.alignment
+    protocol = settings.protocol
     if subject in protocol.train_subjects:
         raise InputError(f"--subject: {subject} was trained on, its alignment is part of the run")
     if subject not in settings.data.subjects:
         known = ", ".join(x for x in settings.data.subjects if x not in protocol.train_subjects)
         raise InputError(f"--subject: {subject} is none of the subjects to fit to: {known}")
-    if not (layer.global_part or layer.local_part):
+    if not settings.aligned:
         raise InputError(f"{settings.run_dir}: alignment is off in this run, nothing can be fitted")
-    done = read_done(settings.run_dir / "cotrain")
-    stored = system.model_folder(settings, "cotrain").is_dir()
-    if not stored or done is None or done.step != settings.cotrain.steps:
-        raise InputError(
-            f"{settings.run_dir}: stage 2 is not finished; run python -m train.cotrain with this "
-            "configuration first"
-        )
+    refuse_unfinished(settings)
 
 
 def loss_of(settings: config.Adapt, module: Alignment) -> LossFn:
