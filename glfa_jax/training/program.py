@@ -17,6 +17,8 @@ _CALLED = re.compile(
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _SHAPE = re.compile(r"\b(pred|[su]\d+|f\d+\w*|bf16)\[([\d,]*)\]")
 _TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+# A TPU works on one exchange piece by piece within a chain of fusions; each names it in full.
+_PIECE = re.compile(r"channel_id=(\d+).*\bchain_id=")
 _EXCHANGES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -100,11 +102,16 @@ class Program:
     def exchanges(self) -> dict[str, dict[str, float]]:
         """Kind of exchange between devices to how many a run, and the bytes that a device gets."""
         found: dict[str, dict[str, float]] = defaultdict(lambda: {"count": 0.0, "bytes": 0.0})
+        seen: set[str] = set()
         for computation in self._computations.values():
             for operation in computation.operations.values():
                 kind = operation.kind.removesuffix("-start")
                 if kind not in _EXCHANGES:
                     continue
+                if piece := _PIECE.search(operation.rest):
+                    if piece[1] in seen:
+                        continue
+                    seen.add(piece[1])
                 sizes = [_bytes(*shape) for shape in _SHAPE.findall(operation.result)]
                 # One that is only begun lists what it takes beside what it gives.
                 begun = operation.kind.endswith("-start") and kind != "all-reduce"

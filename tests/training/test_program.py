@@ -89,3 +89,30 @@ def test_products_in_fused_computations_count():
     arithmetic, traffic = Program(TPU).repetition()
     assert arithmetic == 7 / 2
     assert traffic > 1
+
+
+# One exchange that a TPU works on in pieces, beside others: each fusion of the chain names it.
+CHAIN = """HloModule jit_step
+
+%begin (a: f32[2,4]) -> f32[8,4] {
+  %a = f32[2,4]{1,0} parameter(0)
+  ROOT %g.1 = f32[8,4]{1,0} all-gather(%a), channel_id=20, dimensions={0}, frontend_attributes={chain_id="1"}, backend_config={"async_collective_fusion_config":{"flag_start":"-1","flag_end":"-1"}}
+}
+
+%piece (b: f32[2,4]) -> f32[8,4] {
+  %b = f32[2,4]{1,0} parameter(0)
+  ROOT %g.2 = f32[8,4]{1,0} all-gather(%b), channel_id=20, dimensions={0}, frontend_attributes={chain_id="1"}, backend_config={"async_collective_fusion_config":{"flag_start":"2","flag_end":"8"}}
+}
+
+ENTRY %main (x: f32[2,4]) -> f32[8,4] {
+  %x = f32[2,4]{1,0} parameter(0)
+  %start = f32[8,4]{1,0} fusion(%x), kind=kCustom, calls=%begin
+  %more = f32[8,4]{1,0} fusion(%x), kind=kCustom, calls=%piece
+  %again = f32[8,4]{1,0} fusion(%x), kind=kCustom, calls=%piece
+  ROOT %other = f32[8,4]{1,0} all-gather(%x), channel_id=21, dimensions={0}
+}
+"""  # noqa: E501
+
+
+def test_an_exchange_in_pieces_is_one():
+    assert Program(CHAIN).exchanges() == {"all-gather": {"count": 2.0, "bytes": 2 * 8 * 4 * 4}}
