@@ -1,18 +1,29 @@
-"""How alike the maps of different subjects are, before and after alignment."""
+"""How alike the maps of different subjects are before and after alignment, and why."""
 
 import os
 from itertools import combinations
 
 import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
 
+from eval import displacement
 from eval.decoding import HeldOut
-from glfa_jax import system
+from glfa_jax import config, system
 from glfa_jax.convert import pretrained
-from glfa_jax.subject_alignment import align, encoder_for
+from glfa_jax.data.store import Store
+from glfa_jax.subject_alignment import apply_layer, layer_for, layer_of
+
+LOCAL = "weight"  # of the layer's parameters
 
 
 def align_maps(test: HeldOut) -> None:
-    """Maps before and after GLFA, and how alike subjects are, over the test clips all have."""
+    """Writes alignment.npz: maps before and after GLFA, and how alike subjects are.
+
+    Correlations between subjects are means over the test clips that all have: isc_before,
+    isc_after, isc_one_kernel (after a layer whose local part is the same everywhere, the mean of
+    the trained one's), isc_ceiling (`ceiling`). undone: `displacement.undone`, where known.
+    """
     settings, store = test.settings, test.store
     path = system.results_folder(settings) / "alignment.npz"
     path.unlink(missing_ok=True)
@@ -22,19 +33,23 @@ def align_maps(test: HeldOut) -> None:
     subjects = list(dict.fromkeys((*protocol.train_subjects, *protocol.test_subjects)))
     present = store.present("test", subjects=subjects).all(1)
     clips = np.flatnonzero(present)[: settings.evaluation.clips]
-    model = pretrained.load("fmri_encoder", system.model_folder(settings, "cotrain") / "encoder")
     if not len(clips):
         return
-    encoders = [encoder_for(settings, model, subject=subject) for subject in subjects]
+    encoder = pretrained.load("fmri_encoder", system.model_folder(settings, "cotrain") / "encoder")
+    module = layer_of(encoder.module)
+    layers = [layer_for(settings, encoder, subject=subject) for subject in subjects]
+    uniform = [_uniform(layer, store.mask) for layer in layers]
     mask, middle = store.mask, settings.data.window // 2
     shown, alike = [], []
     for clip in clips:  # one at a time: all maps of a benchmark would fill the memory
         before = store.fmri("test", [clip], subjects=subjects)[0].astype(np.float32)
-        pairs = zip(encoders, before, strict=True)
-        both = (before, np.stack([align(encoder, windows) for encoder, windows in pairs]))
-        alike.append([inter_subject_correlation(maps, mask) for maps in both])
-        shown = shown or [maps[:, middle] for maps in both]
-    isc_before, isc_after = np.mean(alike, axis=0)
+        after, otherwise = (
+            np.stack([apply_layer(module, *pair) for pair in zip(kind, before, strict=True)])
+            for kind in (layers, uniform)
+        )
+        alike.append([inter_subject_correlation(maps, mask) for maps in (before, after, otherwise)])
+        shown = shown or [maps[:, middle] for maps in (before, after)]
+    isc_before, isc_after, isc_one_kernel = np.mean(alike, axis=0)
     aside = path.with_suffix(".partial.npz")
     np.savez(
         aside,
@@ -44,8 +59,34 @@ def align_maps(test: HeldOut) -> None:
         after=shown[1],
         isc_before=isc_before,
         isc_after=isc_after,
+        isc_one_kernel=isc_one_kernel,
+        isc_ceiling=ceiling(store, subjects),
+        undone=_undone(settings, layers, subjects, mask),
     )
     os.replace(aside, path)
+
+
+def _uniform(layer: dict, mask: Bool[ndarray, "h w"]) -> dict:
+    if LOCAL not in layer:
+        return layer
+    return layer | {LOCAL: displacement.with_one_kernel(layer[LOCAL], mask)}
+
+
+def _undone(
+    settings: config.Config, layers: list[dict], subjects: list[str], mask: Bool[ndarray, "h w"]
+) -> float:
+    """Over pairs with a subject that is decoded; not a number where it is not known."""
+    decoded = settings.protocol.test_subjects
+    pairs = [
+        (i, j)
+        for i, j in combinations(range(len(subjects)), 2)
+        if subjects[i] in decoded or subjects[j] in decoded
+    ]
+    truth = [displacement.true_displacement(settings.data, subject=name) for name in subjects]
+    if not pairs or LOCAL not in layers[0] or any(one is None for one in truth):
+        return float("nan")
+    shifts = np.stack([displacement.shift(layer[LOCAL]) for layer in layers])
+    return displacement.undone(shifts, np.stack(truth), mask=mask, pairs=pairs)
 
 
 def inter_subject_correlation(maps: np.ndarray, mask: np.ndarray) -> float:
@@ -59,3 +100,16 @@ def inter_subject_correlation(maps: np.ndarray, mask: np.ndarray) -> float:
     pairs = combinations(range(len(maps)), 2)
     each = [np.einsum("wp,wp->w", values[i], values[j]).mean() for i, j in pairs]
     return float(np.mean(each)) if each else float("nan")
+
+
+def ceiling(store: Store, subjects: list[str]) -> float:
+    """The correlation that noise leaves between subjects whose signals are the same.
+
+    From the reliability of each pixel over repeats of the test clips, by Spearman and Brown; not a
+    number without repeats. Of maps as they are: smoothing takes noise away and may go beyond.
+    """
+    if len(subjects) < 2 or any(store.attributes.repeats[name] < 2 for name in subjects):
+        return float("nan")
+    halves = [np.maximum(store.quality("reliability", name)[store.mask], 0) for name in subjects]
+    signal = [np.sqrt(2 * half / (1 + half)) for half in halves]
+    return float(np.mean([(a * b).mean() for a, b in combinations(signal, 2)]))

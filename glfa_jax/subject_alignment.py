@@ -144,12 +144,14 @@ def align(
         raise ValueError("encoder: has a layer for every subject, must be of one (encoder_for)")
     maps = jnp.asarray(fmri, jnp.float32)
     layer = encoder.variables["params"].get(_LAYER)
-    return maps if layer is None else _align(layer_of(encoder.module), layer, maps)
+    return maps if layer is None else apply_layer(layer_of(encoder.module), layer, maps)
 
 
 @partial(jax.jit, static_argnums=0)
-def _align(module: Alignment, params: dict, maps: Array) -> Array:
-    aligned: Any = module.apply({"params": params}, maps)
+def apply_layer(
+    module: Alignment, layer: dict, maps: Float[Array, "*b height width"]
+) -> Float[Array, "*b height width"]:
+    aligned: Any = module.apply({"params": layer}, maps)
     return aligned
 
 

@@ -59,8 +59,15 @@ def _correlation(maps: Maps) -> str:
         f"{value_text(before)} {'to' if after > before else 'before and'} {value_text(after)} "
         f"{'with' if after > before else 'after'} alignment."
     )
+    if maps.one_kernel is not None:
+        text += f" Smoothing alike everywhere would give {value_text(maps.one_kernel)}."
     if maps.ceiling is not None:
-        text += f" The noise-free ceiling is {value_text(maps.ceiling)}."
+        text += f" Noise leaves {value_text(maps.ceiling)} of the correlation of equal brains."
+    if maps.undone is not None:
+        text += (
+            f" The layers undo {100 * maps.undone:.0f} % of the displacement between subjects, "
+            "which is known here."
+        )
     return text
 
 
@@ -86,7 +93,7 @@ def _correlation_chart(maps: Maps) -> str:
             f'<div class="row"><span>{name}</span>{strip}'
             f'<span class="value">{value_text(value)}</span></div>'
         )
-    ceiling = " The upright stroke is the noise-free ceiling." if marks else ""
+    ceiling = " The upright stroke is what noise leaves of that of equal brains." if marks else ""
     return (
         f'<div class="dots">{"".join(rows)}<div class="row"><span></span>{figures.axis(span)}'
         f'<span></span></div></div><p class="note">Inter-subject correlation.{ceiling}</p>'

@@ -66,7 +66,9 @@ class Clip:
 class Maps:
     """Flat maps (s, h, w) in z-scores, one stimulus, and mean inter-subject correlations.
 
-    `ceiling` is the noise-free correlation where it is known (simulated data).
+    Where known: `one_kernel`, the correlation after a layer whose local part is the same everywhere;
+    `ceiling`, what noise leaves of the correlation of equal brains; `undone`, the share of the true
+    displacement between subjects that the layers take away (simulated data).
     """
 
     mask: np.ndarray
@@ -75,7 +77,9 @@ class Maps:
     after: np.ndarray
     isc_before: float
     isc_after: float
+    one_kernel: float | None
     ceiling: float | None
+    undone: float | None
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,14 @@ def _maps(path: Path) -> Maps | None:
             f"{path}: before {before.shape} and after {after.shape} must both be {expected}, "
             "one map per subject on a mask that holds cortex."
         )
-    ceiling = float(held.get("isc_ceiling", math.nan))
+    known = {
+        name: value if math.isfinite(value := float(held.get(key, math.nan))) else None
+        for name, key in (
+            ("one_kernel", "isc_one_kernel"),
+            ("ceiling", "isc_ceiling"),
+            ("undone", "undone"),
+        )
+    }
     return Maps(
         mask=mask,
         subjects=[str(subject) for subject in held["subjects"]],
@@ -233,7 +244,7 @@ def _maps(path: Path) -> Maps | None:
         after=after,
         isc_before=float(held["isc_before"]),
         isc_after=float(held["isc_after"]),
-        ceiling=ceiling if math.isfinite(ceiling) else None,
+        **known,
     )
 
 

@@ -122,7 +122,9 @@ def _maps(folder: Path, rng: np.random.Generator, raster: int) -> None:
         after=np.where(mask, after, 0).astype(np.float32),
         isc_before=0.21,
         isc_after=0.34,
+        isc_one_kernel=0.27,
         isc_ceiling=0.61,
+        undone=0.083,
     )
 
 

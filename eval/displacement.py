@@ -1,0 +1,66 @@
+"""What local layers do to maps, and whether it undoes the displacement of simulated subjects."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from glfa_jax import config
+from glfa_jax.data import flatmap
+from glfa_jax.ops.local_conv_reference import kernels
+
+
+def shift(theta: Float[ndarray, "k h w"]) -> Float[ndarray, "h w 2"]:
+    """From how far the layer fetches the signal of a pixel, on average: rows and columns."""
+    taps = len(theta)
+    reach = int(taps**0.5) // 2
+    offsets = np.stack(np.mgrid[-reach : reach + 1, -reach : reach + 1], -1).reshape(taps, 2)
+    return np.einsum("khw,kc->hwc", np.asarray(kernels(theta), np.float64), offsets)
+
+
+def with_one_kernel(
+    theta: Float[ndarray, "k h w"], mask: Bool[ndarray, "h w"]
+) -> Float[ndarray, "k h w"]:
+    """The layer that smooths as much on average, but alike everywhere: an ordinary convolution."""
+    mean = np.asarray(kernels(theta))[:, mask].mean(axis=1)
+    mean[len(mean) // 2] -= 1  # the layer adds the identity
+    return np.broadcast_to(mean[:, None, None], theta.shape)
+
+
+def true_displacement(data: config.Data, *, subject: str) -> Float[ndarray, "h w 2"] | None:
+    """Rows and columns from a pixel to where the canonical map holds its tuning, zero off cortex.
+
+    None where the truth is not known, as of every real subject.
+    """
+    folder = data.root / "ground_truth"
+    if not (folder / f"sub-{subject}.npz").exists():
+        return None
+    with np.load(folder / "canonical.npz") as canonical:
+        vertices, side = canonical["vertices"], canonical["side"]
+    with np.load(folder / f"sub-{subject}.npz") as truth:
+        forward, up = truth["displacement"].T
+    flat = flatmap.of(data)
+    values = np.zeros((2, sum(flat.sides)))
+    values[:, vertices] = -up, side * forward  # rows go down; forward leads away from the middle
+    return np.moveaxis(flat.to_map(values / flat.pixel_mm), 0, -1)
+
+
+def undone(
+    shifts: Float[ndarray, "s h w 2"],
+    displacements: Float[ndarray, "s h w 2"],
+    *,
+    mask: Bool[ndarray, "h w"],
+    pairs: Iterable[tuple[int, int]],
+) -> float:
+    """The share of the displacement between subjects that their layers take away.
+
+    The slope of how layers differ over how they would have to differ, mean over pairs: 1 where they
+    bring every place of the canonical map together, 0 where all subjects share a layer.
+    """
+    shares = []
+    for i, j in pairs:
+        wanted = (displacements[j] - displacements[i])[mask]
+        found = (shifts[i] - shifts[j])[mask]
+        shares.append(np.sum(found * wanted) / np.sum(wanted**2))
+    return float(np.mean(shares))
