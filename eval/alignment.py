@@ -82,8 +82,9 @@ def _undone(
         for i, j in combinations(range(len(subjects)), 2)
         if subjects[i] in decoded or subjects[j] in decoded
     ]
-    truth = [displacement.true_displacement(settings.data, subject=name) for name in subjects]
-    if not pairs or LOCAL not in layers[0] or any(one is None for one in truth):
+    found = [displacement.true_displacement(settings.data, subject=name) for name in subjects]
+    truth = [one for one in found if one is not None]
+    if not pairs or LOCAL not in layers[0] or len(truth) < len(subjects):
         return float("nan")
     shifts = np.stack([displacement.shift(layer[LOCAL]) for layer in layers])
     return displacement.undone(shifts, np.stack(truth), mask=mask, pairs=pairs)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
@@ -15,17 +16,21 @@ def shift(theta: Float[ndarray, "k h w"]) -> Float[ndarray, "h w 2"]:
     """From how far the layer fetches the signal of a pixel, on average: rows and columns."""
     taps = len(theta)
     reach = int(taps**0.5) // 2
-    offsets = np.stack(np.mgrid[-reach : reach + 1, -reach : reach + 1], -1).reshape(taps, 2)
-    return np.einsum("khw,kc->hwc", np.asarray(kernels(theta), np.float64), offsets)
+    offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, taps)
+    return np.einsum("khw,ck->hwc", _weights(theta), offsets)
 
 
 def with_one_kernel(
     theta: Float[ndarray, "k h w"], mask: Bool[ndarray, "h w"]
 ) -> Float[ndarray, "k h w"]:
     """The layer that smooths as much on average, but alike everywhere: an ordinary convolution."""
-    mean = np.asarray(kernels(theta))[:, mask].mean(axis=1)
+    mean = _weights(theta)[:, mask].mean(axis=1)
     mean[len(mean) // 2] -= 1  # the layer adds the identity
-    return np.broadcast_to(mean[:, None, None], theta.shape)
+    return np.broadcast_to(mean[:, None, None].astype(np.float32), theta.shape)
+
+
+def _weights(theta: Float[ndarray, "k h w"]) -> Float[ndarray, "k h w"]:
+    return np.asarray(kernels(jnp.asarray(theta)), np.float64)
 
 
 def true_displacement(data: config.Data, *, subject: str) -> Float[ndarray, "h w 2"] | None:
@@ -41,6 +46,7 @@ def true_displacement(data: config.Data, *, subject: str) -> Float[ndarray, "h w
     with np.load(folder / f"sub-{subject}.npz") as truth:
         forward, up = truth["displacement"].T
     flat = flatmap.of(data)
+    assert flat.pixel_mm is not None  # simulated scans are of surfaces, not pictures
     values = np.zeros((2, sum(flat.sides)))
     values[:, vertices] = -up, side * forward  # rows go down; forward leads away from the middle
     return np.moveaxis(flat.to_map(values / flat.pixel_mm), 0, -1)

@@ -4,7 +4,8 @@
 
 Runs the other commands, one after the other; earlier stages that several methods share are trained
 once. What is finished is not done again. Leaves a run folder a method and seed, and in the study's
-folder the comparison (table.md, table.tex, index.html), alignment.md and times.json.
+folder the comparison (table.md, table.tex, index.html; of methods with another protocol than the
+reference's in folders of their own), alignment.md, minutes.md and .png, and times.json.
 """
 
 import json
@@ -14,29 +15,29 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
+from eval import findings
 from glfa_jax import config, system
-from glfa_jax.cli import run_main
+from glfa_jax.cli import EXIT_STOPPED, run_main
 from glfa_jax.convert.directory import read_json
 from glfa_jax.errors import InputError
 from glfa_jax.results import FILE
 from glfa_jax.training.logs import write_atomically
+from glfa_jax.training.processes import Stopped
 
 # What a stage, and all before it, do not depend on.
 _AFTER = {
-    "pretrain": ("alignment", "conditioning", "contrast", "cotrain", "lea", "method"),
+    "pretrain": ("alignment", "conditioning", "contrast", "cotrain", "lea", "method", "without"),
     "contrast": ("alignment", "cotrain"),
     "cotrain": (),
 }
-_NOWHERE = ("adapt", "evaluation", "hardware", "name", "run_dir", "sweep")
+_NOWHERE = ("adapt", "evaluation", "name", "run_dir", "sweep")
 
 
 def share_stages(own: config.Config, earlier: list[config.Config]) -> None:
     """Takes over finished stages of runs that differ in nothing that those stages depend on."""
     for stage, after in _AFTER.items():
         target = own.run_dir / stage
-        if target.exists():
+        if target.exists() or stage in own.without:
             continue
         for other in earlier:
             source = other.run_dir / stage
@@ -67,48 +68,79 @@ def commands(own: config.Config) -> list[tuple[str, ...]]:
 
 
 def run_cell(own: config.Config, label: str) -> None:
-    """All commands of one run; raises InputError where one of them fails."""
-    file = own.run_dir.with_name(own.run_dir.name + ".yaml")
+    """All commands of one run. Raises InputError where one fails, Stopped where one was stopped."""
+    file = settings_file(own)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, config.dump(own))
     for module, *more in commands(own):
         print(f"=== {label}: {module}", flush=True)
-        begin = time.monotonic()
         command = [sys.executable, "-m", module, "--config", str(file), *more]
-        code = subprocess.run(command, check=False).returncode
+        begin = time.monotonic()
+        try:
+            code = subprocess.run(command, check=False).returncode
+        finally:
+            _note_time(own, module, time.monotonic() - begin)
+        if code == EXIT_STOPPED:
+            raise Stopped(f"{label}: {module} was stopped")
         if code:
             raise InputError(f"{label}: {' '.join(command[1:])} ended with {code}")
-        _note_time(own.run_dir / "times.json", module, time.monotonic() - begin)
 
 
-def _note_time(path: Path, module: str, seconds: float) -> None:
-    """Of all starts together, where a run was interrupted."""
-    times = read_json(path) if path.exists() else {}
-    times[module] = round(times.get(module, 0.0) + seconds, 1)
-    write_atomically(path, json.dumps(times))
+def settings_file(own: config.Config) -> Path:
+    """What a run is started with, beside its folder."""
+    return own.run_dir.with_name(own.run_dir.name + ".yaml")
 
 
-def alignment_table(study: config.Study) -> str:
-    """Markdown: correlation between subjects before and after alignment, over seeds."""
-    lines = [
-        "| method | correlation between subjects, before | after |",
-        "| --- | ---: | ---: |",
+def refuse_changed(label: str, own: config.Config) -> None:
+    """Runs made with other settings are neither compared with ours nor continued."""
+    file = settings_file(own)
+    if not file.exists():
+        return
+    changed = [
+        f"{key} (here | there)"
+        for key in config.differences(own, config.load(file))
+        if not key.startswith("hardware.processes")
     ]
+    if changed:
+        raise InputError(
+            f"{file}: {label} was begun with other settings, {', '.join(changed)}; remove "
+            f"{own.run_dir} and this file to make it anew"
+        )
+
+
+def times_of(own: config.Config) -> dict[str, float]:
+    """Seconds of every command of a run, of all starts together."""
+    path = own.run_dir / "times.json"
+    return read_json(path) if path.exists() else {}
+
+
+def _note_time(own: config.Config, module: str, seconds: float) -> None:
+    times = times_of(own)
+    times[module] = round(times.get(module, 0.0) + seconds, 1)
+    own.run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(own.run_dir / "times.json", json.dumps(times))
+
+
+def compare(study: config.Study) -> None:
+    """By protocol: what was trained on other subjects answers another question."""
+    groups: dict[str, list[str]] = {}
     for method in study.methods:
-        files = [results(study, method, seed) / "alignment.npz" for seed in study.seeds]
-        found = [np.load(file) for file in files if file.exists()]
-        if found:
-            before, after = (
-                np.array([float(arrays[key]) for arrays in found])
-                for key in ("isc_before", "isc_after")
-            )
-            spread = f" ± {after.std(ddof=1):.4f}" if len(after) > 1 else ""
-            lines.append(f"| {method} | {before.mean():.4f} | {after.mean():.4f}{spread} |")
-    return "\n".join(lines) + "\n"
-
-
-def results(study: config.Study, method: str, seed: int) -> Path:
-    return system.results_folder(study.cell(method, seed))
+        kind = study.cell(method, study.seeds[0]).protocol.kind()
+        groups.setdefault(kind, []).append(method)
+    root = study.config.run_dir
+    for kind, methods in groups.items():
+        ours = study.reference in methods
+        runs = [
+            f"{method}={system.results_folder(study.cell(method, seed))}"
+            for method in methods
+            for seed in study.seeds
+        ]
+        reference = study.reference if ours else methods[0]
+        command = [sys.executable, "-m", "eval.compare", *runs, "--reference", reference]
+        output = root if ours else root / kind
+        code = subprocess.run([*command, "--output", str(output)], check=False).returncode
+        if code:
+            raise InputError(f"{output}: python -m eval.compare ended with {code}")
 
 
 def main(study: config.Study) -> None:
@@ -117,6 +149,8 @@ def main(study: config.Study) -> None:
         for seed in study.seeds
         for method in study.methods
     ]
+    for label, own in cells:
+        refuse_changed(label, own)
     for done, (label, own) in enumerate(cells):
         if (system.results_folder(own) / FILE).exists():
             continue
@@ -124,18 +158,10 @@ def main(study: config.Study) -> None:
         share_stages(own, [other for _, other in cells[:done]])
         run_cell(own, label)
     root = study.config.run_dir
-    write_atomically(root / "alignment.md", alignment_table(study))
-    times = {label: read_json(own.run_dir / "times.json") for label, own in cells}
+    times = {label: times_of(own) for label, own in cells}
     write_atomically(root / "times.json", json.dumps(times, indent=1) + "\n")
-    runs = [
-        f"{method}={results(study, method, seed)}"
-        for method in study.methods
-        for seed in study.seeds
-    ]
-    command = [sys.executable, "-m", "eval.compare", *runs, "--reference", study.reference]
-    code = subprocess.run([*command, "--output", str(root)], check=False).returncode
-    if code:
-        raise InputError(f"{root}: python -m eval.compare ended with {code}")
+    findings.write(study)
+    compare(study)
     hours = sum(sum(one.values()) for one in times.values()) / 3600
     print(f"{len(cells)} runs took {hours:.1f} hours; {root / 'index.html'} compares them")
 

@@ -588,6 +588,8 @@ class Study(Section):
             )
         folders: dict[Path, str] = {}
         for method in self.methods:
+            if "=" in method or method.startswith("-") or not method.isprintable():
+                raise ValueError(f"methods: {method!r}, must be one line without = or leading -")
             own = self.cell(method, self.seeds[0]).run_dir.parent  # refused before anything runs
             if own in folders:
                 raise ValueError(

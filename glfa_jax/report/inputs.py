@@ -66,7 +66,7 @@ class Clip:
 class Maps:
     """Flat maps (s, h, w) in z-scores, one stimulus, and mean inter-subject correlations.
 
-    Where known: `one_kernel`, the correlation after a layer whose local part is the same everywhere;
+    Where known: `one_kernel`, the correlation after a layer whose local part is alike everywhere;
     `ceiling`, what noise leaves of the correlation of equal brains; `undone`, the share of the true
     displacement between subjects that the layers take away (simulated data).
     """

@@ -1,7 +1,9 @@
 """Displacement between subjects: read from the layers, and from the truth of simulated brains."""
 
 from itertools import combinations
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
@@ -39,7 +41,7 @@ def truth(data) -> np.ndarray:
     return np.stack(found)  # type: ignore[arg-type]
 
 
-def fetching(offsets: np.ndarray) -> np.ndarray:
+def fetching(offsets: np.ndarray) -> Any:
     """The local layer's parameters that fetch every pixel from `offsets` (h, w, 2), bilinearly."""
     reach = KERNEL // 2
     places = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
@@ -59,13 +61,13 @@ def test_the_truth_points_to_where_the_canonical_map_has_the_tuning(data, truth)
         values[:, cortex.vertices] = weights
         return flat.to_map(values)
 
-    inner = binary_erosion(flat.mask, iterations=KERNEL // 2)
+    inner: np.ndarray = binary_erosion(flat.mask, iterations=KERNEL // 2)
     canonical = drawn(tuning.weights(cortex.canonical, cortex.side))
     for index, toward in enumerate(truth):
         own = drawn(draw_subject(SIMULATION, tuning, index=index).weights)
 
         def alike(offsets: np.ndarray, own: np.ndarray = own) -> float:
-            moved = np.asarray(local_conv(own, fetching(offsets), kernel_size=KERNEL))
+            moved = np.asarray(local_conv(jnp.asarray(own), fetching(offsets), kernel_size=KERNEL))
             a, b = (x[:, inner] - x[:, inner].mean(0) for x in (moved, canonical))
             norms = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
             return float(np.median((a * b).sum(0) / norms))

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from eval import study
 from glfa_jax import config
 from glfa_jax.errors import InputError
 from glfa_jax.system import results_folder
+from glfa_jax.training.processes import Stopped
+from tests.eval import made
 from tests.test_config import MINIMAL
 
 METHODS = """
@@ -31,6 +34,23 @@ def settings(tmp_path) -> config.Study:
     return config.load(path, [f"config.run_dir={tmp_path / 'runs'}"], schema=config.Study)
 
 
+def leave_results(place: Path, own: config.Config) -> None:
+    """Results that tell methods and seeds apart: fits bring a tenth, a seed a hundredth."""
+    value = 0.5 + own.seed / 100 + (0.1 if own.evaluation.adapted_minutes else 0.0)
+    scores = made.scores({"video 2-way": [value, value], "PSNR": [9, 9]}, method="any")
+    scores.write(place / "scores.json")
+    after = 0.3 + own.seed / 10
+    ceiling = np.nan if own.seed else 0.9
+    np.savez(
+        place / "alignment.npz",
+        isc_before=0.25,
+        isc_after=after,
+        isc_one_kernel=0.3,
+        isc_ceiling=ceiling,
+        undone=0.0,
+    )
+
+
 @pytest.fixture
 def commands(monkeypatch) -> list[tuple[str, ...]]:
     """Every command that a study calls; each only leaves what marks it as done."""
@@ -42,14 +62,15 @@ def commands(monkeypatch) -> list[tuple[str, ...]]:
         if module == "train.cotrain":
             own = config.load(file)
             for stage in ("pretrain", "contrast", "cotrain"):
-                if not (own.run_dir / stage).exists():
+                if stage not in own.without and not (own.run_dir / stage).exists():
                     (own.run_dir / stage / "model").mkdir(parents=True)
                     (own.run_dir / stage / "checkpoints").mkdir()
                     (own.run_dir / stage / "done.json").write_text(str(own.run_dir))
         elif module == "eval.score":
-            place = results_folder(config.load(file))
+            own = config.load(file)
+            place = results_folder(own)
             place.mkdir(exist_ok=True)
-            (place / "scores.json").write_text("{}")
+            leave_results(place, own)
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(study.subprocess, "run", run)
@@ -104,9 +125,71 @@ def test_every_run_is_made_once_and_all_are_compared(settings, commands):
     assert [c[0] for c in commands] == [*COMMANDS, "eval.compare"]
 
 
+def test_what_alignment_and_minutes_bring_is_told(settings, commands):
+    study.main(settings)
+    root = settings.config.run_dir
+    alignment = (root / "alignment.md").read_text().splitlines()
+    assert alignment[2] == "| GLFA | 0.250 | 0.350 ± 0.071 | 0.300 | – | 0.000 |"
+    assert (root / "minutes.md").read_text().splitlines()[2:] == [
+        "| GLFA | 0 (zero-shot) | 0.505 ± 0.007 |",
+        "| GLFA | 4 | 0.605 ± 0.007 |",
+    ]
+    assert (root / "minutes.png").stat().st_size > 5000
+
+
+def test_runs_with_another_protocol_are_compared_among_themselves(settings, commands):
+    on_all = ("protocol.train_subjects=['01','02','03']", "contrast.batch_size=3")
+    methods = {**settings.methods, "all": (*on_all, "cotrain.batch_size=3")}
+    wider = settings.model_copy(update={"methods": methods})
+    study.main(wider)
+    first, second = (c for c in commands if c[0] == "eval.compare")
+    root = settings.config.run_dir
+    assert not [word for word in first if word.startswith("all=")]
+    assert [word for word in second if "=" in word] == [
+        f"all={root / 'all' / f'seed{seed}'}" for seed in (0, 1)
+    ]
+    assert second[-4:] == ("--reference", "all", "--output", str(root / "within-subject"))
+    assert "| all | all, trained on | 0.505 ± 0.007 |" in (root / "minutes.md").read_text()
+
+
+def test_what_stages_do_not_depend_on_is_shared_and_what_they_do_is_not(settings, commands):
+    methods = {
+        **settings.methods,
+        "w/o stage 1": ("without=[contrast]",),
+        "half": ("hardware.compute_dtype=bfloat16",),
+    }
+    study.main(settings.model_copy(update={"methods": methods}))
+    assert not (settings.config.run_dir / "w-o-stage-1" / "seed0" / "contrast").exists()
+    for method, stage, owner in (
+        ("w/o stage 1", "pretrain", "GLFA"),
+        ("half", "pretrain", "half"),
+        ("half", "cotrain", "half"),
+    ):
+        folder = settings.config.run_dir / method.replace("/", "-").replace(" ", "-") / "seed0"
+        made_in = Path((folder / stage / "done.json").read_text())
+        assert made_in.parent.name == owner
+
+
+def test_runs_begun_with_other_settings_are_refused(settings, commands):
+    study.main(settings)
+    commands.clear()
+    stage = settings.config.cotrain.model_copy(update={"steps": 7})
+    changed = settings.config.model_copy(update={"cotrain": stage})
+    with pytest.raises(InputError, match=r"GLFA/seed0.yaml: .* cotrain.steps: 7 \| \d+ \(here"):
+        study.main(settings.model_copy(update={"config": changed}))
+    assert not commands
+
+
 def test_a_run_that_fails_is_named(settings, monkeypatch):
+    monkeypatch.setattr(study.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=3))
+    with pytest.raises(InputError, match=r"GLFA, seed 0: -m train.cotrain .* ended with 3"):
+        study.main(settings)
+    assert "train.cotrain" in study.times_of(settings.cell("GLFA", 0))
+
+
+def test_a_run_that_was_stopped_can_be_started_again(settings, monkeypatch):
     monkeypatch.setattr(study.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=75))
-    with pytest.raises(InputError, match=r"GLFA, seed 0: -m train.cotrain .* ended with 75"):
+    with pytest.raises(Stopped, match=r"GLFA, seed 0: train\.cotrain was stopped"):
         study.main(settings)
 
 
@@ -123,6 +206,7 @@ def test_a_run_that_fails_is_named(settings, monkeypatch):
             "methods: w/o local and w-o local would share the folder w-o-local",
         ),
         ("seeds=[0, 0]", "seeds: each may be named once"),
+        ("methods.-x=[]", "methods: '-x', must be one line without = or leading -"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(settings, tmp_path, override, said):
