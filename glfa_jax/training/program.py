@@ -101,22 +101,24 @@ class Program:
 
     def exchanges(self) -> dict[str, dict[str, float]]:
         """Kind of exchange between devices to how many a run, and the bytes that a device gets."""
-        found: dict[str, dict[str, float]] = defaultdict(lambda: {"count": 0.0, "bytes": 0.0})
-        seen: set[str] = set()
-        for computation in self._computations.values():
+        each: dict[str, tuple[str, float, float]] = {}  # kind, runs and bytes of every exchange
+        for place, computation in self._computations.items():
             for operation in computation.operations.values():
                 kind = operation.kind.removesuffix("-start")
                 if kind not in _EXCHANGES:
                     continue
-                if piece := _PIECE.search(operation.rest):
-                    if piece[1] in seen:
-                        continue
-                    seen.add(piece[1])
                 sizes = [_bytes(*shape) for shape in _SHAPE.findall(operation.result)]
                 # One that is only begun lists what it takes beside what it gives.
                 begun = operation.kind.endswith("-start") and kind != "all-reduce"
-                found[kind]["count"] += computation.runs
-                found[kind]["bytes"] += computation.runs * (max(sizes) if begun else sum(sizes))
+                piece = _PIECE.search(operation.rest)
+                name, runs = piece[1] if piece else f"{place}/{operation.name}", computation.runs
+                if name in each:  # pieces may follow each other; the first and last run once
+                    runs = min(runs, each[name][1])
+                each[name] = kind, runs, max(sizes) if begun else sum(sizes)
+        found: dict[str, dict[str, float]] = defaultdict(lambda: {"count": 0.0, "bytes": 0.0})
+        for kind, runs, size in each.values():
+            found[kind]["count"] += runs
+            found[kind]["bytes"] += runs * size
         return dict(found)
 
     def _shape(self, computation: _Computation, name: str) -> list[int]:
