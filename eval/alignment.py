@@ -4,14 +4,14 @@ import os
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from eval import displacement
 from eval.decoding import HeldOut
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained
-from glfa_jax.data.store import Store
+from glfa_jax.data.correlation import RunningCorrelation
 from glfa_jax.subject_alignment import apply_layer, layer_for, layer_of
 
 LOCAL = "weight"  # of the layer's parameters
@@ -20,9 +20,9 @@ LOCAL = "weight"  # of the layer's parameters
 def align_maps(test: HeldOut) -> None:
     """Writes alignment.npz: maps before and after GLFA, and how alike subjects are.
 
-    Correlations between subjects are means over the test clips that all have: isc_before,
-    isc_after, isc_one_kernel (after a layer whose local part is the same everywhere, the mean of
-    the trained one's), isc_ceiling (`ceiling`). undone: `displacement.undone`, where known.
+    Inter-subject correlations (`Correlation`) over the test clips that all have: isc_before,
+    isc_after, isc_one_kernel (after a layer whose local part is alike everywhere, the mean of the
+    trained one's). undone: `displacement.undone`, where known.
     """
     settings, store = test.settings, test.store
     path = system.results_folder(settings) / "alignment.npz"
@@ -40,16 +40,18 @@ def align_maps(test: HeldOut) -> None:
     layers = [layer_for(settings, encoder, subject=subject) for subject in subjects]
     uniform = [_uniform(layer, store.mask) for layer in layers]
     mask, middle = store.mask, settings.data.window // 2
-    shown, alike = [], []
+    alike = [Correlation(len(subjects), mask) for _ in range(3)]
+    shown = []
     for clip in clips:  # one at a time: all maps of a benchmark would fill the memory
         before = store.fmri("test", [clip], subjects=subjects)[0].astype(np.float32)
         after, otherwise = (
             np.stack([apply_layer(module, *pair) for pair in zip(kind, before, strict=True)])
             for kind in (layers, uniform)
         )
-        alike.append([inter_subject_correlation(maps, mask) for maps in (before, after, otherwise)])
+        for correlation, maps in zip(alike, (before, after, otherwise), strict=True):
+            correlation.add(maps)
         shown = shown or [maps[:, middle] for maps in (before, after)]
-    isc_before, isc_after, isc_one_kernel = np.mean(alike, axis=0)
+    isc_before, isc_after, isc_one_kernel = (correlation.mean() for correlation in alike)
     aside = path.with_suffix(".partial.npz")
     np.savez(
         aside,
@@ -60,7 +62,6 @@ def align_maps(test: HeldOut) -> None:
         isc_before=isc_before,
         isc_after=isc_after,
         isc_one_kernel=isc_one_kernel,
-        isc_ceiling=ceiling(store, subjects),
         undone=_undone(settings, layers, subjects, mask),
     )
     os.replace(aside, path)
@@ -90,27 +91,23 @@ def _undone(
     return displacement.undone(shifts, np.stack(truth), mask=mask, pairs=pairs)
 
 
-def inter_subject_correlation(maps: np.ndarray, mask: np.ndarray) -> float:
-    """Mean Pearson correlation over cortex pixels, between subjects, of the same volume.
+class Correlation:
+    """Inter-subject correlation: over time at every cortex pixel, mean over pixels and pairs.
 
-    maps: (subjects, window, h, w). Not a number with one subject.
+    Not a number with one subject.
     """
-    values = maps[..., mask].astype(np.float64)
-    values = values - values.mean(-1, keepdims=True)
-    values = values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
-    pairs = combinations(range(len(maps)), 2)
-    each = [np.einsum("wp,wp->w", values[i], values[j]).mean() for i, j in pairs]
-    return float(np.mean(each)) if each else float("nan")
 
+    def __init__(self, subjects: int, mask: Bool[ndarray, "h w"]):
+        self._mask = mask
+        self._pairs = {
+            pair: RunningCorrelation(int(mask.sum())) for pair in combinations(range(subjects), 2)
+        }
 
-def ceiling(store: Store, subjects: list[str]) -> float:
-    """The correlation that noise leaves between subjects whose signals are the same.
+    def add(self, maps: Float[ndarray, "s time h w"]) -> None:
+        values = maps[..., self._mask]
+        for (i, j), correlation in self._pairs.items():
+            correlation.add(values[i], values[j])
 
-    From the reliability of each pixel over repeats of the test clips, by Spearman and Brown; not a
-    number without repeats. Of maps as they are: smoothing takes noise away and may go beyond.
-    """
-    if len(subjects) < 2 or any(store.attributes.repeats[name] < 2 for name in subjects):
-        return float("nan")
-    halves = [np.maximum(store.quality("reliability", name)[store.mask], 0) for name in subjects]
-    signal = [np.sqrt(2 * half / (1 + half)) for half in halves]
-    return float(np.mean([(a * b).mean() for a, b in combinations(signal, 2)]))
+    def mean(self) -> float:
+        found = [np.nanmean(pair.result()) for pair in self._pairs.values()]
+        return float(np.mean(found)) if found else float("nan")

@@ -1,12 +1,12 @@
 """What a study finds beside the comparison: how alike subjects are, what minutes of data bring."""
 
-import os
-from pathlib import Path
-
-import matplotlib as mpl
 import numpy as np
 
 from glfa_jax import config, system
+from glfa_jax.data.look.inspection import inspect
+from glfa_jax.data.prepare import prepare
+from glfa_jax.report import minutes as figure
+from glfa_jax.report.minutes import Line
 from glfa_jax.report.published import METRICS
 from glfa_jax.results import Scores
 from glfa_jax.training.logs import write_atomically
@@ -16,25 +16,27 @@ ALIGNMENT = {
     "before": "isc_before",
     "after": "isc_after",
     "after one kernel everywhere": "isc_one_kernel",
-    "equal brains": "isc_ceiling",
     "displacement undone": "undone",
 }
 ALIGNMENT_NOTE = """
-Correlation between subjects, mean over pairs, test clips and seeds (± deviation between seeds).
-"After one kernel everywhere": the local layer replaced by the mean of its kernels, an ordinary
-smoothing. "Equal brains": what noise leaves of it where subjects differ in nothing else; smoothing
-may go beyond. "Displacement undone": the share of the true displacement between the decoded subject
-and the others that the layers take away; with one layer for all it is 0 by construction.
+Inter-subject correlation over the test clips, mean over pixels, pairs of subjects and seeds (±
+deviation between seeds). "After one kernel everywhere": the local layer replaced by the mean of its
+kernels, an ordinary smoothing. "Displacement undone": the share of the true displacement between
+the decoded subject and the others that the layers take away; with one layer for all it is 0 by
+construction.
 """
 
 
 def write(study: config.Study) -> None:
     """alignment.md, and where methods are fitted to a new subject minutes.md and minutes.png."""
     root = study.config.run_dir
-    write_atomically(root / "alignment.md", alignment_table(study))
+    text = alignment_table(study) + ALIGNMENT_NOTE
+    if study.config.data.simulation is not None:
+        text += f"Equal brains, that differ in gain and noise alone: {equal_brains(study):.3f}.\n"
+    write_atomically(root / "alignment.md", text)
     if found := minutes(study):
         write_atomically(root / "minutes.md", minutes_table(found))
-        draw(found, root / "minutes.png")
+        figure.draw(found, root / "minutes.png", metrics=_metrics(found))
 
 
 def alignment_table(study: config.Study) -> str:
@@ -50,7 +52,21 @@ def alignment_table(study: config.Study) -> str:
         found = [np.load(system.results_folder(cell) / "alignment.npz") for cell in cells]
         values = (np.array([float(one[key]) for one in found]) for key in ALIGNMENT.values())
         lines.append(f"| {method} | {' | '.join(map(spread, values))} |")
-    return "\n".join(lines) + "\n" + ALIGNMENT_NOTE
+    return "\n".join(lines) + "\n"
+
+
+def equal_brains(study: config.Study) -> float:
+    """Inter-subject correlation where nothing is displaced or mixed: what alignment could reach."""
+    root = study.config.run_dir / "equal-brains"
+    equal = config.overridden(
+        study.config,
+        (
+            *("data.simulation.displacement=0", "data.simulation.mixing=0", "data.latents=false"),
+            *(f"data.root={root / 'study'}", f"data.store={root / 'store.zarr'}"),
+        ),
+    )
+    store = prepare(equal.data)
+    return float(np.mean([pair.mean for pair in inspect(store, progress=False).pairs]))
 
 
 def spread(values: np.ndarray) -> str:
@@ -59,10 +75,6 @@ def spread(values: np.ndarray) -> str:
         return "–"
     deviation = values.std(ddof=1) if len(values) > 1 else 0.0
     return f"{values.mean():.3f}" + (f" ± {deviation:.3f}" if deviation > 1e-9 else "")
-
-
-# Of a method, by minutes of the new subject that were used, then by metric: a value a seed.
-Line = dict[float, dict[str, np.ndarray]]
 
 
 def minutes(study: config.Study) -> dict[str, Line]:
@@ -113,35 +125,3 @@ def _amount(at: float) -> str:
 def _metrics(lines: dict[str, Line]) -> list[str]:
     held = [set(values) for line in lines.values() for values in line.values()]
     return [metric for metric in METRICS if all(metric in names for names in held)]
-
-
-def draw(lines: dict[str, Line], path: Path) -> None:
-    """One panel a metric; bars are standard deviations between seeds."""
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    metrics = _metrics(lines)
-    figure, panels = plt.subplots(
-        1, len(metrics), figsize=(3 * len(metrics), 3.2), layout="constrained", squeeze=False
-    )
-    for metric, panel in zip(metrics, panels.flat, strict=True):
-        for number, (name, line) in enumerate(lines.items()):
-            colour = f"C{number}"
-            points = sorted((at, values[metric]) for at, values in line.items() if np.isfinite(at))
-            if points:
-                at, means, bars = (
-                    [x for x, _ in points],
-                    [values.mean() for _, values in points],
-                    [values.std(ddof=1) if len(values) > 1 else 0.0 for _, values in points],
-                )
-                panel.errorbar(at, means, bars, fmt="o-", color=colour, label=name, capsize=3)
-            if np.inf in line:
-                level = line[np.inf][metric].mean()
-                panel.axhline(level, color=colour, linestyle="--", label=name)
-        panel.set(title=metric, xlabel="minutes of the new subject")
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
-    aside = path.with_suffix(".partial.png")
-    figure.savefig(aside, dpi=120)
-    plt.close(figure)
-    os.replace(aside, path)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax-tests"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # most of the time goes into compiling
     "JAX_DEFAULT_MATMUL_PRECISION": "highest",  # a GPU would round float32 products to TF32
 }
 

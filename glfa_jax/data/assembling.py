@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from glfa_jax.data.clips import Clips
+from glfa_jax.data.correlation import RunningCorrelation
 from glfa_jax.data.layouts import SPLITS, Split
 from glfa_jax.data.planning import Plan, Window
 from glfa_jax.data.scratch import naming_room
@@ -42,7 +43,7 @@ class Assembly:
         keys, shown = self.plan.keys[split], self.plan.shown[subject, split]
         present = np.array([bool(shown.get(key)) for key in keys])
         total = np.zeros((self.window, int(self.mask.sum())))
-        agreement = Agreement(total.shape[1])
+        agreement = RunningCorrelation(total.shape[1])
         for start in range(0, len(keys), SHARD):
             block = keys[start : start + SHARD]
             cut = np.zeros((len(block), *total.shape), np.float32)
@@ -60,7 +61,8 @@ class Assembly:
         if split == "train":
             self._write(f"train/average/sub-{subject}", self._draw(total / present.sum()))
         else:
-            self._write(f"quality/reliability/sub-{subject}", self._draw(agreement.correlation()))
+            reliability = np.nan_to_num(agreement.result())
+            self._write(f"quality/reliability/sub-{subject}", self._draw(reliability))
 
     def _read(self, window: Window) -> Float[ndarray, "w p"]:
         return window.signal.window(window.first, self.window)
@@ -95,23 +97,3 @@ class Assembly:
     def _write(self, name: str, values: ndarray, *, start: int | None = None) -> None:
         with naming_room(self.writer.path, values.nbytes):
             self.writer.write(name, values, start=start)
-
-
-class Agreement:
-    """Pearson correlation of two series at every pixel, in one pass."""
-
-    def __init__(self, pixels: int):
-        self.count = 0
-        # Sums of a, b, a a, b b, a b. z-scores are around zero, so no digits are lost.
-        self.sums = np.zeros((5, pixels))
-
-    def add(self, a: Float[ndarray, "time p"], b: Float[ndarray, "time p"]) -> None:
-        a, b = a.astype(np.float64), b.astype(np.float64)
-        self.count += len(a)
-        self.sums += [part.sum(axis=0) for part in (a, b, a * a, b * b, a * b)]
-
-    def correlation(self) -> Float[ndarray, " p"]:
-        """Zero where nothing was added or a series is constant."""
-        a, b, aa, bb, ab = self.sums / max(self.count, 1)
-        spread = np.sqrt(np.maximum(aa - a * a, 0) * np.maximum(bb - b * b, 0))
-        return np.divide(ab - a * b, spread, out=np.zeros_like(a), where=spread > 1e-12)

@@ -61,8 +61,6 @@ def _correlation(maps: Maps) -> str:
     )
     if maps.one_kernel is not None:
         text += f" Smoothing alike everywhere would give {value_text(maps.one_kernel)}."
-    if maps.ceiling is not None:
-        text += f" Noise leaves {value_text(maps.ceiling)} of the correlation of equal brains."
     if maps.undone is not None:
         text += (
             f" The layers undo {100 * maps.undone:.0f} % of the displacement between subjects, "
@@ -75,8 +73,7 @@ def _correlation_chart(maps: Maps) -> str:
     values = [maps.isc_before, maps.isc_after]
     if not all(math.isfinite(value) for value in values):
         return ""
-    marks = [] if maps.ceiling is None else [maps.ceiling]
-    top = min(1.0, math.ceil(max([0.2, *values, *marks]) * 10 + 0.5) / 10)
+    top = min(1.0, math.ceil(max([0.2, *values]) * 10 + 0.5) / 10)
     span = (min(0.0, math.floor(min(values) * 5) / 5), top)
     rows = []
     for name, value in zip(("before alignment", "after alignment"), values, strict=True):
@@ -84,7 +81,7 @@ def _correlation_chart(maps: Maps) -> str:
             value,
             low=None,
             high=None,
-            mark=maps.ceiling,
+            mark=None,
             span=span,
             filled=name.startswith("after"),
             label=f"Inter-subject correlation {name}: {value_text(value)}",
@@ -93,8 +90,7 @@ def _correlation_chart(maps: Maps) -> str:
             f'<div class="row"><span>{name}</span>{strip}'
             f'<span class="value">{value_text(value)}</span></div>'
         )
-    ceiling = " The upright stroke is what noise leaves of that of equal brains." if marks else ""
     return (
         f'<div class="dots">{"".join(rows)}<div class="row"><span></span>{figures.axis(span)}'
-        f'<span></span></div></div><p class="note">Inter-subject correlation.{ceiling}</p>'
+        f'<span></span></div></div><p class="note">Inter-subject correlation.</p>'
     )

@@ -67,8 +67,8 @@ class Maps:
     """Flat maps (s, h, w) in z-scores, one stimulus, and mean inter-subject correlations.
 
     Where known: `one_kernel`, the correlation after a layer whose local part is alike everywhere;
-    `ceiling`, what noise leaves of the correlation of equal brains; `undone`, the share of the true
-    displacement between subjects that the layers take away (simulated data).
+    `undone`, the share of the true displacement between subjects that the layers take away
+    (simulated data).
     """
 
     mask: np.ndarray
@@ -78,7 +78,6 @@ class Maps:
     isc_before: float
     isc_after: float
     one_kernel: float | None
-    ceiling: float | None
     undone: float | None
 
 
@@ -233,7 +232,6 @@ def _maps(path: Path) -> Maps | None:
         name: value if math.isfinite(value := float(held.get(key, math.nan))) else None
         for name, key in (
             ("one_kernel", "isc_one_kernel"),
-            ("ceiling", "isc_ceiling"),
             ("undone", "undone"),
         )
     }

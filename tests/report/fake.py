@@ -123,7 +123,6 @@ def _maps(folder: Path, rng: np.random.Generator, raster: int) -> None:
         isc_before=0.21,
         isc_after=0.34,
         isc_one_kernel=0.27,
-        isc_ceiling=0.61,
         undone=0.083,
     )
 

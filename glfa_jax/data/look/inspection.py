@@ -11,6 +11,7 @@ from numpy import ndarray
 from tqdm import tqdm
 
 from glfa_jax.data import DataError
+from glfa_jax.data.correlation import RunningCorrelation
 from glfa_jax.data.layouts import SPLITS, Split
 from glfa_jax.data.store import SHARD, Store
 
@@ -57,7 +58,10 @@ def inspect(store: Store, *, progress: bool) -> Inspection:
         raise DataError(f"{store.path}: the mask of the flat map is empty")
     peaks = dict.fromkeys(subjects, 0.0)
     moving = {subject: np.zeros(mask.sum(), bool) for subject in subjects}
-    sums = {pair: _Sums(int(mask.sum())) for pair in combinations(range(len(subjects)), 2)}
+    sums = {
+        pair: RunningCorrelation(int(mask.sum())) for pair in combinations(range(len(subjects)), 2)
+    }
+    shared = dict.fromkeys(sums, 0)  # samples that both of a pair have
     present = {split: store.present(split, subjects=subjects) for split in SPLITS}
     total = sum(map(store.num_clips, SPLITS))
     with tqdm(total=total, disable=not progress, unit="sample", desc="look") as bar:
@@ -74,6 +78,7 @@ def inspect(store: Store, *, progress: bool) -> Inspection:
                 if split == "test":
                     for (i, j), each in sums.items():
                         both = there[:, i] & there[:, j]
+                        shared[i, j] += int(both.sum())
                         each.add(values[i][both[there[:, i]]], values[j][both[there[:, j]]])
                 bar.update(len(block))
     signals = {
@@ -87,44 +92,17 @@ def inspect(store: Store, *, progress: bool) -> Inspection:
     }
     pairs = []
     for (i, j), each in sums.items():
-        correlation = each.correlation()
+        correlation = each.result()
         known = correlation[np.isfinite(correlation)]
         pairs.append(
             Pair(
                 subjects=(subjects[i], subjects[j]),
                 correlation=_draw(correlation, mask, empty=np.nan),
                 mean=float(known.mean()) if known.size else float("nan"),
-                samples=each.samples,
+                samples=shared[i, j],
             )
         )
     return Inspection(signals, pairs)
-
-
-class _Sums:
-    """Running sums for the correlation of two series of z-scores at every pixel."""
-
-    def __init__(self, pixels: int):
-        self.samples = self.volumes = 0
-        self.first, self.second = np.zeros((2, 2, pixels))  # of values, of squares
-        self.product = np.zeros(pixels)
-
-    def add(self, first: Float[ndarray, "b w p"], second: Float[ndarray, "b w p"]) -> None:
-        self.samples += len(first)
-        self.volumes += len(first) * first.shape[1]
-        for sums, values in ((self.first, first), (self.second, second)):
-            sums[0] += values.sum(axis=(0, 1), dtype=np.float64)
-            sums[1] += np.einsum("bwp,bwp->p", values, values)
-        self.product += np.einsum("bwp,bwp->p", first, second)
-
-    def correlation(self) -> Float[ndarray, " p"]:
-        count = max(self.volumes, 1)
-        spreads = [squares - total**2 / count for total, squares in (self.first, self.second)]
-        shared = self.product - self.first[0] * self.second[0] / count
-        # Less than rounding of float16 z-scores makes: the pixel does not vary.
-        least = 1e-6 * count
-        varies = (spreads[0] > least) & (spreads[1] > least)
-        scale = np.sqrt(np.where(varies, spreads[0] * spreads[1], 1))
-        return np.where(varies, np.clip(shared / scale, -1, 1), np.nan)
 
 
 def spread_evenly(store: Store, *, clips: int) -> list[int]:
