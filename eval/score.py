@@ -98,6 +98,7 @@ def main(settings: config.Config) -> None:
         scored,
         seed=settings.seed,
         sampling=Sampling(evaluation.sampler, evaluation.sampling_steps, evaluation.guidance_scale),
+        checkpoint=settings.cotrain.steps,
     )
     write_atomically(index_path, json.dumps(with_scores(index_path, scores), indent=1))
     write_atomically(results / "metrics.json", json.dumps(rows, indent=1) + "\n")

@@ -9,6 +9,7 @@ import numpy as np
 
 from eval.decoding import HeldOut
 from eval.judges import Judges, Seen
+from eval.trained import training_of
 from glfa_jax import config
 from glfa_jax.method import method_name
 from glfa_jax.metrics import colour, embeddings, image, motion, nway
@@ -153,8 +154,18 @@ class Scorer:
         )
 
 
-def scores_of(test: HeldOut, scored: dict[str, Scored], *, seed: int, sampling: Sampling) -> Scores:
-    """What was measured of every subject's clips, as scores.json holds it."""
+def scores_of(
+    test: HeldOut,
+    scored: dict[str, Scored],
+    *,
+    seed: int,
+    sampling: Sampling,
+    checkpoint: int,
+) -> Scores:
+    """What was measured of every subject's clips, as scores.json holds it.
+
+    checkpoint: as in `training_of`.
+    """
     settings, protocol = test.settings, test.settings.protocol
     generated, true = (
         np.concatenate([one.features[i] for one in scored.values()]) for i in range(2)
@@ -175,6 +186,7 @@ def scores_of(test: HeldOut, scored: dict[str, Scored], *, seed: int, sampling: 
             train_data=test.trained.attributes.identity,
             test_data=test.store.attributes.identity,
         ),
+        training=training_of(settings, checkpoint=checkpoint),
         sampling=sampling,
         metrics={
             one.name: Metric(one.variant, one.better, one.chance, one.unit)

@@ -108,6 +108,7 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
                         sampling=Sampling(
                             settings.evaluation.sampler, cell.sampling_steps, cell.guidance_scale
                         ),
+                        checkpoint=checkpoint,
                     )
                     place = folder(settings) / cell.name
                     place.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import numpy as np
 from glfa_jax.results import ClipKey, ClipScores, Metric, Overall, Protocol, Sampling, Scores
 
 PROTOCOL = Protocol("cross-subject", ("01", "02"), ("03",), "strict", "data-a", "data-a")
+TRAINING = {"contrast.steps": "1500", "cotrain.glfa_scale": "1.0"}
 SAMPLING = Sampling("dpm++", 25, 9.0)
 WAYS = Metric("exact", "higher", 0.75, "")
 SSIM = Metric("scikit-image", "higher", None, "")
@@ -32,6 +33,7 @@ def scores(
         "method": method,
         "seed": seed,
         "protocol": PROTOCOL,
+        "training": TRAINING,
         "sampling": SAMPLING,
         "metrics": metrics,
         "clips": tuple(ClipScores("03", i, row) for i, row in enumerate(rows)),
