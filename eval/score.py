@@ -100,10 +100,13 @@ def main(settings: config.Config) -> None:
         sampling=Sampling(evaluation.sampler, evaluation.sampling_steps, evaluation.guidance_scale),
         checkpoint=settings.cotrain.steps,
     )
+    # The sign of a run that is scored: gone while it is not, there when all else is.
+    (results / FILE).unlink(missing_ok=True)
     write_atomically(index_path, json.dumps(with_scores(index_path, scores), indent=1))
     write_atomically(results / "metrics.json", json.dumps(rows, indent=1) + "\n")
-    scores.write(results / FILE)
     align_maps(test)
+    report = page.write(results)
+    scores.write(results / FILE)
     for line in rows:
         chance = "" if line["chance"] is None else f", chance {line['chance']:.3f}"
         p = "" if line["p_value"] is None else f", p = {line['p_value']:.2g}"
@@ -111,7 +114,7 @@ def main(settings: config.Config) -> None:
             f"subject {line['subject']}: {line['metric']} ({line['variant']}) "
             f"{line['mean']:.3f} ± {line['std']:.3f}{chance}{p}"
         )
-    print(f"report: {page.write(results)}", flush=True)
+    print(f"report: {report}", flush=True)
 
 
 def with_scores(index_path: Path, scores: Scores) -> list[dict]:
