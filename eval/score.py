@@ -27,6 +27,8 @@ from glfa_jax.results import FILE, Sampling, Scores
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged
 
+MONTE_CARLO_TRIALS = 100  # as the official code draws
+
 
 def row(measured: Measured, *, seed: int, **about: str) -> dict:
     """One line of metrics.json.
@@ -67,7 +69,7 @@ def score_subject(test: HeldOut, judges: Judges, subject: str) -> tuple[Scored, 
     settings = test.settings
     generated, clips = read_samples(test, subject)
     scorer = Scorer(settings.evaluation, judges, test.store.video("test", clips))
-    scored = scorer.score(generated, seed=settings.seed)
+    scored = scorer.score(generated, seed=settings.seed, trials=MONTE_CARLO_TRIALS)
     about = {
         "subject": subject,
         "method": method_name(settings),

@@ -16,7 +16,6 @@ from glfa_jax.metrics import colour, embeddings, image, motion, nway
 from glfa_jax.metrics.frechet import frechet_distance
 from glfa_jax.results import ClipScores, Metric, Overall, Protocol, Sampling, Scores
 
-MONTE_CARLO_TRIALS = 100  # as the official code draws
 _MOST_DECIBELS = 100.0
 _MISMATCHES = 5
 
@@ -40,7 +39,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Scored:
-    """All metrics of one subject's clips; features of the generated and of the true ones."""
+    """All metrics of one subject's clips; features of the generated and of the true ones.
+
+    drawn: accuracy by drawing, where it is asked for.
+    """
 
     measured: list[Measured]
     drawn: list[Measured]
@@ -62,11 +64,12 @@ class Scorer:
     def _flow(self) -> np.ndarray:
         return motion.optical_flow(self._truth)
 
-    def score(self, generated: np.ndarray, *, seed: int) -> Scored:
+    def score(self, generated: np.ndarray, *, seed: int, trials: int | None) -> Scored:
         """Every metric that is asked for and applies.
 
-        seed: of the draws, and of which other clips stand for a mismatch. Measures that compare
-        pixels are left out where generated and true clips differ in size.
+        seed: of the draws, and of which other clips stand for a mismatch. trials: of accuracy by
+        drawing, which takes longer the more there are; without, no accuracy is drawn. Measures that
+        compare pixels are left out where generated and true clips differ in size.
         """
         seen, asked = self._judges(generated), self._settings.metrics
         measured = list(self._accuracies(seen))
@@ -79,7 +82,7 @@ class Scorer:
                 measured += self._motion(generated, seed)
         if "embeddings" in asked:
             measured += self._embeddings(seen, seed)
-        drawn = list(self._accuracies(seen, trials=MONTE_CARLO_TRIALS, seed=seed))
+        drawn = [] if trials is None else list(self._accuracies(seen, trials=trials, seed=seed))
         return Scored(measured, drawn, (seen.features, self._seen.features))
 
     def _accuracies(self, seen: Seen, **draws: int) -> Iterator[Measured]:

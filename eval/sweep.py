@@ -124,7 +124,7 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
                     videos.append(video)
                     progress.update()
                 clips = tuple(test.clips(cell.subject))
-                scored = scorer(clips).score(np.concatenate(videos), seed=cell.seed)
+                scored = scorer(clips).score(np.concatenate(videos), seed=cell.seed, trials=None)
                 write(test, cell, scored)
             # It holds a program that holds it: without this, two models would be on the device.
             del generator

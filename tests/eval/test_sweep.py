@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from eval import sweep
+from eval import scoring, sweep
 from eval.decoding import HeldOut
 from glfa_jax import config
 from glfa_jax.errors import InputError
@@ -98,6 +98,13 @@ def test_one_model_at_a_time_and_one_truth_for_all(decoded):
         scores = Scores.read(place)
         assert scores.protocol.test_subjects == (cell.subject,)
         assert scores.training["cotrain.checkpoint"] == str(cell.checkpoint)
+
+
+def test_nothing_is_drawn_that_no_cell_keeps(decoded, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(scoring.nway, "nway_monte_carlo", lambda *_, **__: drawn.append(1))
+    run(decoded)
+    assert not drawn
 
 
 def test_a_checkpoint_that_is_not_kept_is_named_before_anything_is_sampled(decoded):
