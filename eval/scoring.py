@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -72,7 +73,11 @@ class Scorer:
         compare pixels are left out where generated and true clips differ in size.
         """
         seen, asked = self._judges(generated), self._settings.metrics
-        measured = list(self._accuracies(seen))
+        measures: dict[str, Callable] = {"exact": nway.nway_exact}
+        if trials is not None:
+            drawing = partial(nway.nway_monte_carlo, trials=trials, seed=seed)
+            measures[f"Monte Carlo, {trials} trials"] = drawing
+        measured, *drawn = self._accuracies(seen, measures).values()
         if generated.shape == self._truth.shape:
             if "pictures" in asked:
                 measured += self._pictures(generated, seed)
@@ -82,26 +87,31 @@ class Scorer:
                 measured += self._motion(generated, seed)
         if "embeddings" in asked:
             measured += self._embeddings(seen, seed)
-        drawn = [] if trials is None else list(self._accuracies(seen, trials=trials, seed=seed))
-        return Scored(measured, drawn, (seen.features, self._seen.features))
+        return Scored(measured, list(chain(*drawn)), (seen.features, self._seen.features))
 
-    def _accuracies(self, seen: Seen, **draws: int) -> Iterator[Measured]:
-        measure, variant = nway.nway_exact, "exact"
-        if draws:
-            measure = partial(nway.nway_monte_carlo, **draws)
-            variant = f"Monte Carlo, {draws['trials']} trials"
+    def _accuracies(self, seen: Seen, measures: dict[str, Callable]) -> dict[str, list[Measured]]:
+        """By the variant of the measure.
+
+        Variants share their mismatch, whose time grows with the square of the number of clips.
+        """
+        found = {variant: [] for variant in measures}
         clips = len(seen.video)
         for kind, probabilities in (("video", seen.video), ("frame", _flat(seen.frame))):
             labels = self._labels[kind]
             for n in self._settings.ways:
-                values = measure(probabilities, labels=labels, n=n)
-                yield Measured(
-                    f"{kind} {n}-way",
-                    variant,
-                    values.reshape(clips, -1).mean(1),
-                    chance=nway.chance(probabilities.shape[1], n=n),
-                    mismatched=partial(_mismatched_nway, probabilities, labels, clips, n),
-                )
+                mismatched = cache(partial(_mismatched_nway, probabilities, labels, clips, n))
+                for variant, measure in measures.items():
+                    values = measure(probabilities, labels=labels, n=n)
+                    found[variant].append(
+                        Measured(
+                            f"{kind} {n}-way",
+                            variant,
+                            values.reshape(clips, -1).mean(1),
+                            chance=nway.chance(probabilities.shape[1], n=n),
+                            mismatched=mismatched,
+                        )
+                    )
+        return found
 
     def _pictures(self, generated: np.ndarray, seed: int) -> Iterator[Measured]:
         for name, variant, unit, measure in (
