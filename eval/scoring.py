@@ -138,6 +138,8 @@ class Scorer:
 
     def _embeddings(self, seen: Seen, seed: int) -> Iterator[Measured]:
         own, true = seen.embeddings, self._seen.embeddings
+        assert own is not None
+        assert true is not None
         similar = embeddings.video_similarity(own, truth=true)
         gate = self._settings.consistency_gate
         if own.shape == true.shape:
