@@ -37,27 +37,27 @@ def row(measured: Measured, *, seed: int, **about: str) -> dict:
     `chance` and of a paired t-test against the same videos judged by other clips' truth
     (`mismatched`), the larger.
     """
-    values, chance = measured.values, measured.chance
+    values, metric = measured.values, measured.about
     summary = statistics.summarise(values)
     interval = statistics.bootstrap_interval(values, seed=seed)
     tests, mismatched = [], None
-    if chance is not None:
-        tests.append(statistics.t_test(values, chance=chance))
+    if metric.chance is not None:
+        tests.append(statistics.t_test(values, chance=metric.chance))
     if measured.mismatched is not None:
         others = measured.mismatched()
         tests.append(statistics.paired_t_test(values, second=others))
         mismatched = float(others.mean())
-    sign = 1 if measured.better == "higher" else -1
+    sign = 1 if metric.better == "higher" else -1
     one_sided = [r.p_value / 2 if sign * r.statistic > 0 else 1 - r.p_value / 2 for r in tests]
     return {
         "metric": measured.name,
-        "variant": ", ".join(filter(None, (measured.variant, measured.unit))),
+        "variant": ", ".join(filter(None, (metric.variant, metric.unit))),
         "mean": summary.mean,
         "std": summary.std,
         "n": summary.count,
         "low": interval.low,
         "high": interval.high,
-        "chance": mismatched if chance is None else chance,
+        "chance": mismatched if metric.chance is None else metric.chance,
         "p_value": max(one_sided) if one_sided else None,
         "mismatched": mismatched,
         **about,

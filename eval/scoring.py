@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import chain
-from typing import Literal
 
 import numpy as np
 
@@ -26,16 +25,13 @@ class Measured:
     """One metric of every clip.
 
     mismatched: the same with every generated clip judged by other clips' truth, averaged; computed
-    when called.
+    when called, and None for what is not judged by a truth.
     """
 
     name: str
-    variant: str
+    about: Metric
     values: np.ndarray
-    better: Literal["higher", "lower"] = "higher"
-    chance: float | None = None
-    unit: str = ""
-    mismatched: Callable[[], np.ndarray] | None = None
+    mismatched: Callable[[], np.ndarray] | None
 
 
 @dataclass(frozen=True)
@@ -99,16 +95,16 @@ class Scorer:
         for kind, probabilities in (("video", seen.video), ("frame", _flat(seen.frame))):
             labels = self._labels[kind]
             for n in self._settings.ways:
+                chance = nway.chance(probabilities.shape[1], n=n)
                 mismatched = cache(partial(_mismatched_nway, probabilities, labels, clips, n))
                 for variant, measure in measures.items():
                     values = measure(probabilities, labels=labels, n=n)
                     found[variant].append(
                         Measured(
                             f"{kind} {n}-way",
-                            variant,
+                            Metric(variant, "higher", chance, ""),
                             values.reshape(clips, -1).mean(1),
-                            chance=nway.chance(probabilities.shape[1], n=n),
-                            mismatched=mismatched,
+                            mismatched,
                         )
                     )
         return found
@@ -119,9 +115,8 @@ class Scorer:
             ("PSNR", "scikit-image", "dB", _bounded_psnr),
             ("pixel correlation", "Pearson", "", image.pixel_correlation),
         ):
-            yield self._against(
-                measure, generated, self._truth, seed, name=name, variant=variant, unit=unit
-            )
+            about = Metric(variant, "higher", None, unit)
+            yield self._against(measure, generated, self._truth, seed, name=name, about=about)
 
     def _colour(self, generated: np.ndarray, seed: int) -> Iterator[Measured]:
         """The cosine that is published as hue-pcc, and the correlation that its name promises."""
@@ -129,12 +124,13 @@ class Scorer:
             ("hue-pcc", "cosine", partial(colour.hue_correlation, measure="cosine")),
             ("hue correlation", "Pearson", partial(colour.hue_correlation, measure="pearson")),
         ):
-            yield self._against(measure, generated, self._truth, seed, name=name, variant=variant)
+            about = _higher(variant)
+            yield self._against(measure, generated, self._truth, seed, name=name, about=about)
 
     def _motion(self, generated: np.ndarray, seed: int) -> Iterator[Measured]:
         flow = motion.optical_flow(generated)
-        options = {"name": "EPE", "variant": "TV-L1", "unit": "px", "better": "lower"}
-        yield self._against(motion.flow_distance, flow, self._flow, seed, **options)
+        about = Metric("TV-L1", "lower", None, "px")
+        yield self._against(motion.flow_distance, flow, self._flow, seed, name="EPE", about=about)
 
     def _embeddings(self, seen: Seen, seed: int) -> Iterator[Measured]:
         own, true = seen.embeddings, self._seen.embeddings
@@ -144,29 +140,36 @@ class Scorer:
         gate = self._settings.consistency_gate
         if own.shape == true.shape:
             measure = embeddings.clip_similarity
-            yield self._against(measure, own, true, seed, name="CLIP similarity", variant="cosine")
+            about = _higher("cosine")
+            yield self._against(measure, own, true, seed, name="CLIP similarity", about=about)
         yield self._against(
             embeddings.video_similarity,
             own,
             true,
             seed,
             name="VIFI similarity",
-            variant="the foundation's CLIP",
+            about=_higher("the foundation's CLIP"),
         )
-        yield Measured("CLIP-pcc", "cosine, ungated", embeddings.consistency(own, measure="cosine"))
+        ungated = embeddings.consistency(own, measure="cosine")
+        yield Measured("CLIP-pcc", _higher("cosine, ungated"), ungated, None)
         gated = embeddings.gated_consistency(
             own, measure="cosine", similarity=similar, threshold=gate
         )
-        yield Measured("CLIP-pcc, gated", f"cosine, 0 to VIFI similarity {gate:g}", gated)
+        about = _higher(f"cosine, 0 to VIFI similarity {gate:g}")
+        yield Measured("CLIP-pcc, gated", about, gated, None)
 
     def _against(
-        self, measure: Callable, own: np.ndarray, true: np.ndarray, seed: int, **about: str
+        self,
+        measure: Callable,
+        own: np.ndarray,
+        true: np.ndarray,
+        seed: int,
+        *,
+        name: str,
+        about: Metric,
     ) -> Measured:
-        return Measured(
-            values=measure(own, truth=true),
-            mismatched=partial(_mismatched, measure, own, true, seed),
-            **about,  # pyright: ignore[reportArgumentType]
-        )
+        mismatched = partial(_mismatched, measure, own, true, seed)
+        return Measured(name, about, measure(own, truth=true), mismatched)
 
 
 def scores_of(
@@ -203,10 +206,7 @@ def scores_of(
         ),
         training=training_of(settings, checkpoint=checkpoint),
         sampling=sampling,
-        metrics={
-            one.name: Metric(one.variant, one.better, one.chance, one.unit)
-            for one in next(iter(scored.values())).measured
-        },
+        metrics={one.name: one.about for one in next(iter(scored.values())).measured},
         clips=tuple(
             ClipScores(subject, clip, {m.name: float(m.values[i]) for m in found.measured})
             for subject, found in scored.items()
@@ -215,6 +215,11 @@ def scores_of(
         missing=(),
         overall=overall,
     )
+
+
+def _higher(variant: str) -> Metric:
+    """A similarity: the higher the better, of no unit; what guessing reaches is not known."""
+    return Metric(variant, "higher", None, "")
 
 
 def _flat(frames: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from eval import score
 from eval.scoring import Measured, Scored
 from glfa_jax import config
 from glfa_jax.results import Scores
+from tests.eval.made import SSIM
 from tests.test_config import MINIMAL
 
 CLIPS = 12
@@ -39,7 +40,11 @@ def decoded(settings, monkeypatch) -> Path:
     test = SimpleNamespace(
         settings=settings, store=store, trained=store, clips=lambda _: list(range(CLIPS))
     )
-    scored = Scored([Measured("SSIM", "", np.linspace(0, 1, CLIPS))], [], (np.ones((2, 2)),) * 2)
+    scored = Scored(
+        [Measured("SSIM", SSIM, np.linspace(0, 1, CLIPS), None)],
+        [],
+        (np.ones((2, 2)), np.ones((2, 2))),
+    )
     for name, value in {
         "open_test": test,
         "refuse_other_settings": None,

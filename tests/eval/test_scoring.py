@@ -50,14 +50,14 @@ def test_what_stands_for_chance_is_worse_than_the_truth():
     for name, one in measured(videos(0), videos(0)).items():
         if one.mismatched is not None:
             worse = one.mismatched().mean() - one.values.mean()
-            assert (worse > 0) == (one.better == "lower"), name
+            assert (worse > 0) == (one.about.better == "lower"), name
 
 
 def test_drawn_accuracy_is_compared_with_the_same_mismatch_computed_once(monkeypatch):
     settings = config.Evaluation(ways=(2, 50), metrics=())
     scorer = Scorer(settings, cast(Judges, judges), videos(0))
     scored = scorer.score(videos(1), seed=0, trials=7)
-    assert {one.variant for one in scored.drawn} == {"Monte Carlo, 7 trials"}
+    assert {one.about.variant for one in scored.drawn} == {"Monte Carlo, 7 trials"}
     computed, exact = [], nway.nway_exact
 
     def counted(probabilities: np.ndarray, *, labels: np.ndarray, n: int) -> np.ndarray:
