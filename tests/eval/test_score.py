@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from eval import score
 from eval.scoring import Measured, Scored
 from glfa_jax import config
-from glfa_jax.results import Scores
+from glfa_jax.results import Better, Metric, Scores
 from tests.eval.made import SSIM
 from tests.test_config import MINIMAL
 
@@ -73,3 +74,41 @@ def test_a_scoring_that_was_stopped_is_none(settings, decoded, monkeypatch, last
     assert not (decoded / "scores.json").exists()
     score.main(settings)
     assert len(Scores.read(decoded).clips) == CLIPS
+
+
+NOISE, OTHERS = np.random.default_rng(0).normal(size=(2, 40))
+
+
+def line_of(difference: float, *, better: Better, chance: float | None) -> dict:
+    """Of a metric that differs so much from its mismatch, with noise of 1 on either."""
+    about = Metric("made", better, chance, "px")
+    measured = Measured("EPE", about, NOISE + difference, lambda: OTHERS)
+    return score.row(measured, seed=0, subject="03")
+
+
+@pytest.mark.parametrize(
+    ("better", "difference"), [("higher", 2.0), ("lower", -2.0), ("higher", -2.0), ("lower", 2.0)]
+)
+def test_the_p_value_is_of_being_better_than_the_mismatch(better, difference):
+    line = line_of(difference, better=better, chance=None)
+    wins = (difference > 0) == (better == "higher")
+    assert line["p_value"] < 1e-6 if wins else line["p_value"] > 1 - 1e-6
+    assert line["mean"] - line["mismatched"] == pytest.approx(difference, abs=0.5)
+    assert line["chance"] == line["mismatched"]
+    assert (line["variant"], line["n"], line["subject"]) == ("made, px", 40, "03")
+
+
+def test_the_p_value_is_the_larger_of_both_tests():
+    paired = stats.ttest_rel(NOISE + 2, OTHERS, alternative="greater").pvalue
+    alone = stats.ttest_1samp(NOISE + 2, 1.7, alternative="greater").pvalue
+    assert alone > paired
+    line = line_of(2.0, better="higher", chance=1.7)
+    assert line["p_value"] == pytest.approx(alone, rel=1e-8)
+    assert line["chance"] == 1.7
+    line = line_of(2.0, better="lower", chance=9.0)  # better than chance, not than the mismatch
+    assert line["p_value"] == pytest.approx(1 - paired, rel=1e-8)
+
+
+def test_what_nothing_is_known_to_compare_with_has_no_p_value():
+    line = score.row(Measured("CLIP-pcc", SSIM, np.linspace(0, 1, 9), None), seed=0)
+    assert line["p_value"] is line["chance"] is line["mismatched"] is None
