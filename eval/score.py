@@ -52,6 +52,7 @@ def row(measured: Measured, *, seed: int, **about: str) -> dict:
     return {
         "metric": measured.name,
         "variant": ", ".join(filter(None, (metric.variant, metric.unit))),
+        "better": metric.better,
         "mean": summary.mean,
         "std": summary.std,
         "n": summary.count,

@@ -42,12 +42,13 @@ def write(run_dir: Path, *, commands: Sequence[Command] | None = None) -> Path:
 
 def render(run: Run, *, commands: Sequence[Command]) -> str:
     lead = headline(run.metrics)
+    lower = {metric.metric for metric in run.metrics if metric.better == "lower"}
     return fill(
         "page.html",
         title=escape(f"Video decoding from fMRI: {run.config.name}"),
         summary=escape(_summary(run, lead)),
         facts=_facts(run),
-        clips=clips_section(run.clips, lead[0].metric),
+        clips=clips_section(run.clips, lead[0].metric, lower=lower),
         metrics=metrics_section(run.metrics),
         alignment=alignment_section(run.maps, run.config),
         training=_training(run.logs),
