@@ -43,6 +43,9 @@ class Sampling:
     steps: int
     guidance_scale: float
 
+    def __str__(self) -> str:
+        return f"{self.sampler}, {self.steps} steps, guidance {self.guidance_scale:g}"
+
 
 @dataclass(frozen=True)
 class Metric:
