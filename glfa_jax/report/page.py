@@ -46,6 +46,7 @@ def render(run: Run, *, commands: Sequence[Command]) -> str:
     lower = {metric.metric for metric in run.metrics if metric.better == "lower"}
     return fill(
         "page.html",
+        videos=True,
         title=escape(f"Video decoding from fMRI: {run.config.name}"),
         summary=escape(_summary(run, lead)),
         facts=_facts(run),

@@ -397,6 +397,7 @@ def test_html_escapes_names_and_needs_nothing_else(odd):
     page = parse_html(text)  # every tag is closed in order
     assert r"[a_b] <c>|$x$ 5%&\{}" in page.text
     assert not re.search(r"<c>|<b>", text)
+    assert "default-src 'none'; img-src data:; style-src" in text
     assert not any(key in ("src", "href") for _, key, _ in page.attributes)
     classes = [value for tag, key, value in page.attributes if (tag, key) == ("td", "class")]
     assert classes.count("strong") == 3  # results; Student's and paired test

@@ -109,6 +109,7 @@ def test_page_needs_nothing_beside_itself(text):
     assert not re.search(r"https?://", text)
     assert "url(" not in text.replace("url(#", "")
     assert "@import" not in text
+    assert "default-src 'none'; img-src data:; media-src data:; style-src" in text
     for tag, key, value in parse(text).attributes:
         if key in ("src", "href", "poster", "srcset", "data"):
             assert value.startswith(("data:", "#")), (tag, key, value[:60])

@@ -17,6 +17,7 @@ def page(comparison: Comparison, tables: Sequence[Table]) -> str:
     sections.insert(1, _figures(comparison))
     return fill(
         "compare.html",
+        videos=False,
         title=escape(
             f"Comparison of {listing(names) if len(names) < 4 else f'{len(names)} methods'}"
         ),
