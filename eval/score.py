@@ -16,7 +16,7 @@ from eval.alignment import align_maps
 from eval.decoding import SCORING, HeldOut, open_test, refuse_other_settings
 from eval.judges import Judges
 from eval.sample import folder, read_samples
-from eval.scoring import Measured, Scored, Scorer, scores_of
+from eval.scoring import Measured, Scored, Scorer, scorers, scores_of
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.errors import InputError
@@ -65,11 +65,10 @@ def row(measured: Measured, *, seed: int, **about: str) -> dict:
     }
 
 
-def score_subject(test: HeldOut, judges: Judges, subject: str) -> tuple[Scored, list[dict]]:
+def score_subject(test: HeldOut, scorer: Scorer, subject: str) -> tuple[Scored, list[dict]]:
     """The metrics of one subject's clips, and lines of metrics.json."""
     settings = test.settings
-    generated, clips = read_samples(test, subject)
-    scorer = Scorer(settings.evaluation, judges, test.store.video("test", clips))
+    generated, _ = read_samples(test, subject)
     scored = scorer.score(generated, seed=settings.seed, trials=MONTE_CARLO_TRIALS)
     about = {
         "subject": subject,
@@ -91,9 +90,9 @@ def main(settings: config.Config) -> None:
     test = open_test(settings)
     refuse_other_settings(test, folder(settings), but=SCORING)
     results = system.results_folder(settings)
-    judges, rows, scored = Judges(settings), [], {}
+    scorer_of, rows, scored = scorers(test, Judges(settings)), [], {}
     for subject in tqdm(settings.protocol.test_subjects, desc="score", unit="subject"):
-        scored[subject], lines = score_subject(test, judges, subject)
+        scored[subject], lines = score_subject(test, scorer_of(subject), subject)
         rows += lines
     evaluation = settings.evaluation
     scores = scores_of(

@@ -172,6 +172,16 @@ class Scorer:
         return Measured(name, about, measure(own, truth=true), mismatched)
 
 
+def scorers(test: HeldOut, judges: Judges) -> Callable[[str], Scorer]:
+    """The scorer of a subject; subjects that saw the same clips share one."""
+
+    @cache
+    def against(clips: tuple[int, ...]) -> Scorer:
+        return Scorer(test.settings.evaluation, judges, test.store.video("test", list(clips)))
+
+    return lambda subject: against(tuple(test.clips(subject)))
+
+
 def scores_of(
     test: HeldOut,
     scored: dict[str, Scored],

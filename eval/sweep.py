@@ -14,7 +14,6 @@ import gc
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from io import StringIO
 from itertools import groupby, product
 from pathlib import Path
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from eval.decoding import HeldOut, open_test, refuse_other_settings
 from eval.judges import Judges
-from eval.scoring import Scored, Scorer, scores_of
+from eval.scoring import Scored, scorers, scores_of
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.decoder import Generator
@@ -103,13 +102,7 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
     """Samples and scores cells; each is written when it is whole."""
     settings = test.settings
     refuse_lost(settings, missing)
-    judges = Judges(settings)
-
-    @cache
-    def scorer(clips: tuple[int, ...]) -> Scorer:
-        """One for all models, and for all subjects that saw the same clips."""
-        return Scorer(settings.evaluation, judges, test.store.video("test", list(clips)))
-
+    scorer_of = scorers(test, Judges(settings))  # kept for all models
     batches = {
         subject: len(list(test.batches(subject))) for subject in settings.protocol.test_subjects
     }
@@ -123,9 +116,8 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
                 for video in decode_all(test, generator, cell):
                     videos.append(video)
                     progress.update()
-                clips = tuple(test.clips(cell.subject))
-                scored = scorer(clips).score(np.concatenate(videos), seed=cell.seed, trials=None)
-                write(test, cell, scored)
+                scorer, generated = scorer_of(cell.subject), np.concatenate(videos)
+                write(test, cell, scorer.score(generated, seed=cell.seed, trials=None))
             # It holds a program that holds it: without this, two models would be on the device.
             del generator
             gc.collect()

@@ -50,6 +50,7 @@ def decoded(settings, monkeypatch) -> Path:
         "open_test": test,
         "refuse_other_settings": None,
         "Judges": None,
+        "scorers": lambda subject: None,
         "score_subject": (scored, []),
         "align_maps": None,
     }.items():
