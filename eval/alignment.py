@@ -1,6 +1,5 @@
 """How alike the maps of different subjects are before and after alignment, and why."""
 
-import os
 from itertools import combinations
 
 import numpy as np
@@ -13,6 +12,7 @@ from glfa_jax import config, system
 from glfa_jax.convert import pretrained
 from glfa_jax.data.correlation import RunningCorrelation
 from glfa_jax.subject_alignment import apply_layer, layer_for, layer_of
+from glfa_jax.training.logs import savez_atomically
 
 LOCAL = "weight"  # of the layer's parameters
 
@@ -52,9 +52,8 @@ def align_maps(test: HeldOut) -> None:
             correlation.add(maps)
         shown = shown or [maps[:, middle] for maps in (before, after)]
     isc_before, isc_after, isc_one_kernel = (correlation.mean() for correlation in alike)
-    aside = path.with_suffix(".partial.npz")
-    np.savez(
-        aside,
+    savez_atomically(
+        path,
         mask=mask,
         subjects=subjects,
         before=shown[0],
@@ -64,7 +63,6 @@ def align_maps(test: HeldOut) -> None:
         isc_one_kernel=isc_one_kernel,
         undone=_undone(settings, layers, subjects, mask),
     )
-    os.replace(aside, path)
 
 
 def _uniform(layer: dict, mask: Bool[ndarray, "h w"]) -> dict:

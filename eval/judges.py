@@ -11,16 +11,19 @@ from glfa_jax import config, system
 
 
 class Seen(NamedTuple):
-    """Class probabilities of clips and of frames, clips' features, CLIP's embeddings of frames."""
+    """Class probabilities of clips and of frames, clips' features, CLIP's embeddings of frames.
+
+    embeddings: where they are asked for, in `evaluation.metrics`.
+    """
 
     video: Float[np.ndarray, "b k"]
     frame: Float[np.ndarray, "b f k2"]
     features: Float[np.ndarray, "b d"]
-    embeddings: Float[np.ndarray, "b f d2"]
+    embeddings: Float[np.ndarray, "b f d2"] | None
 
 
 class Judges:
-    """Both classifiers and CLIP, each compiled once for all that is scored."""
+    """Classifiers of clips and frames, and CLIP if asked for; each compiled once for all."""
 
     def __init__(self, settings: config.Config):
         clips = settings.evaluation.batch_size
@@ -36,18 +39,19 @@ class Judges:
             lambda module, variables, x: (jax.nn.softmax(module.apply(variables, x)),),
             size=frames,
         )
-        self._embed = _in_batches(
-            system.load_clip(settings),
-            lambda module, variables, x: (module.apply(variables, x, method="image_features"),),
-            size=frames,
-        )
+        self._embed = None
+        if "embeddings" in settings.evaluation.metrics:
+            self._embed = _in_batches(
+                system.load_clip(settings),
+                lambda module, variables, x: (module.apply(variables, x, method="image_features"),),
+                size=frames,
+            )
 
     def __call__(self, videos: UInt8[np.ndarray, "b f h w 3"]) -> Seen:
         clips, pictures = videos.shape[:2], videos.reshape(-1, *videos.shape[2:])
         video, features = self._video(videos)
-        frame, embeddings = (
-            judge(pictures)[0].reshape(*clips, -1) for judge in (self._frame, self._embed)
-        )
+        frame = self._frame(pictures)[0].reshape(*clips, -1)
+        embeddings = self._embed and self._embed(pictures)[0].reshape(*clips, -1)
         return Seen(video, frame, features, embeddings)
 
 
@@ -55,15 +59,16 @@ def _in_batches(
     judge: system.Judge, see: Callable[[Any, dict, jax.Array], tuple], *, size: int
 ) -> Callable[[np.ndarray], list[np.ndarray]]:
     """Runs `see` on pictures or videos in 8 bits; batches of one size, so that one program does."""
-    module = judge.model.module
-    run = jax.jit(lambda variables, x: see(module, variables, judge.preprocess(x)))
+    module, preprocess = judge.model.module, judge.preprocess
+    variables = jax.device_put(judge.model.variables)
+    run = jax.jit(lambda variables, x: see(module, variables, preprocess(x)))
 
     def in_batches(given: np.ndarray) -> list[np.ndarray]:
         parts = []
         for start in range(0, len(given), size):
             part = given[start : start + size]
             padded = np.resize(part, (size, *part.shape[1:]))
-            found = jax.device_get(run(judge.model.variables, padded))
+            found = jax.device_get(run(variables, jax.device_put(padded)))
             parts.append([x[: len(part)] for x in found])
         return [np.concatenate(x) for x in zip(*parts, strict=True)]
 

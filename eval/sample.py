@@ -21,7 +21,7 @@ from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.data.video import write_gif, write_mp4
 from glfa_jax.errors import InputError
-from glfa_jax.training.logs import write_atomically
+from glfa_jax.training.logs import savez_atomically, write_atomically
 from glfa_jax.training.loop import refuse_if_changed
 
 
@@ -58,9 +58,7 @@ def sample_all(test: HeldOut) -> None:
             seed=seed,
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".partial.npz")
-        np.savez(aside, video=video, clip=clips)
-        os.replace(aside, path)
+        savez_atomically(path, video=video, clip=clips)
 
 
 def read_samples(test: HeldOut, subject: str) -> tuple[np.ndarray, list[int]]:

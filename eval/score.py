@@ -16,7 +16,7 @@ from eval.alignment import align_maps
 from eval.decoding import SCORING, HeldOut, open_test, refuse_other_settings
 from eval.judges import Judges
 from eval.sample import folder, read_samples
-from eval.scoring import Measured, Scored, Scorer, scores_of
+from eval.scoring import Measured, Scored, Scorer, scorers, scores_of
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.errors import InputError
@@ -27,6 +27,8 @@ from glfa_jax.results import FILE, Sampling, Scores
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged
 
+MONTE_CARLO_TRIALS = 100  # as the official code draws
+
 
 def row(measured: Measured, *, seed: int, **about: str) -> dict:
     """One line of metrics.json.
@@ -35,39 +37,39 @@ def row(measured: Measured, *, seed: int, **about: str) -> dict:
     `chance` and of a paired t-test against the same videos judged by other clips' truth
     (`mismatched`), the larger.
     """
-    values, chance = measured.values, measured.chance
+    values, metric = measured.values, measured.about
     summary = statistics.summarise(values)
     interval = statistics.bootstrap_interval(values, seed=seed)
     tests, mismatched = [], None
-    if chance is not None:
-        tests.append(statistics.t_test(values, chance=chance))
+    if metric.chance is not None:
+        tests.append(statistics.t_test(values, chance=metric.chance))
     if measured.mismatched is not None:
         others = measured.mismatched()
         tests.append(statistics.paired_t_test(values, second=others))
         mismatched = float(others.mean())
-    sign = 1 if measured.better == "higher" else -1
+    sign = 1 if metric.better == "higher" else -1
     one_sided = [r.p_value / 2 if sign * r.statistic > 0 else 1 - r.p_value / 2 for r in tests]
     return {
         "metric": measured.name,
-        "variant": ", ".join(filter(None, (measured.variant, measured.unit))),
+        "variant": ", ".join(filter(None, (metric.variant, metric.unit))),
+        "better": metric.better,
         "mean": summary.mean,
         "std": summary.std,
         "n": summary.count,
         "low": interval.low,
         "high": interval.high,
-        "chance": mismatched if chance is None else chance,
+        "chance": mismatched if metric.chance is None else metric.chance,
         "p_value": max(one_sided) if one_sided else None,
         "mismatched": mismatched,
         **about,
     }
 
 
-def score_subject(test: HeldOut, judges: Judges, subject: str) -> tuple[Scored, list[dict]]:
+def score_subject(test: HeldOut, scorer: Scorer, subject: str) -> tuple[Scored, list[dict]]:
     """The metrics of one subject's clips, and lines of metrics.json."""
     settings = test.settings
-    generated, clips = read_samples(test, subject)
-    scorer = Scorer(settings.evaluation, judges, test.store.video("test", clips))
-    scored = scorer.score(generated, seed=settings.seed)
+    generated, _ = read_samples(test, subject)
+    scored = scorer.score(generated, seed=settings.seed, trials=MONTE_CARLO_TRIALS)
     about = {
         "subject": subject,
         "method": method_name(settings),
@@ -88,9 +90,9 @@ def main(settings: config.Config) -> None:
     test = open_test(settings)
     refuse_other_settings(test, folder(settings), but=SCORING)
     results = system.results_folder(settings)
-    judges, rows, scored = Judges(settings), [], {}
+    scorer_of, rows, scored = scorers(test, Judges(settings)), [], {}
     for subject in tqdm(settings.protocol.test_subjects, desc="score", unit="subject"):
-        scored[subject], lines = score_subject(test, judges, subject)
+        scored[subject], lines = score_subject(test, scorer_of(subject), subject)
         rows += lines
     evaluation = settings.evaluation
     scores = scores_of(
@@ -98,11 +100,15 @@ def main(settings: config.Config) -> None:
         scored,
         seed=settings.seed,
         sampling=Sampling(evaluation.sampler, evaluation.sampling_steps, evaluation.guidance_scale),
+        checkpoint=settings.cotrain.steps,
     )
+    # The sign of a run that is scored: gone while it is not, there when all else is.
+    (results / FILE).unlink(missing_ok=True)
     write_atomically(index_path, json.dumps(with_scores(index_path, scores), indent=1))
     write_atomically(results / "metrics.json", json.dumps(rows, indent=1) + "\n")
-    scores.write(results / FILE)
     align_maps(test)
+    report = page.write(results)
+    scores.write(results / FILE)
     for line in rows:
         chance = "" if line["chance"] is None else f", chance {line['chance']:.3f}"
         p = "" if line["p_value"] is None else f", p = {line['p_value']:.2g}"
@@ -110,7 +116,7 @@ def main(settings: config.Config) -> None:
             f"subject {line['subject']}: {line['metric']} ({line['variant']}) "
             f"{line['mean']:.3f} ± {line['std']:.3f}{chance}{p}"
         )
-    print(f"report: {page.write(results)}", flush=True)
+    print(f"report: {report}", flush=True)
 
 
 def with_scores(index_path: Path, scores: Scores) -> list[dict]:

@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Literal
+from functools import cache, cached_property, partial
+from itertools import chain
 
 import numpy as np
 
 from eval.decoding import HeldOut
 from eval.judges import Judges, Seen
+from eval.trained import training_of
 from glfa_jax import config
 from glfa_jax.method import method_name
 from glfa_jax.metrics import colour, embeddings, image, motion, nway
 from glfa_jax.metrics.frechet import frechet_distance
 from glfa_jax.results import ClipScores, Metric, Overall, Protocol, Sampling, Scores
 
-MONTE_CARLO_TRIALS = 100  # as the official code draws
 _MOST_DECIBELS = 100.0
 _MISMATCHES = 5
 
@@ -25,21 +25,21 @@ class Measured:
     """One metric of every clip.
 
     mismatched: the same with every generated clip judged by other clips' truth, averaged; computed
-    when called.
+    when called, and None for what is not judged by a truth.
     """
 
     name: str
-    variant: str
+    about: Metric
     values: np.ndarray
-    better: Literal["higher", "lower"] = "higher"
-    chance: float | None = None
-    unit: str = ""
-    mismatched: Callable[[], np.ndarray] | None = None
+    mismatched: Callable[[], np.ndarray] | None
 
 
 @dataclass(frozen=True)
 class Scored:
-    """All metrics of one subject's clips; features of the generated and of the true ones."""
+    """All metrics of one subject's clips; features of the generated and of the true ones.
+
+    drawn: accuracy by drawing, where it is asked for.
+    """
 
     measured: list[Measured]
     drawn: list[Measured]
@@ -61,14 +61,19 @@ class Scorer:
     def _flow(self) -> np.ndarray:
         return motion.optical_flow(self._truth)
 
-    def score(self, generated: np.ndarray, *, seed: int) -> Scored:
+    def score(self, generated: np.ndarray, *, seed: int, trials: int | None) -> Scored:
         """Every metric that is asked for and applies.
 
-        seed: of the draws, and of which other clips stand for a mismatch. Measures that compare
-        pixels are left out where generated and true clips differ in size.
+        seed: of the draws, and of which other clips stand for a mismatch. trials: of accuracy by
+        drawing, which takes longer the more there are; without, no accuracy is drawn. Measures that
+        compare pixels are left out where generated and true clips differ in size.
         """
         seen, asked = self._judges(generated), self._settings.metrics
-        measured = list(self._accuracies(seen))
+        measures: dict[str, Callable] = {"exact": nway.nway_exact}
+        if trials is not None:
+            drawing = partial(nway.nway_monte_carlo, trials=trials, seed=seed)
+            measures[f"Monte Carlo, {trials} trials"] = drawing
+        measured, *drawn = self._accuracies(seen, measures).values()
         if generated.shape == self._truth.shape:
             if "pictures" in asked:
                 measured += self._pictures(generated, seed)
@@ -78,26 +83,31 @@ class Scorer:
                 measured += self._motion(generated, seed)
         if "embeddings" in asked:
             measured += self._embeddings(seen, seed)
-        drawn = list(self._accuracies(seen, trials=MONTE_CARLO_TRIALS, seed=seed))
-        return Scored(measured, drawn, (seen.features, self._seen.features))
+        return Scored(measured, list(chain(*drawn)), (seen.features, self._seen.features))
 
-    def _accuracies(self, seen: Seen, **draws: int) -> Iterator[Measured]:
-        measure, variant = nway.nway_exact, "exact"
-        if draws:
-            measure = partial(nway.nway_monte_carlo, **draws)
-            variant = f"Monte Carlo, {draws['trials']} trials"
+    def _accuracies(self, seen: Seen, measures: dict[str, Callable]) -> dict[str, list[Measured]]:
+        """By the variant of the measure.
+
+        Variants share their mismatch, whose time grows with the square of the number of clips.
+        """
+        found = {variant: [] for variant in measures}
         clips = len(seen.video)
         for kind, probabilities in (("video", seen.video), ("frame", _flat(seen.frame))):
             labels = self._labels[kind]
             for n in self._settings.ways:
-                values = measure(probabilities, labels=labels, n=n)
-                yield Measured(
-                    f"{kind} {n}-way",
-                    variant,
-                    values.reshape(clips, -1).mean(1),
-                    chance=nway.chance(probabilities.shape[1], n=n),
-                    mismatched=partial(_mismatched_nway, probabilities, labels, clips, n),
-                )
+                chance = nway.chance(probabilities.shape[1], n=n)
+                mismatched = cache(partial(_mismatched_nway, probabilities, labels, clips, n))
+                for variant, measure in measures.items():
+                    values = measure(probabilities, labels=labels, n=n)
+                    found[variant].append(
+                        Measured(
+                            f"{kind} {n}-way",
+                            Metric(variant, "higher", chance, ""),
+                            values.reshape(clips, -1).mean(1),
+                            mismatched,
+                        )
+                    )
+        return found
 
     def _pictures(self, generated: np.ndarray, seed: int) -> Iterator[Measured]:
         for name, variant, unit, measure in (
@@ -105,9 +115,8 @@ class Scorer:
             ("PSNR", "scikit-image", "dB", _bounded_psnr),
             ("pixel correlation", "Pearson", "", image.pixel_correlation),
         ):
-            yield self._against(
-                measure, generated, self._truth, seed, name=name, variant=variant, unit=unit
-            )
+            about = Metric(variant, "higher", None, unit)
+            yield self._against(measure, generated, self._truth, seed, name=name, about=about)
 
     def _colour(self, generated: np.ndarray, seed: int) -> Iterator[Measured]:
         """The cosine that is published as hue-pcc, and the correlation that its name promises."""
@@ -115,46 +124,76 @@ class Scorer:
             ("hue-pcc", "cosine", partial(colour.hue_correlation, measure="cosine")),
             ("hue correlation", "Pearson", partial(colour.hue_correlation, measure="pearson")),
         ):
-            yield self._against(measure, generated, self._truth, seed, name=name, variant=variant)
+            about = _higher(variant)
+            yield self._against(measure, generated, self._truth, seed, name=name, about=about)
 
     def _motion(self, generated: np.ndarray, seed: int) -> Iterator[Measured]:
         flow = motion.optical_flow(generated)
-        options = {"name": "EPE", "variant": "TV-L1", "unit": "px", "better": "lower"}
-        yield self._against(motion.flow_distance, flow, self._flow, seed, **options)
+        about = Metric("TV-L1", "lower", None, "px")
+        yield self._against(motion.flow_distance, flow, self._flow, seed, name="EPE", about=about)
 
     def _embeddings(self, seen: Seen, seed: int) -> Iterator[Measured]:
         own, true = seen.embeddings, self._seen.embeddings
+        assert own is not None
+        assert true is not None
         similar = embeddings.video_similarity(own, truth=true)
         gate = self._settings.consistency_gate
         if own.shape == true.shape:
             measure = embeddings.clip_similarity
-            yield self._against(measure, own, true, seed, name="CLIP similarity", variant="cosine")
+            about = _higher("cosine")
+            yield self._against(measure, own, true, seed, name="CLIP similarity", about=about)
         yield self._against(
             embeddings.video_similarity,
             own,
             true,
             seed,
             name="VIFI similarity",
-            variant="the foundation's CLIP",
+            about=_higher("the foundation's CLIP"),
         )
-        yield Measured("CLIP-pcc", "cosine, ungated", embeddings.consistency(own, measure="cosine"))
+        ungated = embeddings.consistency(own, measure="cosine")
+        yield Measured("CLIP-pcc", _higher("cosine, ungated"), ungated, None)
         gated = embeddings.gated_consistency(
             own, measure="cosine", similarity=similar, threshold=gate
         )
-        yield Measured("CLIP-pcc, gated", f"cosine, 0 to VIFI similarity {gate:g}", gated)
+        about = _higher(f"cosine, 0 to VIFI similarity {gate:g}")
+        yield Measured("CLIP-pcc, gated", about, gated, None)
 
     def _against(
-        self, measure: Callable, own: np.ndarray, true: np.ndarray, seed: int, **about: str
+        self,
+        measure: Callable,
+        own: np.ndarray,
+        true: np.ndarray,
+        seed: int,
+        *,
+        name: str,
+        about: Metric,
     ) -> Measured:
-        return Measured(
-            values=measure(own, truth=true),
-            mismatched=partial(_mismatched, measure, own, true, seed),
-            **about,  # pyright: ignore[reportArgumentType]
-        )
+        mismatched = partial(_mismatched, measure, own, true, seed)
+        return Measured(name, about, measure(own, truth=true), mismatched)
 
 
-def scores_of(test: HeldOut, scored: dict[str, Scored], *, seed: int, sampling: Sampling) -> Scores:
-    """What was measured of every subject's clips, as scores.json holds it."""
+def scorers(test: HeldOut, judges: Judges) -> Callable[[str], Scorer]:
+    """The scorer of a subject; subjects that saw the same clips share one."""
+
+    @cache
+    def against(clips: tuple[int, ...]) -> Scorer:
+        return Scorer(test.settings.evaluation, judges, test.store.video("test", list(clips)))
+
+    return lambda subject: against(tuple(test.clips(subject)))
+
+
+def scores_of(
+    test: HeldOut,
+    scored: dict[str, Scored],
+    *,
+    seed: int,
+    sampling: Sampling,
+    checkpoint: int,
+) -> Scores:
+    """What was measured of every subject's clips, as scores.json holds it.
+
+    checkpoint: as in `training_of`.
+    """
     settings, protocol = test.settings, test.settings.protocol
     generated, true = (
         np.concatenate([one.features[i] for one in scored.values()]) for i in range(2)
@@ -175,11 +214,9 @@ def scores_of(test: HeldOut, scored: dict[str, Scored], *, seed: int, sampling: 
             train_data=test.trained.attributes.identity,
             test_data=test.store.attributes.identity,
         ),
+        training=training_of(settings, checkpoint=checkpoint),
         sampling=sampling,
-        metrics={
-            one.name: Metric(one.variant, one.better, one.chance, one.unit)
-            for one in next(iter(scored.values())).measured
-        },
+        metrics={one.name: one.about for one in next(iter(scored.values())).measured},
         clips=tuple(
             ClipScores(subject, clip, {m.name: float(m.values[i]) for m in found.measured})
             for subject, found in scored.items()
@@ -188,6 +225,11 @@ def scores_of(test: HeldOut, scored: dict[str, Scored], *, seed: int, sampling: 
         missing=(),
         overall=overall,
     )
+
+
+def _higher(variant: str) -> Metric:
+    """A similarity: the higher the better, of no unit; what guessing reaches is not known."""
+    return Metric(variant, "higher", None, "")
 
 
 def _flat(frames: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ metric) and sweep.png.
 """
 
 import csv
+import gc
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -22,13 +23,15 @@ from tqdm import tqdm
 
 from eval.decoding import HeldOut, open_test, refuse_other_settings
 from eval.judges import Judges
-from eval.scoring import Scorer, scores_of
+from eval.scoring import Scored, scorers, scores_of
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.decoder import Generator
+from glfa_jax.errors import InputError
 from glfa_jax.metrics import statistics
 from glfa_jax.report import sweep as figure
 from glfa_jax.results import FILE, Sampling, Scores
+from glfa_jax.training.checkpoints import kept_steps
 from glfa_jax.training.logs import write_atomically
 
 
@@ -49,7 +52,7 @@ class Cell:
 
 
 def cells(settings: config.Config) -> list[Cell]:
-    """All combinations; those that share a model, and then a truth, lie side by side."""
+    """All combinations; those that share a model lie side by side."""
     sweep, evaluation = settings.sweep, settings.evaluation
     return [
         Cell(*values)
@@ -80,10 +83,26 @@ def decode_all(test: HeldOut, generator: Generator, cell: Cell) -> Iterator[np.n
         )
 
 
+def refuse_lost(settings: config.Config, missing: list[Cell]) -> None:
+    """Raises InputError where a checkpoint is wanted that training no longer keeps."""
+    place = settings.run_dir / "cotrain"
+    kept = {settings.cotrain.steps, *kept_steps(place)}
+    if lost := sorted({cell.checkpoint for cell in missing} - kept):
+        raise InputError(
+            f"sweep.checkpoints: {listed(lost)} not kept in {place}, there are "
+            f"{listed(sorted(kept))}; cotrain.keep says how many are"
+        )
+
+
+def listed(steps: list[int]) -> str:
+    return ", ".join(map(str, steps))
+
+
 def run_all(test: HeldOut, missing: list[Cell]) -> None:
     """Samples and scores cells; each is written when it is whole."""
     settings = test.settings
-    judges = Judges(settings)
+    refuse_lost(settings, missing)
+    scorer_of = scorers(test, Judges(settings))  # kept for all models
     batches = {
         subject: len(list(test.batches(subject))) for subject in settings.protocol.test_subjects
     }
@@ -92,26 +111,30 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
         for checkpoint, same_model in groupby(missing, lambda cell: cell.checkpoint):
             finished = checkpoint == settings.cotrain.steps
             generator = test.generator(step=None if finished else checkpoint)
-            for subject, same_truth in groupby(same_model, lambda cell: cell.subject):
-                truth = test.store.video("test", test.clips(subject))
-                scorer = Scorer(settings.evaluation, judges, truth)
-                for cell in same_truth:
-                    videos = []
-                    for video in decode_all(test, generator, cell):
-                        videos.append(video)
-                        progress.update()
-                    scored = scorer.score(np.concatenate(videos), seed=cell.seed)
-                    scores = scores_of(
-                        test,
-                        {subject: scored},
-                        seed=cell.seed,
-                        sampling=Sampling(
-                            settings.evaluation.sampler, cell.sampling_steps, cell.guidance_scale
-                        ),
-                    )
-                    place = folder(settings) / cell.name
-                    place.mkdir(parents=True, exist_ok=True)
-                    scores.write(place / FILE)
+            for cell in same_model:
+                videos = []
+                for video in decode_all(test, generator, cell):
+                    videos.append(video)
+                    progress.update()
+                scorer, generated = scorer_of(cell.subject), np.concatenate(videos)
+                write(test, cell, scorer.score(generated, seed=cell.seed, trials=None))
+            # It holds a program that holds it: without this, two models would be on the device.
+            del generator
+            gc.collect()
+
+
+def write(test: HeldOut, cell: Cell, scored: Scored) -> None:
+    settings = test.settings
+    scores = scores_of(
+        test,
+        {cell.subject: scored},
+        seed=cell.seed,
+        sampling=Sampling(settings.evaluation.sampler, cell.sampling_steps, cell.guidance_scale),
+        checkpoint=cell.checkpoint,
+    )
+    place = folder(settings) / cell.name
+    place.mkdir(parents=True, exist_ok=True)
+    scores.write(place / FILE)
 
 
 def table(settings: config.Config) -> list[dict]:

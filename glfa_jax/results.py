@@ -19,7 +19,7 @@ from jaxtyping import Float
 from glfa_jax.errors import InputError
 from glfa_jax.training.logs import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 FILE = "scores.json"
 
 Better = Literal["higher", "lower"]
@@ -42,6 +42,9 @@ class Sampling:
     sampler: str
     steps: int
     guidance_scale: float
+
+    def __str__(self) -> str:
+        return f"{self.sampler}, {self.steps} steps, guidance {self.guidance_scale:g}"
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,17 @@ class ClipScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """All of a run; `missing` are clips that were wanted and not sampled."""
+    """All of a run.
+
+    training: every option that the training depended on besides seed, data and protocol, as JSON.
+    missing: clips that were wanted and not sampled.
+    """
 
     run: str
     method: str
     seed: int
     protocol: Protocol
+    training: Mapping[str, str]
     sampling: Sampling
     metrics: Mapping[str, Metric]
     clips: tuple[ClipScores, ...]
@@ -166,6 +174,11 @@ def _parse(text: str, path: Path) -> Scores:
         if not isinstance(content, dict) or "format" not in content:
             raise InputError("must hold an object with a format")
         if (given := content.pop("format")) != FORMAT:
+            if given in range(1, FORMAT):
+                raise InputError(
+                    f"format: {given}, of an earlier version, which kept less of how the run was "
+                    "trained; remove the file and score the run again"
+                )
             raise InputError(f"format: {given!r} is unknown, this version reads {FORMAT}")
         return _decode(Scores, content, "")
     except (InputError, OverflowError) as error:

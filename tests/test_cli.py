@@ -16,10 +16,15 @@ CONFIGURED = (
     "train.pretrain",
     "train.contrast",
     "train.cotrain",
+    "train.adapt",
     "eval.sample",
     "eval.score",
+    "eval.sweep",
     "glfa_jax.data.prepare",
 )
+OTHERWISE_CONFIGURED = ("train.foundation", "eval.study")  # by another schema
+# What a command wants besides its configuration.
+BESIDES = {"train.adapt": ("--subject", "03", "--minutes", "4")}
 SMALL = """
 encoder: {width: 64, depth: 1, decoder_depth: 1, num_heads: 4, latent: 8}
 conditioning: {num_heads: 4}
@@ -68,7 +73,7 @@ def assert_one_sentence(error: str, *parts: str) -> None:
         assert part in error
 
 
-@pytest.mark.parametrize("command", [*CONFIGURED, "train.foundation", "glfa_jax.report"])
+@pytest.mark.parametrize("command", [*CONFIGURED, *OTHERWISE_CONFIGURED, "glfa_jax.report"])
 def test_without_arguments_the_usage_is_shown(command, call, folder):
     code, error = call(command)
     assert code == 2
@@ -77,17 +82,18 @@ def test_without_arguments_the_usage_is_shown(command, call, folder):
     assert found(folder) == []
 
 
-@pytest.mark.parametrize("command", [*CONFIGURED, "train.foundation"])
+@pytest.mark.parametrize("command", [*CONFIGURED, *OTHERWISE_CONFIGURED])
 def test_a_missing_configuration_is_named(command, call, folder):
-    code, error = call(command, "--config", "absent.yaml")
+    code, error = call(command, "--config", "absent.yaml", *BESIDES.get(command, ()))
     assert code == 2
     assert_one_sentence(error, "error: absent.yaml: cannot be read (No such file or directory)")
     assert found(folder) == []
 
 
-@pytest.mark.parametrize("command", [*CONFIGURED, "train.foundation"])
+@pytest.mark.parametrize("command", [*CONFIGURED, *OTHERWISE_CONFIGURED])
 def test_an_unknown_key_is_named(command, call, folder, given):
-    code, error = call(command, "--config", given, "--set", "cotrain.stpes=3")
+    wrong = ("--set", "cotrain.stpes=3")
+    code, error = call(command, "--config", given, *wrong, *BESIDES.get(command, ()))
     assert code == 2
     assert_one_sentence(error, "error: ", "cotrain", "unknown key, known here are ")
     assert found(folder) == []
@@ -95,7 +101,8 @@ def test_an_unknown_key_is_named(command, call, folder, given):
 
 @pytest.mark.parametrize("command", CONFIGURED)
 def test_a_wrong_value_is_named(command, call, folder, given):
-    code, error = call(command, "--config", given, "--set", "data.raster=-3")
+    wrong = ("--set", "data.raster=-3")
+    code, error = call(command, "--config", given, *wrong, *BESIDES.get(command, ()))
     assert code == 2
     assert_one_sentence(error, "data.raster: Input should be greater than 0, got -3")
     assert found(folder) == []
@@ -108,7 +115,7 @@ def test_a_run_folder_of_another_configuration_is_left_alone(command, call, fold
     text = config.dump(config.load(given, ["seed=7"]))
     (run / "config.yaml").write_text(text)
     before = found(folder)
-    code, error = call(command, "--config", given)
+    code, error = call(command, "--config", given, *BESIDES.get(command, ()))
     assert code == 2
     assert_one_sentence(
         error,
@@ -140,7 +147,11 @@ def test_fitting_needs_a_new_subject_minutes_and_a_trained_run(
 
 @pytest.mark.parametrize(
     ("command", "first"),
-    [("eval.sample", "python -m train.cotrain"), ("eval.score", "python -m eval.sample")],
+    [
+        ("eval.sample", "python -m train.cotrain"),
+        ("eval.score", "python -m eval.sample"),
+        ("eval.sweep", "python -m train.cotrain"),
+    ],
 )
 def test_evaluation_before_its_time_names_the_command_to_run(command, first, call, folder, given):
     code, error = call(command, "--config", given)

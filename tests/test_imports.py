@@ -109,7 +109,10 @@ LAYERS = (
     ),
     Rule(
         "glfa_jax/report",
-        ("matplotlib", "PIL", "glfa_jax.config", "glfa_jax.data.video", "glfa_jax.report"),
+        (
+            *("matplotlib", "PIL", "glfa_jax.config", "glfa_jax.data.video"),
+            *("glfa_jax.report", "glfa_jax.results"),
+        ),
         "the report is drawn from files",
     ),
     Rule(

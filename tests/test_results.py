@@ -35,7 +35,8 @@ def test_what_is_written_is_read_back(scores, tmp_path):
 def test_the_file_is_as_documented(scores, tmp_path):
     scores.write(tmp_path)
     content = json.loads((tmp_path / FILE).read_text(encoding="utf-8"))
-    assert content["format"] == 1
+    assert content["format"] == 2
+    assert content["training"]["contrast.steps"] == "1500"
     assert content["protocol"]["train_subjects"] == ["01", "02"]
     assert content["metrics"]["video 2-way"] == {
         "variant": "exact",
@@ -83,7 +84,14 @@ def _set(*path, to) -> Callable[[dict], object]:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (_set("format", to=2), "format: 2 is unknown, this version reads 1"),
+        (_set("format", to=3), "format: 3 is unknown, this version reads 2"),
+        (
+            lambda c: (_set("format", to=1)(c), c.pop("training")),
+            "format: 1, of an earlier version, which kept less of how the run was trained; remove "
+            "the file and score the run again",
+        ),
+        (lambda c: c.pop("training"), "training: missing"),
+        (_set("training", "contrast.steps", to=3), "training.contrast.steps: must be one line"),
         (lambda c: c.pop("format"), "must hold an object with a format"),
         (lambda c: c.pop("seed"), "seed: missing"),
         (lambda c: c["protocol"].pop("test_data"), "protocol.test_data: missing"),

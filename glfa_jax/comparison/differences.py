@@ -231,9 +231,9 @@ def _notes(methods: Sequence[Method], left_out: Iterable[LeftOut]) -> tuple[str,
     if len({method.sampling for method in methods}) > 1:
         settings = dict.fromkeys(method.sampling for method in methods)
         each = "; ".join(
-            f"{s.sampler}, {s.steps} steps, guidance {s.guidance_scale:g}: "
-            + ", ".join(method.name for method in methods if method.sampling == s)
-            for s in settings
+            f"{sampling}: "
+            + ", ".join(method.name for method in methods if method.sampling == sampling)
+            for sampling in settings
         )
         notes.append(f"Methods were sampled differently: {each}.")
     if len({len(method.runs) for method in methods}) > 1:

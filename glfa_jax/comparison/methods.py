@@ -178,14 +178,21 @@ def _refuse_other_run_of_method(run: Run, other: Run) -> None:
             f"{run.source}: has method {name!r} and seed {run.scores.seed} of {other.source} as "
             f"well; name another run, or call one by a label of its own: LABEL={run.source}"
         )
-    ours, theirs = asdict(run.scores.sampling), asdict(other.scores.sampling)
-    for key, value in ours.items():
-        if value != theirs[key]:
+    ours, theirs = _settings(run.scores), _settings(other.scores)
+    for key in ours | theirs:
+        value, others = (settings.get(key, "not an option") for settings in (ours, theirs))
+        if value != others:
             raise InputError(
-                f"{run.source}: sampling {key} is {value!r}, but {theirs[key]!r} in "
-                f"{other.source}, of the same method {name!r}; to compare the two settings call "
-                f"one by a label of its own: LABEL={run.source}"
+                f"{run.source}: {key} is {value}, but {others} in {other.source}, of the same "
+                f"method {name!r}; to compare the two settings call one by a label of its own: "
+                f"LABEL={run.source}"
             )
+
+
+def _settings(scores: Scores) -> dict[str, str]:
+    """All that runs of one method have in common besides what all runs compared have."""
+    sampling = {f"sampling {key}": repr(value) for key, value in asdict(scores.sampling).items()}
+    return {**scores.training, **sampling}
 
 
 def _refuse_other_definition(run: Run, first: Run, names: Iterable[str]) -> None:

@@ -22,12 +22,6 @@ from glfa_jax.metrics.videos import Video, check_pair
 Flow = Float[np.ndarray, "b pairs 2 h w"]
 
 
-def end_point_error(prediction: Video, *, truth: Video) -> Float[np.ndarray, " b"]:
-    """EPE in pixels of the clips' own resolution, mean over pixels and pairs of adjacent frames."""
-    check_pair(prediction, truth=truth)
-    return flow_distance(optical_flow(prediction), truth=optical_flow(truth))
-
-
 def optical_flow(video: Video) -> Flow:
     """From each frame to the next, (down, right) in pixels, by scikit-image's TV-L1 on grey."""
     check_pair(video, truth=video)
@@ -38,9 +32,10 @@ def optical_flow(video: Video) -> Flow:
 
 
 def flow_distance(flow: Flow, *, truth: Flow) -> Float[np.ndarray, " b"]:
-    """Length of the difference of two flows, mean over pixels and pairs.
+    """EPE, the length of the difference of two flows, mean over pixels and pairs.
 
-    For a true flow that is compared with many: it is the dear part of `end_point_error`.
+    In pixels of the clips' own resolution. Takes flows, as one is compared with many others, and to
+    estimate it takes nearly all of the time.
     """
     if flow.shape != truth.shape or flow.ndim != 5 or flow.shape[2] != 2 or 0 in flow.shape:
         raise ValueError(

@@ -1,14 +1,14 @@
 """The clips of the report: best, middle, worst, and all of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from glfa_jax.report import figures
 from glfa_jax.report.inputs import Clip
-from glfa_jax.report.words import lower_is_better, value_text
+from glfa_jax.report.words import value_text
 
 # Embedded pictures may take this many characters; the rest of the page is well under 1 MB.
 MEDIA_BUDGET = 6_500_000
@@ -24,8 +24,11 @@ class Ranked:
     score: str | None
 
 
-def rank(clips: Sequence[Clip], preferred: str) -> Ranked:
-    """Orders clips by the preferred score, ties by the other scores in their order."""
+def rank(clips: Sequence[Clip], preferred: str, *, lower: Collection[str]) -> Ranked:
+    """Orders clips by the preferred score, ties by the other scores in their order.
+
+    lower: the scores that are better the lower they are.
+    """
     common = [name for name in clips[0].scores if all(name in clip.scores for clip in clips)]
     if not common:
         return Ranked(list(clips), None)
@@ -34,7 +37,7 @@ def rank(clips: Sequence[Clip], preferred: str) -> Ranked:
     names = [first, *(name for name in common if name != first)]
 
     def key(clip: Clip) -> list[float]:
-        return [clip.scores[n] if lower_is_better(n) else -clip.scores[n] for n in names]
+        return [clip.scores[n] if n in lower else -clip.scores[n] for n in names]
 
     return Ranked(sorted(clips, key=key), first)
 
@@ -113,8 +116,14 @@ def _card(clip: Clip, *, pictures: str | None, rank: int, leading: str | None) -
     )
 
 
-def clips_section(clips: Sequence[Clip], metric: str, *, budget: int = MEDIA_BUDGET) -> str:
-    ranked = rank(clips, metric)
+def clips_section(
+    clips: Sequence[Clip],
+    metric: str,
+    *,
+    lower: Collection[str],
+    budget: int = MEDIA_BUDGET,
+) -> str:
+    ranked = rank(clips, metric, lower=lower)
     media = _Media.choose(clips, budget)
     place = {id(clip): i for i, clip in enumerate(ranked.clips)}
     total = len(clips)

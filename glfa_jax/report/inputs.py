@@ -12,6 +12,7 @@ import numpy as np
 from glfa_jax import config as config_module
 from glfa_jax.config import Config, ConfigError
 from glfa_jax.errors import InputError
+from glfa_jax.results import Better
 
 # Folder of each training stage, its name for a reader.
 STAGES = {
@@ -32,6 +33,7 @@ class Metric:
 
     metric: str
     variant: str
+    better: Better
     mean: float
     std: float | None
     n: int
@@ -138,6 +140,17 @@ def _number(value: Any, key: str, path: Path, position: int) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def _better(row: dict[str, Any], path: Path, position: int) -> Better:
+    match row.get("better"):
+        case "higher" | "lower" as better:
+            return better
+        case given:
+            raise ReportError(
+                f"{path}: entry {position}: 'better' must be higher or lower, is {given!r}; "
+                "eval.score writes it, so score the run again."
+            )
+
+
 def _metrics(path: Path) -> list[Metric]:
     out = []
     for position, row in enumerate(_json_list(path, "eval.score")):
@@ -159,6 +172,7 @@ def _metrics(path: Path) -> list[Metric]:
             Metric(
                 metric=str(_field(row, "metric", path, position)),
                 variant=str(row.get("variant") or ""),
+                better=_better(row, path, position),
                 mean=mean,
                 std=std,
                 n=int(count),

@@ -7,7 +7,7 @@ from html import escape
 
 from glfa_jax.report import figures
 from glfa_jax.report.inputs import Metric
-from glfa_jax.report.words import digits_of, listing, lower_is_better, p_text, value_text
+from glfa_jax.report.words import digits_of, listing, p_text, value_text
 
 
 def metrics_section(metrics: Sequence[Metric]) -> str:
@@ -28,7 +28,7 @@ def metrics_section(metrics: Sequence[Metric]) -> str:
             f"{m.n:,}",
             p_text(m.p_value),
         ]
-        label = m.name + (", lower is better" if lower_is_better(m.metric) else "")
+        label = m.name + (", lower is better" if m.better == "lower" else "")
         rows.append(
             f'<tr><th scope="row" class="text">{escape(label)}</th>'
             + "".join(f'<td class="text">{escape(text)}</td>' for text in texts)

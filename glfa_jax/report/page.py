@@ -13,6 +13,7 @@ from glfa_jax.report.html import fill, save
 from glfa_jax.report.inputs import STAGES, Metric, Run, read
 from glfa_jax.report.metrics import metrics_section
 from glfa_jax.report.words import absent_note, listing, p_text, subjects_text, value_text
+from glfa_jax.results import Sampling
 
 PROTOCOLS = {
     "strict": "pretraining saw only the training split of the training subjects",
@@ -42,12 +43,14 @@ def write(run_dir: Path, *, commands: Sequence[Command] | None = None) -> Path:
 
 def render(run: Run, *, commands: Sequence[Command]) -> str:
     lead = headline(run.metrics)
+    lower = {metric.metric for metric in run.metrics if metric.better == "lower"}
     return fill(
         "page.html",
+        videos=True,
         title=escape(f"Video decoding from fMRI: {run.config.name}"),
         summary=escape(_summary(run, lead)),
         facts=_facts(run),
-        clips=clips_section(run.clips, lead[0].metric),
+        clips=clips_section(run.clips, lead[0].metric, lower=lower),
         metrics=metrics_section(run.metrics),
         alignment=alignment_section(run.maps, run.config),
         training=_training(run.logs),
@@ -117,7 +120,8 @@ def _facts(run: Run) -> str:
         )
         if config.aligned and on
     ]
-    sampling = config.evaluation
+    given = config.evaluation
+    sampling = Sampling(given.sampler, given.sampling_steps, given.guidance_scale)
     facts = [
         ("Trained on", subjects_text(config.protocol.train_subjects)),
         ("Decoded", subjects_text(config.protocol.test_subjects)),
@@ -126,11 +130,7 @@ def _facts(run: Run) -> str:
             PROTOCOLS[config.protocol.pretraining],
         ),
         ("Alignment (GLFA)", " + ".join(parts) or "off"),
-        (
-            "Sampling",
-            f"{sampling.sampler}, {sampling.sampling_steps} steps, "
-            f"guidance {sampling.guidance_scale:g}",
-        ),
+        ("Sampling", str(sampling)),
         ("Method", listing(list(dict.fromkeys(m.method for m in run.metrics)))),
     ]
     return "".join(

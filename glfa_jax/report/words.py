@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from html import escape
 
-LOWER_IS_BETTER = ("epe", "fvd", "mse")
-
 
 def digits_of(value: float) -> int:
     return 3 if abs(value) < 1.5 else 2 if abs(value) < 10 else 1
@@ -34,10 +32,6 @@ def listing(items: Sequence[str]) -> str:
 
 def subjects_text(names: Sequence[str]) -> str:
     return f"subject{'s' if len(names) > 1 else ''} {listing(names)}"
-
-
-def lower_is_better(metric: str) -> bool:
-    return any(word in metric.lower() for word in LOWER_IS_BETTER)
 
 
 def absent_note(sentence: str) -> str:

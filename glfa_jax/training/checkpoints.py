@@ -261,8 +261,13 @@ class Checkpoints:
 
 def latest_step(folder: Path) -> int | None:
     """Step of the last checkpoint of a run; None where it has none."""
-    steps = _steps(folder.resolve() / "checkpoints")
+    steps = kept_steps(folder)
     return steps[-1] if steps else None
+
+
+def kept_steps(folder: Path) -> list[int]:
+    """Steps of all checkpoints of a run, the first first."""
+    return _steps(folder.resolve() / "checkpoints")
 
 
 def _steps(root: Path) -> list[int]:

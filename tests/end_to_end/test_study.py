@@ -150,6 +150,7 @@ def test_metrics_say_what_they_promise(study):
     assert all(row["n"] == 4 and row["subject"] == "03" for row in rows)
     assert all(row["method"] == "GLFA, caption tokens" for row in rows)
     assert {"SSIM", "PSNR"} <= {row["metric"] for row in rows}
+    assert Scores.read(study[0] / "run").training["contrast.steps"] == "40"
 
 
 def test_every_test_clip_is_shown(study):

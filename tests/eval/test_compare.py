@@ -342,6 +342,24 @@ def test_other_sampling_of_the_same_method_is_refused(compare, sampling, words):
     assert compare(runs, labels={1: "other"}).code == 0
 
 
+@pytest.mark.parametrize(
+    ("trained", "words"),
+    [
+        ({"contrast.steps": "100"}, "contrast.steps is 100, but 1500 in r0"),
+        ({"cotrain.glfa_scale": "0.5"}, "cotrain.glfa_scale is 0.5, but 1.0 in r0"),
+        ({"adapt.steps": "3"}, "adapt.steps is 3, but not an option in r0"),
+    ],
+)
+def test_other_training_of_the_same_method_is_refused(compare, trained, words):
+    """Between methods it is what is compared."""
+    runs = [one(BASE, "GLFA"), one(WORSE, "GLFA", seed=1, training=made.TRAINING | trained)]
+    refused = compare(runs)
+    assert refused.code == 2
+    assert f"r1: {words}, of the same method 'GLFA'; to compare the two" in refused.error
+    assert not refused.folder.exists()
+    assert compare(runs, labels={1: "other"}).code == 0
+
+
 def test_a_run_named_twice_is_refused_and_a_label_helps(compare):
     run = one(BASE, "GLFA")
     refused = compare([run, run])
@@ -379,6 +397,7 @@ def test_html_escapes_names_and_needs_nothing_else(odd):
     page = parse_html(text)  # every tag is closed in order
     assert r"[a_b] <c>|$x$ 5%&\{}" in page.text
     assert not re.search(r"<c>|<b>", text)
+    assert "default-src 'none'; img-src data:; style-src" in text
     assert not any(key in ("src", "href") for _, key, _ in page.attributes)
     classes = [value for tag, key, value in page.attributes if (tag, key) == ("td", "class")]
     assert classes.count("strong") == 3  # results; Student's and paired test

@@ -8,6 +8,7 @@ import pytest
 from eval.judges import Judges, Seen
 from eval.scoring import Scorer
 from glfa_jax import config
+from glfa_jax.metrics import nway
 
 CLIPS, FRAMES, SIDE, CLASSES = 6, 3, 16, 60
 
@@ -31,7 +32,7 @@ def videos(seed: int, side: int = SIDE) -> np.ndarray:
 
 def measured(generated: np.ndarray, truth: np.ndarray, **options) -> dict:
     settings, stand_in = config.Evaluation(ways=(2, 50), **options), cast(Judges, judges)
-    scored = Scorer(settings, stand_in, truth).score(generated, seed=0)
+    scored = Scorer(settings, stand_in, truth).score(generated, seed=0, trials=None)
     return {one.name: one for one in scored.measured}
 
 
@@ -49,7 +50,25 @@ def test_what_stands_for_chance_is_worse_than_the_truth():
     for name, one in measured(videos(0), videos(0)).items():
         if one.mismatched is not None:
             worse = one.mismatched().mean() - one.values.mean()
-            assert (worse > 0) == (one.better == "lower"), name
+            assert (worse > 0) == (one.about.better == "lower"), name
+
+
+def test_drawn_accuracy_is_compared_with_the_same_mismatch_computed_once(monkeypatch):
+    settings = config.Evaluation(ways=(2, 50), metrics=())
+    scorer = Scorer(settings, cast(Judges, judges), videos(0))
+    scored = scorer.score(videos(1), seed=0, trials=7)
+    assert {one.about.variant for one in scored.drawn} == {"Monte Carlo, 7 trials"}
+    computed, exact = [], nway.nway_exact
+
+    def counted(probabilities: np.ndarray, *, labels: np.ndarray, n: int) -> np.ndarray:
+        computed.append(n)
+        return exact(probabilities, labels=labels, n=n)
+
+    monkeypatch.setattr(nway, "nway_exact", counted)
+    for exactly, drawn in zip(scored.measured, scored.drawn, strict=True):
+        assert exactly.name == drawn.name
+        np.testing.assert_array_equal(exactly.mismatched(), drawn.mismatched())
+    assert sorted(computed) == [2] * 2 * (CLIPS - 1) + [50] * 2 * (CLIPS - 1)
 
 
 def test_pixels_are_not_compared_where_sizes_differ():

@@ -76,6 +76,7 @@ def _metrics(folder: Path, clips: int) -> None:
     rows = []
     for metric, variant, mean, std, chance, p in table:
         row = {"metric": metric, "variant": variant, "mean": mean, "std": std, "n": clips}
+        row |= {"better": "lower" if metric == "EPE" else "higher"}
         row |= {"chance": chance, "p_value": p, "subject": "03", "method": "GLFA"}
         if metric != "ssim":
             half = 2.1 * std / clips**0.5

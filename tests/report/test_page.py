@@ -109,6 +109,7 @@ def test_page_needs_nothing_beside_itself(text):
     assert not re.search(r"https?://", text)
     assert "url(" not in text.replace("url(#", "")
     assert "@import" not in text
+    assert "default-src 'none'; img-src data:; media-src data:; style-src" in text
     for tag, key, value in parse(text).attributes:
         if key in ("src", "href", "poster", "srcset", "data"):
             assert value.startswith(("data:", "#")), (tag, key, value[:60])
@@ -166,16 +167,32 @@ def test_clips_are_ordered_best_median_worst(text, original):
 
 def test_ranking_turns_round_where_lower_is_better(original):
     given = inputs.read(original).clips
-    ranked = clips_module.rank(given, "ssim")
+    ranked = clips_module.rank(given, "ssim", lower=())
     assert ranked.score == "ssim"
     best = ranked.clips[0].scores["ssim"]
     assert best == max(clip.scores["ssim"] for clip in given)
     errors = [
         inputs.Clip(**{**vars(clip), "scores": {"EPE": clip.scores["ssim"]}}) for clip in given
     ]
-    assert clips_module.rank(errors, "EPE").clips[0].scores["EPE"] == min(
+    assert clips_module.rank(errors, "EPE", lower={"EPE"}).clips[0].scores["EPE"] == min(
         clip.scores["ssim"] for clip in given
     )
+
+
+def test_what_is_better_is_what_the_scorer_said(run):
+    """Whatever the metric is called."""
+    told = {"EPE": "higher", "ssim": "lower"}
+
+    def tell(rows: list[dict]) -> None:
+        rows[:] = [row | {"better": told[row["metric"]]} for row in rows if row["metric"] in told]
+
+    edit(run / "metrics.json", tell)
+    text = page.write(run).read_text()
+    assert "ssim, lower is better" in text
+    assert "EPE, lower is better" not in text
+    rows = json.loads((run / "samples" / "index.json").read_text())
+    best = min(rows, key=lambda row: row["scores"]["ssim"])
+    assert re.findall(r"clip (\d+), subject", text)[0] == str(best["clip"])
 
 
 def test_clips_without_scores_keep_the_order_of_the_test_set(run):
@@ -187,7 +204,7 @@ def test_clips_without_scores_keep_the_order_of_the_test_set(run):
 
 def test_what_does_not_fit_the_budget_is_named(original):
     given = inputs.read(original).clips
-    html = clips_module.clips_section(given, "video 2-way", budget=1)
+    html = clips_module.clips_section(given, "video 2-way", lower=(), budget=1)
     gallery = html[html.index("<details") :]
     assert "data:" not in gallery
     assert gallery.count("see samples/03/") == CLIPS
@@ -205,7 +222,7 @@ def test_videos_stand_in_for_gifs_and_play_unasked(run, reason):
             path.write_bytes(path.read_bytes() + bytes(100_000))
         budget = 1_000_000
     given = inputs.read(run).clips
-    html = clips_module.clips_section(given, "video 2-way", budget=budget)
+    html = clips_module.clips_section(given, "video 2-way", lower=(), budget=budget)
     assert "<img" not in html
     assert html.count(" autoplay muted loop playsinline></video>") == 2 * (CLIPS + 9)
     for clip in given:
@@ -273,6 +290,10 @@ def _set_clip(key, value):
         (
             lambda run: edit(run / "metrics.json", lambda rows: rows[1].update(mean="high")),
             "entry 1: 'mean' must be a number, is 'high'",
+        ),
+        (
+            lambda run: edit(run / "metrics.json", lambda rows: rows[1].pop("better")),
+            "entry 1: 'better' must be higher or lower, is None; eval.score writes it, so",
         ),
         (lambda run: (run / "samples/truth/00004.gif").unlink(), "'truth/00004.gif', which is not"),
         (_set_clip("truth", "../../secret"), "entry 3 names '../../secret', outside"),

@@ -40,6 +40,7 @@ def render(store: Store, inspection: Inspection, *, clips: int) -> str:
     names = listing(about.subjects)
     return fill(
         "look.html",
+        videos=False,
         title=escape(f"Prepared data: {store.path.name}"),
         summary=escape(
             f"{count_text(len(about.subjects), 'subject')} ({names}), {count['train']:,} train and "

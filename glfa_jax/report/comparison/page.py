@@ -17,6 +17,7 @@ def page(comparison: Comparison, tables: Sequence[Table]) -> str:
     sections.insert(1, _figures(comparison))
     return fill(
         "compare.html",
+        videos=False,
         title=escape(
             f"Comparison of {listing(names) if len(names) < 4 else f'{len(names)} methods'}"
         ),
@@ -61,14 +62,8 @@ def _facts(comparison: Comparison) -> str:
         ("Reference", comparison.reference),
     ]
     for method in comparison.methods:
-        s = method.sampling
         seeds = f"seed{'s' if len(method.seeds) > 1 else ''} {listing([*map(str, method.seeds)])}"
-        facts.append(
-            (
-                method.name,
-                f"{seeds}; {s.sampler}, {s.steps} steps, guidance {s.guidance_scale:g}",
-            )
-        )
+        facts.append((method.name, f"{seeds}; {method.sampling}"))
     return "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts
     )

@@ -1,0 +1,50 @@
+"""What a trained model depended on besides its seed and its data."""
+
+import json
+
+from glfa_jax import config
+from glfa_jax.training.checkpoints import read_done
+
+_STAGES = ("pretrain", "contrast", "cotrain")
+# Sections that say nothing of the training; data and protocol are told by their identities.
+_ELSEWHERE = ("name", "seed", "run_dir", "data", "protocol", "evaluation", "sweep")
+_NOT_OF = {"glfa": ("lea",), "lea": ("alignment", "conditioning", "contrast", "cotrain")}
+_CHANGES_NO_NUMBER = {"log_every", "save_every", "keep", "keep_best"}
+
+
+def training_of(settings: config.Config, *, checkpoint: int) -> dict[str, str]:
+    """Every option on which the training depended, as JSON; files only by the names of folders.
+
+    checkpoint: step of stage 2; not asked with method `lea`, which has none.
+    """
+    fitted = settings.evaluation.adapted_minutes is not None
+    without = (*_ELSEWHERE, *_NOT_OF[settings.method], *(() if fitted else ("adapt",)))
+    tree = settings.model_dump(mode="json", exclude=set(without))
+    for name in (*_STAGES, "adapt"):
+        if name in tree:
+            tree[name] = {k: v for k, v in tree[name].items() if k not in _CHANGES_NO_NUMBER}
+    for name in _STAGES:
+        # Of a constant learning rate the steps may have been changed since.
+        if name in tree and (done := read_done(settings.run_dir / name)) is not None:
+            tree[name]["steps"] = done.step
+    if "lea" in tree:
+        del tree["lea"]["batch_size"]
+    hardware = tree.pop("hardware")
+    tree |= {
+        "foundation": settings.foundation.name,
+        "hardware": {key: hardware[key] for key in ("compute_dtype", "frozen_dtype")},
+        "evaluation": {"adapted_minutes": settings.evaluation.adapted_minutes},
+    }
+    if "cotrain" in tree:
+        tree["cotrain"]["checkpoint"] = checkpoint
+    return {key: json.dumps(value) for key, value in sorted(_flat(tree))}
+
+
+def _flat(tree: dict, prefix: str = "") -> list[tuple[str, object]]:
+    found = []
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            found += _flat(value, f"{prefix}{key}.")
+        else:
+            found.append((prefix + key, value))
+    return found

@@ -1,0 +1,114 @@
+"""A sweep with stand-ins for models and judges: what is loaded, judged and kept, and how often."""
+
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from eval import scoring, sweep
+from eval.decoding import HeldOut
+from glfa_jax import config
+from glfa_jax.errors import InputError
+from glfa_jax.results import Scores
+from tests.eval.test_scoring import CLIPS, judges, videos
+from tests.test_config import MINIMAL
+
+SUBJECTS = ("02", "03")
+
+
+class Model:
+    """On the device as long as it lives."""
+
+    def __init__(self, step: int | None):
+        self.step, self.itself = step, self
+
+
+@dataclass
+class Decoded:
+    """In place of HeldOut.
+
+    loaded: the step of every model that was made, and how many others there were then.
+    """
+
+    settings: config.Config
+    loaded: list[tuple[int | None, int]] = field(default_factory=list)
+    truths: int = 0
+
+    def __post_init__(self) -> None:
+        self._models: list[weakref.ref] = []
+        self.trained = self.store = SimpleNamespace(
+            attributes=SimpleNamespace(identity="data"), video=self._video
+        )
+
+    def _video(self, split: str, clips: list[int]) -> np.ndarray:
+        self.truths += 1
+        return videos(0)[clips]
+
+    def clips(self, subject: str) -> list[int]:
+        return list(range(CLIPS))
+
+    def batches(self, subject: str) -> Iterator[list[int]]:
+        yield self.clips(subject)
+
+    def generator(self, *, step: int | None) -> Model:
+        alive = sum(model() is not None for model in self._models)
+        model = Model(step)
+        self._models.append(weakref.ref(model))
+        self.loaded.append((step, alive))
+        return model
+
+    def decode(self, generator: Model, subject: str, clips: list[int], **_: float) -> np.ndarray:
+        return videos((generator.step or 0) + 1)[clips]
+
+
+@pytest.fixture
+def decoded(tmp_path, monkeypatch) -> Decoded:
+    """Checkpoints 1 and 2 of stage 2 are kept, which ended with 3."""
+    monkeypatch.setattr(sweep, "Judges", lambda settings: judges)
+    path = tmp_path / "given.yaml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    for step in (1, 2):
+        (tmp_path / "run" / "cotrain" / "checkpoints" / str(step)).mkdir(parents=True)
+    overrides = (
+        *(f"run_dir={tmp_path / 'run'}", "cotrain.steps=3", "sweep.checkpoints=[1, 2, 3]"),
+        *(f"protocol.test_subjects={list(SUBJECTS)}", "evaluation.metrics=[]"),
+    )
+    return Decoded(config.load(path, overrides))
+
+
+def cells(decoded: Decoded) -> list[sweep.Cell]:
+    return sweep.cells(decoded.settings)
+
+
+def run(decoded: Decoded) -> None:
+    sweep.run_all(cast(HeldOut, decoded), cells(decoded))
+
+
+def test_one_model_at_a_time_and_one_truth_for_all(decoded):
+    run(decoded)
+    assert decoded.loaded == [(1, 0), (2, 0), (None, 0)]
+    assert decoded.truths == 1
+    found = {cell: decoded.settings.run_dir / "sweep" / cell.name for cell in cells(decoded)}
+    assert len(found) == 6
+    for cell, place in found.items():
+        scores = Scores.read(place)
+        assert scores.protocol.test_subjects == (cell.subject,)
+        assert scores.training["cotrain.checkpoint"] == str(cell.checkpoint)
+
+
+def test_nothing_is_drawn_that_no_cell_keeps(decoded, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(scoring.nway, "nway_monte_carlo", lambda *_, **__: drawn.append(1))
+    run(decoded)
+    assert not drawn
+
+
+def test_a_checkpoint_that_is_not_kept_is_named_before_anything_is_sampled(decoded):
+    (decoded.settings.run_dir / "cotrain" / "checkpoints" / "2").rmdir()
+    with pytest.raises(InputError, match=r"sweep\.checkpoints: 2 not kept in .*, there are 1, 3;"):
+        run(decoded)
+    assert decoded.loaded == []
