@@ -530,6 +530,7 @@ class Config(Section):
         roles = ["train_subjects"]
         if self.protocol.test_store is None:
             roles.append("test_subjects")
+        self._refuse_layers_for_others()
         for role in roles:
             strangers = set(getattr(self.protocol, role)) - set(self.data.subjects)
             if strangers:
@@ -567,6 +568,27 @@ class Config(Section):
                 f"encoder.width {self.encoder.width}"
             )
         return self
+
+    def _refuse_layers_for_others(self) -> None:
+        """Layers belong to subjects by name, and a name means another person in another store."""
+        minutes, protocol = self.evaluation.adapted_minutes, self.protocol
+        if protocol.test_store is not None:
+            if self.alignment.per_subject:
+                raise ValueError(
+                    "protocol.test_store: must be left out with alignment.per_subject, since the "
+                    "subjects of another store have no layer"
+                )
+            if minutes is not None:
+                raise ValueError(
+                    "protocol.test_store: must be left out with evaluation.adapted_minutes, since "
+                    "layers are fitted to subjects of data.store"
+                )
+        elif minutes is not None and protocol.kind() == "within-subject":
+            raise ValueError(
+                f"evaluation.adapted_minutes: {minutes:g}, but all of protocol.test_subjects "
+                f"{list(protocol.test_subjects)} are trained on, so that no layer would be fitted; "
+                "must be left out"
+            )
 
 
 class Study(Section):

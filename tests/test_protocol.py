@@ -40,6 +40,34 @@ def test_protocols_are_what_subjects_and_stores_amount_to(load, overrides, kind)
         load(*overrides, f"protocol.name={wrong}")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["protocol.test_store=other", "alignment.per_subject=true"],
+            "protocol.test_store: must be left out with alignment.per_subject",
+        ),
+        (
+            ["protocol.test_store=other", "evaluation.adapted_minutes=4"],
+            "protocol.test_store: must be left out with evaluation.adapted_minutes",
+        ),
+        (
+            ["evaluation.adapted_minutes=4", 'protocol.test_subjects=["02", "01"]'],
+            "evaluation.adapted_minutes: 4, but all of protocol.test_subjects .* are trained on",
+        ),
+    ],
+)
+def test_no_subject_goes_through_a_layer_of_another_of_its_name(load, overrides, said):
+    with pytest.raises(config.ConfigError, match=said):
+        load(*overrides)
+    for one in overrides:
+        load(one)
+
+
+def test_of_subjects_that_are_mixed_some_have_a_layer_fitted(load):
+    load("evaluation.adapted_minutes=4", 'protocol.test_subjects=["01", "03"]')
+
+
 def store(**changes: Any) -> Any:
     """As much of a store as is looked at."""
     given = {"side": 32, "window": 5, "frames": 4, "subjects": ("01", "02", "03")} | changes
