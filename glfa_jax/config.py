@@ -24,6 +24,7 @@ from glfa_jax.errors import InputError
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -83,7 +84,7 @@ class Simulation(Section):
         default=0.2, description="standard deviation of the log of gain and of noise"
     )
     noise: Rate = Field(default=1.5, description="noise over signal standard deviation")
-    seed: int = 0
+    seed: Seed = 0
 
 
 # The visual cortex in the areas of the HCP multi-modal parcellation (SPEC §5.1).
@@ -422,7 +423,7 @@ class Sweep(Section):
 
     guidance_scales: tuple[float, ...] | None = Field(default=None, min_length=1)
     sampling_steps: tuple[Positive, ...] | None = Field(default=None, min_length=1)
-    seeds: tuple[Count, ...] | None = Field(default=None, min_length=1)
+    seeds: tuple[Seed, ...] | None = Field(default=None, min_length=1)
     checkpoints: tuple[Positive, ...] | None = Field(
         default=None,
         min_length=1,
@@ -491,7 +492,7 @@ class Hardware(Section):
 
 class Config(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    seed: int = 0
+    seed: Seed = 0
     run_dir: Path
     foundation: Path = Field(description="folder of pretrained generator, CLIP and classifiers")
     method: Literal["glfa", "lea"] = Field(
@@ -594,7 +595,7 @@ class Config(Section):
 class Study(Section):
     """Methods against each other: every method is trained and scored with every seed."""
 
-    seeds: tuple[Count, ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
     methods: dict[str, tuple[str, ...]] = Field(
         min_length=1, description="name to section.key=value, what it changes in `config`"
     )
@@ -629,7 +630,7 @@ class Foundation(Section):
     """Training of the simulated world's foundation models (DESIGN, §4)."""
 
     name: str = "foundation"
-    seed: int = 0
+    seed: Seed = 0
     out: Path = Field(description="folder that gets the models")
     run_dir: Path
     frames: Positive = 6

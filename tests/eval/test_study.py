@@ -123,6 +123,7 @@ def test_a_run_that_fails_is_named(settings, monkeypatch):
             "methods: w/o local and w-o local would share the folder w-o-local",
         ),
         ("seeds=[0, 0]", "seeds: each may be named once"),
+        ("seeds=[4294967296]", "seeds.0: Input should be less than 4294967296"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(settings, tmp_path, override, said):
