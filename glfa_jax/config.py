@@ -526,6 +526,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         _once("without", self.without)
+        if self.method == "lea" and self.without:
+            raise ValueError(
+                f"without: {list(self.without)}, must be left out with method lea, which needs the "
+                "pretrained encoder and has no stage 1"
+            )
         if self.method == "lea" and self.sweep.checkpoints:
             raise ValueError("sweep.checkpoints: must be left out with method lea, which has none")
         roles = ["train_subjects"]

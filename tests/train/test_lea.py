@@ -171,6 +171,12 @@ def test_a_longer_pretraining_needs_another_fit(settings, tmp_path):
         stages.refuse_longer_earlier_stage(longer)
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "contrast"])
+def test_no_stage_can_be_left_out(settings, stage):
+    with pytest.raises(config.ConfigError, match=rf"without: \['{stage}'\], must be left out with"):
+        config.overridden(settings, [f"without=[{stage}]"])
+
+
 def test_there_is_no_step_to_compile(settings):
     with pytest.raises(InputError, match="method: lea has no steps to compile, must be glfa"):
         cotrain.compile_only(settings, "v5e:2x2", None)
