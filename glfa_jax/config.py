@@ -196,7 +196,9 @@ class Protocol(Section):
         default=None, description="refuses subjects and stores that are something else"
     )
     test_store: Path | None = Field(
-        default=None, description="prepared store of another data set, which is decoded instead"
+        default=None,
+        description="prepared store of another data set, which is decoded instead; results go to a "
+        "folder of its name in the run's",
     )
 
     def kind(self) -> str:

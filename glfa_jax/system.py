@@ -184,9 +184,11 @@ def model_folder(settings: config.Config, stage: str) -> Path:
 
 def results_folder(settings: config.Config) -> Path:
     """Where samples, scores and report go: the run's folder, or one of its own in it for fitted
-    layers, laid out as a run's."""
-    minutes = settings.evaluation.adapted_minutes
-    return settings.run_dir / f"adapted-{minutes:g}min" if minutes else settings.run_dir
+    layers and for another data set, laid out as a run's."""
+    minutes, other = settings.evaluation.adapted_minutes, settings.protocol.test_store
+    if minutes is not None:
+        return settings.run_dir / f"adapted-{minutes:g}min"
+    return settings.run_dir if other is None else settings.run_dir / f"on-{other.stem}"
 
 
 def save_own(kind: str, folder: Path, module: Any, params: Any) -> None:
