@@ -130,8 +130,6 @@ def run_stage(
     fingerprint: what checkpoints must agree on besides the data.
     """
     say(f"== {name}: {says}")
-    if is_main():
-        _discard(system.model_folder(settings, name))  # of fewer steps
     state = train(
         name=name,
         folder=settings.run_dir / name,
@@ -140,6 +138,7 @@ def run_stage(
         fingerprint={"data": training["batches"].fingerprint, **(fingerprint or {})},
         hardware=settings.hardware,
         record=settings.model_dump(mode="json"),
+        beginning=lambda: _discard(system.model_folder(settings, name)),  # of fewer steps
         **training,
     )
     return to_host(state.params)

@@ -16,7 +16,7 @@ from glfa_jax import config
 from glfa_jax.data import pipeline
 from glfa_jax.errors import InputError
 from glfa_jax.subject_alignment import align, encoder_for, layer_for
-from glfa_jax.training.checkpoints import latest_step
+from glfa_jax.training.checkpoints import latest_step, restore_params
 from glfa_jax.training.logs import read_log
 from glfa_jax.training.state import TrainingError
 from tests.train.displaced import CLEAN, MASK, write_store
@@ -150,6 +150,36 @@ def test_another_fit_under_the_same_name_is_refused(fitted, displaced):
     ):
         with pytest.raises(InputError, match="fitted when stage 2 had 2 steps, now it has 3"):
             use()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"adapt": {"steps": 40}}, "has been trained for 60 steps already, more than the 40"),
+        ({"seed": 3, "adapt": {"steps": 80}}, r"belongs to another run .*seed: 3 \| 0"),
+    ],
+)
+def test_a_model_is_kept_where_going_on_is_refused(fitted, displaced, changes, said):
+    settings = fitted[0]
+    changes = changes | {"adapt": settings.adapt.model_copy(update=changes["adapt"])}
+    model = settings.run_dir / "adapt" / "03-1min" / "model"
+    before = contents(model)
+    assert before
+    with pytest.raises(TrainingError, match=said):
+        adapt.run(settings.model_copy(update=changes), displaced, subject="03", minutes=MINUTES)
+    assert contents(model) == before
+
+
+def test_a_model_of_fewer_steps_makes_room(fitted, displaced, tmp_path):
+    settings = fitted[0].model_copy(update={"run_dir": tmp_path})
+    store_trained(settings)
+    for steps in (1, 2):
+        few = settings.adapt.model_copy(update={"steps": steps})
+        own = settings.model_copy(update={"adapt": few})
+        adapt.run(own, displaced, subject="03", minutes=MINUTES)
+        stored = layer_for(own, load_trained(own), subject="03")
+        trained = restore_params(tmp_path / "adapt" / "03-1min", step=steps)
+        jax.tree.map(np.testing.assert_array_equal, stored, trained)
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, 0.01, 2.1, float("nan"), float("inf")])
