@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glfa_jax import config
+from glfa_jax import config, system
 from glfa_jax.convert.directory import read_json
 from glfa_jax.data.store import Store
 from glfa_jax.decoder import Generator, load_decoder, refuse_unfinished
@@ -69,9 +69,11 @@ class HeldOut:
 
 
 def open_test(settings: config.Config) -> HeldOut:
-    """Raises InputError where stage 2 is not finished, or there is too little to decode."""
+    """Raises InputError where stage 2 is not finished, there is too little to decode, or more is
+    asked for than generator and judges can do."""
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
+    system.check_foundation(settings)  # what is asked of sampling and of the judges may be new
     refuse_unfinished(settings)
     trained = Store.open(settings.data.store)
     test = HeldOut(settings, trained, decoded_store(settings, trained))
