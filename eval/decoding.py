@@ -16,6 +16,7 @@ from glfa_jax.protocol import decoded_store
 from glfa_jax.subject_alignment import average_window, require_layer
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, use_compilation_cache
+from glfa_jax.training.sharding import make_mesh
 
 # Options of `evaluation` that change no sample.
 SCORING = frozenset({"ways", "metrics", "consistency_gate"})
@@ -41,6 +42,7 @@ class HeldOut:
 
     def generator(self, *, step: int | None = None) -> Generator:
         """The finished model, or a checkpoint of stage 2."""
+        make_mesh(self.settings.hardware.mesh)  # refused before anything is loaded
         decoder = load_decoder(self.settings, step=step)
         return Generator(
             decoder,
