@@ -59,13 +59,15 @@ def load_decoder(settings: config.Config, *, step: int | None = None) -> Decoder
     if settings.cotrain.zero_terminal_snr:
         schedule = schedule.rescale_zero_terminal_snr()
     encoder = pretrained.load("fmri_encoder", folder / "encoder")
-    unet = pretrained.load("unet3d", folder / "unet")
-    if step is not None:
+    if step is None:
+        unet = pretrained.load("unet3d", folder / "unet")
+    else:
         trained = restore_params(settings.run_dir / "cotrain", step=step)
         encoder = _with(encoder, trained["encoder"])
+        unet = generator.unet
         if "lora" in trained:
             scale = settings.cotrain.lora.scale
-            merged = lora.merge(generator.unet.variables["params"], trained["lora"], scale=scale)
+            merged = lora.merge(unet.variables["params"], trained["lora"], scale=scale)
             unet = unet._replace(variables={"params": merged})
         else:
             unet = _with(unet, trained["unet"])

@@ -1,15 +1,18 @@
-"""What evaluation refuses before anything is loaded or computed."""
+"""What evaluation refuses before anything is loaded or computed, and what it loads."""
 
 import jax
+import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from eval import decoding, score
 from eval.decoding import open_test
-from glfa_jax import config
+from glfa_jax import config, decoder, system
 from glfa_jax.errors import InputError
 from glfa_jax.training.sharding import make_mesh
 from glfa_jax.training.state import TrainingError
 from tests.eval.tiny_run import finished
+from tests.train.variants import store_trained
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +59,31 @@ def test_a_mesh_of_other_devices_is_refused_with_what_helps(settings, monkeypatc
         "fsdp": 1,
         "frame": 1,
     }
+
+
+def test_a_checkpoint_of_lora_needs_no_finished_generator(settings, tmp_path, monkeypatch):
+    settings = config.overridden(
+        settings, [f"run_dir={tmp_path}", "cotrain.trainable=lora", "cotrain.lora.scale=0.5"]
+    )
+    layer = store_trained(settings, clip_dim=64, tokens=20)["func_align_layer"]
+    generator = system.load_generator(settings)
+    monkeypatch.setattr(decoder.system, "load_generator", lambda _: generator)
+    first = generator.unet
+    kernels = flatten_dict(first.variables["params"])
+    path = next(path for path in kernels if path[-3:] == ("attn1", "to_q", "kernel"))
+    down, up = np.full((kernels[path].shape[0], 2), 0.1), np.full((2, kernels[path].shape[1]), 0.1)
+    updates = unflatten_dict({(*path, "down"): down, (*path, "up"): up})
+    encoder = {"func_align_layer": jax.tree.map(lambda x: 2 * x, layer)}
+    monkeypatch.setattr(
+        decoder, "restore_params", lambda folder, *, step: {"encoder": encoder, "lora": updates}
+    )
+    found = decoder.load_decoder(settings, step=1)
+    assert found.unet.module == first.module
+    for name, kernel in flatten_dict(found.unet.variables["params"]).items():
+        moved = 0.5 * 2 * 0.1 * 0.1 if name == path else 0
+        np.testing.assert_allclose(kernel, kernels[name] + moved, rtol=0, atol=1e-7)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        found.encoder.variables["params"]["func_align_layer"],
+        encoder["func_align_layer"],
+    )
