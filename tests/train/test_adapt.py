@@ -6,19 +6,24 @@ The displacement is known: the new subject's maps lie one pixel to the right.
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from glfa_jax import config
+from glfa_jax import config, subject_alignment
+from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
+from glfa_jax.decoder import Decoder, Generator
 from glfa_jax.errors import InputError
 from glfa_jax.subject_alignment import align, encoder_for, layer_for
 from glfa_jax.training.checkpoints import latest_step, restore_params
 from glfa_jax.training.logs import read_log
 from glfa_jax.training.state import TrainingError
+from tests.train import tiny
 from tests.train.displaced import CLEAN, MASK, write_store
 from tests.train.variants import load_trained, settings_of, store_trained
 from train import adapt
@@ -83,6 +88,19 @@ def test_nothing_else_is_touched(fitted, displaced):
     assert changed == {"func_align_layer/weight", "func_align_layer/global_align_weight"}
     known = encoder_for(settings, trained, subject="01").variables["params"]
     assert all(x is flat[name] for name, x in flatten_dict(known, sep="/").items())
+
+
+def test_a_fitted_layer_is_read_once_to_decode_with_it(fitted, monkeypatch):
+    settings, _ = fitted
+    read, reading = [], subject_alignment.read_tensors
+    monkeypatch.setattr(
+        subject_alignment, "read_tensors", lambda folder: read.append(folder) or reading(folder)
+    )
+    small = pretrained.Pretrained(nn.Dense(1), {})
+    parts: Any = (small, small, None)
+    negative = np.zeros((tiny.WINDOW, tiny.SIDE, tiny.SIDE), np.float32)
+    Generator(Decoder(load_trained(settings), *parts), settings, subjects=["03"], negative=negative)
+    assert read == [settings.run_dir / "adapt" / "03-1min" / "model"]
 
 
 def test_only_the_first_minutes_are_seen(fitted, displaced):

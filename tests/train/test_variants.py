@@ -242,8 +242,9 @@ def test_subjects_share_all_parameters_but_their_layers(own):
     small = pretrained.Pretrained(None, {"params": {"x": np.ones(3)}})
     schedule: Any = None
     decoder = Decoder(load_trained(settings), small, small, schedule)
+    encoders = {s: encoder_for(settings, decoder.encoder, subject=s) for s in ("01", "02")}
     mesh = make_mesh(settings.hardware.mesh, devices=jax.devices()[:1])
-    found = variables_of(decoder, settings, subjects=["01", "02"], mesh=mesh)
+    found = variables_of(decoder, encoders, mesh=mesh, from_bytes=0)
     first, second = found.values()
     assert first["unet"]["params"]["x"] is second["unet"]["params"]["x"]
     (first, second) = (x["encoder"]["params"] for x in (first, second))
