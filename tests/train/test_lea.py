@@ -14,6 +14,7 @@ from glfa_jax.convert import pretrained
 from glfa_jax.data.pipeline import unit_range
 from glfa_jax.decoder import refuse_unfinished
 from glfa_jax.errors import InputError
+from glfa_jax.ops.ridge import Ridge, rescaled
 from glfa_jax.training.loop import check_unchanged
 from glfa_jax.training.state import TrainingError
 from train import cotrain, lea, stages
@@ -138,6 +139,28 @@ def test_clips_without_caption_are_refused(settings):
         "store: 1 of 7 train clips have no caption, the first is 6.mp4; method lea learns to "
         "predict captions: give every clip one"
     )
+
+
+def test_clips_without_caption_are_refused_before_pretraining(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.lea.pretrain.run", lambda *_: pytest.fail("pretrained"))
+    wordless: Any = Store(np.ones_like(PRESENT))
+    with pytest.raises(InputError, match="method lea learns to predict captions"):
+        lea.run(settings.model_copy(update={"run_dir": tmp_path}), wordless)
+
+
+def test_weights_are_rescaled_once(monkeypatch):
+    """They take gigabytes at full size."""
+    rng = np.random.default_rng(0)
+    ridge = Ridge(features=3, targets=5)
+    ridge.add(rng.standard_normal((20, 3)), targets=rng.standard_normal((20, 5)))
+    fit, made = ridge.solve(alpha=1.0), []
+    monkeypatch.setattr(lea, "rescaled", lambda fit: made.append(rescaled(fit)) or made[-1])
+    found = lea.parameters(fit, split=2)
+    (weights,) = made
+    for name, columns in (("to_tokens", slice(2)), ("to_image", slice(2, 5))):
+        np.testing.assert_array_equal(found[name]["linear"]["kernel"], weights[:, columns])
+        np.testing.assert_array_equal(found[name]["linear"]["bias"], fit.targets_mean[columns])
+        np.testing.assert_array_equal(found[name]["centre"], fit.features_mean)
 
 
 def test_a_kept_model_is_complete_or_not_there(settings, monkeypatch, capsys):
