@@ -20,7 +20,7 @@ from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.loop import (
     check_unchanged,
     finished,
-    refuse_if_changed,
+    keep_config,
     train,
     use_compilation_cache,
 )
@@ -39,7 +39,7 @@ def begin(settings: config.Config) -> Store:
     refuse_longer_earlier_stage(settings)
     system.check_foundation(settings)
     store = prepare(settings.data) if jax.process_count() == 1 else _prepared(settings)
-    refuse_if_changed(settings.run_dir, settings)
+    keep_config(settings.run_dir, settings)
     return store
 
 

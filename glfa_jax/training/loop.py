@@ -181,6 +181,11 @@ def finished(name: str, folder: Path, *, stage: config.Stage) -> bool:
 def refuse_if_changed(folder: Path, ours: config.Section, *, ignore: tuple[str, ...] = ()) -> None:
     """Writes `folder/config.yaml`, after `check_unchanged`."""
     check_unchanged(folder, ours, ignore=ignore)
+    keep_config(folder, ours)
+
+
+def keep_config(folder: Path, ours: config.Section) -> None:
+    """Writes `folder/config.yaml` over what `check_unchanged` has let pass."""
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "config.yaml", config.dump(ours))

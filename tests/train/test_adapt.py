@@ -145,6 +145,24 @@ def test_interrupted_and_resumed_it_is_the_same_layer(fitted, displaced, tmp_pat
     assert read_log(folder)[-1]["step"] == 60
 
 
+def test_the_runs_configuration_is_read_once_and_kept_where_nothing_can_be_fitted(
+    fitted, monkeypatch
+):
+    settings, read, load = fitted[0], [], config.load
+    kept = settings.run_dir / "config.yaml"
+    before = kept.read_text()
+    monkeypatch.setattr(
+        config, "load", lambda path, **options: read.append(path) or load(path, **options)
+    )
+    other = settings.model_copy(update={"name": "other"})
+    with pytest.raises(InputError, match="01 was trained on"):
+        adapt.main(other, subject="01", minutes=MINUTES)
+    assert kept.read_text() == before
+    read.clear()
+    adapt.main(settings, subject="03", minutes=MINUTES)
+    assert read.count(kept) == 1
+
+
 def test_what_is_fitted_already_is_not_fitted_again(fitted, displaced, capsys):
     before = contents(fitted[0].run_dir / "adapt")
     adapt.run(fitted[0], displaced, subject="03", minutes=MINUTES)
