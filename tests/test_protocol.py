@@ -1,12 +1,15 @@
 """Protocols: what subjects and stores amount to, and which stores cannot be decoded."""
 
+import shlex
+from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from glfa_jax import config, protocol
+from glfa_jax import config, protocol, system
 from glfa_jax.errors import InputError
 from tests.test_config import MINIMAL
 
@@ -103,3 +106,29 @@ def test_a_store_that_the_decoder_cannot_take_is_refused(load, monkeypatch, chan
     else:
         with pytest.raises(InputError, match=said):
             protocol.decoded_store(settings, store())
+
+
+def test_the_committed_configurations_decode_one_data_set_with_a_run_on_another(monkeypatch):
+    """By the command that the header says."""
+    root = Path(__file__).parents[1]
+    file = root / "configs" / "fudan_fcvid.yaml"
+    header = file.read_text().replace("#", "").replace("\\\n", " ").splitlines()
+    (command,) = (line for line in header if "eval.sample" in line)
+    words = shlex.split(command)
+    overrides = [value for flag, value in pairwise(words) if flag == "--set"]
+    settings = config.load(root / words[words.index("--config") + 1], overrides)
+    assert settings.protocol.kind() == "cross-dataset"
+    assert f"{system.results_folder(settings) / 'config.yaml'}" in file.read_text()
+    there = config.load(file)
+    assert settings.protocol.test_store == there.data.store
+    assert settings.protocol.test_subjects == there.data.subjects
+
+    def prepared(data: config.Data) -> Any:
+        sizes = {"side": data.raster, "window": data.window, "frames": data.frames}
+        return store(**sizes, subjects=data.subjects)
+
+    other = prepared(there.data)
+    monkeypatch.setattr(protocol.Store, "open", lambda path: other)
+    assert protocol.decoded_store(settings, prepared(settings.data)) is other
+    assert there.data.resolution == settings.data.resolution
+    assert there.data.lag_seconds == settings.data.lag_seconds
