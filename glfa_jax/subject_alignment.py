@@ -105,7 +105,8 @@ def first_layer(encoder: Pretrained, *, seed: int) -> dict:
 
 
 def _fresh(module: FmriEncoder, key: Key[Array, ""]) -> dict:
-    return layer_of(module).init(key, jnp.zeros((1, module.height, module.width)))["params"]
+    fresh: Any = layer_of(module).init(key, jnp.zeros((1, module.height, module.width)))
+    return fresh["params"]
 
 
 def layer_of(module: FmriEncoder) -> Alignment:

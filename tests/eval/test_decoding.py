@@ -1,5 +1,7 @@
 """What evaluation refuses before anything is loaded or computed, and what it loads."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -69,7 +71,7 @@ def test_a_checkpoint_of_lora_needs_no_finished_generator(settings, tmp_path, mo
     generator = system.load_generator(settings)
     monkeypatch.setattr(decoder.system, "load_generator", lambda _: generator)
     first = generator.unet
-    kernels = flatten_dict(first.variables["params"])
+    kernels: dict[tuple, Any] = flatten_dict(first.variables["params"])
     path = next(path for path in kernels if path[-3:] == ("attn1", "to_q", "kernel"))
     down, up = np.full((kernels[path].shape[0], 2), 0.1), np.full((2, kernels[path].shape[1]), 0.1)
     updates = unflatten_dict({(*path, "down"): down, (*path, "up"): up})
@@ -79,7 +81,8 @@ def test_a_checkpoint_of_lora_needs_no_finished_generator(settings, tmp_path, mo
     )
     found = decoder.load_decoder(settings, step=1)
     assert found.unet.module == first.module
-    for name, kernel in flatten_dict(found.unet.variables["params"]).items():
+    merged: dict[tuple, Any] = flatten_dict(found.unet.variables["params"])
+    for name, kernel in merged.items():
         moved = 0.5 * 2 * 0.1 * 0.1 if name == path else 0
         np.testing.assert_allclose(kernel, kernels[name] + moved, rtol=0, atol=1e-7)
     jax.tree.map(

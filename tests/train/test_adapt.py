@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -98,7 +99,7 @@ def test_a_fitted_layer_is_read_once_to_decode_with_it(fitted, monkeypatch):
     )
     small = pretrained.Pretrained(nn.Dense(1), {})
     parts: Any = (small, small, None)
-    negative = np.zeros((tiny.WINDOW, tiny.SIDE, tiny.SIDE), np.float32)
+    negative = jnp.zeros((tiny.WINDOW, tiny.SIDE, tiny.SIDE))
     Generator(Decoder(load_trained(settings), *parts), settings, subjects=["03"], negative=negative)
     assert read == [settings.run_dir / "adapt" / "03-1min" / "model"]
 
