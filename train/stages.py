@@ -16,7 +16,7 @@ from glfa_jax.data.prepare import prepare
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.training import processes
-from glfa_jax.training.checkpoints import read_done
+from glfa_jax.training.checkpoints import latest_step, read_done
 from glfa_jax.training.loop import (
     check_unchanged,
     finished,
@@ -36,6 +36,7 @@ def begin(settings: config.Config) -> Store:
     processes.start(settings.hardware.processes)
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
+    refuse_fewer_steps(settings)
     refuse_longer_earlier_stage(settings)
     system.check_foundation(settings)
     store = prepare(settings.data) if jax.process_count() == 1 else _prepared(settings)
@@ -51,6 +52,18 @@ def _prepared(settings: config.Config) -> Store:
             "-m glfa_jax.data.prepare with this configuration on one of them"
         )
     return prepare(settings.data, progress=is_main())
+
+
+def refuse_fewer_steps(settings: config.Config) -> None:
+    """Else the run's configuration would be overwritten with one that its model is not of."""
+    for name in ORDER[settings.method]:
+        stage, folder = getattr(settings, name), settings.run_dir / name
+        steps = latest_step(folder) if isinstance(stage, config.Stage) else None
+        if steps is not None and steps > stage.steps and name not in settings.without:
+            raise InputError(
+                f"{name}.steps: {stage.steps}, but {folder} has been trained for {steps} steps "
+                "already; use another run_dir or as many steps"
+            )
 
 
 def refuse_longer_earlier_stage(settings: config.Config) -> None:
