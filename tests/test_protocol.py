@@ -74,10 +74,13 @@ def test_of_subjects_that_are_mixed_some_have_a_layer_fitted(load):
 def store(**changes: Any) -> Any:
     """As much of a store as is looked at."""
     given = {"side": 32, "window": 5, "frames": 4, "subjects": ("01", "02", "03")} | changes
+    identity = given.get("identity", "other")
     return SimpleNamespace(
         path="other.zarr",
         mask=np.ones((given["side"],) * 2),
-        attributes=SimpleNamespace(window=given["window"], subjects=given["subjects"]),
+        attributes=SimpleNamespace(
+            window=given["window"], subjects=given["subjects"], identity=identity
+        ),
         video=lambda split, clips: np.zeros((1, given["frames"], 8, 8, 3)),
     )
 
@@ -94,6 +97,7 @@ def test_without_a_test_store_that_of_training_is_decoded(load):
         ({"side": 16}, r"maps of \(16, 16\), the decoder was trained on \(32, 32\)"),
         ({"window": 3}, "volumes a window of 3"),
         ({"frames": 6}, "frames a clip of 6"),
+        ({"identity": "trained"}, "test_store: other.zarr holds the very data that were trained"),
         ({"subjects": ("01",)}, "protocol.test_subjects: 03 is not in other.zarr, which holds 01"),
     ],
 )
@@ -102,10 +106,10 @@ def test_a_store_that_the_decoder_cannot_take_is_refused(load, monkeypatch, chan
     monkeypatch.setattr(protocol.Store, "open", lambda path: other)
     settings = load("protocol.test_store=other.zarr")
     if said is None:
-        assert protocol.decoded_store(settings, store()) is other
+        assert protocol.decoded_store(settings, store(identity="trained")) is other
     else:
         with pytest.raises(InputError, match=said):
-            protocol.decoded_store(settings, store())
+            protocol.decoded_store(settings, store(identity="trained"))
 
 
 def test_the_committed_configurations_decode_one_data_set_with_a_run_on_another(monkeypatch):
@@ -123,12 +127,13 @@ def test_the_committed_configurations_decode_one_data_set_with_a_run_on_another(
     assert settings.protocol.test_store == there.data.store
     assert settings.protocol.test_subjects == there.data.subjects
 
-    def prepared(data: config.Data) -> Any:
+    def prepared(data: config.Data, **about: str) -> Any:
         sizes = {"side": data.raster, "window": data.window, "frames": data.frames}
-        return store(**sizes, subjects=data.subjects)
+        return store(**sizes, subjects=data.subjects, **about)
 
     other = prepared(there.data)
     monkeypatch.setattr(protocol.Store, "open", lambda path: other)
-    assert protocol.decoded_store(settings, prepared(settings.data)) is other
+    trained = prepared(settings.data, identity="trained")
+    assert protocol.decoded_store(settings, trained) is other
     assert there.data.resolution == settings.data.resolution
     assert there.data.lag_seconds == settings.data.lag_seconds
