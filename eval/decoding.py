@@ -75,8 +75,8 @@ def open_test(settings: config.Config) -> HeldOut:
     asked for than generator and judges can do."""
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
-    system.check_foundation(settings)  # what is asked of sampling and of the judges may be new
     refuse_unfinished(settings)
+    system.check_foundation(settings)  # what is asked of sampling and of the judges may be new
     trained = Store.open(settings.data.store)
     test = HeldOut(settings, trained, decoded_store(settings, trained))
     for subject in settings.protocol.test_subjects:
