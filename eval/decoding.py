@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glfa_jax import config
+from glfa_jax import config, system
 from glfa_jax.convert.directory import read_json
 from glfa_jax.data.store import Store
 from glfa_jax.decoder import Generator, load_decoder, refuse_unfinished
@@ -16,6 +16,7 @@ from glfa_jax.protocol import decoded_store
 from glfa_jax.subject_alignment import average_window, require_layer
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, use_compilation_cache
+from glfa_jax.training.sharding import make_mesh
 
 # Options of `evaluation` that change no sample.
 SCORING = frozenset({"ways", "metrics", "consistency_gate"})
@@ -41,6 +42,7 @@ class HeldOut:
 
     def generator(self, *, step: int | None = None) -> Generator:
         """The finished model, or a checkpoint of stage 2."""
+        make_mesh(self.settings.hardware.mesh)  # refused before anything is loaded
         decoder = load_decoder(self.settings, step=step)
         return Generator(
             decoder,
@@ -69,10 +71,12 @@ class HeldOut:
 
 
 def open_test(settings: config.Config) -> HeldOut:
-    """Raises InputError where stage 2 is not finished, or there is too little to decode."""
+    """Raises InputError where stage 2 is not finished, there is too little to decode, or more is
+    asked for than generator and judges can do."""
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
     refuse_unfinished(settings)
+    system.check_foundation(settings)  # what is asked of sampling and of the judges may be new
     trained = Store.open(settings.data.store)
     test = HeldOut(settings, trained, decoded_store(settings, trained))
     for subject in settings.protocol.test_subjects:

@@ -24,6 +24,7 @@ from glfa_jax.errors import InputError
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -83,7 +84,7 @@ class Simulation(Section):
         default=0.2, description="standard deviation of the log of gain and of noise"
     )
     noise: Rate = Field(default=1.5, description="noise over signal standard deviation")
-    seed: int = 0
+    seed: Seed = 0
 
 
 # The visual cortex in the areas of the HCP multi-modal parcellation (SPEC §5.1).
@@ -195,7 +196,9 @@ class Protocol(Section):
         default=None, description="refuses subjects and stores that are something else"
     )
     test_store: Path | None = Field(
-        default=None, description="prepared store of another data set, which is decoded instead"
+        default=None,
+        description="prepared store of another data set, which is decoded instead; results go to a "
+        "folder of its name in the run's",
     )
 
     def kind(self) -> str:
@@ -422,7 +425,7 @@ class Sweep(Section):
 
     guidance_scales: tuple[float, ...] | None = Field(default=None, min_length=1)
     sampling_steps: tuple[Positive, ...] | None = Field(default=None, min_length=1)
-    seeds: tuple[Count, ...] | None = Field(default=None, min_length=1)
+    seeds: tuple[Seed, ...] | None = Field(default=None, min_length=1)
     checkpoints: tuple[Positive, ...] | None = Field(
         default=None,
         min_length=1,
@@ -491,7 +494,7 @@ class Hardware(Section):
 
 class Config(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    seed: int = 0
+    seed: Seed = 0
     run_dir: Path
     foundation: Path = Field(description="folder of pretrained generator, CLIP and classifiers")
     method: Literal["glfa", "lea"] = Field(
@@ -525,11 +528,17 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         _once("without", self.without)
+        if self.method == "lea" and self.without:
+            raise ValueError(
+                f"without: {list(self.without)}, must be left out with method lea, which needs the "
+                "pretrained encoder and has no stage 1"
+            )
         if self.method == "lea" and self.sweep.checkpoints:
             raise ValueError("sweep.checkpoints: must be left out with method lea, which has none")
         roles = ["train_subjects"]
         if self.protocol.test_store is None:
             roles.append("test_subjects")
+        self._refuse_layers_for_others()
         for role in roles:
             strangers = set(getattr(self.protocol, role)) - set(self.data.subjects)
             if strangers:
@@ -568,11 +577,32 @@ class Config(Section):
             )
         return self
 
+    def _refuse_layers_for_others(self) -> None:
+        """Layers belong to subjects by name, and a name means another person in another store."""
+        minutes, protocol = self.evaluation.adapted_minutes, self.protocol
+        if protocol.test_store is not None:
+            if self.alignment.per_subject:
+                raise ValueError(
+                    "protocol.test_store: must be left out with alignment.per_subject, since the "
+                    "subjects of another store have no layer"
+                )
+            if minutes is not None:
+                raise ValueError(
+                    "protocol.test_store: must be left out with evaluation.adapted_minutes, since "
+                    "layers are fitted to subjects of data.store"
+                )
+        elif minutes is not None and protocol.kind() == "within-subject":
+            raise ValueError(
+                f"evaluation.adapted_minutes: {minutes:g}, but all of protocol.test_subjects "
+                f"{list(protocol.test_subjects)} are trained on, so that no layer would be fitted; "
+                "must be left out"
+            )
+
 
 class Study(Section):
     """Methods against each other: every method is trained and scored with every seed."""
 
-    seeds: tuple[Count, ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
     methods: dict[str, tuple[str, ...]] = Field(
         min_length=1, description="name to section.key=value, what it changes in `config`"
     )
@@ -609,7 +639,7 @@ class Foundation(Section):
     """Training of the simulated world's foundation models (DESIGN, §4)."""
 
     name: str = "foundation"
-    seed: int = 0
+    seed: Seed = 0
     out: Path = Field(description="folder that gets the models")
     run_dir: Path
     frames: Positive = 6

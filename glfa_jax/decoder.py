@@ -1,6 +1,6 @@
 """The trained decoder: fMRI windows in, video out, as one program on a mesh (SPEC §4)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -59,13 +59,15 @@ def load_decoder(settings: config.Config, *, step: int | None = None) -> Decoder
     if settings.cotrain.zero_terminal_snr:
         schedule = schedule.rescale_zero_terminal_snr()
     encoder = pretrained.load("fmri_encoder", folder / "encoder")
-    unet = pretrained.load("unet3d", folder / "unet")
-    if step is not None:
+    if step is None:
+        unet = pretrained.load("unet3d", folder / "unet")
+    else:
         trained = restore_params(settings.run_dir / "cotrain", step=step)
         encoder = _with(encoder, trained["encoder"])
+        unet = generator.unet
         if "lora" in trained:
             scale = settings.cotrain.lora.scale
-            merged = lora.merge(generator.unet.variables["params"], trained["lora"], scale=scale)
+            merged = lora.merge(unet.variables["params"], trained["lora"], scale=scale)
             unet = unet._replace(variables={"params": merged})
         else:
             unet = _with(unet, trained["unet"])
@@ -73,7 +75,7 @@ def load_decoder(settings: config.Config, *, step: int | None = None) -> Decoder
 
 
 def _with(model: Pretrained, trained: dict) -> Pretrained:
-    """What trains taken from `trained`; what never trained is the finished model's."""
+    """What trains taken from `trained`; what never trains as `model` has it."""
 
     def over(tree: dict, new: dict) -> dict:
         changed = {
@@ -86,24 +88,23 @@ def _with(model: Pretrained, trained: dict) -> Pretrained:
 
 
 def variables_of(
-    decoder: Decoder, settings: config.Config, *, subjects: Iterable[str], mesh: Mesh
+    decoder: Decoder, encoders: Mapping[str, Pretrained], *, mesh: Mesh, from_bytes: int
 ) -> dict[str, dict]:
     """All parameters for each subject, on the mesh; what does not differ is there once.
 
-    Raises InputError for a subject that the run has no alignment layer for.
+    encoders: of each subject. from_bytes: `hardware.shard_from_bytes`.
     """
     own = {
         subject: {
-            "encoder": encoder_for(settings, decoder.encoder, subject=subject).variables,
+            "encoder": encoder.variables,
             "unet": decoder.unet.variables,
             "vae": decoder.vae.variables,
         }
-        for subject in subjects
+        for subject, encoder in encoders.items()
     }
     leaves, tree = jax.tree.flatten(own)
     distinct = {str(id(x)): x for x in leaves}
-    size = settings.hardware.shard_from_bytes
-    placed = place_params(distinct, mesh, copy=False, from_bytes=size)
+    placed = place_params(distinct, mesh, copy=False, from_bytes=from_bytes)
     return jax.tree.unflatten(tree, [placed[str(id(x))] for x in leaves])
 
 
@@ -131,10 +132,15 @@ class Generator:
         self._mesh = make_mesh(hardware.mesh)
         self._settings, self._schedule = settings, decoder.schedule
         dtype = jnp.dtype(hardware.compute_dtype)
+        encoders = {
+            subject: encoder_for(settings, decoder.encoder, subject=subject) for subject in subjects
+        }
         # One program for all subjects: the parameters hold each one's alignment layer.
-        self._variables = variables_of(decoder, settings, subjects=subjects, mesh=self._mesh)
-        first, shared = next(iter(self._variables.items()))
-        encoder = encoder_for(settings, decoder.encoder, subject=first).module.clone(dtype=dtype)
+        self._variables = variables_of(
+            decoder, encoders, mesh=self._mesh, from_bytes=hardware.shard_from_bytes
+        )
+        shared = next(iter(self._variables.values()))
+        encoder = next(iter(encoders.values())).module.clone(dtype=dtype)
         self._modules: dict[str, Any] = {
             "encoder": encoder,
             "unet": decoder.unet.module.clone(dtype=dtype),

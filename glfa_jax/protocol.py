@@ -19,6 +19,11 @@ def decoded_store(settings: config.Config, trained: Store) -> Store:
                 f"{', '.join(store.attributes.subjects)}"
             )
     if path is not None:
+        if store.attributes.identity == trained.attributes.identity:
+            raise InputError(
+                f"protocol.test_store: {path} holds the very data that were trained on; leave it "
+                "out, as its subjects are no others"
+            )
         _, frames, *_ = store.video("test", [0]).shape
         for what, theirs, ours in (
             ("maps", store.mask.shape, trained.mask.shape),

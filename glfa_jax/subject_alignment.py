@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from glfa_jax import system
 from glfa_jax.config import Config
@@ -84,8 +84,7 @@ def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> dict:
     minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
     if subject not in trained and minutes is not None:
         folder = system.model_folder(settings, fitted_stage(subject, minutes))
-        volume = jnp.zeros((1, module.height, module.width))
-        shapes = jax.eval_shape(layer_of(module).init, jax.random.key(0), volume)["params"]
+        shapes = jax.eval_shape(partial(_fresh, module), jax.random.key(0))
         return import_params(read_tensors(folder), shapes, glfa.ALIGNMENT, dtype=np.float32)
     if not module.subjects:
         return params[_LAYER]
@@ -102,8 +101,12 @@ def first_layer(encoder: Pretrained, *, seed: int) -> dict:
     module, params = encoder.module, encoder.variables["params"]
     if _LAYER in params:
         return params[_LAYER]
-    volume = jnp.zeros((1, module.height, module.width))
-    return jax.jit(layer_of(module).init)(jax.random.key(seed), volume)["params"]
+    return jax.jit(partial(_fresh, module))(jax.random.key(seed))
+
+
+def _fresh(module: FmriEncoder, key: Key[Array, ""]) -> dict:
+    fresh: Any = layer_of(module).init(key, jnp.zeros((1, module.height, module.width)))
+    return fresh["params"]
 
 
 def layer_of(module: FmriEncoder) -> Alignment:

@@ -49,11 +49,13 @@ def check_foundation(settings: config.Config) -> None:
             "cotrain.zero_terminal_snr: needs a generator of prediction_type v_prediction, the one "
             f"in {folder} has {scheduler.get('prediction_type', 'epsilon')}"
         )
-    if settings.evaluation.sampling_steps >= (most := scheduler.get("num_train_timesteps", 1000)):
-        raise InputError(
-            f"evaluation.sampling_steps: {settings.evaluation.sampling_steps}, must be below the "
-            f"{most} of training"
-        )
+    most = scheduler.get("num_train_timesteps", 1000)
+    for key, asked in (
+        ("evaluation", (settings.evaluation.sampling_steps,)),
+        ("sweep", settings.sweep.sampling_steps or ()),
+    ):
+        if (steps := max(asked, default=0)) >= most:
+            raise InputError(f"{key}.sampling_steps: {steps}, must be below the {most} of training")
     read_config(settings.foundation / CLIP)
     for name in (VIDEO_CLASSIFIER, IMAGE_CLASSIFIER):
         classes = len(read_config(settings.foundation / name).get("id2label", ()))
@@ -184,9 +186,11 @@ def model_folder(settings: config.Config, stage: str) -> Path:
 
 def results_folder(settings: config.Config) -> Path:
     """Where samples, scores and report go: the run's folder, or one of its own in it for fitted
-    layers, laid out as a run's."""
-    minutes = settings.evaluation.adapted_minutes
-    return settings.run_dir / f"adapted-{minutes:g}min" if minutes else settings.run_dir
+    layers and for another data set, laid out as a run's."""
+    minutes, other = settings.evaluation.adapted_minutes, settings.protocol.test_store
+    if minutes is not None:
+        return settings.run_dir / f"adapted-{minutes:g}min"
+    return settings.run_dir if other is None else settings.run_dir / f"on-{other.stem}"
 
 
 def save_own(kind: str, folder: Path, module: Any, params: Any) -> None:

@@ -35,7 +35,13 @@ from glfa_jax.subject_alignment import (
     refuse_outdated,
     save_fitted,
 )
-from glfa_jax.training.loop import LossFn, check_unchanged, refuse_if_changed, use_compilation_cache
+from glfa_jax.training.loop import (
+    LossFn,
+    check_unchanged,
+    keep_config,
+    refuse_if_changed,
+    use_compilation_cache,
+)
 from glfa_jax.training.losses import reconstruction_loss
 from glfa_jax.training.optim import OTHERWISE, Group
 from glfa_jax.training.processes import say, start
@@ -150,7 +156,7 @@ def main(settings: config.Config, *, subject: str, minutes: float) -> None:
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
     refuse_unfit(settings, subject)
-    refuse_if_changed(settings.run_dir, settings)
+    keep_config(settings.run_dir, settings)
     run(settings, Store.open(settings.data.store), subject=subject, minutes=minutes)
     file = settings.run_dir / "config.yaml"
     sets = f"--set evaluation.adapted_minutes={minutes:g}"

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from tqdm import tqdm
 
@@ -86,7 +86,10 @@ def features_of(settings: config.Config, module: Lea, encoder: dict) -> Callable
     return lambda fmri: jax.device_get(compute(variables, fmri))
 
 
-def refuse_without_captions(store: Store, clips: ndarray) -> None:
+def clips_of(settings: config.Config, store: Store) -> Int[ndarray, " n"]:
+    """Train clips that a train subject has seen. Raises InputError where one has no caption."""
+    present = store.present("train", subjects=settings.protocol.train_subjects)
+    clips = np.flatnonzero(present.any(axis=1))
     captions = store.attributes.captions["train"]
     wordless = [store.attributes.clips["train"][i] for i in clips if not captions[i].strip()]
     if wordless:
@@ -94,20 +97,24 @@ def refuse_without_captions(store: Store, clips: ndarray) -> None:
             f"{store.path}: {len(wordless)} of {len(clips)} train clips have no caption, the first "
             f"is {wordless[0]}; method lea learns to predict captions: give every clip one"
         )
+    return clips
 
 
-def parameters(fit: RidgeFit, columns: slice) -> dict[str, Any]:
-    """Of the linear map to some of the targets, the rescaling folded in."""
-    linear = {"kernel": rescaled(fit)[:, columns], "bias": fit.targets_mean[columns]}
-    return {"centre": fit.features_mean, "linear": linear}
+def parameters(fit: RidgeFit, *, split: int) -> dict[str, dict[str, Any]]:
+    """Of the linear maps to the first `split` targets and to the rest, the rescaling folded in."""
+    weights = rescaled(fit)
+
+    def linear(columns: slice) -> dict[str, Any]:
+        maps = {"kernel": weights[:, columns], "bias": fit.targets_mean[columns]}
+        return {"centre": fit.features_mean, "linear": maps}
+
+    return {"to_tokens": linear(slice(split)), "to_image": linear(slice(split, None))}
 
 
 def fit_model(settings: config.Config, store: Store) -> tuple[Lea, dict]:
     """The model and its parameters, from the train windows of the train subjects."""
     subjects = settings.protocol.train_subjects
-    present = store.present("train", subjects=subjects)
-    clips = np.flatnonzero(present.any(axis=1))
-    refuse_without_captions(store, clips)
+    present, clips = store.present("train", subjects=subjects), clips_of(settings, store)
     targets = Targets(settings, store)
     tokens, token_dim = targets.shape
     module = system.lea(settings, tokens=tokens, token_dim=token_dim, clip_dim=targets.clip_dim)
@@ -128,11 +135,7 @@ def fit_model(settings: config.Config, store: Store) -> tuple[Lea, dict]:
             ridge.add(seen[row, subject], targets=shown[row])
             bar.update(len(batch))
     fit = ridge.solve(alpha=settings.lea.alpha)
-    params = {
-        "encoder": encoder,
-        "to_tokens": parameters(fit, slice(split)),
-        "to_image": parameters(fit, slice(split, None)),
-    }
+    params = {"encoder": encoder, **parameters(fit, split=split)}
     return module, jax.tree.map(lambda x: np.asarray(x, np.float32), params)
 
 
@@ -140,6 +143,7 @@ def run(settings: config.Config, store: Store) -> None:
     if system.model_folder(settings, NAME).is_dir():
         say(f"{NAME}: finished already")
         return
+    clips_of(settings, store)  # refused before anything is trained
     pretrain.run(settings, store)
     say(
         f"== {NAME}: ridge regression to captions and images, alpha {settings.lea.alpha:g}, on "

@@ -16,11 +16,11 @@ from glfa_jax.data.prepare import prepare
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.training import processes
-from glfa_jax.training.checkpoints import read_done
+from glfa_jax.training.checkpoints import latest_step, read_done
 from glfa_jax.training.loop import (
     check_unchanged,
     finished,
-    refuse_if_changed,
+    keep_config,
     train,
     use_compilation_cache,
 )
@@ -36,10 +36,11 @@ def begin(settings: config.Config) -> Store:
     processes.start(settings.hardware.processes)
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
+    refuse_fewer_steps(settings)
     refuse_longer_earlier_stage(settings)
     system.check_foundation(settings)
     store = prepare(settings.data) if jax.process_count() == 1 else _prepared(settings)
-    refuse_if_changed(settings.run_dir, settings)
+    keep_config(settings.run_dir, settings)
     return store
 
 
@@ -51,6 +52,18 @@ def _prepared(settings: config.Config) -> Store:
             "-m glfa_jax.data.prepare with this configuration on one of them"
         )
     return prepare(settings.data, progress=is_main())
+
+
+def refuse_fewer_steps(settings: config.Config) -> None:
+    """Else the run's configuration would be overwritten with one that its model is not of."""
+    for name in ORDER[settings.method]:
+        stage, folder = getattr(settings, name), settings.run_dir / name
+        steps = latest_step(folder) if isinstance(stage, config.Stage) else None
+        if steps is not None and steps > stage.steps and name not in settings.without:
+            raise InputError(
+                f"{name}.steps: {stage.steps}, but {folder} has been trained for {steps} steps "
+                "already; use another run_dir or as many steps"
+            )
 
 
 def refuse_longer_earlier_stage(settings: config.Config) -> None:
@@ -130,8 +143,6 @@ def run_stage(
     fingerprint: what checkpoints must agree on besides the data.
     """
     say(f"== {name}: {says}")
-    if is_main():
-        _discard(system.model_folder(settings, name))  # of fewer steps
     state = train(
         name=name,
         folder=settings.run_dir / name,
@@ -140,6 +151,7 @@ def run_stage(
         fingerprint={"data": training["batches"].fingerprint, **(fingerprint or {})},
         hardware=settings.hardware,
         record=settings.model_dump(mode="json"),
+        beginning=lambda: _discard(system.model_folder(settings, name)),  # of fewer steps
         **training,
     )
     return to_host(state.params)

@@ -353,14 +353,18 @@ def _one_frame(
     return resize(cropped, resolution=full)
 
 
+def _fits(store: Store, windows: int) -> bool:
+    """Whether so many windows, in float16, may be kept in memory."""
+    return windows * store.attributes.window * store.mask.size * 2 <= CACHE_BYTES
+
+
 class _Volumes:
     """Rows (clip, subject number, place in the window) to volumes."""
 
     def __init__(self, store: Store, subjects: tuple[str, ...]):
         self.store, self.subjects, self.kept = store, subjects, None
         samples = store.num_clips("train")
-        size = samples * len(subjects) * store.attributes.window * store.mask.size * 2
-        if size <= CACHE_BYTES:
+        if _fits(store, samples * len(subjects)):
             self.kept = store.fmri("train", range(samples), subjects=subjects)
 
     def __call__(self, rows: Int[ndarray, "b 3"]) -> dict[str, Float[ndarray, "b h w"]]:
@@ -381,8 +385,7 @@ class _Windows:
     def __init__(self, store: Store, subjects: tuple[str, ...], clips: Int[ndarray, " n"]):
         self.present = store.present("train", subjects=subjects)
         self.read: Callable[..., ndarray] = partial(store.fmri, "train", subjects=subjects)
-        size = len(clips) * len(subjects) * store.attributes.window * store.mask.size * 2
-        if size <= CACHE_BYTES:
+        if _fits(store, len(clips) * len(subjects)):
             kept, place = self.read(clips), np.zeros(len(self.present), int)
             place[clips] = np.arange(len(clips))
             self.read = lambda chosen: kept[place[chosen]]

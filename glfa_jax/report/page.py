@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from glfa_jax.config import Config
+from glfa_jax.config import Config, Protocol
 from glfa_jax.report import figures
 from glfa_jax.report.alignment import alignment_section
 from glfa_jax.report.clips import clips_section
@@ -14,12 +14,6 @@ from glfa_jax.report.inputs import STAGES, Metric, Run, read
 from glfa_jax.report.metrics import metrics_section
 from glfa_jax.report.words import absent_note, listing, p_text, subjects_text, value_text
 from glfa_jax.results import Sampling
-
-PROTOCOLS = {
-    "strict": "pretraining saw only the training split of the training subjects",
-    "published": "pretraining also saw the training split of the test subjects, "
-    "as published cross-subject numbers do",
-}
 
 Command = tuple[str, str]
 """What it does in words, the command line."""
@@ -74,13 +68,10 @@ def headline(metrics: Sequence[Metric]) -> list[Metric]:
 def _summary(run: Run, lead: Sequence[Metric]) -> str:
     protocol = run.config.protocol
     train, test = protocol.train_subjects, protocol.test_subjects
-    unseen = [subject for subject in test if subject not in train]
     clips = len({clip.clip for clip in run.clips})
-    if not unseen:
-        kind = "within-subject decoding"
-    elif len(unseen) == len(test):
-        kind = "cross-subject decoding"
-    else:
+    kind = f"{protocol.kind()} decoding"
+    if protocol.kind() == "mixed":
+        unseen = [subject for subject in test if subject not in train]
         kind = f"cross-subject decoding for {subjects_text(unseen)}, within-subject for the rest"
     percent = "way" in lead[0].metric
 
@@ -105,9 +96,24 @@ def _summary(run: Run, lead: Sequence[Metric]) -> str:
     what = f"{lead[0].metric}{' accuracy' if percent else ''}"
     return (
         f"Trained on {subjects_text(train)}, the model decoded {clips} test clip"
-        f"{'s' if clips > 1 else ''} from the fMRI of {subjects_text(test)} ({kind}, "
+        f"{'s' if clips > 1 else ''} from the fMRI of {_decoded(protocol)} ({kind}, "
         f"{protocol.pretraining} pretraining) with a {what} of {results}."
     )
+
+
+def _decoded(protocol: Protocol) -> str:
+    store = "" if protocol.test_store is None else f" of {protocol.test_store.name}"
+    return subjects_text(protocol.test_subjects) + store
+
+
+def what_pretraining_saw(protocol: Protocol, pretraining: str) -> str:
+    """Under `strict` or `published`, with those who are decoded as they are."""
+    if pretraining == "strict":
+        return "pretraining saw only the training split of the training subjects"
+    saw = "pretraining saw the training split of all subjects of the training data"
+    if protocol.kind() == "cross-dataset":
+        return f"{saw}, of whom none is decoded here"
+    return f"{saw}, the test subjects included, as published cross-subject numbers do"
 
 
 def _facts(run: Run) -> str:
@@ -124,10 +130,10 @@ def _facts(run: Run) -> str:
     sampling = Sampling(given.sampler, given.sampling_steps, given.guidance_scale)
     facts = [
         ("Trained on", subjects_text(config.protocol.train_subjects)),
-        ("Decoded", subjects_text(config.protocol.test_subjects)),
+        ("Decoded", _decoded(config.protocol)),
         (
             f"Protocol: {config.protocol.pretraining}",
-            PROTOCOLS[config.protocol.pretraining],
+            what_pretraining_saw(config.protocol, config.protocol.pretraining),
         ),
         ("Alignment (GLFA)", " + ".join(parts) or "off"),
         ("Sampling", str(sampling)),
@@ -195,11 +201,12 @@ def next_commands(run_dir: Path, config: Config) -> list[Command]:
         off += ("alignment.per_subject=false",) if config.alignment.per_subject else ()
         out.append(("The same study with no alignment layer", again("plain", *off)))
     protocol = config.protocol
-    if not set(protocol.test_subjects) <= set(protocol.train_subjects):
+    if protocol.kind() != "within-subject":
         other = "published" if protocol.pretraining == "strict" else "strict"
         out.append(
             (
-                f"The same study under the {other} protocol: {PROTOCOLS[other]}",
+                f"The same study under the {other} protocol: "
+                f"{what_pretraining_saw(protocol, other)}",
                 again(other, f"protocol.pretraining={other}"),
             )
         )

@@ -59,6 +59,7 @@ def train(
     hardware: config.Hardware,
     record: Any = None,
     eval_hook: EvalHook | None = None,
+    beginning: Callable[[], None] = lambda: None,
 ) -> TrainState:
     """Trains to `stage.steps`, going on from the last checkpoint in `folder` if there is one.
 
@@ -71,6 +72,7 @@ def train(
     fingerprint: JSON values on which a checkpoint must agree, such as the identity of the data.
     record: JSON to keep with every checkpoint, such as the whole configuration.
     eval_hook: (step, state) to more scalars to log, called at each save; may not keep the state.
+    beginning: called by the main process when nothing is refused any more and steps will be made.
 
     Raises TrainingError when a metric is not finite, the data end, a checkpoint cannot be written
     or the folder is another run's; Stopped, after saving, when a scheduler asks for the machine.
@@ -108,6 +110,7 @@ def train(
             return start.state
         if is_main():
             unmark_done(folder)
+            beginning()
             text = describe(jax.tree.map(lambda x: x.sharding, abstract.params), abstract.params)
             write_atomically(folder / "sharding.txt", f"{dict(mesh.shape)}\n{text}\n")
             say(f"{name}: mesh {dict(mesh.shape)}, {text.splitlines()[0]}")
@@ -178,6 +181,11 @@ def finished(name: str, folder: Path, *, stage: config.Stage) -> bool:
 def refuse_if_changed(folder: Path, ours: config.Section, *, ignore: tuple[str, ...] = ()) -> None:
     """Writes `folder/config.yaml`, after `check_unchanged`."""
     check_unchanged(folder, ours, ignore=ignore)
+    keep_config(folder, ours)
+
+
+def keep_config(folder: Path, ours: config.Section) -> None:
+    """Writes `folder/config.yaml` over what `check_unchanged` has let pass."""
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "config.yaml", config.dump(ours))
@@ -222,6 +230,8 @@ def _harmless(key: str, ours: config.Section) -> bool:
     stage = getattr(ours, section, None) if section else ours
     return (
         key in ("name", "run_dir", "lea.batch_size")
+        # who is decoded: even `published` pretraining goes by data.subjects
+        or key in ("protocol.name", "protocol.test_subjects", "protocol.test_store")
         # each keeps its own settings in its own folders
         or section in ("evaluation", "sweep", "adapt")
         or key.startswith("hardware.")

@@ -33,7 +33,8 @@ def make_mesh(size: config.MeshSize, *, devices: Any = None) -> Mesh:
     if data * others != len(devices):
         raise TrainingError(
             f"hardware.mesh: data {size.data or 'left out'} x fsdp {size.fsdp} x frame "
-            f"{size.frame} does not give the number of devices, {len(devices)}"
+            f"{size.frame} does not give the number of devices, {len(devices)}; "
+            "--set 'hardware.mesh={}' fits any number: each then holds the whole model"
         )
     shape = (data, size.fsdp, size.frame)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)

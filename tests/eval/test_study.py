@@ -205,6 +205,7 @@ def test_a_run_that_was_stopped_can_be_started_again(settings, monkeypatch):
         ),
         ("seeds=[0, 0]", "seeds: each may be named once"),
         ("methods.-x=[]", "methods: '-x', must be one line without = or leading -"),
+        ("seeds=[4294967296]", "seeds.0: Input should be less than 4294967296"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(settings, tmp_path, override, said):

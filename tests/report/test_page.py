@@ -154,7 +154,32 @@ def test_published_protocol_and_within_subject_decoding_are_named(run):
     (run / "config.yaml").write_text(config_module.dump(config))
     plain = words(page.write(run).read_text())
     assert "within-subject decoding, published pretraining" in plain
-    assert "pretraining also saw the training split of the test subjects" in plain
+    assert "pretraining saw the training split of all subjects of the training data, the " in plain
+
+
+@pytest.mark.parametrize(
+    ("decoded", "said"),
+    [
+        (
+            ["protocol.test_store=data/other.zarr", 'protocol.test_subjects=["01"]'],
+            "subject 01 of other.zarr (cross-dataset decoding, published pretraining)",
+        ),
+        (
+            ['protocol.test_subjects=["01", "03"]'],
+            "subjects 01 and 03 (cross-subject decoding for subject 03, within-subject for the "
+            "rest, published pretraining)",
+        ),
+    ],
+)
+def test_a_subject_of_another_store_is_none_of_the_training_subjects(run, decoded, said):
+    config = config_module.load(run / "config.yaml", ["protocol.pretraining=published", *decoded])
+    (run / "config.yaml").write_text(config_module.dump(config))
+    plain = words(page.write(run).read_text())
+    assert said in plain
+    other = config.protocol.test_store is not None
+    assert ("all subjects of the training data, of whom none is decoded here" in plain) == other
+    assert ("the test subjects included" in plain) != other
+    assert "The same study under the strict protocol" in plain
 
 
 def test_clips_are_ordered_best_median_worst(text, original):

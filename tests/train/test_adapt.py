@@ -6,19 +6,25 @@ The displacement is known: the new subject's maps lie one pixel to the right.
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from glfa_jax import config
+from glfa_jax import config, subject_alignment
+from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
+from glfa_jax.decoder import Decoder, Generator
 from glfa_jax.errors import InputError
 from glfa_jax.subject_alignment import align, encoder_for, layer_for
-from glfa_jax.training.checkpoints import latest_step
+from glfa_jax.training.checkpoints import latest_step, restore_params
 from glfa_jax.training.logs import read_log
 from glfa_jax.training.state import TrainingError
+from tests.train import tiny
 from tests.train.displaced import CLEAN, MASK, write_store
 from tests.train.variants import load_trained, settings_of, store_trained
 from train import adapt
@@ -85,6 +91,19 @@ def test_nothing_else_is_touched(fitted, displaced):
     assert all(x is flat[name] for name, x in flatten_dict(known, sep="/").items())
 
 
+def test_a_fitted_layer_is_read_once_to_decode_with_it(fitted, monkeypatch):
+    settings, _ = fitted
+    read, reading = [], subject_alignment.read_tensors
+    monkeypatch.setattr(
+        subject_alignment, "read_tensors", lambda folder: read.append(folder) or reading(folder)
+    )
+    small = pretrained.Pretrained(nn.Dense(1), {})
+    parts: Any = (small, small, None)
+    negative = jnp.zeros((tiny.WINDOW, tiny.SIDE, tiny.SIDE))
+    Generator(Decoder(load_trained(settings), *parts), settings, subjects=["03"], negative=negative)
+    assert read == [settings.run_dir / "adapt" / "03-1min" / "model"]
+
+
 def test_only_the_first_minutes_are_seen(fitted, displaced):
     """What comes after is not a number, and the loss would not be one."""
     clips = adapt.clips_of(displaced, subject="03", minutes=MINUTES)
@@ -127,6 +146,24 @@ def test_interrupted_and_resumed_it_is_the_same_layer(fitted, displaced, tmp_pat
     assert read_log(folder)[-1]["step"] == 60
 
 
+def test_the_runs_configuration_is_read_once_and_kept_where_nothing_can_be_fitted(
+    fitted, monkeypatch
+):
+    settings, read, load = fitted[0], [], config.load
+    kept = settings.run_dir / "config.yaml"
+    before = kept.read_text()
+    monkeypatch.setattr(
+        config, "load", lambda path, **options: read.append(path) or load(path, **options)
+    )
+    other = settings.model_copy(update={"name": "other"})
+    with pytest.raises(InputError, match="01 was trained on"):
+        adapt.main(other, subject="01", minutes=MINUTES)
+    assert kept.read_text() == before
+    read.clear()
+    adapt.main(settings, subject="03", minutes=MINUTES)
+    assert read.count(kept) == 1
+
+
 def test_what_is_fitted_already_is_not_fitted_again(fitted, displaced, capsys):
     before = contents(fitted[0].run_dir / "adapt")
     adapt.run(fitted[0], displaced, subject="03", minutes=MINUTES)
@@ -150,6 +187,36 @@ def test_another_fit_under_the_same_name_is_refused(fitted, displaced):
     ):
         with pytest.raises(InputError, match="fitted when stage 2 had 2 steps, now it has 3"):
             use()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"adapt": {"steps": 40}}, "has been trained for 60 steps already, more than the 40"),
+        ({"seed": 3, "adapt": {"steps": 80}}, r"belongs to another run .*seed: 3 \| 0"),
+    ],
+)
+def test_a_model_is_kept_where_going_on_is_refused(fitted, displaced, changes, said):
+    settings = fitted[0]
+    changes = changes | {"adapt": settings.adapt.model_copy(update=changes["adapt"])}
+    model = settings.run_dir / "adapt" / "03-1min" / "model"
+    before = contents(model)
+    assert before
+    with pytest.raises(TrainingError, match=said):
+        adapt.run(settings.model_copy(update=changes), displaced, subject="03", minutes=MINUTES)
+    assert contents(model) == before
+
+
+def test_a_model_of_fewer_steps_makes_room(fitted, displaced, tmp_path):
+    settings = fitted[0].model_copy(update={"run_dir": tmp_path})
+    store_trained(settings)
+    for steps in (1, 2):
+        few = settings.adapt.model_copy(update={"steps": steps})
+        own = settings.model_copy(update={"adapt": few})
+        adapt.run(own, displaced, subject="03", minutes=MINUTES)
+        stored = layer_for(own, load_trained(own), subject="03")
+        trained = restore_params(tmp_path / "adapt" / "03-1min", step=steps)
+        jax.tree.map(np.testing.assert_array_equal, stored, trained)
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, 0.01, 2.1, float("nan"), float("inf")])

@@ -14,6 +14,7 @@ from glfa_jax.convert import pretrained
 from glfa_jax.data.pipeline import unit_range
 from glfa_jax.decoder import refuse_unfinished
 from glfa_jax.errors import InputError
+from glfa_jax.ops.ridge import Ridge, rescaled
 from glfa_jax.training.loop import check_unchanged
 from glfa_jax.training.state import TrainingError
 from train import cotrain, lea, stages
@@ -140,6 +141,28 @@ def test_clips_without_caption_are_refused(settings):
     )
 
 
+def test_clips_without_caption_are_refused_before_pretraining(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.lea.pretrain.run", lambda *_: pytest.fail("pretrained"))
+    wordless: Any = Store(np.ones_like(PRESENT))
+    with pytest.raises(InputError, match="method lea learns to predict captions"):
+        lea.run(settings.model_copy(update={"run_dir": tmp_path}), wordless)
+
+
+def test_weights_are_rescaled_once(monkeypatch):
+    """They take gigabytes at full size."""
+    rng = np.random.default_rng(0)
+    ridge = Ridge(features=3, targets=5)
+    ridge.add(rng.standard_normal((20, 3)), targets=rng.standard_normal((20, 5)))
+    fit, made = ridge.solve(alpha=1.0), []
+    monkeypatch.setattr(lea, "rescaled", lambda fit: made.append(rescaled(fit)) or made[-1])
+    found = lea.parameters(fit, split=2)
+    (weights,) = made
+    for name, columns in (("to_tokens", slice(2)), ("to_image", slice(2, 5))):
+        np.testing.assert_array_equal(found[name]["linear"]["kernel"], weights[:, columns])
+        np.testing.assert_array_equal(found[name]["linear"]["bias"], fit.targets_mean[columns])
+        np.testing.assert_array_equal(found[name]["centre"], fit.features_mean)
+
+
 def test_a_kept_model_is_complete_or_not_there(settings, monkeypatch, capsys):
     wordless: Any = Store(np.ones_like(PRESENT))
     store: Any = Store()
@@ -169,6 +192,12 @@ def test_a_longer_pretraining_needs_another_fit(settings, tmp_path):
     (tmp_path / "pretrain" / "done.json").write_text('{"step": 3, "metrics": {}}')
     with pytest.raises(InputError, match=r"pretrain.steps: 2000, but lea in .* from 3 steps"):
         stages.refuse_longer_earlier_stage(longer)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "contrast"])
+def test_no_stage_can_be_left_out(settings, stage):
+    with pytest.raises(config.ConfigError, match=rf"without: \['{stage}'\], must be left out with"):
+        config.overridden(settings, [f"without=[{stage}]"])
 
 
 def test_there_is_no_step_to_compile(settings):

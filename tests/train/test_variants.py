@@ -148,6 +148,15 @@ def test_only_what_is_not_left_out_runs(store, tmp_path, monkeypatch, left_out, 
     assert began == ran
 
 
+def test_a_run_keeps_its_configuration_where_fewer_steps_are_refused(store, tmp_path):
+    settings = settings_of(tmp_path, store, cotrain={"steps": 4})
+    (tmp_path / "cotrain" / "checkpoints" / "5").mkdir(parents=True)
+    (tmp_path / "config.yaml").write_text(before := config.dump(settings))
+    with pytest.raises(InputError, match=r"cotrain.steps: 4, but .* trained for 5 steps already"):
+        stages.begin(settings_of(tmp_path, store, cotrain={"steps": 4, "log_every": 3}))
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
 def test_a_run_from_before_these_keys_goes_on_and_changing_them_is_refused(store, tmp_path):
     settings = settings_of(tmp_path, store)
     tree = yaml.safe_load(config.dump(settings))
@@ -242,8 +251,9 @@ def test_subjects_share_all_parameters_but_their_layers(own):
     small = pretrained.Pretrained(None, {"params": {"x": np.ones(3)}})
     schedule: Any = None
     decoder = Decoder(load_trained(settings), small, small, schedule)
+    encoders = {s: encoder_for(settings, decoder.encoder, subject=s) for s in ("01", "02")}
     mesh = make_mesh(settings.hardware.mesh, devices=jax.devices()[:1])
-    found = variables_of(decoder, settings, subjects=["01", "02"], mesh=mesh)
+    found = variables_of(decoder, encoders, mesh=mesh, from_bytes=0)
     first, second = found.values()
     assert first["unet"]["params"]["x"] is second["unet"]["params"]["x"]
     (first, second) = (x["encoder"]["params"] for x in (first, second))

@@ -44,9 +44,11 @@ def settings_of(run_dir: Path, store: Store, **sections: Any) -> config.Config:
     return config.Config(**(tree | sections))
 
 
-def store_trained(settings: config.Config) -> dict:
+def store_trained(settings: config.Config, *, clip_dim: int = 6, tokens: int = 5) -> dict:
     """Leaves a finished stage 2 whose shared layer is the identity, whose own ones are anything."""
-    module = system.fmri_encoder(settings, clip_dim=6, tokens=5, dropout=0.0, aligned=True)
+    module = system.fmri_encoder(
+        settings, clip_dim=clip_dim, tokens=tokens, dropout=0.0, aligned=True
+    )
     params = tiny.random_params(pretrained.parameter_shapes("fmri_encoder", module))
     if "func_align_layer" in params:
         # Not exactly: a weight of zero has no gradient.

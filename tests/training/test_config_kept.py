@@ -33,6 +33,19 @@ def test_same_and_harmless_changes_pass(load, tmp_path):
     refuse_if_changed(folder, load("cotrain.learning_rate=1.0"), ignore=("cotrain.",))
 
 
+def test_who_is_decoded_is_no_part_of_the_training(load, tmp_path):
+    refuse_if_changed(tmp_path, load("protocol.pretraining=published"))
+    other = ("protocol.test_store=b.zarr", "protocol.test_subjects=[c]")
+    for decoded in (("protocol.test_subjects=[a]",), (*other, "protocol.name=cross-dataset")):
+        refuse_if_changed(tmp_path, load("protocol.pretraining=published", *decoded))
+    with pytest.raises(TrainingError, match=r"protocol.pretraining: strict \| published"):
+        refuse_if_changed(tmp_path, load())
+    with pytest.raises(TrainingError, match=r"protocol.train_subjects: \['b'\] \| \['a'\]"):
+        refuse_if_changed(
+            tmp_path, load("protocol.pretraining=published", "protocol.train_subjects=[b]")
+        )
+
+
 def test_other_changes_are_listed(load, tmp_path):
     refuse_if_changed(tmp_path / "run", load())
     with pytest.raises(TrainingError) as error:

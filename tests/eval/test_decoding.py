@@ -1,0 +1,92 @@
+"""What evaluation refuses before anything is loaded or computed, and what it loads."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from eval import decoding, score
+from eval.decoding import open_test
+from glfa_jax import config, decoder, system
+from glfa_jax.errors import InputError
+from glfa_jax.training.sharding import make_mesh
+from glfa_jax.training.state import TrainingError
+from tests.eval.tiny_run import finished
+from tests.train.variants import store_trained
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory) -> config.Config:
+    return finished(tmp_path_factory.mktemp("run"))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("evaluation.sampling_steps=1000", "evaluation.sampling_steps: 1000, must be below the "),
+        ("sweep.sampling_steps=[10, 1000]", "sweep.sampling_steps: 1000, must be below the 1000 "),
+        ("evaluation.ways=[2, 63]", "evaluation.ways: 63, but video-classifier knows 64 classes"),
+    ],
+)
+def test_more_than_generator_and_judges_can_do(settings, override, said):
+    assert open_test(settings).clips("03") == [0, 1, 2, 3]
+    with pytest.raises(InputError, match=said):
+        open_test(config.overridden(settings, [override]))
+
+
+def test_what_is_asked_of_the_judges_is_checked_when_scoring(settings):
+    """It may be new since sampling."""
+    samples = settings.run_dir / "samples"
+    samples.mkdir()
+    (samples / "index.json").write_text("[]")
+    with pytest.raises(InputError, match=r"evaluation\.ways: 63"):
+        score.main(config.overridden(settings, ["evaluation.ways=[63]"]))
+    open_test(config.overridden(settings, ["evaluation.ways=[62]"]))
+
+
+def test_a_mesh_of_other_devices_is_refused_with_what_helps(settings, monkeypatch):
+    """A run trained on several devices is decoded on those at hand."""
+    monkeypatch.setattr(decoding, "load_decoder", lambda *_, **__: pytest.fail("loaded"))
+    elsewhere = config.overridden(settings, ["hardware.mesh={data: 3, fsdp: 5}"])
+    with pytest.raises(
+        TrainingError, match=r"devices, \d+; --set 'hardware\.mesh=\{\}' fits"
+    ) as error:
+        open_test(elsewhere).generator()
+    assert "data 3 x fsdp 5" in str(error.value)
+    here = config.overridden(elsewhere, ["hardware.mesh={}"])
+    assert make_mesh(here.hardware.mesh).shape == {
+        "data": len(jax.devices()),
+        "fsdp": 1,
+        "frame": 1,
+    }
+
+
+def test_a_checkpoint_of_lora_needs_no_finished_generator(settings, tmp_path, monkeypatch):
+    settings = config.overridden(
+        settings, [f"run_dir={tmp_path}", "cotrain.trainable=lora", "cotrain.lora.scale=0.5"]
+    )
+    layer = store_trained(settings, clip_dim=64, tokens=20)["func_align_layer"]
+    generator = system.load_generator(settings)
+    monkeypatch.setattr(decoder.system, "load_generator", lambda _: generator)
+    first = generator.unet
+    kernels: dict[tuple, Any] = flatten_dict(first.variables["params"])
+    path = next(path for path in kernels if path[-3:] == ("attn1", "to_q", "kernel"))
+    down, up = np.full((kernels[path].shape[0], 2), 0.1), np.full((2, kernels[path].shape[1]), 0.1)
+    updates = unflatten_dict({(*path, "down"): down, (*path, "up"): up})
+    encoder = {"func_align_layer": jax.tree.map(lambda x: 2 * x, layer)}
+    monkeypatch.setattr(
+        decoder, "restore_params", lambda folder, *, step: {"encoder": encoder, "lora": updates}
+    )
+    found = decoder.load_decoder(settings, step=1)
+    assert found.unet.module == first.module
+    merged: dict[tuple, Any] = flatten_dict(found.unet.variables["params"])
+    for name, kernel in merged.items():
+        moved = 0.5 * 2 * 0.1 * 0.1 if name == path else 0
+        np.testing.assert_allclose(kernel, kernels[name] + moved, rtol=0, atol=1e-7)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        found.encoder.variables["params"]["func_align_layer"],
+        encoder["func_align_layer"],
+    )
