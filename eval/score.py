@@ -4,7 +4,7 @@
 
 Leaves RUN/scores.json (every clip's scores, for eval.compare), RUN/metrics.json (their means,
 intervals and p-values), RUN/alignment.npz and RUN/report/index.html, or the same in
-RUN/adapted-4min with `evaluation.adapted_minutes: 4`.
+RUN/adapted-4min with `evaluation.adapted_minutes: 4` and in RUN/on-STORE with a test store.
 """
 
 import json
@@ -25,7 +25,7 @@ from glfa_jax.metrics import statistics
 from glfa_jax.report import page
 from glfa_jax.results import FILE, Sampling, Scores
 from glfa_jax.training.logs import write_atomically
-from glfa_jax.training.loop import check_unchanged
+from glfa_jax.training.loop import check_unchanged, refuse_if_changed
 
 MONTE_CARLO_TRIALS = 100  # as the official code draws
 
@@ -90,6 +90,7 @@ def main(settings: config.Config) -> None:
     test = open_test(settings)
     refuse_other_settings(test, folder(settings), but=SCORING)
     results = system.results_folder(settings)
+    refuse_if_changed(results, settings)  # what the report will show
     scorer_of, rows, scored = scorers(test, Judges(settings)), [], {}
     for subject in tqdm(settings.protocol.test_subjects, desc="score", unit="subject"):
         scored[subject], lines = score_subject(test, scorer_of(subject), subject)

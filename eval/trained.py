@@ -4,12 +4,12 @@ import json
 
 from glfa_jax import config
 from glfa_jax.training.checkpoints import read_done
+from glfa_jax.training.loop import CHANGES_NO_NUMBER
 
 _STAGES = ("pretrain", "contrast", "cotrain")
 # Sections that say nothing of the training; data and protocol are told by their identities.
 _ELSEWHERE = ("name", "seed", "run_dir", "data", "protocol", "evaluation", "sweep")
 _NOT_OF = {"glfa": ("lea",), "lea": ("alignment", "conditioning", "contrast", "cotrain")}
-_CHANGES_NO_NUMBER = {"log_every", "save_every", "keep", "keep_best"}
 
 
 def training_of(settings: config.Config, *, checkpoint: int) -> dict[str, str]:
@@ -22,7 +22,7 @@ def training_of(settings: config.Config, *, checkpoint: int) -> dict[str, str]:
     tree = settings.model_dump(mode="json", exclude=set(without))
     for name in (*_STAGES, "adapt"):
         if name in tree:
-            tree[name] = {k: v for k, v in tree[name].items() if k not in _CHANGES_NO_NUMBER}
+            tree[name] = {k: v for k, v in tree[name].items() if k not in CHANGES_NO_NUMBER}
     for name in _STAGES:
         # Of a constant learning rate the steps may have been changed since.
         if name in tree and (done := read_done(settings.run_dir / name)) is not None:

@@ -34,6 +34,7 @@ from glfa_jax.training.state import TrainingError, TrainState
 Metrics = dict[str, jax.Array]
 LossFn = Callable[[dict, Any, Any, jax.Array], tuple[jax.Array, Metrics]]
 EvalHook = Callable[[int, TrainState], Mapping[str, float]]
+CHANGES_NO_NUMBER = frozenset({"log_every", "save_every", "keep", "keep_best"})  # of a stage
 
 
 class Batches(Protocol):
@@ -221,8 +222,7 @@ def check_unchanged(folder: Path, ours: config.Section, *, ignore: tuple[str, ..
 
 def _harmless_in(stage: config.Stage) -> set[str]:
     """Options that change no number of the steps made so far."""
-    more = {"steps"} if stage.decay == "constant" else set()
-    return {"log_every", "save_every", "keep", "keep_best"} | more
+    return {*CHANGES_NO_NUMBER, *(("steps",) if stage.decay == "constant" else ())}
 
 
 def _harmless(key: str, ours: config.Section) -> bool:
