@@ -11,6 +11,7 @@ clips of its own; beyond, four chips share the frames of each.
 """
 
 import argparse
+import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from typing import Any
 from benchmarks.measuring import write_result
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
 UNET = {
     "_class_name": "UNet3DConditionModel",
     "block_out_channels": [128, 256],
@@ -116,13 +118,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--chips", type=int, nargs="+", choices=SLICES, default=list(SLICES))
-    parser.add_argument("--json", type=Path, help="keeps the reports; what it holds is not redone")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="keeps the reports; what it holds, of the same versions, is not redone",
+    )
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     reports: dict[int, dict[str, Any]] = {}
     if arguments.json and arguments.json.exists():
-        found = json.loads(arguments.json.read_text())["chips"]
-        reports = {int(chips): report for chips, report in found.items()}
+        found = json.loads(arguments.json.read_text())
+        if found["versions"] == versions:
+            reports = {int(chips): report for chips, report in found["chips"].items()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(ROOT / "foundation" / "modelscope", folder / "foundation")
@@ -132,8 +140,7 @@ def main() -> None:
             if chips not in reports:
                 reports[chips] = compiled(chips, folder)
                 if arguments.json:
-                    packages = ("jax", "jaxlib", "libtpu", "flax", "optax")
-                    write_result(arguments.json, {"chips": reports}, packages=packages)
+                    write_result(arguments.json, {"chips": reports}, packages=PACKAGES)
     print(table(reports))
     if arguments.plot:
         plot(reports, arguments.plot)

@@ -81,9 +81,14 @@ def command(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", module, *map(str, arguments)]
 
 
-def run(module: str, *arguments: object) -> subprocess.CompletedProcess:
+def run(module: str, *arguments: object, devices: int = 1) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command(module, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=600
+        command(module, *arguments),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
     )
 
 
@@ -165,14 +170,15 @@ def test_every_test_clip_is_shown(study):
     assert all(entry["caption"].replace("'", "&#x27;") in page for entry in index)
 
 
-def test_samples_do_not_depend_on_the_batch(study, tmp_path):
-    """A clip's noise is its own, so other batch sizes give the same video."""
+def test_samples_depend_neither_on_the_batch_nor_on_the_devices(study):
+    """A clip's noise is its own, so other batch sizes, dealt out, give the same video."""
     folder, settings, _ = study
     samples = folder / "run" / "samples"
     kept = samples.with_name("samples-kept")
     samples.rename(kept)
     try:
-        step = run("eval.sample", "--config", settings, "--set", "evaluation.batch_size=4")
+        batches = ("--set", "evaluation.batch_size=4")
+        step = run("eval.sample", "--config", settings, *batches, devices=2)
         assert step.returncode == 0, step.stderr
         with np.load(samples / "03" / "00000.npz") as arrays:
             all_at_once = arrays["video"]
