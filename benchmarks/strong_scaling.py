@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument(
         "--json",
         type=Path,
-        help="keeps the reports; what it holds, of the same versions, is not redone",
+        help="keeps the reports; those of the same versions are not redone",
     )
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
