@@ -110,18 +110,25 @@ def tokenizer(settings: config.Config) -> Tokenizer:
     return Tokenizer.load(settings.foundation / "text-to-video" / "tokenizer")
 
 
-def autoencoder(settings: config.Config) -> FmriAutoencoder:
+def _transformer(settings: config.Config) -> dict[str, Any]:
+    """What all models share that read fMRI maps."""
     encoder = settings.encoder
+    return {
+        "height": settings.data.raster,
+        "width": settings.data.raster,
+        "patch_size": encoder.patch_size,
+        "dim": encoder.width,
+        "depth": encoder.depth,
+        "num_heads": encoder.num_heads,
+        "mlp_ratio": encoder.mlp_ratio,
+    }
+
+
+def autoencoder(settings: config.Config) -> FmriAutoencoder:
     return FmriAutoencoder(
-        height=settings.data.raster,
-        width=settings.data.raster,
-        patch_size=encoder.patch_size,
-        dim=encoder.width,
-        depth=encoder.depth,
-        decoder_depth=encoder.decoder_depth,
-        num_heads=encoder.num_heads,
-        mlp_ratio=encoder.mlp_ratio,
-        latent=encoder.latent,
+        **_transformer(settings),
+        decoder_depth=settings.encoder.decoder_depth,
+        latent=settings.encoder.latent,
         dropout=settings.pretrain.dropout,
     )
 
@@ -141,16 +148,10 @@ def fmri_encoder(
     """
     own = settings.alignment.per_subject
     return FmriEncoder(
-        height=settings.data.raster,
-        width=settings.data.raster,
+        **_transformer(settings),
         window=settings.data.window,
         tokens=tokens,
         clip_dim=clip_dim,
-        patch_size=settings.encoder.patch_size,
-        dim=settings.encoder.width,
-        depth=settings.encoder.depth,
-        num_heads=settings.encoder.num_heads,
-        mlp_ratio=settings.encoder.mlp_ratio,
         hidden_tokens=settings.conditioning.hidden_tokens,
         conditioning_heads=settings.conditioning.num_heads,
         head=settings.conditioning.head,
@@ -165,17 +166,11 @@ def fmri_encoder(
 
 def lea(settings: config.Config, *, tokens: int, token_dim: int, clip_dim: int) -> Lea:
     return Lea(
-        height=settings.data.raster,
-        width=settings.data.raster,
+        **_transformer(settings),
         window=settings.data.window,
         tokens=tokens,
         token_dim=token_dim,
         clip_dim=clip_dim,
-        patch_size=settings.encoder.patch_size,
-        dim=settings.encoder.width,
-        depth=settings.encoder.depth,
-        num_heads=settings.encoder.num_heads,
-        mlp_ratio=settings.encoder.mlp_ratio,
     )
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from glfa_jax.data.store import Attributes, Store
+from glfa_jax.data.store import Split, Store
+from tests import stores
 from tests.train.tiny import FRAMES, SIDE, WINDOW
 
 SUBJECTS = ("01", "02", "03")
-CLIPS = {"train": 60, "test": 12}
-SECONDS = 2.0  # two minutes of training in all
+CLIPS: dict[Split, int] = {"train": 60, "test": 12}  # of two seconds: two minutes of training
 CLEAN = 30  # of the last one, the third subject's are not numbers
 MASK = np.pad(np.ones((SIDE - 2, SIDE - 2), bool), 1)
 
@@ -28,38 +28,16 @@ def responses(clips: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def write_store(path: Path) -> Store:
-    names = {split: [f"{split}{i}.mp4" for i in range(n)] for split, n in CLIPS.items()}
-    attributes = Attributes(
-        subjects=SUBJECTS,
-        repetition_time=1.0,
-        lag_seconds=4.0,
-        window=WINDOW,
-        clips=names,
-        captions=names,
-        clip_seconds=SECONDS,
-        layout="bids",
-        space="fsaverage5",
-        repeats=dict.fromkeys(SUBJECTS, 1),
-        runs=[
-            {"subject": subject, "name": split, "split": split, "volumes": 1, "missing": 0}
-            for subject in SUBJECTS
-            for split in CLIPS
-        ],
-        notes=[],
-        fingerprint="f",
-        identity="displaced",
-        provenance={},
-    )
     rng = np.random.default_rng(0)
-    size = {"frames": FRAMES, "resolution": (8, 8)}
-    with Store.create(path, attributes, mask=MASK, **size) as writer:
-        for split, clips in CLIPS.items():
-            writer.write(f"{split}/video", np.zeros((clips, FRAMES, 8, 8, 3), np.uint8))
-            for subject, maps in responses(clips, rng).items():
-                if (split, subject) == ("train", "03"):
-                    maps[CLEAN:] = np.nan
-                writer.write(f"{split}/fmri/sub-{subject}", maps)
-                writer.write(f"{split}/present/sub-{subject}", np.ones(clips, bool))
-                if split == "train":
-                    writer.write(f"train/average/sub-{subject}", maps[:CLEAN].mean(0))
-    return Store.open(path)
+    maps: dict[str, dict[Split, np.ndarray]] = {subject: {} for subject in SUBJECTS}
+    for split, clips in CLIPS.items():
+        for subject, found in responses(clips, rng).items():
+            maps[subject][split] = found
+    maps["03"]["train"][CLEAN:] = np.nan
+    return stores.write_store(
+        path,
+        identity="displaced",
+        mask=MASK,
+        videos={split: np.zeros((n, FRAMES, 8, 8, 3), np.uint8) for split, n in CLIPS.items()},
+        maps=maps,
+    )
