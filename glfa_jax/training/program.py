@@ -84,20 +84,20 @@ class Program:
         ]
         return max(bounds, default=1)
 
-    def repetition(self) -> tuple[float, float]:
-        """Arithmetic, and memory traffic, of all passes of loops over those of one pass each."""
-        once, all_passes = [0.0, 0.0], [0.0, 0.0]
+    def repeated(self) -> tuple[float, float]:
+        """Operations that loops make beyond their first pass; traffic of all passes over the first.
+
+        Operations are those of matrix products and convolutions, two a multiply-add.
+        """
+        operations, traffic = 0.0, [0.0, 0.0]
         for computation in self._computations.values():
+            again = computation.runs - computation.places
             for operation in computation.operations.values():
-                products = self._products(computation, operation)
+                operations += 2 * again * self._products(computation, operation)
                 written = 0.0 if computation.fused else _written(operation)
-                for i, size in enumerate((products, written)):
-                    once[i] += computation.places * size
-                    all_passes[i] += computation.runs * size
-        arithmetic, traffic = (
-            more / first if first else 1.0 for more, first in zip(all_passes, once, strict=True)
-        )
-        return arithmetic, traffic
+                traffic[0] += computation.places * written
+                traffic[1] += computation.runs * written
+        return operations, traffic[1] / traffic[0] if traffic[0] else 1.0
 
     def exchanges(self) -> dict[str, dict[str, float]]:
         """Kind of exchange between devices to how many a run, and the bytes that a device gets."""

@@ -49,9 +49,9 @@ def costs(compiled: jax.stages.Compiled) -> Costs:
     counted: Any = compiled.cost_analysis() or {}
     counted = counted[0] if isinstance(counted, list) else counted
     program = Program(compiled.as_text() or "")
-    arithmetic, traffic = program.repetition()  # XLA counts one pass of a loop
+    repeated, traffic = program.repeated()  # XLA counts one pass of a loop
     return Costs(
-        counted.get("flops", 0.0) * arithmetic,
+        counted.get("flops", 0.0) + repeated,
         counted.get("bytes accessed", 0.0) * traffic,
         program.exchanges(),
     )

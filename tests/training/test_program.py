@@ -1,5 +1,7 @@
 """What is read from the text of a compiled program."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -86,9 +88,25 @@ def test_exchanges_in_loops_and_in_tuples():
 
 
 def test_products_in_fused_computations_count():
-    arithmetic, traffic = Program(TPU).repetition()
-    assert arithmetic == 7 / 2
+    operations, traffic = Program(TPU).repeated()
+    assert operations == 5 * 2 * 8 * 4 * 4  # five passes more of a product
     assert traffic > 1
+
+
+def test_what_lies_outside_of_loops_counts_as_xla_counts_it():
+    """Of a convolution it leaves out what meets the padding, which loops beside must not change."""
+
+    def run(x: jax.Array, kernel: jax.Array, weights: jax.Array, *, unroll: bool) -> jax.Array:
+        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME")
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights, unroll=unroll)[0]
+
+    shape = jax.ShapeDtypeStruct
+    arguments = (shape((1, 8, 6, 6), "f4"), shape((8, 8, 5, 5), "f4"), shape((9, 6, 6), "f4"))
+    looped, unrolled = (
+        speed.costs(jax.jit(partial(run, unroll=unroll)).lower(*arguments).compile())
+        for unroll in (False, True)
+    )
+    assert looped.operations == pytest.approx(unrolled.operations, rel=0.01)
 
 
 # One exchange that a TPU works on in pieces, beside others: each fusion of the chain names it.
