@@ -62,9 +62,10 @@ def _correlation(maps: Maps) -> str:
     if maps.one_kernel is not None:
         text += f" Smoothing alike everywhere would give {value_text(maps.one_kernel)}."
     if maps.undone is not None:
-        text += (
-            f" The layers undo {100 * maps.undone:.0f} % of the displacement between subjects, "
-            "which is known here."
+        text += " Of the displacement between subjects, which is known here, " + (
+            f"their layers undo {100 * maps.undone:.0f} %."
+            if maps.undone
+            else "one layer for all undoes nothing."
         )
     return text
 

@@ -277,7 +277,7 @@ def test_alignment_is_told_with_correlations_and_what_is_undone(text):
     plain = words(text)
     assert "rose from 0.210 to 0.340 with alignment." in plain
     assert "Smoothing alike everywhere would give 0.270." in plain
-    assert "The layers undo 8 % of the displacement between subjects" in plain
+    assert "displacement between subjects, which is known here, their layers undo 8 %." in plain
     for subject in ("01", "02", "03"):
         for when in ("before", "after"):
             assert f'alt="Flat map of visual cortex, subject {subject}, {when} alignment"' in text
