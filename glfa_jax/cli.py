@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from glfa_jax import config
-from glfa_jax.errors import InputError
+from glfa_jax.errors import InputError, Stopped, TrainingError
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -64,15 +64,12 @@ def run_main(
 
 
 def guarded(
-    call: Callable[[], None], *, after_stop: str = "the same command goes on from here"
+    call: Callable[[], object], *, after_stop: str = "the same command goes on from here"
 ) -> int:
     """Runs `call`; the exit code, after one sentence for a mistake of the user's.
 
     `after_stop`: what is said when it is interrupted.
     """
-    from glfa_jax.training.processes import Stopped  # jax starts up only when it is needed
-    from glfa_jax.training.state import TrainingError
-
     try:
         call()
     except (InputError, TrainingError, OSError) as error:

@@ -1,5 +1,13 @@
-"""The one kind of error that is the user's to mend."""
+"""What ends a command with a sentence instead of a traceback."""
 
 
 class InputError(ValueError):
-    """Bad input: one clear sentence, saying what, where, and what would be right."""
+    """Bad input, the user's to mend: one clear sentence, what, where, and what would be right."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start or go on; the message is one sentence: what, where, what to do."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved; the message says at which step."""

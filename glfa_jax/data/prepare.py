@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from glfa_jax import config
+from glfa_jax.cli import guarded
 from glfa_jax.data import DataError, flatmap
 from glfa_jax.data.assembling import Assembly
 from glfa_jax.data.clips import Clips, bundle
@@ -29,11 +30,9 @@ from glfa_jax.data.scratch import Scratch
 from glfa_jax.data.signals import Pixels, ReadRun, Signal, hashed
 from glfa_jax.data.store import Attributes, Store
 from glfa_jax.data.working import Task, carry_out
-from glfa_jax.errors import InputError
 
 # Settings that change no number of the store.
 FREE = ("store", "workers", "on_error", "latents")
-EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 WARNINGS = 20  # printed; all of them are in the store
 
 
@@ -289,15 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     options = parser.parse_args(arguments)
-    try:
-        prepare(config.load(options.config, options.set).data)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return 0
+    return guarded(lambda: prepare(config.load(options.config, options.set).data))
 
 
 if __name__ == "__main__":

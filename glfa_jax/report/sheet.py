@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from glfa_jax.cli import guarded
 from glfa_jax.data.video import read_all
 from glfa_jax.errors import InputError
 from glfa_jax.report import inputs
@@ -58,12 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--clips", type=int, default=8)
     options = parser.parse_args(arguments)
-    try:
-        draw(options.run, options.picture, clips=options.clips)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return guarded(lambda: draw(options.run, options.picture, clips=options.clips))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from glfa_jax.cli import guarded
 from glfa_jax.config import Simulation
+from glfa_jax.errors import InputError
 from glfa_jax.simulate.study import write_study
 
 
@@ -23,19 +25,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     given = vars(parser.parse_args(arguments))
     root = given.pop("root")
+    return guarded(lambda: _simulate(given, root))
+
+
+def _simulate(given: dict[str, str], root: Path) -> None:
     try:
         simulation = Simulation.model_validate(given)
-        write_study(simulation, root)
     except ValidationError as mistakes:
-        for mistake in mistakes.errors():
-            option = str(mistake["loc"][0]).replace("_", "-")
-            print(f"error: --{option}: {mistake['msg']}, got {mistake['input']!r}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        raise InputError(
+            "; ".join(
+                f"--{str(mistake['loc'][0]).replace('_', '-')}: {mistake['msg']}, "
+                f"got {mistake['input']!r}"
+                for mistake in mistakes.errors()
+            )
+        ) from None
+    write_study(simulation, root)
     print(f"{root}: {simulation.subjects} subjects. Next: python -m glfa_jax.data.prepare")
-    return 0
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import unflatten_dict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from glfa_jax.errors import TrainingError
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.processes import anywhere, is_main, together
-from glfa_jax.training.state import TrainingError, TrainState
+from glfa_jax.training.state import TrainState
 
 _LIBRARIES = ("glfa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from glfa_jax import config
+from glfa_jax.errors import TrainingError
 from glfa_jax.training import speed
 from glfa_jax.training.loop import LossFn, abstract_state, jitted_step
 from glfa_jax.training.optim import Group, optimizer
 from glfa_jax.training.sharding import ROWS, make_mesh, param_shardings, replicated
-from glfa_jax.training.state import TrainingError
 
 _OUT_OF_MEMORY = re.compile(
     r"([\d.]+)([KMG])\)? (?:of|exceeds available HBM) \(?([\d.]+)([KMG])", re.IGNORECASE

@@ -15,11 +15,12 @@ import optax
 from jax.sharding import Mesh
 
 from glfa_jax import config
+from glfa_jax.errors import Stopped, TrainingError
 from glfa_jax.training import speed
 from glfa_jax.training.checkpoints import Checkpoints, mark_done, read_done, unmark_done
 from glfa_jax.training.logs import Log, Progress, write_atomically
 from glfa_jax.training.optim import Group, optimizer
-from glfa_jax.training.processes import Stopped, StopRequest, is_main, say, together
+from glfa_jax.training.processes import StopRequest, is_main, say, together
 from glfa_jax.training.sharding import (
     describe,
     make_mesh,
@@ -29,7 +30,7 @@ from glfa_jax.training.sharding import (
     place_params,
     replicated,
 )
-from glfa_jax.training.state import TrainingError, TrainState
+from glfa_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
 LossFn = Callable[[dict, Any, Any, jax.Array], tuple[jax.Array, Metrics]]

@@ -9,7 +9,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from glfa_jax.config import Stage
-from glfa_jax.training.state import TrainingError
+from glfa_jax.errors import TrainingError
 
 OTHERWISE = "otherwise"
 

@@ -10,11 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from glfa_jax import config
-from glfa_jax.training.state import TrainingError
-
-
-class Stopped(Exception):
-    """The run was asked to stop and has saved; the message says at which step."""
+from glfa_jax.errors import TrainingError
 
 
 def start(processes: config.Processes) -> None:

@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from glfa_jax import config
-from glfa_jax.training.state import TrainingError
+from glfa_jax.errors import TrainingError
 
 AXES = ("data", "fsdp", "frame")
 ROWS = P(("data", "fsdp"))

@@ -7,10 +7,6 @@ import optax
 from jaxtyping import Array, Int
 
 
-class TrainingError(RuntimeError):
-    """Training cannot start or go on; the message is one sentence: what, where, what to do."""
-
-
 @flax.struct.dataclass
 class TrainState:
     """Everything a step changes.

@@ -21,9 +21,8 @@ from eval.decoding import HeldOut, open_test
 from glfa_jax import config
 from glfa_jax.data.store import Store
 from glfa_jax.decoder import Generator, load_decoder
-from glfa_jax.errors import InputError
+from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.results import Scores
-from glfa_jax.training.state import TrainingError
 from train import adapt, cotrain, lea
 
 ROOT = Path(__file__).parents[2]

@@ -10,9 +10,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from eval import decoding, score
 from eval.decoding import open_test
 from glfa_jax import config, decoder, system
-from glfa_jax.errors import InputError
+from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.training.sharding import make_mesh
-from glfa_jax.training.state import TrainingError
 from tests.eval.tiny_run import finished
 from tests.train.variants import store_trained
 

@@ -9,9 +9,8 @@ import pytest
 
 from eval import study
 from glfa_jax import config
-from glfa_jax.errors import InputError
+from glfa_jax.errors import InputError, Stopped
 from glfa_jax.system import results_folder
-from glfa_jax.training.processes import Stopped
 from tests.eval import made
 from tests.test_config import MINIMAL
 

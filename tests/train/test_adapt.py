@@ -19,11 +19,10 @@ from glfa_jax import config, subject_alignment
 from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.decoder import Decoder, Generator
-from glfa_jax.errors import InputError
+from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.subject_alignment import align, encoder_for, layer_for
 from glfa_jax.training.checkpoints import latest_step, restore_params
 from glfa_jax.training.logs import read_log
-from glfa_jax.training.state import TrainingError
 from tests.train import tiny
 from tests.train.displaced import CLEAN, MASK, write_store
 from tests.train.variants import load_trained, settings_of, store_trained

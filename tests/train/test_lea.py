@@ -13,10 +13,9 @@ from glfa_jax import config, system
 from glfa_jax.convert import pretrained
 from glfa_jax.data.pipeline import unit_range
 from glfa_jax.decoder import refuse_unfinished
-from glfa_jax.errors import InputError
+from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.ops.ridge import Ridge, rescaled
 from glfa_jax.training.loop import check_unchanged
-from glfa_jax.training.state import TrainingError
 from train import cotrain, lea, stages
 
 ROOT = Path(__file__).parents[2]

@@ -16,11 +16,11 @@ from glfa_jax.cli import EXIT_STOPPED
 from glfa_jax.convert import pretrained
 from glfa_jax.data import DataError, pipeline
 from glfa_jax.data.prepare import prepare
+from glfa_jax.errors import TrainingError
 from glfa_jax.training import checkpoints
 from glfa_jax.training.checkpoints import latest_step
 from glfa_jax.training.logs import read_log
 from glfa_jax.training.loop import check_unchanged, refuse_if_changed
-from glfa_jax.training.state import TrainingError
 from tests.data.conftest import settings as data_settings
 from tests.data.conftest import write_small_study
 from tests.train import lasting, tiny

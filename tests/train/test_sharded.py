@@ -8,7 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from glfa_jax import config
-from glfa_jax.training.state import TrainingError
+from glfa_jax.errors import TrainingError
 from tests.train import tiny
 from tests.train.matrix import LIMIT, ONE, difference, start, start_two, wait
 

@@ -16,12 +16,11 @@ from glfa_jax import config, system
 from glfa_jax.convert import pretrained, transfer
 from glfa_jax.decoder import Decoder, variables_of
 from glfa_jax.diffusion.schedule import MODELSCOPE
-from glfa_jax.errors import InputError
+from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.subject_alignment import align, average_window, encoder_for
 from glfa_jax.training.loop import refuse_if_changed
 from glfa_jax.training.optim import split
 from glfa_jax.training.sharding import make_mesh
-from glfa_jax.training.state import TrainingError
 from tests.convert.test_pretrained import CONFIGS
 from tests.train import tiny
 from tests.train.displaced import MASK, write_store

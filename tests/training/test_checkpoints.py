@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from glfa_jax.errors import TrainingError
 from glfa_jax.training.checkpoints import Checkpoints, restore_params
-from glfa_jax.training.state import TrainingError, TrainState
+from glfa_jax.training.state import TrainState
 
 
 def state(value: float) -> TrainState:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from glfa_jax.errors import TrainingError
 from glfa_jax.training import compile_only
 from glfa_jax.training.compile_only import devices_of
-from glfa_jax.training.state import TrainingError
 
 ROOT = Path(__file__).parents[2]
 # One level, one layer: programs for TPUs cannot be cached and take long to compile.

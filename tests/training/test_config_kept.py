@@ -3,8 +3,8 @@
 import pytest
 
 from glfa_jax import config
+from glfa_jax.errors import TrainingError
 from glfa_jax.training.loop import refuse_if_changed
-from glfa_jax.training.state import TrainingError
 
 _YAML = """
 name: toy

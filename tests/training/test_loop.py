@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from glfa_jax.config import Hardware
+from glfa_jax.errors import TrainingError
 from glfa_jax.training import checkpoints
 from glfa_jax.training.checkpoints import latest_step, load_trained, read_done
 from glfa_jax.training.logs import read_log
-from glfa_jax.training.state import TrainingError
 from tests.training import toy
 
 ROOT = Path(__file__).parents[2]

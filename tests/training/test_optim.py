@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
+from glfa_jax.errors import TrainingError
 from glfa_jax.training.optim import Group, learning_rate, merge, optimizer, rates, split
-from glfa_jax.training.state import TrainingError
 from tests.training import toy
 
 PARAMS = {

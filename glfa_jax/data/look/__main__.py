@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from glfa_jax.cli import guarded
 from glfa_jax.data.look.page import write
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
@@ -22,17 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--clips", type=int, default=CLIPS, metavar="N", help=f"clips to show, {CLIPS} by default"
     )
     options = parser.parse_args(arguments)
-    path = options.store.resolve()
-    target = options.out or path.with_name(f"{path.name.removesuffix('.zarr')}.html")
-    try:
-        if options.clips < 0:
-            raise InputError(f"--clips: must be a number >= 0, got {options.clips}")
-        write(Store.open(options.store), target, clips=options.clips, progress=True)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return guarded(lambda: _look(options.store, options.out, options.clips))
+
+
+def _look(store: Path, out: Path | None, clips: int) -> None:
+    if clips < 0:
+        raise InputError(f"--clips: must be a number >= 0, got {clips}")
+    path = store.resolve()
+    target = out or path.with_name(f"{path.name.removesuffix('.zarr')}.html")
+    write(Store.open(store), target, clips=clips, progress=True)
     print(f"page: {target} (open it in a browser)")
-    return 0
 
 
 if __name__ == "__main__":
