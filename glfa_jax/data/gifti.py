@@ -13,7 +13,7 @@ SIDES: tuple[Side, Side] = ("left", "right")
 
 
 def open_gifti(path: Path, *, side: Side) -> GiftiImage:
-    """The image of one hemisphere; raises DataError where the file states the other one."""
+    """The image of one hemisphere; raises DataError where it is the other one."""
     with reading(path, "GIFTI"):
         image = GiftiImage.from_filename(path)
         stated = {
@@ -23,7 +23,5 @@ def open_gifti(path: Path, *, side: Side) -> GiftiImage:
         }
     other = {"left": "CortexRight", "right": "CortexLeft"}[side]
     if stated == {other}:
-        raise DataError(
-            f"{path}: states {other}, but is given for the {side} hemisphere; left comes first"
-        )
+        raise DataError(f"{path}: holds {other}, must hold the {side} hemisphere; left comes first")
     return image

@@ -17,13 +17,13 @@ from jaxtyping import Float, Int
 from nibabel.cifti2.cifti2 import Cifti2Image
 from nibabel.cifti2.cifti2_axes import BrainModelAxis, SeriesAxis
 from nibabel.filebasedimages import ImageFileError
-from nibabel.gifti.gifti import GiftiImage
 from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Image
 from numpy import ndarray
 
 from glfa_jax.data import DataError
 from glfa_jax.data.damage import reading
+from glfa_jax.data.gifti import SIDES, Side, open_gifti
 from glfa_jax.data.layouts import Blocks
 from glfa_jax.data.surfaces import Surfaces
 
@@ -57,7 +57,7 @@ def trimmed(read: Callable[[], Blocks], path: Path, begin: int, end: int) -> Blo
 
 def gifti_pair(left: Path, right: Path) -> Blocks:
     """Functional GIFTI, one file a hemisphere: (time, vertices of left, then right)."""
-    sides = [_gifti(path, side) for path, side in ((left, "Left"), (right, "Right"))]
+    sides = [_gifti(path, side) for path, side in zip((left, right), SIDES, strict=True)]
     if len(sides[0]) != len(sides[1]):
         raise DataError(
             f"{left.parent}: hemispheres of different length, {len(sides[0])} volumes in "
@@ -68,15 +68,11 @@ def gifti_pair(left: Path, right: Path) -> Blocks:
         yield np.concatenate([side[start : start + step] for side in sides], axis=1)
 
 
-def _gifti(path: Path, side: str) -> Float[ndarray, "time v"]:
+def _gifti(path: Path, side: Side) -> Float[ndarray, "time v"]:
+    image = open_gifti(path, side=side)
     with reading(path, "GIFTI"):
-        image = GiftiImage.from_filename(path)
         arrays = [np.asarray(array.data, np.float32) for array in image.darrays]
         series = arrays[0].T if len(arrays) == 1 and arrays[0].ndim == 2 else np.stack(arrays)
-        structure = str((image.meta or {}).get("AnatomicalStructurePrimary", ""))
-    other = {"Left": "CortexRight", "Right": "CortexLeft"}[side]
-    if structure == other:
-        raise DataError(f"{path}: holds {other}, must hold the {side.lower()} hemisphere")
     if series.ndim != 2:
         raise DataError(f"{path}: must hold one value per vertex and volume, holds {series.shape}")
     return series

@@ -77,7 +77,7 @@ def test_another_mesh_is_refused(labels):
 
 def test_exchanged_hemispheres_are_noticed(files, tmp_path):
     left, right = files["gifti"]
-    with pytest.raises(DataError, match=r"right.label.gii: states CortexRight"):
+    with pytest.raises(DataError, match=r"right.label.gii: holds CortexRight"):
         regions.areas((right, left), names=["V1"], sides=(7, 6))
     silent = [
         write_labels(tmp_path / f"{side}.label.gii", KEYS[side], TABLE, None) for side in KEYS

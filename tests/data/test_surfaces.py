@@ -240,9 +240,13 @@ def test_volumes_need_white_and_pial(files):
 
 
 def test_exchanged_hemispheres_are_noticed(files):
-    with pytest.raises(DataError, match=r"right.flat.surf.gii: states CortexRight, but is given"):
+    with pytest.raises(
+        DataError, match=r"right.flat.surf.gii: holds CortexRight, must hold the left"
+    ):
         load(files, flat=files.flat[::-1])
-    with pytest.raises(DataError, match=r"right.pial.surf.gii: states CortexRight, but is given"):
+    with pytest.raises(
+        DataError, match=r"right.pial.surf.gii: holds CortexRight, must hold the left"
+    ):
         load(files, pial=files.pial[::-1])
 
 
