@@ -1,5 +1,7 @@
 """What a study finds beside the comparison: how alike subjects are, what minutes of data bring."""
 
+from itertools import takewhile
+
 import numpy as np
 
 from glfa_jax import config, system
@@ -83,7 +85,7 @@ def minutes(study: config.Study) -> dict[str, Line]:
     A method trained on the decoded subjects has all their minutes: infinity.
     """
     lines: dict[str, Line] = {}
-    names: dict[str, str] = {}
+    names: dict[str, list[str]] = {}
     for method in study.methods:
         cells = [study.cell(method, seed) for seed in study.seeds]
         at = cells[0].evaluation.adapted_minutes or 0.0
@@ -92,16 +94,31 @@ def minutes(study: config.Study) -> dict[str, Line]:
         plain = config.overridden(
             cells[0], ("evaluation.adapted_minutes=null", f"run_dir={study.config.run_dir}")
         )
-        line = names.setdefault(config.dump(plain), method)
+        line = config.dump(plain)
+        names.setdefault(line, []).append(method)
         scores = [Scores.read(system.results_folder(cell)) for cell in cells]
         lines.setdefault(line, {})[at] = {
             metric: np.array([one.values(metric).mean() for one in scores])
             for metric in METRICS
             if all(metric in one.metrics for one in scores)
         }
-    fitted = [name for name, line in lines.items() if any(0 < at < np.inf for at in line)]
-    whole = [name for name, line in lines.items() if np.inf in line]
-    return {name: lines[name] for name in (*fitted, *whole)} if fitted else {}
+    fitted = [key for key, line in lines.items() if any(0 < at < np.inf for at in line)]
+    whole = [key for key, line in lines.items() if np.inf in line]
+    titles = _titles(names)
+    return {titles[key]: lines[key] for key in (*fitted, *whole)} if fitted else {}
+
+
+def _titles(names: dict[str, list[str]]) -> dict[str, str]:
+    """The words with which all methods of a line begin; of the first method where that is none or
+    another line's as well.
+    """
+    titles = {}
+    for key, methods in names.items():
+        words = zip(*map(str.split, methods), strict=False)
+        alike = takewhile(lambda places: len(set(places)) == 1, words)
+        titles[key] = " ".join(places[0] for places in alike)
+    shared = [*titles.values()]
+    return {key: t if t and shared.count(t) == 1 else names[key][0] for key, t in titles.items()}
 
 
 def minutes_table(lines: dict[str, Line]) -> str:

@@ -135,9 +135,12 @@ def compare(study: config.Study) -> None:
             for seed in study.seeds
         ]
         reference = study.reference if ours else methods[0]
-        command = [sys.executable, "-m", "eval.compare", *runs, "--reference", reference]
         output = root if ours else root / kind
-        code = subprocess.run([*command, "--output", str(output)], check=False).returncode
+        command = [sys.executable, "-m", "eval.compare", *runs, "--reference", reference]
+        command += ["--output", str(output)]
+        if study.metrics:
+            command += ["--metrics", *study.metrics]
+        code = subprocess.run(command, check=False).returncode
         if code:
             raise InputError(f"{output}: python -m eval.compare ended with {code}")
 

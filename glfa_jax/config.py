@@ -607,6 +607,9 @@ class Study(Section):
         min_length=1, description="name to section.key=value, what it changes in `config`"
     )
     reference: str = Field(description="the method that the others are compared with")
+    metrics: tuple[str, ...] = Field(
+        (), description="by which methods are compared, of those measured; none names all"
+    )
     config: Config
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from eval import study
+from eval import findings, study
 from glfa_jax import config
 from glfa_jax.errors import InputError, Stopped
 from glfa_jax.system import results_folder
@@ -132,6 +132,23 @@ def test_what_alignment_and_minutes_bring_is_told(settings, commands):
         "| GLFA | 4 | 0.605 ± 0.007 |",
     ]
     assert (root / "minutes.png").stat().st_size > 5000
+
+
+def test_a_curve_has_the_name_that_its_methods_share(settings, commands):
+    kernel = "alignment.kernel_size=3"
+    methods = {
+        "own fitted 1": (kernel, "evaluation.adapted_minutes=1"),
+        "own fitted 2": (kernel, "evaluation.adapted_minutes=2"),
+    }
+    study.main(settings.model_copy(update={"methods": settings.methods | methods}))
+    rows = (settings.config.run_dir / "minutes.md").read_text().splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == ["GLFA"] * 2 + ["own fitted"] * 2
+    assert findings._titles({"x": ["a 1", "a 2"], "y": ["a 3", "a 4"]}) == {"x": "a 1", "y": "a 3"}
+
+
+def test_methods_are_compared_by_the_metrics_that_are_named(settings, commands):
+    study.main(settings.model_copy(update={"metrics": ("PSNR", "SSIM")}))
+    assert commands[-1][-3:] == ("--metrics", "PSNR", "SSIM")
 
 
 def test_runs_with_another_protocol_are_compared_among_themselves(settings, commands):
