@@ -6,7 +6,7 @@ from functools import cache, cached_property, partial
 from itertools import chain
 
 import numpy as np
-from tqdm.contrib.concurrent import thread_map
+from tqdm import tqdm
 
 from eval.decoding import HeldOut
 from eval.judges import Judges, Seen
@@ -239,10 +239,8 @@ def _higher(variant: str) -> Metric:
 
 
 def _flow(videos: np.ndarray) -> np.ndarray:
-    """Takes a second and more a clip of full size."""
-    clips = videos[:, None]  # videos of one clip each
-    bar = {"desc": "motion", "unit": "clip", "leave": False, "mininterval": 5}
-    return np.concatenate(thread_map(motion.optical_flow, clips, **bar))
+    clips = tqdm(videos[:, None], desc="motion", unit="clip", leave=False, mininterval=5)
+    return np.concatenate([motion.optical_flow(clip) for clip in clips])
 
 
 def _flat(frames: np.ndarray) -> np.ndarray:
