@@ -11,7 +11,6 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 _PLAIN_EVERY_SECONDS = 10.0
@@ -25,6 +24,9 @@ class Log:
     """
 
     def __init__(self, folder: Path, *, step: int):
+        # It imports torch where that is installed, for seconds; most commands write no log.
+        from tensorboardX import SummaryWriter
+
         path = folder / "log.jsonl"
         kept = [line for line in read_log(folder) if line["step"] <= step]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
