@@ -29,7 +29,13 @@ LAYERS = (
     Rule("glfa_jax/models", ("jax", "flax", "glfa_jax.models", "glfa_jax.ops"), "models are pure"),
     Rule("glfa_jax/ops", ("jax", "glfa_jax.ops"), "ops know jax and numpy only"),
     Rule("glfa_jax/diffusion", ("jax", "glfa_jax.diffusion"), "diffusion knows jax only"),
-    Rule("glfa_jax/metrics/ssim", ("jax", "glfa_jax.metrics"), "SSIM runs on the device"),
+    *(
+        Rule(f"glfa_jax/metrics/{name}", ("jax", "scipy", "skimage", "glfa_jax.metrics"), says)
+        for name, says in (
+            ("ssim", "SSIM runs on the device"),
+            ("optical_flow", "optical flow runs on the device"),
+        )
+    ),
     Rule("glfa_jax/metrics", ("scipy", "skimage", "glfa_jax.metrics"), "metrics run on the host"),
     # Loads a folder into a module ready to apply: needs jax for shapes, flax for the module's type
     # and the noise schedule that lies in a text-to-video folder.
@@ -64,12 +70,15 @@ LAYERS = (
     # A study that is not there yet is simulated first.
     Rule(
         "glfa_jax/data/prepare",
-        ("scipy", "tqdm", "glfa_jax.config", "glfa_jax.data", "glfa_jax.simulate.study"),
+        (
+            *("scipy", "tqdm", "glfa_jax.cli", "glfa_jax.config", "glfa_jax.data"),
+            "glfa_jax.simulate.study",
+        ),
         "data yield numpy and touch no device",
     ),
     Rule(
         "glfa_jax/data/look",
-        ("tqdm", "glfa_jax.data", "glfa_jax.report"),
+        ("tqdm", "glfa_jax.cli", "glfa_jax.data", "glfa_jax.report"),
         "a store is looked at through the pictures of the report",
     ),
     Rule(
@@ -85,7 +94,7 @@ LAYERS = (
         "glfa_jax/simulate",
         (
             *("nibabel", "pydantic", "scipy", "tokenizers", "tqdm", "transformers"),
-            *("glfa_jax.config", "glfa_jax.data", "glfa_jax.simulate"),
+            *("glfa_jax.cli", "glfa_jax.config", "glfa_jax.data", "glfa_jax.simulate"),
         ),
         "simulated studies are numpy and touch no device",
     ),
@@ -111,7 +120,7 @@ LAYERS = (
         "glfa_jax/report",
         (
             *("matplotlib", "PIL", "glfa_jax.config", "glfa_jax.data.video"),
-            *("glfa_jax.report", "glfa_jax.results"),
+            *("glfa_jax.cli", "glfa_jax.report", "glfa_jax.results"),
         ),
         "the report is drawn from files",
     ),
@@ -120,6 +129,7 @@ LAYERS = (
         ("pydantic", "pydantic_core", "yaml"),
         "the schema knows nothing else",
     ),
+    Rule("glfa_jax/cli", ("glfa_jax.config",), "reading a command line starts no device"),
     Rule("glfa_jax/results", ("glfa_jax.training.logs",), "a file format knows nothing else"),
     Rule("glfa_jax/errors", (), "errors know nothing"),
     Rule("glfa_jax/unpickle", (), "pickles are read with nothing but the standard library"),
@@ -250,7 +260,7 @@ def test_the_rules_speak_of_files_that_exist():
     ("path", "line", "reason"),
     [
         ("glfa_jax/system.py", "import train.cotrain", "never knows its programs"),
-        ("glfa_jax/cli.py", "from eval import score", "never knows its programs"),
+        ("glfa_jax/system.py", "from eval import score", "never knows its programs"),
         ("train/cotrain.py", "from eval.sample import folder", "train knows glfa_jax"),
         ("eval/score.py", "from train import stages", "eval knows glfa_jax"),
         ("glfa_jax/models/vae.py", "from glfa_jax import config", "models are pure"),

@@ -10,7 +10,6 @@ TV-L1, which prefers smooth flow, below 0.1. TV-L1 falls short of motions beyond
 frame, in true clips and generated ones alike.
 """
 
-import jax
 import numpy as np
 from jaxtyping import Float
 from skimage.color import rgb2gray
@@ -28,7 +27,7 @@ def optical_flow(video: Video) -> Flow:
         raise ValueError("optical flow: a clip of one frame does not move, 2 are needed")
     grey = rgb2gray(video).astype(np.float32)
     # A clip at a time bounds the memory.
-    return np.stack([jax.device_get(tvl1(clip[:-1], clip[1:])) for clip in grey])
+    return np.stack([np.asarray(tvl1(clip[:-1], clip[1:])) for clip in grey])
 
 
 def flow_distance(flow: Flow, *, truth: Flow) -> Float[np.ndarray, " b"]:
