@@ -9,6 +9,7 @@ from scipy import stats
 
 Values = Float[np.ndarray, " n"]
 EXACT_SIGN_FLIPS = 20  # values; 2**20 sign patterns are enumerated in about a second
+_ROUNDING = 1e-12  # of the largest value: what is less is no difference but how computers round
 
 
 @dataclass(frozen=True)
@@ -60,29 +61,39 @@ def t_test(values: Values, *, chance: float) -> Result:
     """One-sample t-test of the mean against `chance`."""
     values = _checked(values, least=2)
     return _t(
-        "one-sample t-test", values.mean() - chance, _variance_of_mean(values), len(values) - 1
+        "one-sample t-test",
+        values.mean() - chance,
+        _variance_of_mean(values),
+        len(values) - 1,
+        rounding=_rounding(values, np.array([chance])),
     )
 
 
 def paired_t_test(first: Values, *, second: Values) -> Result:
     """t-test of first − second over clips that both judged, in the same order."""
     difference = _difference(first, second)
-    variance = _variance_of_mean(difference)
-    return _t("paired t-test", difference.mean(), variance, len(difference) - 1)
+    return _t(
+        "paired t-test",
+        difference.mean(),
+        _variance_of_mean(difference),
+        len(difference) - 1,
+        rounding=_rounding(first, second),
+    )
 
 
 def two_sample_t_test(first: Values, *, second: Values, equal_variance: bool) -> Result:
     """t-test of mean(first) − mean(second): Student's with `equal_variance`, else Welch's."""
     first, second = _checked(first, least=2), _checked(second, least=2)
     n, m = len(first), len(second)
-    difference = first.mean() - second.mean()
+    difference, rounding = first.mean() - second.mean(), _rounding(first, second)
     if equal_variance:
         pooled = ((n - 1) * first.var(ddof=1) + (m - 1) * second.var(ddof=1)) / (n + m - 2)
-        return _t("two-sample t-test", difference, pooled * (1 / n + 1 / m), n + m - 2)
+        variance = pooled * (1 / n + 1 / m)
+        return _t("two-sample t-test", difference, variance, n + m - 2, rounding=rounding)
     a, b = _variance_of_mean(first), _variance_of_mean(second)
     # Welch-Satterthwaite; without any variance the count is as good as any.
     df = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (m - 1)) if a + b > 0 else n + m - 2
-    return _t("Welch's t-test", difference, a + b, df)
+    return _t("Welch's t-test", difference, a + b, df, rounding=rounding)
 
 
 def sign_test(values: Values, *, chance: float) -> Result:
@@ -91,8 +102,9 @@ def sign_test(values: Values, *, chance: float) -> Result:
     Assumes nothing of their distribution. Values equal to `chance` are left out, as is usual; the
     statistic is the number above.
     """
-    difference = _checked(values, least=1) - chance
-    above, count = int((difference > 0).sum()), int((difference != 0).sum())
+    values = _checked(values, least=1)
+    difference, rounding = values - chance, _rounding(values, np.array([chance]))
+    above, count = int((difference > rounding).sum()), int((abs(difference) > rounding).sum())
     p_value = stats.binomtest(above, count).pvalue if count else 1.0
     return Result("sign test", float(difference.mean()), float(above), float(p_value))
 
@@ -147,10 +159,8 @@ def cohens_d(first: Values, *, second: Values) -> float:
     0 for two copies; infinite for a difference that never varies.
     """
     difference = _difference(first, second)
-    mean, std = float(difference.mean()), float(difference.std(ddof=1))
-    if std > 0:
-        return mean / std
-    return math.copysign(math.inf, mean) if mean else 0.0
+    variance = float(difference.var(ddof=1))
+    return _ratio(float(difference.mean()), variance, rounding=_rounding(first, second))
 
 
 def holm(p_values: Values, *, level: float = 0.05) -> Corrected:
@@ -166,14 +176,23 @@ def holm(p_values: Values, *, level: float = 0.05) -> Corrected:
     return Corrected(adjusted, adjusted <= level)
 
 
-def _t(method: str, difference: float, variance: float, df: float) -> Result:
+def _t(method: str, difference: float, variance: float, df: float, *, rounding: float) -> Result:
     """A t-test from an estimate and the variance of that estimate."""
-    if variance > 0:
-        statistic = float(difference / math.sqrt(variance))
-    else:  # values that do not vary differ certainly or not at all
-        statistic = math.copysign(math.inf, difference) if difference else 0.0
+    statistic = _ratio(difference, variance, rounding=rounding)
     p_value = float(2 * stats.t.sf(abs(statistic), df))
     return Result(method, float(difference), statistic, p_value, float(df))
+
+
+def _ratio(difference: float, variance: float, *, rounding: float) -> float:
+    """A difference over its deviation; what does not vary differs certainly or not at all."""
+    if math.sqrt(variance) > rounding:
+        return float(difference / math.sqrt(variance))
+    return math.copysign(math.inf, difference) if abs(difference) > rounding else 0.0
+
+
+def _rounding(first: np.ndarray, second: np.ndarray) -> float:
+    """What values of this size may differ by and be the same."""
+    return _ROUNDING * max(float(np.abs(first).max()), float(np.abs(second).max()))
 
 
 def _variance_of_mean(values: np.ndarray) -> float:

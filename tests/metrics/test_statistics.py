@@ -56,6 +56,29 @@ def test_values_that_do_not_vary_differ_certainly_or_not_at_all():
     assert two_sample_t_test(np.ones(3), second=np.ones(4), equal_variance=False).p_value == 1
 
 
+@pytest.mark.parametrize("value", [0.1, 0.0577, 1 / 3, 7.3])
+@pytest.mark.parametrize("count", [2, 7, 12, 80])
+def test_rounding_is_no_difference(value, count):
+    # What is alike on paper is not so in the last digit of its mean.
+    values = np.full(count, value)
+    nearly = values * (1 + 1e-15 * (-1.0) ** np.arange(count))
+    assert t_test(nearly, chance=value).p_value == 1
+    assert paired_t_test(values, second=nearly).p_value == 1
+    assert two_sample_t_test(values, second=nearly, equal_variance=True).p_value == 1
+    assert two_sample_t_test(values, second=nearly, equal_variance=False).p_value == 1
+    assert sign_test(nearly, chance=value).p_value == 1
+    assert cohens_d(values, second=nearly) == 0
+    shifted = RNG.random(count)
+    assert cohens_d(shifted + value, second=shifted) == math.inf
+    assert t_test(nearly, chance=value * 1.001).statistic == -math.inf
+
+
+def test_small_numbers_are_no_rounding():
+    assert t_test(FIRST * 1e-9, chance=0.5e-9).p_value == pytest.approx(
+        t_test(FIRST, chance=0.5).p_value
+    )
+
+
 def test_summary_by_hand():
     summary = summarise(np.array([1.0, 2.0, 3.0, 6.0]))
     assert summary.count == 4
