@@ -23,8 +23,9 @@ def hue_correlation(
     channels of both videos reversed this function does what it does.
     "pearson": what the name says; unrelated hues score 0.
 
-    Both treat an angle as a number, so reds on either side of 0 count as far apart. A frame without
-    hue (cosine) or of one hue (Pearson) says nothing about the other and counts as 0.
+    Both treat an angle as a number, so reds on either side of 0 count as far apart, and to the
+    cosine pure red, whose number is 0, is as good as grey. A frame without hue (cosine) or of one
+    hue (Pearson) says nothing about the other and counts as 0, even if they are equal.
     """
     check_pair(prediction, truth=truth)
     return compare_hues(hues(prediction), truth=hues(truth), measure=measure)

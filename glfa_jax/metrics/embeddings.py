@@ -42,7 +42,7 @@ def consistency(embeddings: Embeddings, *, measure: Measure) -> Float[np.ndarray
         raise ValueError("consistency: clips of one frame have no adjacent frames, 2 are needed")
     x = embeddings.astype(np.float64)
     if measure == "pearson":
-        x = x - x.mean(axis=-1, keepdims=True)
+        x = _centred(x)
     elif measure != "cosine":
         raise ValueError(f'consistency: measure {measure!r} must be "cosine" or "pearson"')
     return _cosine(x[:, :-1], x[:, 1:]).mean(axis=1)
@@ -85,6 +85,13 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return np.divide((a * b).sum(axis=-1), norms, out=np.zeros_like(norms), where=norms > 0)
+
+
+def _centred(x: np.ndarray) -> np.ndarray:
+    """Without their mean; values that are all alike leave nothing, not what rounding leaves."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    lengths, before = (np.linalg.norm(y, axis=-1, keepdims=True) for y in (centred, x))
+    return np.where(lengths > 1e-12 * before, centred, 0.0)
 
 
 def _check_pair(generated: np.ndarray, truth: np.ndarray, *, same_frames: bool = True) -> None:

@@ -1,4 +1,11 @@
-"""n-way top-k identification, exact and by Monte Carlo (SPEC §6.1).
+"""n-way top-k identification, exact and by Monte Carlo.
+
+What fMRI-to-video papers call video-based and frame-based accuracy (MinD-Video, Chen et al. 2023;
+GLFA, ECCV 2024), as their code computes it: 2-way and 50-way, top 1, by 100 trials a clip.
+
+video-based   one judgement a clip, by a classifier of videos (VideoMAE, 400 classes of Kinetics).
+frame-based   one a frame, by a classifier of images (ViT, 1000 classes of ImageNet): the generated
+              frame against the true one at its place; the clip's value is the mean over frames.
 
 A classifier judges the true clip and the generated one. The labels are its top classes on the true
 clip (three in the literature). A trial draws n − 1 other classes without replacement and succeeds
@@ -12,7 +19,6 @@ what random scores earn, `chance`, and a ranking without ties earns what it alwa
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import comb
 from scipy.stats import hypergeom
 
 
@@ -23,7 +29,8 @@ def top_classes(
     _check_scores(probabilities)
     if not 1 <= count <= probabilities.shape[1]:
         raise ValueError(f"top classes: {count} of {probabilities.shape[1]} cannot be taken")
-    return np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+    # As float, for the negative of an unsigned number is a large one.
+    return np.argsort(-probabilities.astype(np.float64), axis=1, kind="stable")[:, :count]
 
 
 def nway_exact(
@@ -48,9 +55,11 @@ def nway_exact(
     for clip in np.flatnonzero(tied):
         level = (probabilities[clip, labels[clip]] == best[clip]).sum()
         before = np.arange(tied[clip] + 1)
-        # How many tied competitors precede the first of `level` tied labels in a random order.
-        weight = comb(level + tied[clip] - 1 - before, level - 1) / comb(level + tied[clip], level)
-        out[clip] = weight @ success[above[clip] + before]
+        # How many tied competitors precede the first of `level` tied labels in a random order:
+        # one more, as long as the next of those that are left is no label.
+        left = level + tied[clip] - before
+        precede = np.cumprod([1.0, *((left - level) / left)[:-1]])
+        out[clip] = min(precede * level / left @ success[above[clip] + before], 1.0)
     return out
 
 

@@ -74,6 +74,14 @@ def test_nothing_resembles_nothing():
     np.testing.assert_allclose(consistency(uniform, measure="cosine"), 1)
 
 
+@pytest.mark.parametrize("value", [0.1, 0.3, 7.7])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_values_that_are_all_alike_correlate_with_nothing(value, dtype):
+    alike = np.full((1, 3, 768), value, dtype)
+    np.testing.assert_array_equal(consistency(alike, measure="pearson"), 0)
+    np.testing.assert_allclose(consistency(alike, measure="cosine"), 1, rtol=1e-12)
+
+
 def unfinished(embeddings):
     return np.where(np.arange(16) == 3, np.nan, embeddings)
 

@@ -39,6 +39,15 @@ def test_psnr_is_its_definition_averaged_over_frames():
     np.testing.assert_allclose(psnr(NOISY, truth=TRUTH), expected, rtol=1e-9)
 
 
+def test_a_frame_that_equals_its_truth_counts_at_most_so_much_and_no_other_frame_more():
+    some = NOISY.copy()
+    some[1, 0] = TRUTH[1, 0]
+    expected = psnr(NOISY, truth=TRUTH)
+    expected[1] = (100 + psnr(NOISY[1:2, 1:], truth=TRUTH[1:2, 1:])[0]) / 2
+    np.testing.assert_allclose(psnr(some, truth=TRUTH, most=100.0), expected, rtol=1e-12)
+    np.testing.assert_array_equal(psnr(TRUTH, truth=TRUTH, most=100.0), 100)
+
+
 def test_correlation_is_numpys_averaged_over_frames():
     expected = [
         np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(c, t, strict=True)])

@@ -73,6 +73,16 @@ def test_ties_count_as_the_average_over_every_way_to_break_them():
     assert (pessimistic < exact - 0.05).any()
 
 
+def test_many_labels_that_all_tie_earn_what_counting_gives():
+    # The best of 1000 random numbers outranks 49 others unless the first of all 1049 is theirs.
+    assert chance(3000, labels=1000, n=50) == pytest.approx(1000 / 1049)
+
+
+def test_top_classes_of_whole_numbers_without_sign():
+    scores = np.array([[0, 3, 5, 1]], np.uint8)
+    np.testing.assert_array_equal(top_classes(scores, count=3), [[2, 1, 3]])
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(("n", "top_k"), [(2, 1), (10, 1), (10, 3)])
 def test_trials_agree_with_the_exact_value(tied, n, top_k):
