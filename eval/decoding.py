@@ -35,6 +35,11 @@ class HeldOut:
         present = np.flatnonzero(self.store.present("test", subjects=[subject])[:, 0])
         return present[: self.settings.evaluation.clips].tolist()
 
+    def unscanned(self, subject: str) -> list[int]:
+        """Test clips of the store that the subject has no fMRI of."""
+        present = self.store.present("test", subjects=[subject])[:, 0]
+        return np.flatnonzero(~present).tolist()
+
     def batches(self, subject: str) -> Iterator[list[int]]:
         clips, size = self.clips(subject), self.settings.evaluation.batch_size
         for start in range(0, len(clips), size):

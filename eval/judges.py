@@ -1,5 +1,6 @@
 """What pretrained models see in videos, generated or true."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,7 +24,10 @@ class Seen(NamedTuple):
 
 
 class Judges:
-    """Classifiers of clips and frames, and CLIP if asked for; each compiled once for all."""
+    """Classifiers of clips and frames, and CLIP if asked for; each compiled once for all.
+
+    identities: of every judge, a digest. Values of one metric by two judges are two metrics.
+    """
 
     def __init__(self, settings: config.Config):
         clips = settings.evaluation.batch_size
@@ -33,19 +37,25 @@ class Judges:
             found = module.apply(variables, x, method="judge")
             return jax.nn.softmax(found.logits), found.features
 
-        self._video = _in_batches(system.load_video_classifier(settings), judged, size=clips)
+        judges = {
+            system.VIDEO_CLASSIFIER: system.load_video_classifier(settings),
+            system.IMAGE_CLASSIFIER: system.load_judge(settings, "vit", system.IMAGE_CLASSIFIER),
+        }
+        self._video = _in_batches(judges[system.VIDEO_CLASSIFIER], judged, size=clips)
         self._frame = _in_batches(
-            system.load_judge(settings, "vit", system.IMAGE_CLASSIFIER),
+            judges[system.IMAGE_CLASSIFIER],
             lambda module, variables, x: (jax.nn.softmax(module.apply(variables, x)),),
             size=frames,
         )
         self._embed = None
         if "embeddings" in settings.evaluation.metrics:
+            judges[system.CLIP] = system.load_clip(settings)
             self._embed = _in_batches(
-                system.load_clip(settings),
+                judges[system.CLIP],
                 lambda module, variables, x: (module.apply(variables, x, method="image_features"),),
                 size=frames,
             )
+        self.identities = {name: _digest(judge) for name, judge in judges.items()}
 
     def __call__(self, videos: UInt8[np.ndarray, "b f h w 3"]) -> Seen:
         clips, pictures = videos.shape[:2], videos.reshape(-1, *videos.shape[2:])
@@ -53,6 +63,16 @@ class Judges:
         frame = self._frame(pictures)[0].reshape(*clips, -1)
         embeddings = self._embed and self._embed(pictures)[0].reshape(*clips, -1)
         return Seen(video, frame, features, embeddings)
+
+
+def _digest(judge: system.Judge) -> str:
+    """Of preprocessing and parameters, in whichever file they lie."""
+    state = hashlib.sha256(repr(judge.preprocess).encode())
+    for path, value in jax.tree_util.tree_leaves_with_path(judge.model.variables):
+        array = np.asarray(value)
+        state.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        state.update(array.tobytes())
+    return state.hexdigest()[:16]
 
 
 def _in_batches(

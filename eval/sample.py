@@ -10,6 +10,7 @@ RUN/adapted-4min. With `protocol.test_store`, another data set is decoded, to RU
 
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def sample_all(test: HeldOut) -> None:
 def read_samples(test: HeldOut, subject: str) -> tuple[np.ndarray, list[int]]:
     """All generated videos (b, f, h, w, 3) uint8 of a subject and their clips.
 
-    Raises InputError naming the batches that are missing: none is averaged away.
+    Raises InputError naming the batches that are missing, for none is averaged away, or a file
+    that does not hold what it should.
     """
     wanted = list(batches(test, subject))
     missing = [str(path) for path, _ in wanted if not path.exists()]
@@ -73,11 +75,23 @@ def read_samples(test: HeldOut, subject: str) -> tuple[np.ndarray, list[int]]:
             f"not sampled yet: {', '.join(missing)}; run python -m eval.sample with this "
             "configuration first"
         )
-    parts = []
-    for path, _ in wanted:
-        with np.load(path) as arrays:
-            parts.append(arrays["video"])
+    data = test.settings.data
+    shown = (data.frames, *data.resolution, 3)
+    parts = [_read_batch(path, clips, shown) for path, clips in wanted]
     return np.concatenate(parts), [clip for _, clips in wanted for clip in clips]
+
+
+def _read_batch(path: Path, clips: list[int], shown: tuple[int, ...]) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            video, held = arrays["video"], arrays["clip"].tolist()
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        fault = f"cannot be read ({error})"
+    else:
+        if held == clips and video.shape == (len(clips), *shown) and video.dtype == np.uint8:
+            return video
+        fault = f"holds clips {held} as {video.dtype} {video.shape}, not {clips} as uint8 {shown}"
+    raise InputError(f"{path}: {fault}; remove it and run python -m eval.sample again")
 
 
 def write_pictures(test: HeldOut) -> None:

@@ -23,6 +23,7 @@ from glfa_jax.errors import InputError
 from glfa_jax.method import method_name
 from glfa_jax.metrics import statistics
 from glfa_jax.report import page
+from glfa_jax.report.words import count_text
 from glfa_jax.results import FILE, Sampling, Scores
 from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, refuse_if_changed
@@ -73,7 +74,8 @@ def score_subject(test: HeldOut, scorer: Scorer, subject: str) -> tuple[Scored, 
     about = {
         "subject": subject,
         "method": method_name(settings),
-        "protocol": f"{settings.protocol.kind()}, {settings.protocol.pretraining} pretraining",
+        "protocol": f"{settings.protocol.kind([subject])}, {settings.protocol.pretraining} "
+        "pretraining",
     }
     lines = [row(one, seed=settings.seed, **about) for one in (*scored.measured, *scored.drawn)]
     return scored, lines
@@ -117,6 +119,12 @@ def main(settings: config.Config) -> None:
             f"subject {line['subject']}: {line['metric']} ({line['variant']}) "
             f"{line['mean']:.3f} ± {line['std']:.3f}{chance}{p}"
         )
+    for name, one in scores.overall.items():
+        print(f"all: {name} ({one.variant}) {one.value:.4g}")
+    for subject in scored:
+        if clips := test.unscanned(subject):
+            count = count_text(len(clips), "test clip")
+            print(f"subject {subject}: {count} not decoded for want of fMRI, listed in {FILE}")
     print(f"report: {report}", flush=True)
 
 

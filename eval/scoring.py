@@ -1,6 +1,6 @@
 """What one set of generated videos is worth against the true clips: every metric, clip by clip."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import chain
@@ -15,9 +15,9 @@ from glfa_jax import config
 from glfa_jax.method import method_name
 from glfa_jax.metrics import colour, embeddings, image, motion, nway
 from glfa_jax.metrics.frechet import frechet_distance
-from glfa_jax.results import ClipScores, Metric, Overall, Protocol, Sampling, Scores
+from glfa_jax.results import ClipKey, ClipScores, Metric, Overall, Protocol, Sampling, Scores
 
-_MOST_DECIBELS = 100.0
+_MOST_DECIBELS = 100.0  # of a frame that equals its truth
 _MISMATCHES = 5
 
 
@@ -39,12 +39,13 @@ class Measured:
 class Scored:
     """All metrics of one subject's clips; features of the generated and of the true ones.
 
-    drawn: accuracy by drawing, where it is asked for.
+    drawn: accuracy by drawing, where it is asked for. judges: who judged, as `Judges.identities`.
     """
 
     measured: list[Measured]
     drawn: list[Measured]
     features: tuple[np.ndarray, np.ndarray]
+    judges: Mapping[str, str]
 
 
 class Scorer:
@@ -79,7 +80,7 @@ class Scorer:
             drawing = partial(nway.nway_monte_carlo, trials=trials, seed=seed)
             measures[f"Monte Carlo, {trials} trials"] = drawing
         measured, *drawn = self._accuracies(seen, measures).values()
-        if generated.shape == self._truth.shape:
+        if generated.shape[1:] == self._truth.shape[1:]:
             if "pictures" in asked:
                 measured += self._pictures(generated, seed)
             if "colour" in asked:
@@ -88,7 +89,8 @@ class Scorer:
                 measured += self._motion(generated, seed)
         if "embeddings" in asked:
             measured += self._embeddings(seen, seed)
-        return Scored(measured, list(chain(*drawn)), (seen.features, self._seen.features))
+        features = seen.features, self._seen.features
+        return Scored(measured, list(chain(*drawn)), features, self._judges.identities)
 
     def _accuracies(self, seen: Seen, measures: dict[str, Callable]) -> dict[str, list[Measured]]:
         """By the variant of the measure.
@@ -117,7 +119,12 @@ class Scorer:
     def _pictures(self, generated: np.ndarray, seed: int) -> Iterator[Measured]:
         for name, variant, unit, measure in (
             ("SSIM", "scikit-image", "", image.ssim),
-            ("PSNR", "scikit-image", "dB", _bounded_psnr),
+            (
+                "PSNR",
+                f"scikit-image, a frame at most {_MOST_DECIBELS:g}",
+                "dB",
+                partial(image.psnr, most=_MOST_DECIBELS),
+            ),
             ("pixel correlation", "Pearson", "", image.pixel_correlation),
         ):
             about = Metric(variant, "higher", None, unit)
@@ -201,19 +208,15 @@ def scores_of(
     checkpoint: as in `training_of`.
     """
     settings, protocol = test.settings, test.settings.protocol
-    generated, true = (
-        np.concatenate([one.features[i] for one in scored.values()]) for i in range(2)
-    )
     overall = {}
     if "features" in settings.evaluation.metrics:
-        distance = frechet_distance(generated, truth=true)
-        overall["Fréchet distance"] = Overall("video classifier's features", "lower", distance)
+        overall["Fréchet distance"] = frechet(test, scored)
     return Scores(
         run=settings.name,
         method=method_name(settings),
         seed=seed,
         protocol=Protocol(
-            name=protocol.kind(),
+            name=protocol.kind(scored),
             train_subjects=protocol.train_subjects,
             test_subjects=tuple(scored),
             pretraining=protocol.pretraining,
@@ -222,6 +225,7 @@ def scores_of(
         ),
         training=training_of(settings, checkpoint=checkpoint),
         sampling=sampling,
+        judges=next(iter(scored.values())).judges,
         metrics={one.name: one.about for one in next(iter(scored.values())).measured},
         clips=tuple(
             ClipScores(subject, clip, {m.name: float(m.values[i]) for m in found.measured})
@@ -229,7 +233,29 @@ def scores_of(
             for i, clip in enumerate(test.clips(subject))
         ),
         missing=(),
+        unscanned=tuple(
+            ClipKey(subject, clip) for subject in scored for clip in test.unscanned(subject)
+        ),
         overall=overall,
+    )
+
+
+def frechet(test: HeldOut, scored: dict[str, Scored]) -> Overall:
+    """Of all generated clips and, each once, the true ones.
+
+    It depends on how many clips there are, and with fewer than values mostly on that.
+    """
+    generated = np.concatenate([one.features[0] for one in scored.values()])
+    true = {
+        clip: features
+        for subject, one in scored.items()
+        for clip, features in zip(test.clips(subject), one.features[1], strict=True)
+    }
+    count, values = generated.shape
+    return Overall(
+        f"video classifier's features, {count} clips, {values} values",
+        "lower",
+        frechet_distance(generated, truth=np.stack([*true.values()])),
     )
 
 
@@ -245,11 +271,6 @@ def _flow(videos: np.ndarray) -> np.ndarray:
 
 def _flat(frames: np.ndarray) -> np.ndarray:
     return frames.reshape(-1, frames.shape[-1])
-
-
-def _bounded_psnr(generated: np.ndarray, *, truth: np.ndarray) -> np.ndarray:
-    """A frame that equals its truth has infinite PSNR, which would be the mean's as well."""
-    return np.minimum(image.psnr(generated, truth=truth), _MOST_DECIBELS)
 
 
 def _mismatched_nway(

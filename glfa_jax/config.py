@@ -5,6 +5,7 @@ keys, wrong types and duplicate keys are refused before anything else happens.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -201,11 +202,12 @@ class Protocol(Section):
         "folder of its name in the run's",
     )
 
-    def kind(self) -> str:
-        """What the subjects and stores amount to."""
+    def kind(self, subjects: Iterable[str] | None = None) -> str:
+        """What the subjects and stores amount to: of all test subjects or of some."""
         if self.test_store is not None:
             return "cross-dataset"
-        known = [subject in self.train_subjects for subject in self.test_subjects]
+        decoded = self.test_subjects if subjects is None else subjects
+        known = [subject in self.train_subjects for subject in decoded]
         return "within-subject" if all(known) else "mixed" if any(known) else "cross-subject"
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """`scores.json`: what a scored run holds, clip by clip, and how it was measured.
 
 Scorers build a `Scores` and write it; whatever compares or draws runs reads it. Nothing is averaged
-in it, and a clip that could not be sampled is listed under `missing`.
+in it; a clip that was not sampled is listed under `missing`, one without fMRI of its subject under
+`unscanned`.
 """
 
 import json
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from glfa_jax.errors import InputError
 from glfa_jax.training.logs import write_atomically
 
-FORMAT = 2
+FORMAT = 3
 FILE = "scores.json"
 
 Better = Literal["higher", "lower"]
@@ -93,7 +94,9 @@ class Scores:
     """All of a run.
 
     training: every option that the training depended on besides seed, data and protocol, as JSON.
+    judges: the pretrained models that judged, each with a digest of its parameters.
     missing: clips that were wanted and not sampled.
+    unscanned: test clips of the store that a subject has no fMRI of, so nobody wanted them.
     """
 
     run: str
@@ -102,9 +105,11 @@ class Scores:
     protocol: Protocol
     training: Mapping[str, str]
     sampling: Sampling
+    judges: Mapping[str, str]
     metrics: Mapping[str, Metric]
     clips: tuple[ClipScores, ...]
     missing: tuple[ClipKey, ...]
+    unscanned: tuple[ClipKey, ...]
     overall: Mapping[str, Overall]
 
     def __post_init__(self) -> None:
@@ -112,9 +117,11 @@ class Scores:
             if not getattr(self, key):
                 raise InputError(f"{key}: is empty")
         seen: set[ClipKey] = set()
-        for key in (*(clip.key for clip in self.clips), *self.missing):
+        for key in (*(clip.key for clip in self.clips), *self.missing, *self.unscanned):
             if key in seen:
-                raise InputError(f"{key} is there twice; each is either scored or missing, once")
+                raise InputError(
+                    f"{key} is there twice; each is either scored, missing or unscanned, once"
+                )
             seen.add(key)
         if both := sorted(set(self.metrics) & set(self.overall)):
             raise InputError(f"metric {both[0]!r}: is one value a clip or a run, not both")
@@ -177,7 +184,7 @@ def _parse(text: str, path: Path) -> Scores:
             if given in range(1, FORMAT):
                 raise InputError(
                     f"format: {given}, of an earlier version, which kept less of how the run was "
-                    "trained; remove the file and score the run again"
+                    "trained and judged; remove the file and score the run again"
                 )
             raise InputError(f"format: {given!r} is unknown, this version reads {FORMAT}")
         return _decode(Scores, content, "")

@@ -20,6 +20,7 @@ def scores() -> Scores:
         metrics={"video 2-way": made.WAYS, "SSIM": made.SSIM},
         overall={"Fréchet distance": 12.3},
         missing=(made.clip(7),),
+        unscanned=(made.clip(8),),
     )
 
 
@@ -35,7 +36,7 @@ def test_what_is_written_is_read_back(scores, tmp_path):
 def test_the_file_is_as_documented(scores, tmp_path):
     scores.write(tmp_path)
     content = json.loads((tmp_path / FILE).read_text(encoding="utf-8"))
-    assert content["format"] == 2
+    assert content["format"] == 3
     assert content["training"]["contrast.steps"] == "1500"
     assert content["protocol"]["train_subjects"] == ["01", "02"]
     assert content["metrics"]["video 2-way"] == {
@@ -47,6 +48,8 @@ def test_the_file_is_as_documented(scores, tmp_path):
     first = {"subject": "03", "clip": 0, "scores": {"video 2-way": 0.9, "SSIM": 0.1}}
     assert content["clips"][0] == first
     assert content["missing"] == [{"subject": "03", "clip": 7}]
+    assert content["unscanned"] == [{"subject": "03", "clip": 8}]
+    assert content["judges"]["video-classifier"] == "aa"
     assert content["overall"]["Fréchet distance"]["value"] == 12.3
 
 
@@ -84,11 +87,11 @@ def _set(*path, to) -> Callable[[dict], object]:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (_set("format", to=3), "format: 3 is unknown, this version reads 2"),
+        (_set("format", to=4), "format: 4 is unknown, this version reads 3"),
         (
             lambda c: (_set("format", to=1)(c), c.pop("training")),
-            "format: 1, of an earlier version, which kept less of how the run was trained; remove "
-            "the file and score the run again",
+            "format: 1, of an earlier version, which kept less of how the run was trained and "
+            "judged; remove the file and score the run again",
         ),
         (lambda c: c.pop("training"), "training: missing"),
         (_set("training", "contrast.steps", to=3), "training.contrast.steps: must be one line"),
@@ -104,6 +107,8 @@ def _set(*path, to) -> Callable[[dict], object]:
         (_set("clips", to={}), "clips: must be a list, got {}"),
         (_set("clips", 1, "clip", to=0), "clip 0 of subject 03 is there twice"),
         (_set("missing", 0, "clip", to=1), "clip 1 of subject 03 is there twice"),
+        (_set("unscanned", 0, "clip", to=7), "clip 7 of subject 03 is there twice"),
+        (lambda c: c.pop("judges"), "judges: missing"),
         (
             _set("clips", 1, "scores", "SSIM", to=float("inf")),
             "clips[1].scores.SSIM: must be finite, got Infinity",

@@ -8,6 +8,7 @@ from glfa_jax.results import ClipKey, ClipScores, Metric, Overall, Protocol, Sam
 PROTOCOL = Protocol("cross-subject", ("01", "02"), ("03",), "strict", "data-a", "data-a")
 TRAINING = {"contrast.steps": "1500", "cotrain.glfa_scale": "1.0"}
 SAMPLING = Sampling("dpm++", 25, 9.0)
+JUDGES = {"video-classifier": "aa", "image-classifier": "bb"}
 WAYS = Metric("exact", "higher", 0.75, "")
 SSIM = Metric("scikit-image", "higher", None, "")
 
@@ -31,9 +32,11 @@ def scores(
         "protocol": PROTOCOL,
         "training": TRAINING,
         "sampling": SAMPLING,
+        "judges": JUDGES,
         "metrics": metrics,
         "clips": tuple(ClipScores("03", i, row) for i, row in enumerate(rows)),
         "missing": (),
+        "unscanned": (),
         "overall": {
             name: Overall("VideoMAE features", "lower", value)
             for name, value in (overall or {}).items()

@@ -11,6 +11,7 @@ from eval.judges import Judges
 from glfa_jax import config, system
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.models.video_mae import Judgement
+from glfa_jax.ops.preprocess import Preprocessor
 from tests.test_config import MINIMAL
 
 CLIPS, FRAMES, SIDE = 3, 2, 4
@@ -66,6 +67,22 @@ def test_clip_is_loaded_where_it_is_asked_for(loaded, tmp_path):
     seen = judges(tmp_path, "embeddings")(VIDEOS)
     assert loaded[-1] == system.CLIP
     np.testing.assert_allclose(seen.embeddings, VIDEOS.mean((2, 3)), rtol=1e-5)
+
+
+def test_a_judge_is_told_by_its_parameters_and_its_preprocessing(loaded, tmp_path, monkeypatch):
+    def identity(judge: system.Judge) -> str:
+        monkeypatch.setattr(system, "load_clip", lambda settings: judge)
+        found = judges(tmp_path, "embeddings").identities
+        assert list(found) == [system.VIDEO_CLASSIFIER, system.IMAGE_CLASSIFIER, system.CLIP]
+        return found[system.CLIP]
+
+    def judge(weight: float, scale: float) -> system.Judge:
+        preprocess = Preprocessor(None, "bicubic", None, scale, (0.5,) * 3, (0.5,) * 3)
+        return system.Judge(Pretrained(Average(), {"weight": np.full(3, weight)}), preprocess)
+
+    assert identity(judge(1.0, 1 / 255)) == identity(judge(1.0, 1 / 255))
+    others = [judge(2.0, 1 / 255), judge(1.0, 1 / 127)]
+    assert len({identity(one) for one in (judge(1.0, 1 / 255), *others)}) == 3
 
 
 def test_parameters_are_sent_to_the_device_once(loaded, tmp_path):

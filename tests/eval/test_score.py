@@ -12,6 +12,7 @@ from eval import score
 from eval.scoring import Measured, Scored
 from glfa_jax import config
 from glfa_jax.results import Better, Metric, Scores
+from tests.eval import made
 from tests.eval.made import SSIM
 from tests.test_config import MINIMAL
 
@@ -39,12 +40,17 @@ def decoded(settings, monkeypatch) -> Path:
     (samples / "index.json").write_text(json.dumps(index))
     store = SimpleNamespace(attributes=SimpleNamespace(identity="data"))
     test = SimpleNamespace(
-        settings=settings, store=store, trained=store, clips=lambda _: list(range(CLIPS))
+        settings=settings,
+        store=store,
+        trained=store,
+        clips=lambda _: list(range(CLIPS)),
+        unscanned=lambda _: [CLIPS, CLIPS + 3],
     )
     scored = Scored(
         [Measured("SSIM", SSIM, np.linspace(0, 1, CLIPS), None)],
         [],
         (np.ones((2, 2)), np.ones((2, 2))),
+        made.JUDGES,
     )
     for name, value in {
         "open_test": test,
@@ -56,6 +62,13 @@ def decoded(settings, monkeypatch) -> Path:
     }.items():
         monkeypatch.setattr(score, name, lambda *_, value=value, **__: value)
     return settings.run_dir
+
+
+def test_clips_without_fmri_are_listed(settings, decoded, monkeypatch, capsys):
+    monkeypatch.setattr(score, "page", SimpleNamespace(write=lambda folder: folder / "report"))
+    score.main(settings)
+    assert Scores.read(decoded).unscanned == (made.clip(CLIPS), made.clip(CLIPS + 3))
+    assert "subject 03: 2 test clips not decoded for want of fMRI" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("last", ["align_maps", "page"])

@@ -1,27 +1,38 @@
 """Scoring against stand-ins for the judges: what is measured, and when it is left out."""
 
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 import pytest
 
+from eval.decoding import HeldOut
 from eval.judges import Judges, Seen
-from eval.scoring import Scorer
+from eval.scoring import Scored, Scorer, frechet
 from glfa_jax import config
 from glfa_jax.metrics import nway
+from glfa_jax.metrics.frechet import frechet_distance
+from tests.eval.made import JUDGES
 
 CLIPS, FRAMES, SIDE, CLASSES = 6, 3, 16, 60
 
 
-def judges(videos: np.ndarray) -> Seen:
-    """Sees nothing but how bright the frames are."""
-    bright = videos.mean((2, 3))  # (b, f, 3)
-    rng = np.random.default_rng(0)
+class Brightness:
+    """Judges that see nothing but how bright the frames are."""
 
-    def scores(x: np.ndarray) -> np.ndarray:
-        return x @ rng.standard_normal((x.shape[-1], CLASSES))
+    identities = JUDGES
 
-    return Seen(scores(bright.mean(1)), scores(bright), bright.mean(1), bright + 1.0)
+    def __call__(self, videos: np.ndarray) -> Seen:
+        bright = videos.mean((2, 3))  # (b, f, 3)
+        rng = np.random.default_rng(0)
+
+        def scores(x: np.ndarray) -> np.ndarray:
+            return x @ rng.standard_normal((x.shape[-1], CLASSES))
+
+        return Seen(scores(bright.mean(1)), scores(bright), bright.mean(1), bright + 1.0)
+
+
+judges = cast(Judges, Brightness())
 
 
 def videos(seed: int, side: int = SIDE) -> np.ndarray:
@@ -31,8 +42,8 @@ def videos(seed: int, side: int = SIDE) -> np.ndarray:
 
 
 def measured(generated: np.ndarray, truth: np.ndarray, **options) -> dict:
-    settings, stand_in = config.Evaluation(ways=(2, 50), **options), cast(Judges, judges)
-    scored = Scorer(settings, stand_in, truth).score(generated, seed=0, trials=None)
+    settings = config.Evaluation(ways=(2, 50), **options)
+    scored = Scorer(settings, judges, truth).score(generated, seed=0, trials=None)
     return {one.name: one for one in scored.measured}
 
 
@@ -55,7 +66,7 @@ def test_what_stands_for_chance_is_worse_than_the_truth():
 
 def test_drawn_accuracy_is_compared_with_the_same_mismatch_computed_once(monkeypatch):
     settings = config.Evaluation(ways=(2, 50), metrics=())
-    scorer = Scorer(settings, cast(Judges, judges), videos(0))
+    scorer = Scorer(settings, judges, videos(0))
     scored = scorer.score(videos(1), seed=0, trials=7)
     assert {one.about.variant for one in scored.drawn} == {"Monte Carlo, 7 trials"}
     computed, exact = [], nway.nway_exact
@@ -77,6 +88,30 @@ def test_pixels_are_not_compared_where_sizes_differ():
         *("SSIM", "PSNR", "pixel correlation", "hue-pcc", "hue correlation", "EPE")
     }
     assert {"video 2-way", "frame 50-way", "CLIP similarity", "CLIP-pcc"} <= other
+
+
+def test_a_frame_that_equals_its_truth_does_not_count_for_all_frames():
+    generated, truth = videos(1), videos(0)
+    before = measured(generated, truth)["PSNR"].values
+    generated[0, 0] = truth[0, 0]
+    after = measured(generated, truth)["PSNR"].values
+    np.testing.assert_array_equal(after[1:], before[1:])
+    assert 100 / FRAMES < after[0] < 60
+
+
+def test_the_distance_takes_true_clips_that_several_subjects_saw_once():
+    rng = np.random.default_rng(0)
+    shown = {"01": [0, 1, 2, 3], "03": [1, 2, 3, 5]}
+    true = rng.standard_normal((6, 2))
+    generated = {name: rng.standard_normal((4, 2)) for name in shown}
+    scored = {
+        name: Scored([], [], (generated[name], true[clips]), JUDGES)
+        for name, clips in shown.items()
+    }
+    overall = frechet(cast(HeldOut, SimpleNamespace(clips=shown.__getitem__)), scored)
+    expected = frechet_distance(np.concatenate([*generated.values()]), truth=true[[0, 1, 2, 3, 5]])
+    assert overall.value == pytest.approx(expected)
+    assert overall.variant == "video classifier's features, 8 clips, 2 values"
 
 
 @pytest.mark.parametrize(
