@@ -7,10 +7,11 @@ kind of test, over methods and metrics, as one family.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from glfa_jax.comparison.methods import LeftOut, Method, common_metrics
+from glfa_jax.comparison.methods import LeftOut, Method, clips_text, common_metrics
 from glfa_jax.errors import InputError
 from glfa_jax.metrics import statistics
 from glfa_jax.results import Better, Protocol, Sampling
@@ -30,9 +31,10 @@ class Tested:
 class Difference:
     """A method minus the reference.
 
-    interval: percentile bootstrap of the paired difference over clips. two_sample: Student's, over
-    clips, as in the paper. cohens_d: of the paired differences. over_seeds: Welch's, where both
-    have several seeds. A metric of one value a run has no clips to test over.
+    Over clips, a clip's value is the mean over its subjects and over seeds. interval: percentile
+    bootstrap of the paired difference over clips. two_sample: Student's, over clips, as in the
+    paper. cohens_d: of the paired differences. over_seeds: Welch's, where both have several seeds.
+    A metric of one value a run has no clips to test over.
     """
 
     estimate: float
@@ -45,7 +47,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Entry:
-    """One method on one metric. over_clips: a clip's value is averaged over seeds first."""
+    """One method on one metric. over_clips: of every subject; averaged over seeds first."""
 
     method: str
     over_clips: statistics.Summary | None
@@ -84,11 +86,10 @@ class Comparison:
     metrics: tuple[MetricComparison, ...]
     notes: tuple[str, ...]
 
-    @property
-    def comparisons(self) -> int:
-        """Methods times metrics: what Holm's correction counts for tests over clips."""
+    def comparisons(self, kind: Literal["paired", "over_seeds"]) -> int:
+        """Methods times metrics: what Holm's correction counts for one kind of test."""
         return sum(
-            entry.difference is not None and entry.difference.paired is not None
+            entry.difference is not None and getattr(entry.difference, kind) is not None
             for metric in self.metrics
             for entry in metric.entries
         )
@@ -109,13 +110,14 @@ def compare(
         raise InputError(f"reference {reference!r}: no such method here, there are {names}")
     chosen = common_metrics(methods, wanted=metrics)
     first = methods[0].runs[0].scores
-    if len(first.clips) < 2:
+    if len({key.clip for key in first.keys}) < 2:
         raise InputError(f"{methods[0].runs[0].source}: one clip; tests need two or more")
     values = {
         name: {method.name: method.values(name) for method in methods} for name in chosen.per_clip
     }
     over_clips = {
-        name: {method: own.mean(0) for method, own in each.items()} for name, each in values.items()
+        name: {method.name: method.clip_values(name) for method in methods}
+        for name in chosen.per_clip
     }
     over_seeds = {
         name: {method: own.mean(1) for method, own in each.items()} for name, each in values.items()
@@ -141,10 +143,10 @@ def compare(
         )
 
     def entry(metric: str, method: str) -> Entry:
-        clips = over_clips.get(metric)
+        each = values.get(metric)
         return Entry(
             method=method,
-            over_clips=statistics.summarise(clips[method]) if clips else None,
+            over_clips=statistics.summarise(each[method].mean(0)) if each else None,
             over_seeds=statistics.summarise(over_seeds[metric][method]),
             difference=None if method == reference else difference(metric, method),
         )
@@ -228,6 +230,8 @@ def _notes(methods: Sequence[Method], left_out: Iterable[LeftOut]) -> tuple[str,
         f"Left out, as not every run has it: {name} (not in {', '.join(sources)})."
         for name, sources in left_out
     ]
+    if unscanned := methods[0].runs[0].scores.unscanned:
+        notes.append(f"Not decoded, as there is no fMRI of it: {clips_text(unscanned)}.")
     if len({method.sampling for method in methods}) > 1:
         settings = dict.fromkeys(method.sampling for method in methods)
         each = "; ".join(

@@ -48,6 +48,17 @@ class Method:
             rows.append(run.scores.values(metric)[order])
         return np.stack(rows)
 
+    def clip_values(self, metric: str) -> Float[np.ndarray, " clips"]:
+        """What tests over clips take: of each clip, the mean over seeds and over subjects.
+
+        How hard a clip is, all subjects who saw it share; counted once a subject it would pass for
+        as many clips.
+        """
+        clips = [key.clip for key in sorted(self.runs[0].scores.keys)]
+        values = self.values(metric).mean(0)
+        _, place = np.unique(clips, return_inverse=True)
+        return np.bincount(place, weights=values) / np.bincount(place)
+
     def overall(self, metric: str) -> Float[np.ndarray, " seeds"]:
         return np.array([run.scores.overall[metric].value for run in self.runs])
 
@@ -78,6 +89,7 @@ def grouped(runs: Sequence[Run]) -> tuple[Method, ...]:
     for run in runs[1:]:
         _refuse_other_protocol(run, first)
         _refuse_other_clips(run, first)
+        _refuse_other_judges(run, first)
     members: dict[str, list[Run]] = {}
     for run in runs:
         members.setdefault(run.scores.method, []).append(run)
@@ -110,7 +122,9 @@ def common_metrics(methods: Sequence[Method], *, wanted: Sequence[str] | None) -
             "them alike"
         )
     if wanted is not None:
-        for name in wanted:
+        for i, name in enumerate(wanted):
+            if name in wanted[:i]:
+                raise InputError(f"metric {name!r}: is named twice")
             if name in lacking:
                 raise InputError(f"metric {name!r}: not in {_few(lacking[name])}")
             if name not in every:
@@ -140,7 +154,7 @@ def _refuse_missing(run: Run) -> None:
     if missing := run.scores.missing:
         raise InputError(
             f"{run.source}: {len(missing)} of the wanted clips were not sampled "
-            f"({_clips(missing)}); sample and score them first"
+            f"({clips_text(missing)}); sample and score them first"
         )
 
 
@@ -161,7 +175,7 @@ def _refuse_other_clips(run: Run, first: Run) -> None:
     ours, theirs = set(run.scores.keys), set(first.scores.keys)
     if ours != theirs:
         parts = [
-            f"{word} {_clips(keys)}"
+            f"{word} {clips_text(keys)}"
             for word, keys in (("without", theirs - ours), ("with", ours - theirs))
             if keys
         ]
@@ -169,6 +183,17 @@ def _refuse_other_clips(run: Run, first: Run) -> None:
             f"{run.source}: scored on other clips than {first.source}: {' and '.join(parts)}; "
             "only runs of the same clips can be compared"
         )
+
+
+def _refuse_other_judges(run: Run, first: Run) -> None:
+    """A judge that only one of them asked has no metric in common with the other."""
+    ours, theirs = run.scores.judges, first.scores.judges
+    for name in ours:
+        if name in theirs and ours[name] != theirs[name]:
+            raise InputError(
+                f"{run.source}: judged by another {name} ({ours[name]}) than {first.source} "
+                f"({theirs[name]}); score both with the same one"
+            )
 
 
 def _refuse_other_run_of_method(run: Run, other: Run) -> None:
@@ -210,7 +235,7 @@ def _refuse_other_definition(run: Run, first: Run, names: Iterable[str]) -> None
 # --- words --------------------------------------------------------------------------------------
 
 
-def _clips(keys: Iterable[ClipKey]) -> str:
+def clips_text(keys: Iterable[ClipKey]) -> str:
     """`clips 0, 1, 2, 3, 4 and 3 more of subject 03`, subject after subject."""
     by_subject: dict[str, list[str]] = {}
     for key in sorted(keys):

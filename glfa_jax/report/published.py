@@ -9,15 +9,18 @@ from dataclasses import dataclass
 SENTENCE = (
     "Published numbers, for orientation: not measured here, and of another data set than the runs "
     "above (Wen et al. 2018 as the paper prepared it, trained on subjects 1 and 2, decoded 3). "
-    "Source: Enhancing Cross-Subject fMRI-to-Video Decoding with Global-Local Functional "
-    "Alignment, ECCV 2024, supplement, Table 2."
+    "What follows ± is not defined there; for n-way accuracy it is too little to be, as above, the "
+    "standard deviation over clips. Source: Enhancing Cross-Subject fMRI-to-Video Decoding with "
+    "Global-Local Functional Alignment, ECCV 2024, supplement, Table 2."
 )
 METRICS = ("video 2-way", "video 50-way", "frame 2-way", "frame 50-way", "SSIM")
 
 
 @dataclass(frozen=True)
 class Published:
-    """`values`: mean and standard deviation of each of METRICS. `reference`: of the t-test."""
+    """`values`: mean and what is printed after its ± of each of METRICS, which the paper does not
+    define. `reference`: of the t-test.
+    """
 
     method: str
     reference: str | None

@@ -163,8 +163,16 @@ def test_one_value_a_run_is_tested_over_seeds_only(compare):
     assert difference["over_seeds"]["test"]["p_value"] == pytest.approx(welch.pvalue, rel=1e-8)
     assert "21.0 ± 1.0 †" in compared.out
     assert "Fréchet distance ↓ (VideoMAE features)" in compared.out
+    signs = "† p < 0.05, ○ p ≥ 0.05, of "
+    student = "Student's two-sample t-test over clips, corrected by Holm's method for 1 comparison"
+    welch = "Welch's t-test over seeds for Fréchet distance, corrected by Holm's method for "
+    assert f"{signs}{student}; of {welch}2 comparisons." in compared.out
     alone = compare(runs, "--metrics", "Fréchet distance")
     assert "metrics of one value a run, which only seeds can test" in alone.text("index.html")
+    assert f"{signs}{welch}1 comparison." in alone.out
+    reading = "Fréchet distance: one value a run; mean ± standard deviation over seeds."
+    assert reading in alone.out
+    assert "over clips" not in alone.out.split("##")[1]
 
 
 def test_clips_are_paired_by_name_not_by_place(compare):
@@ -174,6 +182,45 @@ def test_clips_are_paired_by_name_not_by_place(compare):
     difference = compared.entry("video 2-way", "LEA")["difference"]
     theirs = stats.ttest_rel(WORSE, BASE).pvalue
     assert difference["paired"]["test"]["p_value"] == pytest.approx(theirs, rel=1e-8)
+
+
+def test_a_clip_that_several_saw_is_one_clip_to_the_tests(compare):
+    """Clips are hard or easy for all subjects: as many clips as pairs would say too much."""
+    rng = np.random.default_rng(2)
+    kept = rng.random((3, 12)) < 0.7
+    kept[:, 0] = True
+    keys = [made.clip(int(i), f"0{s}") for s, i in zip(*np.nonzero(kept), strict=True)]
+
+    def run(name: str) -> tuple[np.ndarray, Scores]:
+        values = np.repeat(rng.random((1, 12)), 3, axis=0) + 0.1 * rng.random((3, 12))
+        rows = zip(keys, values[kept], strict=True)
+        clips = tuple(ClipScores(k.subject, k.clip, {"video 2-way": v}) for k, v in rows)
+        made_of = replace(one(BASE, name), clips=clips[::-1])
+        return np.ma.masked_array(values, ~kept).mean(0).data, made_of
+
+    (first, ours), (second, theirs) = run("GLFA"), run("LEA")
+    seen = kept.any(0)
+    compared = compare([ours, theirs])
+    entry = compared.entry("video 2-way", "LEA")
+    expected = stats.ttest_rel(second[seen], first[seen])
+    paired = entry["difference"]["paired"]["test"]
+    assert paired["p_value"] == pytest.approx(expected.pvalue, rel=1e-8)
+    assert paired["degrees_of_freedom"] == seen.sum() - 1
+    student = stats.ttest_ind(second[seen], first[seen]).pvalue
+    two_sample = entry["difference"]["two_sample"]["test"]
+    assert two_sample["p_value"] == pytest.approx(student, rel=1e-8)
+    assert entry["difference"]["estimate"] == pytest.approx((second - first)[seen].mean())
+    assert entry["over_clips"]["count"] == kept.sum()
+    assert "every clip once, as its mean over the subjects who saw it" in compared.out
+    alone = replace(ours, clips=tuple(c for c in ours.clips if c.clip == 0))
+    refused = compare([alone, replace(alone, method="LEA")])
+    assert "r0: one clip; tests need two or more" in refused.error
+
+
+def test_clips_without_fmri_are_named(compare):
+    runs = [one(BASE, name, unscanned=(made.clip(14), made.clip(20))) for name in ("GLFA", "LEA")]
+    note = "Not decoded, as there is no fMRI of it: clips 14, 20 of subject 03."
+    assert note in compare(runs).out
 
 
 def test_two_copies_of_one_run_do_not_differ(compare):
@@ -224,6 +271,8 @@ def test_metrics_are_chosen_and_ordered_and_the_uncommon_left_out(compare):
     assert [m["name"] for m in chosen.content["metrics"]] == ["c", "a"]
     assert "Left out" not in chosen.out
     assert "metric 'b': not in r1" in compare([full, less], "--metrics", "b").error
+    twice = compare([full, less], "--metrics", "a", "c", "a").error
+    assert "metric 'a': is named twice" in twice
     unknown = compare([full, less], "--metrics", "d").error
     assert "metric 'd': in none of the runs; they hold 'a', 'b', 'c'" in unknown
     nothing = compare([one(BASE, "GLFA"), made.scores({"a": BASE}, method="LEA")]).error
@@ -307,6 +356,10 @@ def _metric(**changes) -> Callable[[Scores], Scores]:
         (
             _metric(variant="Monte Carlo"),
             "r1: metric 'video 2-way' has variant 'Monte Carlo', but 'exact' in r0; score them",
+        ),
+        (
+            lambda run: replace(run, judges=run.judges | {"image-classifier": "cc"}),
+            "r1: judged by another image-classifier (cc) than r0 (bb); score both with the same",
         ),
         (_metric(better="lower"), "r1: metric 'video 2-way' has better 'lower', but 'higher' in"),
         (
@@ -435,7 +488,12 @@ def test_the_three_classes_of_the_paper():
 
 @pytest.mark.parametrize(
     ("p", "text"),
-    [(1.0, "1.000"), (0.0123, "0.012"), (0.00121, "0.0012"), (3.21e-9, "3.2e−9"), (0.0, "0")],
+    [
+        *((1.0, "1.000"), (0.0123, "0.012"), (0.00121, "0.0012"), (3.21e-9, "3.2e−9"), (0.0, "0")),
+        *((0.05, "0.050"), (0.0499, "0.0499"), (0.049996, "0.049996"), (0.001, "0.0010")),
+        *((0.000999, "9.99e−4"), (0.00096, "9.6e−4")),
+        (np.nextafter(0.05, 0), "0.049999999999999996"),
+    ],
 )
 def test_p_values_are_written_with_digits_that_count(p, text):
     assert p_value_text(p) == text

@@ -31,7 +31,7 @@ def _summary(comparison: Comparison) -> str:
     reference = comparison.reference
     if len(comparison.methods) == 1:
         return f"Results of {reference}; with another method beside it, they would be compared."
-    if not comparison.comparisons:
+    if not comparison.comparisons("paired"):
         return f"Against {reference}, on metrics of one value a run, which only seeds can test."
     better = worse = 0
     for metric in comparison.metrics:
@@ -43,7 +43,7 @@ def _summary(comparison: Comparison) -> str:
             ):
                 rises = (d.estimate > 0) == (metric.better == "higher")
                 better, worse = better + rises, worse + (not rises)
-    count = comparison.comparisons
+    count = comparison.comparisons("paired")
     rest = count - better - worse
     return (
         f"Against {reference}, in {count_text(count, 'comparison')} of a method on a metric: "

@@ -8,7 +8,7 @@ from enum import Enum
 from glfa_jax.comparison.differences import Comparison, Entry, MetricComparison, Tested
 from glfa_jax.metrics.statistics import Interval
 from glfa_jax.report.published import METRICS, SENTENCE, TABLE_2
-from glfa_jax.report.words import digits_of, listing, subjects_text, value_text
+from glfa_jax.report.words import count_text, digits_of, listing, subjects_text, value_text
 
 
 class Level(Enum):
@@ -194,13 +194,16 @@ def _p_cell(tested: Tested | None) -> Cell:
 
 
 def p_value_text(p: float) -> str:
-    """Two digits that count, so that no p-value reads as its limit; 0 only below what is stored."""
-    if p >= 0.001:
-        return f"{p:.3f}" if p >= 0.0095 else f"{p:.4f}"
+    """Two digits that count, and as many more as show on which side of a class's limit it lies; 0
+    only below what is stored.
+    """
     if p == 0:
         return "0"
-    mantissa, exponent = f"{p:.1e}".split("e")
-    return f"{mantissa}e−{-int(exponent)}"
+    digits, style = (1, "e") if p < 0.001 else (4, "f") if p < 0.0095 else (3, "f")
+    while Level.of(float(text := f"{p:.{digits}{style}}")) is not Level.of(p):
+        digits += 1
+    mantissa, _, exponent = text.partition("e")
+    return f"{mantissa}e−{-int(exponent)}" if exponent else mantissa
 
 
 def signed(value: float, *, digits: int) -> str:
@@ -224,20 +227,40 @@ def _clips(comparison: Comparison) -> str:
 
 def _reading(comparison: Comparison, *, several: bool) -> Sequence[str]:
     """How to read the table of results."""
-    notes = [
-        "Mean ± standard deviation over clips" + (", of the mean over seeds" if several else "")
-    ]
-    if several:
-        notes[0] += "; “seeds ±”, the standard deviation over seeds of the mean over clips"
-    notes[0] += "."
-    if any(entry.over_clips is None for metric in comparison.metrics for entry in metric.entries):
-        whole = [m.name for m in comparison.metrics if m.entries[0].over_clips is None]
-        notes[0] += f" One value a run, tested over seeds alone: {listing(whole)}."
-    if comparison.comparisons:
+    each = [m.name for m in comparison.metrics if m.entries[0].over_clips]
+    whole = [m.name for m in comparison.metrics if not m.entries[0].over_clips]
+    parts = []
+    if each:
+        parts.append(
+            "Mean ± standard deviation over clips"
+            + (
+                ", of the mean over seeds; “seeds ±”, the standard deviation over seeds of the "
+                "mean over clips"
+                if several
+                else ""
+            )
+        )
+    if whole:
+        parts.append(
+            f"{listing(whole)}: one value a run"
+            + ("; mean ± standard deviation over seeds" if several else "")
+        )
+    notes = [f"{'. '.join(parts)}."]
+    tests = []
+    if each and (count := comparison.comparisons("paired")):
+        tests.append(("Student's two-sample t-test over clips", count))
+    if whole and (count := comparison.comparisons("over_seeds")):
+        tests.append((f"Welch's t-test over seeds for {listing(whole)}", count))
+    if tests:
         signs = ", ".join(f"{level.value} {words}" for level, words in LEVELS.items())
+        kinds = "; of ".join(
+            f"{test}, corrected by Holm's method for {count_text(count, 'comparison')}"
+            for test, count in tests
+        )
+        notes.append(f"Against {comparison.reference}: {signs}, of {kinds}.")
+    if len(comparison.clips) > 1:
         notes.append(
-            f"Against {comparison.reference}: {signs}, of Student's two-sample t-test over clips, "
-            f"corrected by Holm's method for {comparison.comparisons} comparisons."
+            "Tests over clips take every clip once, as its mean over the subjects who saw it."
         )
     protocol = comparison.protocol
     notes.append(
