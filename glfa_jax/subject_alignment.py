@@ -23,6 +23,7 @@ from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.models.alignment import Alignment
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.loop import check_unchanged
 
 _LAYER = "func_align_layer"  # the shared one; of subject i it is func_align_layers_i
@@ -50,6 +51,7 @@ def require_layer(settings: Config, *, subject: str) -> None:
             )
         refuse_outdated(settings, folder)
         check_unchanged(folder.parent, settings.adapt)
+        _refuse_other_length(settings, folder, subject=subject, minutes=minutes)
     elif settings.alignment.per_subject:
         raise InputError(
             f"subject {subject}: has no alignment layer, only {', '.join(trained)} were trained "
@@ -175,6 +177,17 @@ def refuse_outdated(settings: Config, folder: Path) -> None:
         raise InputError(
             f"{folder}: was fitted when stage 2 had {steps} steps, now it has "
             f"{settings.cotrain.steps}; remove {folder.parent} to fit it anew"
+        )
+
+
+def _refuse_other_length(settings: Config, folder: Path, *, subject: str, minutes: float) -> None:
+    """A layer may be fitted for longer later on; what is decoded with it says for how long."""
+    done, steps = read_done(folder.parent), settings.adapt.steps
+    if done is None or done.step != steps:
+        took = "is not fitted to its end" if done is None else f"was fitted in {done.step} steps"
+        raise InputError(
+            f"{folder}: {took}, but adapt.steps is {steps}; remove {folder.parent} and run "
+            f"{_command(settings, subject, f'{minutes:g}')} --set adapt.steps={steps}"
         )
 
 

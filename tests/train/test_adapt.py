@@ -218,6 +218,22 @@ def test_a_model_of_fewer_steps_makes_room(fitted, displaced, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, stored, trained)
 
 
+@pytest.mark.parametrize("steps", [59, 61])
+def test_a_layer_of_another_length_than_is_asked_for_is_refused(fitted, steps):
+    """Else the number asked for would be recorded with results of the other."""
+    settings = fitted[0]
+    other = settings.adapt.model_copy(update={"steps": steps})
+    folder = settings.run_dir / "adapt" / "03-1min"
+    said = (
+        f"{folder / 'model'}: was fitted in 60 steps, but adapt.steps is {steps}; remove {folder} "
+        f"and run python -m train.adapt --config {settings.run_dir / 'config.yaml'} --subject 03 "
+        f"--minutes 1 --set adapt.steps={steps}"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
+        subject_alignment.require_layer(settings.model_copy(update={"adapt": other}), subject="03")
+    subject_alignment.require_layer(settings, subject="03")
+
+
 @pytest.mark.parametrize("minutes", [0.0, -1.0, 0.01, 2.1, float("nan"), float("inf")])
 def test_minutes_that_there_are_not(displaced, minutes):
     with pytest.raises(InputError, match=r"--minutes: .* to 2, all the training clips of subject"):
