@@ -221,6 +221,25 @@ def test_a_run_that_was_stopped_can_be_started_again(settings, monkeypatch):
         ),
         ("seeds=[0, 0]", "seeds: each may be named once"),
         ("methods.-x=[]", "methods: '-x', must be one line without = or leading -"),
+        ("methods={GLFA: [], glfa: []}", "methods: GLFA and glfa would share the folder glfa"),
+        ("methods={GLFA: [], '': []}", "methods: '', must hold a letter from A to Z or a digit"),
+        ("methods={GLFA: [], ' ': []}", "methods: ' ', must hold a letter from A to Z or a digit"),
+        (r'methods={GLFA: [], "\x07": []}', r"methods: '\\x07', must be one line without"),
+        ("methods.GLFA=[seed=3]", "methods: GLFA, must not set seed, which the study gives"),
+        ("methods.GLFA=[run_dir=x]", "methods: GLFA, must not set run_dir, which the study gives"),
+        (
+            "methods.own=[alignment.per_subject=true]",
+            r"own, has no layer \(alignment.per_subject\) for 03, .* needs evaluation.adapted_minu",
+        ),
+        (
+            "methods.LEA=[method=lea, evaluation.adapted_minutes=4]",
+            "methods: LEA, has no alignment layer .*adapted_minutes must be left out",
+        ),
+        (
+            "methods.plain=[alignment.global_part=false, alignment.local_part=false, "
+            "evaluation.adapted_minutes=4]",
+            "methods: plain, has no alignment layer",
+        ),
         ("seeds=[4294967296]", "seeds.0: Input should be less than 4294967296"),
     ],
 )
