@@ -197,8 +197,8 @@ class Protocol(Section):
     )
     test_store: Path | None = Field(
         default=None,
-        description="prepared store of another data set, which is decoded instead; results go to a "
-        "folder of its name in the run's",
+        description="prepared store of another data set, or of subjects scanned later, which is "
+        "decoded instead; results go to a folder of its name in the run's",
     )
 
     def kind(self) -> str:
@@ -581,15 +581,13 @@ class Config(Section):
         """Layers belong to subjects by name, and a name means another person in another store."""
         minutes, protocol = self.evaluation.adapted_minutes, self.protocol
         if protocol.test_store is not None:
-            if self.alignment.per_subject:
+            twice = [name for name in protocol.test_subjects if name in protocol.train_subjects]
+            if twice and (self.alignment.per_subject or minutes is not None):
                 raise ValueError(
-                    "protocol.test_store: must be left out with alignment.per_subject, since the "
-                    "subjects of another store have no layer"
-                )
-            if minutes is not None:
-                raise ValueError(
-                    "protocol.test_store: must be left out with evaluation.adapted_minutes, since "
-                    "layers are fitted to subjects of data.store"
+                    f"protocol.test_subjects: {twice} of {protocol.test_store} have names of "
+                    "protocol.train_subjects, whose layers would be taken for theirs "
+                    "(alignment.per_subject, evaluation.adapted_minutes); prepare that store with "
+                    "other names"
                 )
         elif minutes is not None and protocol.kind() == "within-subject":
             raise ValueError(
