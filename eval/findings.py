@@ -4,10 +4,13 @@ from itertools import takewhile
 
 import numpy as np
 
+from eval import protocols
 from glfa_jax import config, system
+from glfa_jax.data.damage import reading
 from glfa_jax.data.look.inspection import inspect
 from glfa_jax.data.prepare import prepare
 from glfa_jax.report import minutes as figure
+from glfa_jax.report.comparison.text import _escape_markdown as escape_markdown
 from glfa_jax.report.minutes import Line
 from glfa_jax.report.published import METRICS
 from glfa_jax.results import Scores
@@ -27,47 +30,79 @@ kernels, an ordinary smoothing. "Displacement undone": the share of the true dis
 the decoded subject and the others that the layers take away; with one layer for all it is 0 by
 construction.
 """
+NO_ALIGNMENT = (
+    "No method aligns maps of test clips that all of its subjects have seen: how alike they are is "
+    "not known.\n"
+)
+WHOLE_NOTE = """
+Rows "all, trained on" are of methods that were trained on whom they decode, which is another
+protocol.
+"""
 
 
 def write(study: config.Study) -> None:
     """alignment.md, and where methods are fitted to a new subject minutes.md and minutes.png."""
     root = study.config.run_dir
-    text = alignment_table(study) + ALIGNMENT_NOTE
-    if study.config.data.simulation is not None:
-        text += f"Equal brains, that differ in gain and noise alone: {equal_brains(study):.3f}.\n"
-    write_atomically(root / "alignment.md", text)
-    if found := minutes(study):
-        write_atomically(root / "minutes.md", minutes_table(found))
-        figure.draw(found, root / "minutes.png", metrics=_metrics(found))
+    protocol = f"\n{escape_markdown(protocols.told(study))}\n"
+    if table := alignment_table(study):
+        text = table + ALIGNMENT_NOTE
+        if study.config.data.simulation is not None:
+            equal = equal_brains(study)
+            text += f"Equal brains, that differ in gain and noise alone: {equal:.3f}.\n"
+    else:
+        text = NO_ALIGNMENT
+    write_atomically(root / "alignment.md", text + protocol)
+    found = minutes(study)
+    if metrics := _metrics(found):
+        whole = WHOLE_NOTE if any(np.inf in line for line in found.values()) else ""
+        write_atomically(root / "minutes.md", minutes_table(found) + protocol + whole)
+        figure.draw(found, root / "minutes.png", metrics=metrics)
 
 
 def alignment_table(study: config.Study) -> str:
-    """Markdown; methods without alignment are left out."""
+    """Markdown, empty where no run knows how alike its subjects are.
+
+    Methods without alignment are left out; of one with a run that does not know, dashes are shown.
+    """
     lines = [
         f"| method | {' | '.join(ALIGNMENT)} |",
         f"| --- |{' ---: |' * len(ALIGNMENT)}",
     ]
+    known = False
     for method in study.methods:
         cells = [study.cell(method, seed) for seed in study.seeds]
         if not cells[0].aligned:
             continue
-        found = [np.load(system.results_folder(cell) / "alignment.npz") for cell in cells]
-        values = (np.array([float(one[key]) for one in found]) for key in ALIGNMENT.values())
-        lines.append(f"| {method} | {' | '.join(map(spread, values))} |")
-    return "\n".join(lines) + "\n"
+        found = [alignment_of(cell) for cell in cells]
+        known |= any(found)
+        values = (np.array([one.get(key, np.nan) for one in found]) for key in ALIGNMENT.values())
+        lines.append(f"| {escape_markdown(method)} | {' | '.join(map(spread, values))} |")
+    return "\n".join(lines) + "\n" if known else ""
+
+
+def alignment_of(cell: config.Config) -> dict[str, float]:
+    """What a run's alignment.npz says in numbers; nothing where it has none, as on another store.
+
+    Raises InputError for a file that cannot be read.
+    """
+    path = system.results_folder(cell) / "alignment.npz"
+    if not path.exists():
+        return {}
+    with reading(path, "archive as eval.score writes it"), np.load(path) as arrays:
+        return {key: float(arrays[key]) for key in ALIGNMENT.values()}
 
 
 def equal_brains(study: config.Study) -> float:
     """Inter-subject correlation where nothing is displaced or mixed: what alignment could reach."""
-    root = study.config.run_dir / "equal-brains"
-    equal = config.overridden(
-        study.config,
-        (
-            *("data.simulation.displacement=0", "data.simulation.mixing=0", "data.latents=false"),
-            *(f"data.root={root / 'study'}", f"data.store={root / 'store.zarr'}"),
-        ),
-    )
-    store = prepare(equal.data)
+    data, root = study.config.data, study.config.run_dir / "equal-brains"
+    assert data.simulation is not None
+    changes = {
+        "simulation": data.simulation.model_copy(update={"displacement": 0.0, "mixing": 0.0}),
+        "latents": False,
+        "root": root / "study",
+        "store": root / "store.zarr",
+    }
+    store = prepare(data.model_copy(update=changes))
     return float(np.mean([pair.mean for pair in inspect(store, progress=False).pairs]))
 
 
@@ -91,10 +126,9 @@ def minutes(study: config.Study) -> dict[str, Line]:
         at = cells[0].evaluation.adapted_minutes or 0.0
         if cells[0].protocol.kind() == "within-subject":
             at = float("inf")
-        plain = config.overridden(
-            cells[0], ("evaluation.adapted_minutes=null", f"run_dir={study.config.run_dir}")
-        )
-        line = config.dump(plain)
+        zero_shot = cells[0].evaluation.model_copy(update={"adapted_minutes": None})
+        plain = {"evaluation": zero_shot, "run_dir": study.config.run_dir}
+        line = config.dump(cells[0].model_copy(update=plain))
         names.setdefault(line, []).append(method)
         scores = [Scores.read(system.results_folder(cell)) for cell in cells]
         lines.setdefault(line, {})[at] = {
@@ -109,16 +143,22 @@ def minutes(study: config.Study) -> dict[str, Line]:
 
 
 def _titles(names: dict[str, list[str]]) -> dict[str, str]:
-    """The words with which all methods of a line begin; of the first method where that is none or
+    """What all methods of a line have in common; the name of the first where that is nothing or
     another line's as well.
     """
-    titles = {}
-    for key, methods in names.items():
-        words = zip(*map(str.split, methods), strict=False)
-        alike = takewhile(lambda places: len(set(places)) == 1, words)
-        titles[key] = " ".join(places[0] for places in alike)
+    titles = {key: _common(methods) for key, methods in names.items()}
     shared = [*titles.values()]
     return {key: t if t and shared.count(t) == 1 else names[key][0] for key, t in titles.items()}
+
+
+def _common(methods: list[str]) -> str:
+    """The words with which all begin. Where none of them is just that, they go on by how much they
+    were fitted to: what the last comma parts from the rest, such as "fitted to", says so too.
+    """
+    words = zip(*map(str.split, methods), strict=False)
+    alike = takewhile(lambda places: len({word.rstrip(",") for word in places}) == 1, words)
+    common = " ".join(places[0] for places in alike).rstrip(",")
+    return common if common in methods else common.rpartition(",")[0] or common
 
 
 def minutes_table(lines: dict[str, Line]) -> str:
@@ -131,7 +171,7 @@ def minutes_table(lines: dict[str, Line]) -> str:
     for name, line in lines.items():
         for at, values in sorted(line.items()):
             shown = (spread(values[metric]) for metric in metrics)
-            rows.append(f"| {name} | {_amount(at)} | {' | '.join(shown)} |")
+            rows.append(f"| {escape_markdown(name)} | {_amount(at)} | {' | '.join(shown)} |")
     return "\n".join(rows) + "\n"
 
 
@@ -140,5 +180,6 @@ def _amount(at: float) -> str:
 
 
 def _metrics(lines: dict[str, Line]) -> list[str]:
+    """Those that all methods have; none of no methods."""
     held = [set(values) for line in lines.values() for values in line.values()]
-    return [metric for metric in METRICS if all(metric in names for names in held)]
+    return [metric for metric in METRICS if held and all(metric in names for names in held)]

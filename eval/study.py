@@ -5,17 +5,21 @@
 Runs the other commands, one after the other; earlier stages that several methods share are trained
 once. What is finished is not done again. Leaves a run folder a method and seed, and in the study's
 folder the comparison (table.md, table.tex, index.html; of methods with another protocol than the
-reference's in folders of their own), alignment.md, minutes.md and .png, and times.json.
+reference's in folders of their own, such as within-subject), alignment.md, minutes.md and .png, and
+times.json. Asked to stop, it stops the command under way as well; the same command goes on.
 """
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from eval import findings
+from eval import findings, protocols
 from glfa_jax import config, system
 from glfa_jax.cli import EXIT_STOPPED, run_main
 from glfa_jax.convert.directory import read_json
@@ -66,6 +70,34 @@ def commands(own: config.Config) -> list[tuple[str, ...]]:
     ]
 
 
+def run(command: list[str]) -> int:
+    """Its exit code. Who is stopped meanwhile tells the command to stop as well, and waits for it:
+    left alone, it would train on beside the one of the next start.
+    """
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """While the block lasts, SIGTERM raises Stopped in it, once."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # again: the stopping is under way
+        raise Stopped("the study was asked to stop")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run_cell(own: config.Config, label: str) -> None:
     """All commands of one run. Raises InputError where one fails, Stopped where one was stopped."""
     file = settings_file(own)
@@ -76,7 +108,7 @@ def run_cell(own: config.Config, label: str) -> None:
         command = [sys.executable, "-m", module, "--config", str(file), *more]
         begin = time.monotonic()
         try:
-            code = subprocess.run(command, check=False).returncode
+            code = run(command)
         finally:
             _note_time(own, module, time.monotonic() - begin)
         if code == EXIT_STOPPED:
@@ -122,30 +154,29 @@ def _note_time(own: config.Config, module: str, seconds: float) -> None:
 
 def compare(study: config.Study) -> None:
     """By protocol: what was trained on other subjects answers another question."""
-    groups: dict[str, list[str]] = {}
-    for method in study.methods:
-        kind = study.cell(method, study.seeds[0]).protocol.kind()
-        groups.setdefault(kind, []).append(method)
     root = study.config.run_dir
-    for kind, methods in groups.items():
-        ours = study.reference in methods
+    for folder, methods in protocols.folders(study).items():
         runs = [
             f"{method}={system.results_folder(study.cell(method, seed))}"
             for method in methods
             for seed in study.seeds
         ]
-        reference = study.reference if ours else methods[0]
-        output = root if ours else root / kind
+        reference = study.reference if study.reference in methods else methods[0]
+        output = root / folder
         command = [sys.executable, "-m", "eval.compare", *runs, "--reference", reference]
         command += ["--output", str(output)]
         if study.metrics:
             command += ["--metrics", *study.metrics]
-        code = subprocess.run(command, check=False).returncode
-        if code:
+        if code := run(command):
             raise InputError(f"{output}: python -m eval.compare ended with {code}")
 
 
 def main(study: config.Study) -> None:
+    with stopped_by_sigterm():
+        run_all(study)
+
+
+def run_all(study: config.Study) -> None:
     cells = [
         (f"{method}, seed {seed}", study.cell(method, seed))
         for seed in study.seeds
@@ -162,8 +193,8 @@ def main(study: config.Study) -> None:
     root = study.config.run_dir
     times = {label: times_of(own) for label, own in cells}
     write_atomically(root / "times.json", json.dumps(times, indent=1) + "\n")
-    findings.write(study)
     compare(study)
+    findings.write(study)
     hours = sum(sum(one.values()) for one in times.values()) / 3600
     print(f"{len(cells)} runs took {hours:.1f} hours; {root / 'index.html'} compares them")
 

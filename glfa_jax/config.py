@@ -198,8 +198,8 @@ class Protocol(Section):
     )
     test_store: Path | None = Field(
         default=None,
-        description="prepared store of another data set, which is decoded instead; results go to a "
-        "folder of its name in the run's",
+        description="prepared store of another data set, or of subjects scanned later, which is "
+        "decoded instead; results go to a folder of its name in the run's",
     )
 
     def kind(self, subjects: Iterable[str] | None = None) -> str:
@@ -583,15 +583,13 @@ class Config(Section):
         """Layers belong to subjects by name, and a name means another person in another store."""
         minutes, protocol = self.evaluation.adapted_minutes, self.protocol
         if protocol.test_store is not None:
-            if self.alignment.per_subject:
+            twice = [name for name in protocol.test_subjects if name in protocol.train_subjects]
+            if twice and (self.alignment.per_subject or minutes is not None):
                 raise ValueError(
-                    "protocol.test_store: must be left out with alignment.per_subject, since the "
-                    "subjects of another store have no layer"
-                )
-            if minutes is not None:
-                raise ValueError(
-                    "protocol.test_store: must be left out with evaluation.adapted_minutes, since "
-                    "layers are fitted to subjects of data.store"
+                    f"protocol.test_subjects: {twice} of {protocol.test_store} have names of "
+                    "protocol.train_subjects, whose layers would be taken for theirs "
+                    "(alignment.per_subject, evaluation.adapted_minutes); prepare that store with "
+                    "other names"
                 )
         elif minutes is not None and protocol.kind() == "within-subject":
             raise ValueError(
@@ -621,23 +619,55 @@ class Study(Section):
             raise ValueError(
                 f"reference: {self.reference} is none of methods, {', '.join(self.methods)}"
             )
-        folders: dict[Path, str] = {}
+        folders: dict[str, str] = {}
         for method in self.methods:
             if "=" in method or method.startswith("-") or not method.isprintable():
                 raise ValueError(f"methods: {method!r}, must be one line without = or leading -")
-            own = self.cell(method, self.seeds[0]).run_dir.parent  # refused before anything runs
-            if own in folders:
+            self._refuse_hopeless(method)
+            folder = self.folder(method)
+            alike = folder.lower()  # one folder on some disks
+            if alike in folders:
                 raise ValueError(
-                    f"methods: {folders[own]} and {method} would share the folder {own.name}"
+                    f"methods: {folders[alike]} and {method} would share the folder {folder}"
                 )
-            folders[own] = method
+            folders[alike] = method
         return self
+
+    def _refuse_hopeless(self, method: str) -> None:
+        """What would fail only after hours of training."""
+        if not self.folder(method):
+            raise ValueError(
+                f"methods: {method!r}, must hold a letter from A to Z or a digit, for its folder"
+            )
+        for override in self.methods[method]:
+            if (key := override.partition("=")[0]) in ("seed", "run_dir"):
+                raise ValueError(
+                    f"methods: {method}, must not set {key}, which the study gives every run"
+                )
+        own = self.cell(method, self.seeds[0])
+        minutes, protocol = own.evaluation.adapted_minutes, own.protocol
+        if minutes is not None and not own.aligned:
+            raise ValueError(
+                f"methods: {method}, has no alignment layer (method, alignment), so that none can "
+                "be fitted; evaluation.adapted_minutes must be left out"
+            )
+        new = [name for name in protocol.test_subjects if name not in protocol.train_subjects]
+        if own.aligned and own.alignment.per_subject and new and minutes is None:
+            raise ValueError(
+                f"methods: {method}, has no layer (alignment.per_subject) for {', '.join(new)}, "
+                "who are decoded but not trained on; needs evaluation.adapted_minutes"
+            )
+
+    @staticmethod
+    def folder(method: str) -> str:
+        """The method's name as a folder can have it."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", method).strip("-")
 
     def cell(self, method: str, seed: int) -> Config:
         """One run: a folder of its own below that of `config`, and the same data."""
-        folder = re.sub(r"[^A-Za-z0-9]+", "-", method).strip("-")
-        own = (f"seed={seed}", f"run_dir={self.config.run_dir / folder / f'seed{seed}'}")
-        return overridden(self.config, (*self.methods[method], *own))
+        run_dir = self.config.run_dir / self.folder(method) / f"seed{seed}"
+        own = overridden(self.config, self.methods[method])
+        return own.model_copy(update={"seed": seed, "run_dir": run_dir})
 
 
 class Foundation(Section):

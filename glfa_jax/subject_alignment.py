@@ -4,8 +4,10 @@ Models number their subjects; here the numbers meet the names, in the order of
 `protocol.train_subjects`.
 """
 
+import json
+import shlex
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jax
@@ -23,14 +25,20 @@ from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.models.alignment import Alignment
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.loop import check_unchanged
 
 _LAYER = "func_align_layer"  # the shared one; of subject i it is func_align_layers_i
 
 
-def fitted_stage(subject: str, minutes: float) -> str:
+def fitted_stage(settings: Config, *, subject: str, minutes: float) -> str:
     """The stage, and its folder in the run's, that fits a layer to so much of a subject."""
-    return f"adapt/{subject}-{minutes:g}min"
+    return str(PurePosixPath("adapt", system.of_store(settings), f"{subject}-{minutes:g}min"))
+
+
+def _fitted(settings: Config, *, subject: str, minutes: float) -> Path:
+    stage = fitted_stage(settings, subject=subject, minutes=minutes)
+    return system.model_folder(settings, stage)
 
 
 def require_layer(settings: Config, *, subject: str) -> None:
@@ -42,7 +50,7 @@ def require_layer(settings: Config, *, subject: str) -> None:
     elif subject in trained:
         return
     elif minutes is not None:
-        folder = system.model_folder(settings, fitted_stage(subject, minutes))
+        folder = _fitted(settings, subject=subject, minutes=minutes)
         if not folder.is_dir():
             raise InputError(
                 f"{folder}: no layer was fitted to {minutes:g} minutes of subject {subject}; first "
@@ -50,6 +58,7 @@ def require_layer(settings: Config, *, subject: str) -> None:
             )
         refuse_outdated(settings, folder)
         check_unchanged(folder.parent, settings.adapt)
+        _refuse_other_length(settings, folder, subject=subject, minutes=minutes)
     elif settings.alignment.per_subject:
         raise InputError(
             f"subject {subject}: has no alignment layer, only {', '.join(trained)} were trained "
@@ -83,7 +92,7 @@ def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> dict:
     module, params = encoder.module, encoder.variables["params"]
     minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
     if subject not in trained and minutes is not None:
-        folder = system.model_folder(settings, fitted_stage(subject, minutes))
+        folder = _fitted(settings, subject=subject, minutes=minutes)
         shapes = jax.eval_shape(partial(_fresh, module), jax.random.key(0))
         return import_params(read_tensors(folder), shapes, glfa.ALIGNMENT, dtype=np.float32)
     if not module.subjects:
@@ -169,15 +178,48 @@ def save_fitted(folder: Path, module: Alignment, params: dict, *, about: dict[st
 
 
 def refuse_outdated(settings: Config, folder: Path) -> None:
-    """A fitted layer belongs to the model that stage 2 had left when it was fitted."""
-    steps = read_config(folder).get("cotrain_steps")
+    """A fitted layer belongs to the model that stage 2 had left when it was fitted, and one of a
+    subject of `protocol.test_store` to the data that it held.
+    """
+    about, other = read_config(folder), settings.protocol.test_store
+    steps = about.get("cotrain_steps")
     if steps != settings.cotrain.steps:
         raise InputError(
             f"{folder}: was fitted when stage 2 had {steps} steps, now it has "
             f"{settings.cotrain.steps}; remove {folder.parent} to fit it anew"
         )
+    if other is not None and about.get("data") != Store.open(other).attributes.identity:
+        raise InputError(
+            f"{folder}: was fitted to other data than are in {other}; remove {folder.parent} to "
+            "fit it anew"
+        )
+
+
+def _refuse_other_length(settings: Config, folder: Path, *, subject: str, minutes: float) -> None:
+    """A layer may be fitted for longer later on; what is decoded with it says for how long."""
+    done, steps = read_done(folder.parent), settings.adapt.steps
+    if done is None or done.step != steps:
+        took = "is not fitted to its end" if done is None else f"was fitted in {done.step} steps"
+        raise InputError(
+            f"{folder}: {took}, but adapt.steps is {steps}; remove {folder.parent} and run "
+            f"{_command(settings, subject, f'{minutes:g}')} --set adapt.steps={steps}"
+        )
 
 
 def _command(settings: Config, subject: str, minutes: str) -> str:
     file = settings.run_dir / "config.yaml"
-    return f"python -m train.adapt --config {file} --subject {subject} --minutes {minutes}"
+    store = sets_of_store(settings)
+    return f"python -m train.adapt --config {file}{store} --subject {subject} --minutes {minutes}"
+
+
+def sets_of_store(settings: Config) -> str:
+    """What decodes `protocol.test_store` by the run's own configuration; nothing without one."""
+    other, subjects = settings.protocol.test_store, json.dumps(settings.protocol.test_subjects)
+    if other is None:
+        return ""
+    sets = (
+        f"protocol.test_store={other}",
+        f"protocol.test_subjects={subjects}",
+        "protocol.name=cross-dataset",  # the run's own may say otherwise
+    )
+    return "".join(f" --set {shlex.quote(one)}" for one in sets)

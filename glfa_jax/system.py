@@ -180,12 +180,16 @@ def model_folder(settings: config.Config, stage: str) -> Path:
 
 
 def results_folder(settings: config.Config) -> Path:
-    """Where samples, scores and report go: the run's folder, or one of its own in it for fitted
-    layers and for another data set, laid out as a run's."""
-    minutes, other = settings.evaluation.adapted_minutes, settings.protocol.test_store
-    if minutes is not None:
-        return settings.run_dir / f"adapted-{minutes:g}min"
-    return settings.run_dir if other is None else settings.run_dir / f"on-{other.stem}"
+    """Where samples, scores and report go: the run's folder, or one of its own in it for another
+    store, and in either one for fitted layers, laid out as a run's."""
+    minutes, folder = settings.evaluation.adapted_minutes, settings.run_dir / of_store(settings)
+    return folder if minutes is None else folder / f"adapted-{minutes:g}min"
+
+
+def of_store(settings: config.Config) -> str:
+    """The folder of what belongs to subjects of `protocol.test_store`; empty without one."""
+    other = settings.protocol.test_store
+    return "" if other is None else f"on-{other.stem}"
 
 
 def save_own(kind: str, folder: Path, module: Any, params: Any) -> None:

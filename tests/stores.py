@@ -18,17 +18,22 @@ def write_store(
     mask: Bool[np.ndarray, "h w"],
     videos: Mapping[Split, UInt8[np.ndarray, "clips f height width 3"]],
     maps: Mapping[str, Mapping[Split, Float[np.ndarray, "clips w h w2"]]],
+    names: Mapping[Split, list[str]] | None = None,
 ) -> Store:
-    """maps: by subject. What is no number in the train split stays out of the average."""
-    names = {split: [f"{split}{i}.mp4" for i in range(len(x))] for split, x in videos.items()}
+    """maps: by subject. What is no number in the train split stays out of the average.
+
+    names: of the clips, which are their captions as well; numbered if left out.
+    """
+    if names is None:
+        names = {split: [f"{split}{i}.mp4" for i in range(len(x))] for split, x in videos.items()}
     first, shown = next(iter(maps.values())), videos["train"]
     attributes = Attributes(
         subjects=tuple(maps),
         repetition_time=1.0,
         lag_seconds=4.0,
         window=first["train"].shape[1],
-        clips=names,
-        captions=names,
+        clips=dict(names),
+        captions=dict(names),
         clip_seconds=CLIP_SECONDS,
         layout="bids",
         space="fsaverage5",

@@ -11,6 +11,7 @@ import pytest
 
 from glfa_jax import config, protocol, system
 from glfa_jax.errors import InputError
+from glfa_jax.subject_alignment import fitted_stage
 from tests.test_config import MINIMAL
 
 
@@ -47,12 +48,18 @@ def test_protocols_are_what_subjects_and_stores_amount_to(load, overrides, kind)
     ("overrides", "said"),
     [
         (
-            ["protocol.test_store=other", "alignment.per_subject=true"],
-            "protocol.test_store: must be left out with alignment.per_subject",
+            [
+                *("protocol.test_store=other", 'protocol.test_subjects=["03", "01"]'),
+                "alignment.per_subject=true",
+            ],
+            r"protocol.test_subjects: \['01'\] of other have names of protocol.train_subjects",
         ),
         (
-            ["protocol.test_store=other", "evaluation.adapted_minutes=4"],
-            "protocol.test_store: must be left out with evaluation.adapted_minutes",
+            [
+                *("protocol.test_store=other", 'protocol.test_subjects=["03", "01"]'),
+                "evaluation.adapted_minutes=4",
+            ],
+            r"protocol.test_subjects: \['01'\] of other have names of protocol.train_subjects",
         ),
         (
             ["evaluation.adapted_minutes=4", 'protocol.test_subjects=["02", "01"]'],
@@ -65,6 +72,16 @@ def test_no_subject_goes_through_a_layer_of_another_of_its_name(load, overrides,
         load(*overrides)
     for one in overrides:
         load(one)
+
+
+def test_layers_can_be_fitted_to_subjects_of_another_store_and_lie_apart(load):
+    sets = ["protocol.test_store=data/new.zarr", 'protocol.test_subjects=["04"]']
+    settings = load(*sets, "evaluation.adapted_minutes=4")
+    assert system.results_folder(settings) == Path("runs/toy/on-new/adapted-4min")
+    assert fitted_stage(settings, subject="04", minutes=4) == "adapt/on-new/04-4min"
+    assert system.results_folder(load(*sets)) == Path("runs/toy/on-new")
+    assert fitted_stage(load(), subject="03", minutes=0.5) == "adapt/03-0.5min"
+    load(*sets, "alignment.per_subject=true")
 
 
 def test_of_subjects_that_are_mixed_some_have_a_layer_fitted(load):

@@ -9,10 +9,18 @@ loss of stage 2 without the generator's, so it takes seconds to minutes. Its sca
 the first minutes of the subject's training clips, pauses not counted, and never a test clip. With
 `--set evaluation.adapted_minutes=4`, eval.sample and eval.score use it. To compare with a full fit,
 train a run of its own with the subject among protocol.train_subjects.
+
+A subject who was scanned after the run was trained comes in a store of his own, prepared alike:
+
+    python -m train.adapt --config configs/demo.yaml --set protocol.test_store=data/new.zarr \
+        --set "protocol.test_subjects=['04']" --subject 04 --minutes 4
+
+Clips of both stores are the same by their names and captions.
 """
 
 import math
-from typing import Any
+from collections import Counter
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +35,7 @@ from glfa_jax.decoder import refuse_unfinished
 from glfa_jax.errors import InputError
 from glfa_jax.models.alignment import Alignment
 from glfa_jax.ops.local_conv import bounding_box
+from glfa_jax.protocol import decoded_store
 from glfa_jax.subject_alignment import (
     first_layer,
     fitted_stage,
@@ -34,6 +43,7 @@ from glfa_jax.subject_alignment import (
     layer_of,
     refuse_outdated,
     save_fitted,
+    sets_of_store,
 )
 from glfa_jax.training.loop import (
     LossFn,
@@ -64,14 +74,72 @@ def clips_of(store: Store, *, subject: str, minutes: float) -> np.ndarray:
     return present[: int(minutes * 60 / seconds + 1e-9)]
 
 
+class Shared(NamedTuple):
+    """Samples of the same clips in two stores, place by place: the others', the new subject's."""
+
+    theirs: np.ndarray
+    own: np.ndarray
+
+
+def shared_clips(store: Store, new: Store, *, clips: np.ndarray, others: tuple[str, ...]) -> Shared:
+    """Those of the new subject's `clips` that one of the others saw as well.
+
+    In another store than that of training, the same showing of a clip of the same name. Raises
+    InputError where that cannot be.
+    """
+    theirs = own = clips
+    if new is not store:
+        if not np.array_equal(new.mask, store.mask):
+            raise InputError(
+                f"{new.path}: its maps show another part of the cortex than those of {store.path}; "
+                "prepare it with the same data.surfaces and data.region"
+            )
+        for what in ("repetition_time", "lag_seconds"):
+            given, wanted = (getattr(x.attributes, what) for x in (new, store))
+            if not math.isclose(given, wanted, rel_tol=1e-3):
+                raise InputError(
+                    f"{new.path}: has {what} of {given:g} s, but {store.path} of {wanted:g} s; "
+                    "windows must show the same moments"
+                )
+        shown, places = _showings(new), {x: i for i, x in enumerate(_showings(store))}
+        own = np.array([clip for clip in clips if shown[clip] in places], int)
+        theirs = np.array([places[shown[clip]] for clip in own], int)
+        captions, trained = (x.attributes.captions["train"] for x in (new, store))
+        for i, j in zip(own, theirs, strict=True):
+            if captions[i] != trained[j]:
+                raise InputError(
+                    f"{new.path}: clip {shown[i][0]} is {captions[i]!r}, but {trained[j]!r} in "
+                    f"{store.path}; clips of one name must be the same"
+                )
+    seen = store.present("train", subjects=others)[theirs].any(axis=1)
+    return Shared(theirs[seen], own[seen])
+
+
+def _showings(store: Store) -> list[tuple[str, int]]:
+    """Of every training sample, its clip and how often that was shown before."""
+    before: Counter[str] = Counter()
+    found = []
+    for clip in store.attributes.clips["train"]:
+        found.append((clip, before[clip]))
+        before[clip] += 1
+    return found
+
+
 def refuse_unfit(settings: config.Config, subject: str) -> None:
     """Only a trained run with alignment has something to fit, and only to a subject new to it."""
-    protocol = settings.protocol
+    protocol, known = settings.protocol, settings.data.subjects
+    if protocol.test_store is not None:
+        known = protocol.test_subjects
+    if subject in protocol.train_subjects and protocol.test_store is not None:
+        raise InputError(
+            f"--subject: {subject} of {protocol.test_store} has the name of a subject that was "
+            "trained on; prepare that store with another name"
+        )
     if subject in protocol.train_subjects:
         raise InputError(f"--subject: {subject} was trained on, its alignment is part of the run")
-    if subject not in settings.data.subjects:
-        known = ", ".join(x for x in settings.data.subjects if x not in protocol.train_subjects)
-        raise InputError(f"--subject: {subject} is none of the subjects to fit to: {known}")
+    if subject not in known:
+        names = ", ".join(name for name in known if name not in protocol.train_subjects)
+        raise InputError(f"--subject: {subject} is none of the subjects to fit to: {names}")
     if not settings.aligned:
         raise InputError(f"{settings.run_dir}: alignment is off in this run, nothing can be fitted")
     refuse_unfinished(settings)
@@ -107,14 +175,16 @@ def loss_of(settings: config.Adapt, module: Alignment) -> LossFn:
 
 
 def run(settings: config.Config, store: Store, *, subject: str, minutes: float) -> None:
-    name, others = fitted_stage(subject, minutes), settings.protocol.train_subjects
-    folder = settings.run_dir / name
-    clips = clips_of(store, subject=subject, minutes=minutes)
-    shared = clips[store.present("train", subjects=others)[clips].any(axis=1)]
-    if not len(shared):
+    """`store`: of training; the subject may be of `protocol.test_store`."""
+    name = fitted_stage(settings, subject=subject, minutes=minutes)
+    folder, others = settings.run_dir / name, settings.protocol.train_subjects
+    new = decoded_store(settings, store)
+    clips = clips_of(new, subject=subject, minutes=minutes)
+    shared = shared_clips(store, new, clips=clips, others=others)
+    if not len(shared.own):
         raise InputError(
             f"--minutes: no training subject has seen the first {minutes:g} minutes of subject "
-            f"{subject} in {store.path}, so there is nothing to align them with"
+            f"{subject} in {new.path}, so there is nothing to align them with"
         )
     if (model := system.model_folder(settings, name)).is_dir():
         refuse_outdated(settings, model)
@@ -123,12 +193,13 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
         return
     stored = system.model_folder(settings, "cotrain") / "encoder"
     built_on = {"cotrain_steps": settings.cotrain.steps}
+    elsewhere = None if new is store else pipeline.Beside(new, (subject,), shared.own)
     encoder = pretrained.load("fmri_encoder", stored, box=bounding_box(store.mask))
     module = layer_of(encoder.module)
     fitted = run_stage(
         settings,
         name,
-        says=f"the alignment of subject {subject}, to {len(shared)} clips that "
+        says=f"the alignment of subject {subject}, to {len(shared.own)} clips that "
         f"{' or '.join(others)} saw as well",
         init=first_layer(encoder, seed=settings.seed),
         frozen={
@@ -140,14 +211,16 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
         fingerprint=built_on,
         batches=pipeline.windows(
             store,
-            subjects=(*others, subject),
-            clips=shared,
+            subjects=others if elsewhere else (*others, subject),
+            clips=shared.theirs,
+            beside=elsewhere,
             batch_size=settings.adapt.batch_size,
             seed=settings.seed,
             **share(settings),
         ),
     )
-    about = built_on | {"subject": subject, "minutes": minutes, "clips": len(shared)}
+    about = built_on | {"subject": subject, "minutes": minutes, "clips": len(shared.own)}
+    about["data"] = new.attributes.identity
     store_model(settings, name, lambda folder: save_fitted(folder, module, fitted, about=about))
 
 
@@ -156,10 +229,11 @@ def main(settings: config.Config, *, subject: str, minutes: float) -> None:
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
     refuse_unfit(settings, subject)
-    keep_config(settings.run_dir, settings)
+    if settings.protocol.test_store is None:  # else the run stays what it is
+        keep_config(settings.run_dir, settings)
     run(settings, Store.open(settings.data.store), subject=subject, minutes=minutes)
     file = settings.run_dir / "config.yaml"
-    sets = f"--set evaluation.adapted_minutes={minutes:g}"
+    sets = f"--set evaluation.adapted_minutes={minutes:g}{sets_of_store(settings)}"
     say(f"next: python -m eval.sample --config {file} {sets}")
 
 

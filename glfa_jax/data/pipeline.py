@@ -184,6 +184,15 @@ def volumes(
     return Stream(dataset, fingerprint=fingerprint, num_batches=None)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Subjects of another store; clips: of it, place by place the same clips as there."""
+
+    store: Store
+    subjects: tuple[str, ...]
+    clips: Int[ndarray, " n"]
+
+
 def windows(
     store: Store,
     *,
@@ -191,19 +200,21 @@ def windows(
     clips: Int[ndarray, " n"],
     batch_size: int,
     seed: int,
+    beside: Beside | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Stream[dict[str, ndarray]]:
     """Windows of the given train clips alone, shuffled, for ever: batch_size clips a batch.
 
-    {"fmri": (b, s, w, h, w), "present": (b, s) bool, whether the subject has the clip}.
+    {"fmri": (b, s, w, h, w), "present": (b, s) bool, whether the subject has the clip}. The
+    subjects of `beside` come last.
     """
     if batch_size % process_count or not batch_size:
         raise DataError(f"batch_size: {batch_size} is no multiple of {process_count} processes")
     dataset = _ordered(np.asarray(clips), seed=seed, shuffle=True, repeat=True)
     dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=np.array)
     dataset = dataset.map(_Share(process_index, process_count))
-    dataset = dataset.map(_Windows(store, tuple(subjects), np.asarray(clips)))
+    dataset = dataset.map(_Windows(store, tuple(subjects), np.asarray(clips), beside))
     fingerprint = _fingerprint(
         store,
         kind="windows",
@@ -211,6 +222,7 @@ def windows(
         clips=[int(clip) for clip in clips],
         batch_size=batch_size,
         seed=seed,
+        **({} if beside is None else {"beside": _told(beside)}),
     )
     return Stream(dataset, fingerprint=fingerprint, num_batches=None)
 
@@ -379,16 +391,36 @@ class _Volumes:
         return {"fmri": fmri}
 
 
+def _told(beside: Beside) -> list[Any]:
+    clips = [int(clip) for clip in beside.clips]
+    return [beside.store.attributes.identity, list(beside.subjects), clips]
+
+
 class _Windows:
     """Clips to windows of all subjects."""
 
-    def __init__(self, store: Store, subjects: tuple[str, ...], clips: Int[ndarray, " n"]):
+    def __init__(
+        self,
+        store: Store,
+        subjects: tuple[str, ...],
+        clips: Int[ndarray, " n"],
+        beside: Beside | None = None,
+    ):
         self.present = store.present("train", subjects=subjects)
         self.read: Callable[..., ndarray] = partial(store.fmri, "train", subjects=subjects)
         if _fits(store, len(clips) * len(subjects)):
             kept, place = self.read(clips), np.zeros(len(self.present), int)
             place[clips] = np.arange(len(clips))
             self.read = lambda chosen: kept[place[chosen]]
+        self.beside: _Windows | None = None
+        if beside is not None:
+            self.beside = _Windows(beside.store, beside.subjects, beside.clips)
+            self.same = np.zeros(len(self.present), int)
+            self.same[clips] = beside.clips
 
     def __call__(self, clips: Int[ndarray, " b"]) -> dict[str, ndarray]:
-        return {"fmri": self.read(clips).astype(np.float32), "present": self.present[clips]}
+        found = {"fmri": self.read(clips).astype(np.float32), "present": self.present[clips]}
+        if self.beside is None:
+            return found
+        more = self.beside(self.same[clips])
+        return {name: np.concatenate([x, more[name]], axis=1) for name, x in found.items()}

@@ -21,7 +21,7 @@ def draw(lines: dict[str, Line], path: Path, *, metrics: list[str]) -> None:
     )
     for metric, panel in zip(metrics, panels.flat, strict=True):
         for number, (name, line) in enumerate(lines.items()):
-            colour = f"C{number}"
+            colour, label = f"C{number}", name.replace("$", r"\$")  # no formula
             points = sorted((at, values[metric]) for at, values in line.items() if np.isfinite(at))
             if points:
                 at, means, bars = (
@@ -29,10 +29,10 @@ def draw(lines: dict[str, Line], path: Path, *, metrics: list[str]) -> None:
                     [values.mean() for _, values in points],
                     [values.std(ddof=1) if len(values) > 1 else 0.0 for _, values in points],
                 )
-                panel.errorbar(at, means, bars, fmt="o-", color=colour, label=name, capsize=3)
+                panel.errorbar(at, means, bars, fmt="o-", color=colour, label=label, capsize=3)
             if np.inf in line:
                 level = line[np.inf][metric].mean()
-                panel.axhline(level, color=colour, linestyle="--", label=name)
+                panel.axhline(level, color=colour, linestyle="--", label=label)
         panel.set(title=metric, xlabel="minutes of the new subject")
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")

@@ -1,6 +1,7 @@
 """Decoding another data set with a finished run, where the subjects of both are called the same."""
 
 import json
+import shutil
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from glfa_jax.errors import InputError
 from glfa_jax.metrics import image
 from glfa_jax.results import Scores
 from tests.eval.tiny_run import finished, write_store
+from train import adapt
 
 METRICS = "evaluation.metrics=[pictures]"
 
@@ -101,6 +103,28 @@ def test_the_run_stays_as_it_was_and_its_own_results_lie_elsewhere(sampled, trai
     assert config.load(trained.run_dir / "config.yaml") == trained
     assert config.load(trained.run_dir / "on-other" / "config.yaml") == sampled.settings
     assert sample.folder(trained) == trained.run_dir / "samples"
+
+
+def test_a_subject_scanned_later_is_decoded_with_the_layer_fitted_to_him(trained, tmp_path):
+    """By the commands that the README names; of clips there is but a share of a minute."""
+    new = write_store(tmp_path / "new.zarr", identity="new", seed=3, subjects=["04"])
+    run = tmp_path / "run"
+    shutil.copytree(trained.run_dir / "cotrain", run / "cotrain")
+    shutil.copy(trained.run_dir / "config.yaml", run)
+    sets = [f"protocol.test_store={new.path}", "protocol.test_subjects=['04']", "adapt.steps=2"]
+    settings = config.overridden(trained, [f"run_dir={run}", *sets])
+    adapt.main(settings, subject="04", minutes=0.05)
+    fitted = config.overridden(settings, ["evaluation.adapted_minutes=0.05"])
+    sample.main(fitted)
+    score.main(fitted)
+    scores = Scores.read(run / "on-new" / "adapted-0.05min")
+    protocol = scores.protocol
+    assert (protocol.name, protocol.pretraining) == ("cross-dataset", "strict")
+    assert (protocol.train_data, protocol.test_data) == ("trained", "new")
+    assert scores.method.endswith(", fitted to 0.05 min")
+    assert scores.training["adapt.steps"] == "2"
+    assert config.load(run / "config.yaml") == trained
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "cotrain", "adapt", "on-new"}
 
 
 @pytest.mark.parametrize(

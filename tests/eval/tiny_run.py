@@ -1,6 +1,7 @@
 """A finished run as small as that of tests/end_to_end, so that both share compiled programs."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ SUBJECTS = ("01", "02", "03")
 CLIPS: dict[Split, int] = {"train": 2, "test": 4}
 
 
-def write_store(path: Path, *, identity: str, seed: int) -> Store:
-    """Random maps and videos of subjects who are called the same in every store."""
+def write_store(
+    path: Path, *, identity: str, seed: int, subjects: Sequence[str] = SUBJECTS
+) -> Store:
+    """Random maps and videos; clips, and subjects if not told, are called the same everywhere."""
     data: Any = TINY["data"]
     side, window = data["raster"], data["window"]
     rng = np.random.default_rng(seed)
@@ -35,7 +38,7 @@ def write_store(path: Path, *, identity: str, seed: int) -> Store:
                 split: rng.standard_normal((clips, window, side, side)).astype(np.float16)
                 for split, clips in CLIPS.items()
             }
-            for subject in SUBJECTS
+            for subject in subjects
         },
     )
 

@@ -3,8 +3,12 @@
 The displacement is known: the new subject's maps lie one pixel to the right.
 """
 
+import dataclasses
 import hashlib
 import re
+import shlex
+import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +22,21 @@ from flax.traverse_util import flatten_dict
 from glfa_jax import config, subject_alignment
 from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
+from glfa_jax.data.store import Store
 from glfa_jax.decoder import Decoder, Generator
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.subject_alignment import align, encoder_for, layer_for
 from glfa_jax.training.checkpoints import latest_step, restore_params
 from glfa_jax.training.logs import read_log
+from tests.stores import CLIP_SECONDS
+from tests.stores import write_store as write_other
 from tests.train import tiny
-from tests.train.displaced import CLEAN, MASK, write_store
+from tests.train.displaced import CLEAN, CLIPS, MASK, write_store
 from tests.train.variants import load_trained, settings_of, store_trained
 from train import adapt
 
 MINUTES = 1.0
+COUNTS = tuple(CLIPS.items())
 ADAPTED = {"evaluation": {"adapted_minutes": MINUTES}}
 
 
@@ -216,6 +224,160 @@ def test_a_model_of_fewer_steps_makes_room(fitted, displaced, tmp_path):
         stored = layer_for(own, load_trained(own), subject="03")
         trained = restore_params(tmp_path / "adapt" / "03-1min", step=steps)
         jax.tree.map(np.testing.assert_array_equal, stored, trained)
+
+
+@pytest.mark.parametrize("steps", [59, 61])
+def test_a_layer_of_another_length_than_is_asked_for_is_refused(fitted, steps):
+    """Else the number asked for would be recorded with results of the other."""
+    settings = fitted[0]
+    other = settings.adapt.model_copy(update={"steps": steps})
+    folder = settings.run_dir / "adapt" / "03-1min"
+    said = (
+        f"{folder / 'model'}: was fitted in 60 steps, but adapt.steps is {steps}; remove {folder} "
+        f"and run python -m train.adapt --config {settings.run_dir / 'config.yaml'} --subject 03 "
+        f"--minutes 1 --set adapt.steps={steps}"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
+        subject_alignment.require_layer(settings.model_copy(update={"adapt": other}), subject="03")
+    subject_alignment.require_layer(settings, subject="03")
+
+
+def of_fourth(displaced: Store, path: Path, **changes: Any) -> Store:
+    """A store of subject 04 alone, who is subject 03 and saw the clean clips the other way round,
+    and before them one that nobody else saw.
+    """
+    maps = {split: displaced.fmri(split, range(n), subjects=["03"])[:, 0] for split, n in COUNTS}
+    names = {split: list(displaced.attributes.clips[split]) for split, _ in COUNTS}
+    order = [*reversed(range(CLEAN)), *range(CLEAN, len(names["train"]))]
+    alone = np.full_like(maps["train"][:1], np.nan)
+    maps["train"] = np.concatenate([alone, maps["train"][order]])
+    names["train"] = ["alone.mp4", *(names["train"][i] for i in order)]
+    shown = {split: np.zeros((len(names[split]), tiny.FRAMES, 8, 8, 3), np.uint8) for split in maps}
+    given = {"identity": "new", "mask": displaced.mask, "names": names} | changes
+    return write_other(path, videos=shown, maps={"04": maps}, **given)
+
+
+def flagged(sets: list[str]) -> list[str]:
+    return [word for one in sets for word in ("--set", one)]
+
+
+def on_store(settings: config.Config, run_dir: Path, path: Path) -> config.Config:
+    """The same run, that decodes subject 04 of a store."""
+    protocol = {"test_store": path, "test_subjects": ("04",)}
+    changes = {"run_dir": run_dir, "protocol": settings.protocol.model_copy(update=protocol)}
+    return settings.model_copy(update=changes)
+
+
+@pytest.mark.parametrize("per_subject", [False, True])
+def test_a_subject_scanned_later_is_fitted_from_a_store_of_his_own(
+    fitted, displaced, tmp_path, per_subject, capsys
+):
+    alignment = fitted[0].alignment.model_copy(update={"per_subject": per_subject})
+    trained = fitted[0].model_copy(update={"alignment": alignment, "run_dir": tmp_path / "run"})
+    store_trained(trained)
+    kept = config.dump(trained)
+    (trained.run_dir / "config.yaml").write_text(kept)
+    store = of_fourth(displaced, tmp_path / "new.zarr")
+    settings = on_store(trained, trained.run_dir, store.path)
+    with pytest.raises(InputError, match="no layer was fitted to 1 minutes of subject 04") as error:
+        subject_alignment.require_layer(settings, subject="04")
+    command = str(error.value).partition("first run ")[2]
+    words = shlex.split(command)
+    sets = [word for flag, word in pairwise(words) if flag == "--set"]
+    again = config.load(trained.run_dir / "config.yaml", sets)
+    assert words[-4:] == ["--subject", "04", "--minutes", "1"]
+    assert again.protocol.model_copy(update={"name": None}) == settings.protocol
+    adapt.main(settings, subject="04", minutes=MINUTES)
+    said = capsys.readouterr().out
+    assert f"to {CLEAN - 1} clips that 01 or 02 saw as well" in said
+    assert said.strip().endswith(f"--set evaluation.adapted_minutes=1 {shlex.join(flagged(sets))}")
+    assert (trained.run_dir / "config.yaml").read_text() == kept
+    subject_alignment.require_layer(settings, subject="04")
+    more = MINUTES + 2 * CLIP_SECONDS / 60  # the second of them is not a number
+    with pytest.raises(TrainingError, match="is nan at step"):
+        adapt.main(settings, subject="04", minutes=more)
+
+
+def test_it_is_the_layer_that_one_store_of_all_would_give(fitted, displaced, tmp_path):
+    """Where the same clips are seen in the same order."""
+    trained = fitted[0]
+    store_trained(trained.model_copy(update={"run_dir": tmp_path / "run"}))
+    names = {split: list(displaced.attributes.clips[split]) for split, _ in COUNTS}
+    maps = {split: displaced.fmri(split, range(n), subjects=["03"])[:, 0] for split, n in COUNTS}
+    shown = {split: np.zeros((n, tiny.FRAMES, 8, 8, 3), np.uint8) for split, n in COUNTS}
+    given = {"identity": "new", "mask": displaced.mask, "names": names}
+    store = write_other(tmp_path / "new.zarr", videos=shown, maps={"04": maps}, **given)
+    settings = on_store(trained, tmp_path / "run", store.path)
+    adapt.main(settings, subject="04", minutes=MINUTES)
+    assert (tmp_path / "run" / "adapt" / "on-new" / "04-1min" / "model").is_dir()
+    ours, theirs = (
+        layer_for(each, load_trained(each), subject=subject)
+        for each, subject in ((settings, "04"), (trained, "03"))
+    )
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    shutil.rmtree(store.path)
+    other = write_other(
+        store.path, videos=shown, maps={"04": maps}, **given | {"identity": "newer"}
+    )
+    for use in (
+        lambda: adapt.run(settings, displaced, subject="04", minutes=MINUTES),
+        lambda: layer_for(settings, load_trained(settings), subject="04"),
+    ):
+        with pytest.raises(InputError, match=f"fitted to other data than are in {other.path}"):
+            use()
+
+
+def test_the_same_showings_of_the_same_clips_are_paired(displaced, tmp_path):
+    names = list(displaced.attributes.clips["train"])
+    theirs = of_fourth(displaced, tmp_path / "theirs.zarr")
+    shared = adapt.shared_clips(displaced, theirs, clips=np.arange(4), others=("01", "02"))
+    np.testing.assert_array_equal(shared.own, [1, 2, 3])
+    np.testing.assert_array_equal(shared.theirs, [29, 28, 27])
+    twice = dataclasses.replace(
+        theirs,
+        attributes=dataclasses.replace(
+            theirs.attributes,
+            clips={"train": [names[7], names[7], names[3]]},
+            captions={"train": [names[7], names[7], names[3]]},
+        ),
+    )
+    shared = adapt.shared_clips(displaced, twice, clips=np.arange(3), others=("01", "02"))
+    np.testing.assert_array_equal(shared.own, [0, 2])  # nobody else saw that clip again
+    np.testing.assert_array_equal(shared.theirs, [7, 3])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"captions": {"train": ["x"] * 61}}, r"clip train29.mp4 is 'x', but 'train29.mp4' in"),
+        ({"lag_seconds": 5.0}, "has lag_seconds of 5 s, but .* of 4 s; windows must show the same"),
+        ({"repetition_time": 2.0}, "has repetition_time of 2 s, but "),
+    ],
+)
+def test_a_store_that_was_not_prepared_alike_is_refused(displaced, tmp_path, change, said):
+    store = of_fourth(displaced, tmp_path / "new.zarr")
+    changed = dataclasses.replace(store, attributes=dataclasses.replace(store.attributes, **change))
+    with pytest.raises(InputError, match=said):
+        adapt.shared_clips(displaced, changed, clips=np.arange(4), others=("01",))
+
+
+def test_a_store_of_another_cortex_is_refused(displaced, tmp_path):
+    store = of_fourth(displaced, tmp_path / "new.zarr", mask=~displaced.mask)
+    with pytest.raises(InputError, match="its maps show another part of the cortex than those of"):
+        adapt.shared_clips(displaced, store, clips=np.arange(4), others=("01",))
+
+
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [
+        ("01", "--subject: 01 of new.zarr has the name of a subject that was trained on"),
+        ("03", "--subject: 03 is none of the subjects to fit to: 04"),
+    ],
+)
+def test_who_cannot_be_fitted_from_another_store(fitted, subject, said):
+    settings = on_store(fitted[0], fitted[0].run_dir, Path("new.zarr"))
+    with pytest.raises(InputError, match=said):
+        adapt.refuse_unfit(settings, subject)
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, 0.01, 2.1, float("nan"), float("inf")])
