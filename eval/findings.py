@@ -10,7 +10,7 @@ from glfa_jax.data.damage import reading
 from glfa_jax.data.look.inspection import inspect
 from glfa_jax.data.prepare import prepare
 from glfa_jax.report import minutes as figure
-from glfa_jax.report.comparison.text import _escape_markdown as escape_markdown
+from glfa_jax.report.comparison.text import escape_markdown
 from glfa_jax.report.minutes import Line
 from glfa_jax.report.published import METRICS
 from glfa_jax.results import Scores

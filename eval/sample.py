@@ -5,7 +5,8 @@
 Leaves RUN/samples: an .npz a batch (what is scored), an MP4 and a GIF a clip beside its ground
 truth, and index.json. Batches that are there already are not sampled again. With
 `evaluation.adapted_minutes: 4`, layers that train.adapt fitted are used, and everything goes to
-RUN/adapted-4min. With `protocol.test_store`, another data set is decoded, to RUN/on-STORE.
+RUN/adapted-4min. With `protocol.test_store`, another data set is decoded, to RUN/on-STORE; with
+both, to RUN/on-STORE/adapted-4min.
 """
 
 import json

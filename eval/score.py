@@ -4,7 +4,8 @@
 
 Leaves RUN/scores.json (every clip's scores, for eval.compare), RUN/metrics.json (their means,
 intervals and p-values), RUN/alignment.npz and RUN/report/index.html, or the same in
-RUN/adapted-4min with `evaluation.adapted_minutes: 4` and in RUN/on-STORE with a test store.
+RUN/adapted-4min with `evaluation.adapted_minutes: 4`, in RUN/on-STORE with a test store, and in
+RUN/on-STORE/adapted-4min with both.
 """
 
 import json

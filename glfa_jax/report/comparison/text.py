@@ -19,7 +19,7 @@ def _markdown(table: Table) -> str:
         small = ""
         if cell.small:
             small = f" {cell.small}" if cell.small.startswith("(") else f" ({cell.small})"
-        return _escape_markdown(f"{cell.text}{sign}{small}")
+        return escape_markdown(f"{cell.text}{sign}{small}")
 
     numbers = len(table.head) - table.labels
     lines = [
@@ -27,11 +27,11 @@ def _markdown(table: Table) -> str:
         line(["---"] * table.labels + ["---:"] * numbers),
         *(line([cell(c) for c in row]) for row in (*table.rows, *table.foot)),
     ]
-    notes = "".join(f"{_escape_markdown(note)}\n\n" for note in table.notes)
-    return f"## {_escape_markdown(table.title)}\n\n" + "\n".join(lines) + f"\n\n{notes}"
+    notes = "".join(f"{escape_markdown(note)}\n\n" for note in table.notes)
+    return f"## {escape_markdown(table.title)}\n\n" + "\n".join(lines) + f"\n\n{notes}"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Marks what Markdown would read as more than text within a line."""
     return re.sub(r"([\\`*_\[\]|~$&]|<(?=[A-Za-z/!?]))", r"\\\1", text)
 
