@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from glfa_jax import config, system
 from glfa_jax.convert.directory import read_json
 from glfa_jax.data.store import Store
-from glfa_jax.decoder import Generator, load_decoder, refuse_unfinished
+from glfa_jax.decoder import Decoder, Generator, load_decoder, refuse_unfinished
 from glfa_jax.errors import InputError
 from glfa_jax.protocol import decoded_store
 from glfa_jax.subject_alignment import average_window, require_layer
@@ -43,13 +44,19 @@ class HeldOut:
     def generator(self, *, step: int | None = None) -> Generator:
         """The finished model, or a checkpoint of stage 2."""
         make_mesh(self.settings.hardware.mesh)  # refused before anything is loaded
+        decoder, negative = self._model(step)
+        subjects = self.settings.protocol.test_subjects
+        return Generator(decoder, self.settings, subjects=subjects, negative=negative)
+
+    def load(self, generator: Generator, *, step: int | None) -> None:
+        """Puts the finished model, or a checkpoint, in place of the one that the generator has."""
+        decoder, negative = self._model(step)
+        generator.load(decoder, negative=negative)
+
+    def _model(self, step: int | None) -> tuple[Decoder, Float[Array, "w height width"]]:
+        """The decoder, and what its samples are pushed away from."""
         decoder = load_decoder(self.settings, step=step)
-        return Generator(
-            decoder,
-            self.settings,
-            subjects=self.settings.protocol.test_subjects,
-            negative=average_window(self.settings, decoder.encoder, store=self.trained),
-        )
+        return decoder, average_window(self.settings, decoder.encoder, store=self.trained)
 
     def decode(
         self,

@@ -10,7 +10,6 @@ metric) and sweep.png.
 """
 
 import csv
-import gc
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -106,11 +105,16 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
     batches = {
         subject: len(list(test.batches(subject))) for subject in settings.protocol.test_subjects
     }
+    generator: Generator | None = None
     total = sum(batches[cell.subject] for cell in missing)
     with tqdm(total=total, desc="sweep", unit="batch", mininterval=5) as progress:
         for checkpoint, same_model in groupby(missing, lambda cell: cell.checkpoint):
             finished = checkpoint == settings.cotrain.steps
-            generator = test.generator(step=None if finished else checkpoint)
+            step = None if finished else checkpoint
+            if generator is None:
+                generator = test.generator(step=step)
+            else:
+                test.load(generator, step=step)
             for cell in same_model:
                 videos = []
                 for video in decode_all(test, generator, cell):
@@ -118,9 +122,6 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
                     progress.update()
                 scorer, generated = scorer_of(cell.subject), np.concatenate(videos)
                 write(test, cell, scorer.score(generated, seed=cell.seed, trials=None))
-            # It holds a program that holds it: without this, two models would be on the device.
-            del generator
-            gc.collect()
 
 
 def write(test: HeldOut, cell: Cell, scored: Scored) -> None:

@@ -1,5 +1,6 @@
 """What evaluation refuses before anything is loaded or computed, and what it loads."""
 
+import weakref
 from typing import Any
 
 import jax
@@ -89,3 +90,39 @@ def test_a_checkpoint_of_lora_needs_no_finished_generator(settings, tmp_path, mo
         found.encoder.variables["params"]["func_align_layer"],
         encoder["func_align_layer"],
     )
+
+
+def test_another_checkpoint_takes_the_place_of_the_first_in_the_same_program(settings, monkeypatch):
+    test = open_test(settings)
+    load, place = decoding.load_decoder, decoder.place_params
+
+    def load_other(*given, step: int | None) -> decoder.Decoder:
+        """Of step 1, with twice the parameters of the encoder."""
+        found = load(*given)
+        if step is None:
+            return found
+        doubled = jax.tree.map(lambda x: 2 * x, found.encoder.variables)
+        return found._replace(encoder=found.encoder._replace(variables=doubled))
+
+    def place_alone(*given, **options):
+        assert all(array() is None for array in on_device), "two models at a time"
+        placed = place(*given, **options)
+        on_device[:] = [weakref.ref(x) for x in jax.tree.leaves(placed)]
+        return placed
+
+    def videos(generator: decoder.Generator) -> np.ndarray:
+        return test.decode(generator, "03", [0, 1], scale=9.0, steps=2, seed=0)
+
+    on_device: list[weakref.ref] = []
+    monkeypatch.setattr(decoding, "load_decoder", load_other)
+    monkeypatch.setattr(decoder, "place_params", place_alone)
+    generator = test.generator()
+    finished = videos(generator)
+    test.load(generator, step=1)
+    earlier = videos(generator)
+    assert (earlier != finished).any()
+    test.load(generator, step=None)
+    np.testing.assert_array_equal(videos(generator), finished)
+    assert generator.compiled() == 1
+    on_device.clear()
+    np.testing.assert_array_equal(videos(test.generator(step=1)), earlier)

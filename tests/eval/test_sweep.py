@@ -1,6 +1,5 @@
 """A sweep with stand-ins for models and judges: what is loaded, judged and kept, and how often."""
 
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -20,26 +19,27 @@ from tests.test_config import MINIMAL
 SUBJECTS = ("02", "03")
 
 
+@dataclass
 class Model:
-    """On the device as long as it lives."""
+    """In place of Generator."""
 
-    def __init__(self, step: int | None):
-        self.step, self.itself = step, self
+    step: int | None
 
 
 @dataclass
 class Decoded:
     """In place of HeldOut.
 
-    loaded: the step of every model that was made, and how many others there were then.
+    made: how many models. loaded: the step of all that they held. decoded: of whom, by which.
     """
 
     settings: config.Config
-    loaded: list[tuple[int | None, int]] = field(default_factory=list)
+    made: int = 0
+    loaded: list[int | None] = field(default_factory=list)
+    decoded: list[tuple[int | None, str]] = field(default_factory=list)
     truths: int = 0
 
     def __post_init__(self) -> None:
-        self._models: list[weakref.ref] = []
         self.trained = self.store = SimpleNamespace(
             attributes=SimpleNamespace(identity="data"), video=self._video
         )
@@ -55,13 +55,16 @@ class Decoded:
         yield self.clips(subject)
 
     def generator(self, *, step: int | None) -> Model:
-        alive = sum(model() is not None for model in self._models)
-        model = Model(step)
-        self._models.append(weakref.ref(model))
-        self.loaded.append((step, alive))
-        return model
+        self.made += 1
+        self.loaded.append(step)
+        return Model(step)
+
+    def load(self, generator: Model, *, step: int | None) -> None:
+        generator.step = step
+        self.loaded.append(step)
 
     def decode(self, generator: Model, subject: str, clips: list[int], **_: float) -> np.ndarray:
+        self.decoded.append((generator.step, subject))
         return videos((generator.step or 0) + 1)[clips]
 
 
@@ -88,9 +91,10 @@ def run(decoded: Decoded) -> None:
     sweep.run_all(cast(HeldOut, decoded), cells(decoded))
 
 
-def test_one_model_at_a_time_and_one_truth_for_all(decoded):
+def test_one_model_holds_every_checkpoint_and_one_truth_serves_all(decoded):
     run(decoded)
-    assert decoded.loaded == [(1, 0), (2, 0), (None, 0)]
+    assert (decoded.made, decoded.loaded) == (1, [1, 2, None])
+    assert decoded.decoded == [(step, name) for step in (1, 2, None) for name in SUBJECTS]
     assert decoded.truths == 1
     found = {cell: decoded.settings.run_dir / "sweep" / cell.name for cell in cells(decoded)}
     assert len(found) == 6
