@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -19,8 +20,8 @@ from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, use_compilation_cache
 from glfa_jax.training.sharding import make_mesh
 
-# Options of `evaluation` that change no sample.
-SCORING = frozenset({"ways", "metrics", "consistency_gate"})
+# Options that change no sample.
+SCORING = frozenset({"evaluation.ways", "evaluation.metrics", "evaluation.consistency_gate"})
 
 
 @dataclass(frozen=True)
@@ -96,29 +97,45 @@ def open_test(settings: config.Config) -> HeldOut:
     return test
 
 
-def refuse_other_settings(test: HeldOut, folder: Path, *, but: Iterable[str]) -> None:
+def refuse_other_settings(
+    test: HeldOut, folder: Path, *, but: Iterable[str], keep: bool = True
+) -> None:
     """What was made with other settings or data is neither mixed with ours nor overwritten.
 
-    but: options of `evaluation` that do not matter to what the folder holds.
+    but: keys of settings.json that do not matter to what the folder holds, or that its paths tell.
+    keep: ours are written down, for what is made with them from now on.
+    Raises InputError with every key that differs; one that an earlier version did not write down is
+    not compared.
     """
+    ours = {key: value for key, value in _settings(test).items() if key not in set(but)}
+    path = folder / "settings.json"
+    theirs = config.flat(read_json(path)) if path.exists() else {}
+    changed = [
+        f"{key}: {ours[key]} | {theirs[key]}"
+        for key in ours
+        if key in theirs and ours[key] != theirs[key]
+    ]
+    if changed:
+        raise InputError(
+            f"{folder}: was made with other settings (now | then): {'; '.join(changed)}; "
+            "remove the folder to make it anew"
+        )
+    if keep:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(ours))
+
+
+def _settings(test: HeldOut) -> dict[str, Any]:
+    """All that samples depend on besides the training, by key."""
     settings = test.settings
     # Fitted layers have results in a folder of their own.
-    but = {*but, "adapted_minutes"}
-    ours = {
-        "evaluation": settings.evaluation.model_dump(mode="json", exclude=but),
+    fitted = settings.evaluation.adapted_minutes is not None
+    tree = {
+        "evaluation": settings.evaluation.model_dump(mode="json", exclude={"adapted_minutes"}),
+        "hardware": {"compute_dtype": settings.hardware.compute_dtype},
         "test_subjects": list(settings.protocol.test_subjects),
         "data": test.store.attributes.identity,
         "steps": settings.cotrain.steps,
         "seed": settings.seed,
     }
-    if settings.evaluation.adapted_minutes is not None:
-        ours["adapt"] = settings.adapt.model_dump(mode="json")
-    path = folder / "settings.json"
-    if path.exists() and (theirs := read_json(path)) != ours:
-        changed = [key for key in ours if ours[key] != theirs.get(key)]
-        raise InputError(
-            f"{folder}: was made with other settings ({', '.join(changed)}: "
-            f"{[theirs.get(key) for key in changed]}); remove the folder to make it anew"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(ours))
+    return config.flat(tree | ({"adapt": settings.adapt.model_dump(mode="json")} if fitted else {}))

@@ -4,9 +4,10 @@
         --set 'sweep.sampling_steps=[10, 25]' --set 'sweep.seeds=[0, 1]'
 
 Every combination of `sweep` in the configuration is a cell, for each test subject. Programs are
-compiled once a number of sampling steps; guidance scale and seed are arguments. Finished cells are
-not done again. Leaves RUN/sweep: a scores.json a cell, table.csv and table.json (a line a cell and
-metric) and sweep.png.
+compiled once a number of sampling steps; checkpoint, guidance scale and seed are arguments of them.
+Finished cells are not done again, so a sweep can grow: by other values, by test subjects, and by
+checkpoints of further training. Leaves RUN/sweep: a scores.json a cell, table.csv and table.json (a
+line a cell and metric) and sweep.png.
 """
 
 import csv
@@ -32,6 +33,12 @@ from glfa_jax.report import sweep as figure
 from glfa_jax.results import FILE, Sampling, Scores
 from glfa_jax.training.checkpoints import kept_steps
 from glfa_jax.training.logs import write_atomically
+
+# Keys of settings.json that a cell's path tells. The finished model is told by its step as well:
+# trained further, it is another cell.
+IN_PATH = frozenset(
+    {"evaluation.guidance_scale", "evaluation.sampling_steps", "test_subjects", "steps"}
+)
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,7 @@ def write(test: HeldOut, cell: Cell, scored: Scored) -> None:
         sampling=Sampling(settings.evaluation.sampler, cell.sampling_steps, cell.guidance_scale),
         checkpoint=cell.checkpoint,
     )
+    refuse_other_settings(test, folder(settings), but=IN_PATH)  # the first cell brings ours
     place = folder(settings) / cell.name
     place.mkdir(parents=True, exist_ok=True)
     scores.write(place / FILE)
@@ -170,7 +178,7 @@ def best_of(rows: list[dict]) -> str:
 
 def main(settings: config.Config) -> None:
     test = open_test(settings)
-    refuse_other_settings(test, folder(settings), but={"guidance_scale", "sampling_steps"})
+    refuse_other_settings(test, folder(settings), but=IN_PATH, keep=False)
     wanted = cells(settings)
     missing = [cell for cell in wanted if not (folder(settings) / cell.name / FILE).exists()]
     if done := len(wanted) - len(missing):

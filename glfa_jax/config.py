@@ -825,17 +825,18 @@ def dump(config: Section) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)
 
 
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by their full keys, as in `evaluation.clips`."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out
+
+
 def differences(ours: Section, theirs: Section) -> list[str]:
     """Every key on which two configurations differ, as `key: ours | theirs`."""
-
-    def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                out |= flat(value, f"{prefix}{key}.")
-            else:
-                out[prefix + key] = value
-        return out
-
     a, b = flat(ours.model_dump(mode="json")), flat(theirs.model_dump(mode="json"))
     return [f"{key}: {a.get(key)} | {b.get(key)}" for key in a | b if a.get(key) != b.get(key)]

@@ -1,5 +1,6 @@
 """What evaluation refuses before anything is loaded or computed, and what it loads."""
 
+import json
 import weakref
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from eval import decoding, score
-from eval.decoding import open_test
+from eval.decoding import SCORING, open_test, refuse_other_settings
 from glfa_jax import config, decoder, system
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.training.sharding import make_mesh
@@ -90,6 +91,35 @@ def test_a_checkpoint_of_lora_needs_no_finished_generator(settings, tmp_path, mo
         found.encoder.variables["params"]["func_align_layer"],
         encoder["func_align_layer"],
     )
+
+
+def test_the_precision_of_sampling_is_one_of_its_settings(settings, tmp_path):
+    refuse_other_settings(open_test(settings), tmp_path, but=SCORING)
+    half = open_test(config.overridden(settings, ["hardware.compute_dtype=bfloat16"]))
+    with pytest.raises(
+        InputError, match=r"\(now \| then\): hardware\.compute_dtype: bfloat16 \| float32;"
+    ):
+        refuse_other_settings(half, tmp_path, but=SCORING)
+
+
+def test_settings_of_an_earlier_version_count_as_far_as_they_go(settings, tmp_path):
+    """They were written in sections, without the precision."""
+    evaluation = settings.evaluation.model_dump(mode="json", exclude={*SCORING, "adapted_minutes"})
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"evaluation": evaluation, "test_subjects": ["03"], "steps": 2}))
+    half = ["hardware.compute_dtype=bfloat16"]
+    refuse_other_settings(
+        open_test(config.overridden(settings, half)), tmp_path, but=SCORING, keep=False
+    )
+    assert "hardware" not in path.read_text()
+    for change, said in (
+        ("evaluation.guidance_scale=2", "evaluation.guidance_scale: 2.0 | 9.0"),
+        ("protocol.test_subjects=['02']", "test_subjects: ['02'] | ['03']"),
+    ):
+        other = open_test(config.overridden(settings, [*half, change]))
+        with pytest.raises(InputError) as error:
+            refuse_other_settings(other, tmp_path, but=SCORING)
+        assert f"(now | then): {said}; remove" in str(error.value)
 
 
 def test_another_checkpoint_takes_the_place_of_the_first_in_the_same_program(settings, monkeypatch):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -91,6 +92,25 @@ def run(decoded: Decoded) -> None:
     sweep.run_all(cast(HeldOut, decoded), cells(decoded))
 
 
+def swept(decoded: Decoded, *overrides: str) -> Decoded:
+    """A sweep by its command, with other options."""
+    ours = Decoded(config.overridden(decoded.settings, overrides))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "open_test", lambda settings: ours)
+        sweep.main(ours.settings)
+    return ours
+
+
+def contents(folder: Path) -> dict[Path, str]:
+    """All scores of cells."""
+    return {path: path.read_text() for path in sorted(folder.rglob("scores.json"))}
+
+
+@pytest.fixture
+def place(decoded) -> Path:
+    return decoded.settings.run_dir / "sweep"
+
+
 def test_one_model_holds_every_checkpoint_and_one_truth_serves_all(decoded):
     run(decoded)
     assert (decoded.made, decoded.loaded) == (1, [1, 2, None])
@@ -116,3 +136,40 @@ def test_a_checkpoint_that_is_not_kept_is_named_before_anything_is_sampled(decod
     with pytest.raises(InputError, match=r"sweep\.checkpoints: 2 not kept in .*, there are 1, 3;"):
         run(decoded)
     assert decoded.loaded == []
+
+
+def test_a_refused_sweep_leaves_no_settings_behind(decoded, place):
+    """They would stand in the way of the next one."""
+    (decoded.settings.run_dir / "cotrain" / "checkpoints" / "2").rmdir()
+    with pytest.raises(InputError, match="2 not kept"):
+        swept(decoded)
+    assert not place.exists()
+    swept(decoded, "sweep.checkpoints=[1]", "evaluation.ways=[2]")
+
+
+def test_a_sweep_grows_by_subjects_and_by_further_training(decoded, place):
+    finished = "sweep.checkpoints="
+    swept(decoded, finished, "protocol.test_subjects=['03']")
+    first = contents(place)
+    assert swept(decoded, finished).decoded == [(None, "02")]
+    (decoded.settings.run_dir / "cotrain" / "checkpoints" / "3").mkdir()
+    further = swept(decoded, "cotrain.steps=5", finished)
+    assert further.decoded == [(None, "02"), (None, "03")]  # not those of the earlier end
+    assert not swept(decoded, "cotrain.steps=5", "sweep.checkpoints=[3, 5]").decoded
+    found = contents(place)
+    assert found.items() > first.items()
+    assert {path.parent.name for path in found} == {
+        f"checkpoint{step}_steps25_scale9_seed0" for step in (3, 5)
+    }
+
+
+def test_what_paths_do_not_tell_is_refused_by_key(decoded, place):
+    swept(decoded)
+    before = contents(place)
+    with pytest.raises(InputError) as error:
+        swept(decoded, "evaluation.sampler=ddim", "evaluation.clips=3", "sweep.guidance_scales=[1]")
+    assert str(error.value) == (
+        f"{place}: was made with other settings (now | then): evaluation.sampler: ddim | dpm++; "
+        "evaluation.clips: 3 | None; remove the folder to make it anew"
+    )
+    assert contents(place) == before
