@@ -53,7 +53,8 @@ class Cell:
 
     @property
     def name(self) -> Path:
-        settings = f"steps{self.sampling_steps}_scale{self.guidance_scale:g}_seed{self.seed}"
+        scale = repr(self.guidance_scale).removesuffix(".0")
+        settings = f"steps{self.sampling_steps}_scale{scale}_seed{self.seed}"
         return Path(self.subject) / f"checkpoint{self.checkpoint}_{settings}"
 
 
@@ -74,6 +75,38 @@ def cells(settings: config.Config) -> list[Cell]:
 
 def folder(settings: config.Config) -> Path:
     return system.results_folder(settings) / "sweep"
+
+
+def is_done(settings: config.Config, cell: Cell) -> bool:
+    """Whether the cell's scores are there; a file that does not hold them is set aside."""
+    path = folder(settings) / cell.name / FILE
+    if not path.exists():
+        return False
+    try:
+        refuse_other_cell(path, cell)
+    except InputError as error:
+        aside = path.with_name(f"{FILE}.broken")
+        path.replace(aside)
+        print(f"sweep: {error}; set aside as {aside.name}, this cell is done anew", flush=True)
+        return False
+    return True
+
+
+def refuse_other_cell(path: Path, cell: Cell) -> None:
+    """Raises InputError where a file does not hold scores, or those of another cell."""
+    scores = Scores.read(path)
+    theirs = {
+        "checkpoint": scores.training.get("cotrain.checkpoint", cell.checkpoint),
+        "subject": ", ".join(scores.protocol.test_subjects),
+        "sampling_steps": scores.sampling.steps,
+        "guidance_scale": scores.sampling.guidance_scale,
+        "seed": scores.seed,
+    }
+    odd = [
+        f"{key} {value}" for key, value in theirs.items() if str(value) != str(getattr(cell, key))
+    ]
+    if odd:
+        raise InputError(f"{path}: is of {', '.join(odd)}")
 
 
 def decode_all(test: HeldOut, generator: Generator, cell: Cell) -> Iterator[np.ndarray]:
@@ -180,7 +213,7 @@ def main(settings: config.Config) -> None:
     test = open_test(settings)
     refuse_other_settings(test, folder(settings), but=IN_PATH, keep=False)
     wanted = cells(settings)
-    missing = [cell for cell in wanted if not (folder(settings) / cell.name / FILE).exists()]
+    missing = [cell for cell in wanted if not is_done(settings, cell)]
     if done := len(wanted) - len(missing):
         print(f"sweep: {done} of {len(wanted)} cells are there already", flush=True)
     if missing:

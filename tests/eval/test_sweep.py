@@ -1,5 +1,6 @@
 """A sweep with stand-ins for models and judges: what is loaded, judged and kept, and how often."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,6 +148,42 @@ def test_a_refused_sweep_leaves_no_settings_behind(decoded, place):
     swept(decoded, "sweep.checkpoints=[1]", "evaluation.ways=[2]")
 
 
+def test_cells_that_do_not_hold_what_their_path_says_are_done_anew(decoded, place, capsys):
+    swept(decoded)
+    before = contents(place)
+    cut, other, *_ = before
+    cut.write_text(before[cut][:100])
+    other.write_text(before[place / "03" / other.parent.name / "scores.json"])
+    capsys.readouterr()
+    again = swept(decoded)
+    assert contents(place) == before
+    assert again.decoded == [(1, "02"), (2, "02")]
+    said = capsys.readouterr().out.splitlines()
+    assert f"sweep: {cut}: not valid JSON" in said[0]
+    assert said[1].startswith(f"sweep: {other}: is of subject 03; set aside as scores.json.broken")
+    assert said[2] == "sweep: 4 of 6 cells are there already"
+    assert cut.with_name("scores.json.broken").read_text() == before[cut][:100]
+    assert not swept(decoded).decoded
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("seed", 7, "seed 7"),
+        ("sampling", {"sampler": "dpm++", "steps": 9, "guidance_scale": 9.0}, "sampling_steps 9"),
+        ("sampling", {"sampler": "dpm++", "steps": 25, "guidance_scale": 9.5}, "guidance_scale 9."),
+        ("training", {"cotrain.checkpoint": "2"}, "checkpoint 2"),
+    ],
+)
+def test_a_cell_of_other_settings_than_its_path_says_is_named(decoded, key, value, said):
+    run(decoded)
+    first = cells(decoded)[0]
+    path = sweep.folder(decoded.settings) / first.name / "scores.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(InputError, match=f"scores.json: is of {said}"):
+        sweep.refuse_other_cell(path, first)
+
+
 def test_a_sweep_grows_by_subjects_and_by_further_training(decoded, place):
     finished = "sweep.checkpoints="
     swept(decoded, finished, "protocol.test_subjects=['03']")
@@ -173,3 +210,13 @@ def test_what_paths_do_not_tell_is_refused_by_key(decoded, place):
         "evaluation.clips: 3 | None; remove the folder to make it anew"
     )
     assert contents(place) == before
+
+
+def test_every_scale_has_a_folder_of_its_own():
+    def name(scale: float) -> str:
+        return sweep.Cell(3, "03", 25, scale, 0).name.name
+
+    assert name(3.0) == "checkpoint3_steps25_scale3_seed0"
+    assert name(2.5) == "checkpoint3_steps25_scale2.5_seed0"
+    scales = (3.0, 3.0000001, 1e-9, 0.1 + 0.2, 0.3, 1234567.0, 1234568.0)
+    assert len({name(scale) for scale in scales}) == len(scales)
