@@ -180,10 +180,21 @@ def write(test: HeldOut, cell: Cell, scored: Scored) -> None:
 
 
 def table(settings: config.Config) -> list[dict]:
-    """A line a cell and metric: mean over clips, sample deviation, bootstrap interval."""
+    """A line a cell and metric: mean over clips, sample deviation, bootstrap interval.
+
+    What has one value for all clips has neither deviation nor interval. Training subjects are
+    listed with spaces between them.
+    """
     rows = []
     for cell in cells(settings):
         scores = Scores.read(folder(settings) / cell.name / FILE)
+        protocol = scores.protocol
+        about = {
+            "method": scores.method,
+            "protocol": protocol.name,
+            "pretraining": protocol.pretraining,
+            "train_subjects": " ".join(protocol.train_subjects),
+        }
         for name, metric in scores.metrics.items():
             values = scores.values(name)
             summary = statistics.summarise(values)
@@ -194,6 +205,15 @@ def table(settings: config.Config) -> list[dict]:
                 | {"mean": summary.mean}
                 | {"std": summary.std, "low": interval.low, "high": interval.high}
                 | {"clips": summary.count, "chance": metric.chance}
+                | about
+            )
+        for name, one in scores.overall.items():
+            rows.append(
+                asdict(cell)
+                | {"metric": name, "variant": one.variant, "better": one.better}
+                | {"mean": one.value, "std": None, "low": None, "high": None}
+                | {"clips": len(scores.clips), "chance": None}
+                | about
             )
     return rows
 
@@ -203,10 +223,9 @@ def best_of(rows: list[dict]) -> str:
     pick = max if rows[0]["better"] == "higher" else min
     best = pick(rows, key=lambda row: row["mean"])
     where = ", ".join(f"{field.name} {best[field.name]}" for field in fields(Cell))
-    return (
-        f"{best['metric']}: best {best['mean']:.3f} ({best['low']:.3f} to {best['high']:.3f}) at "
-        f"{where}"
-    )
+    has_interval = best["low"] is not None
+    interval = f" ({best['low']:.3f} to {best['high']:.3f})" if has_interval else ""
+    return f"{best['metric']}: best {best['mean']:.3f}{interval} at {where}"
 
 
 def main(settings: config.Config) -> None:

@@ -1,5 +1,6 @@
 """A sweep with stand-ins for models and judges: what is loaded, judged and kept, and how often."""
 
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -220,3 +221,24 @@ def test_every_scale_has_a_folder_of_its_own():
     assert name(2.5) == "checkpoint3_steps25_scale2.5_seed0"
     scales = (3.0, 3.0000001, 1e-9, 0.1 + 0.2, 0.3, 1234567.0, 1234568.0)
     assert len({name(scale) for scale in scales}) == len(scales)
+
+
+def test_the_table_says_who_was_trained_on_and_keeps_what_has_one_value_a_run(decoded, place):
+    swept(decoded, "evaluation.metrics=[features]", "protocol.pretraining=published")
+    with (place / "table.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    rows = json.loads((place / "table.json").read_text())
+    assert len(lines) == len(rows) == 6 * 5
+    for row, line in zip(rows, lines, strict=True):
+        scores = Scores.read(place / sweep.Cell(*list(row.values())[:5]).name)
+        assert (row["method"], row["protocol"]) == (scores.method, scores.protocol.name)
+        assert (row["pretraining"], row["train_subjects"]) == ("published", "01 02")
+        for key in ("method", "protocol", "pretraining", "train_subjects"):
+            assert line[key] == row[key]
+        if row["metric"] == "Fréchet distance":
+            assert row["mean"] == scores.overall["Fréchet distance"].value
+            assert (row["better"], row["clips"]) == ("lower", CLIPS)
+            assert [line[key] for key in ("std", "low", "high", "chance")] == [""] * 4
+        else:
+            assert row["low"] <= row["mean"] <= row["high"]
+    assert sum(row["metric"] == "Fréchet distance" for row in rows) == 6
