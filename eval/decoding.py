@@ -4,13 +4,15 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from glfa_jax import config, system
 from glfa_jax.convert.directory import read_json
 from glfa_jax.data.store import Store
-from glfa_jax.decoder import Generator, load_decoder, refuse_unfinished
+from glfa_jax.decoder import Decoder, Generator, load_decoder, refuse_unfinished
 from glfa_jax.errors import InputError
 from glfa_jax.protocol import decoded_store
 from glfa_jax.subject_alignment import average_window, require_layer
@@ -18,8 +20,8 @@ from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, use_compilation_cache
 from glfa_jax.training.sharding import make_mesh
 
-# Options of `evaluation` that change no sample.
-SCORING = frozenset({"ways", "metrics", "consistency_gate"})
+# Options that change no sample.
+SCORING = frozenset({"evaluation.ways", "evaluation.metrics", "evaluation.consistency_gate"})
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,19 @@ class HeldOut:
     def generator(self, *, step: int | None = None) -> Generator:
         """The finished model, or a checkpoint of stage 2."""
         make_mesh(self.settings.hardware.mesh)  # refused before anything is loaded
+        decoder, negative = self._model(step)
+        subjects = self.settings.protocol.test_subjects
+        return Generator(decoder, self.settings, subjects=subjects, negative=negative)
+
+    def load(self, generator: Generator, *, step: int | None) -> None:
+        """Puts the finished model, or a checkpoint, in place of the one that the generator has."""
+        decoder, negative = self._model(step)
+        generator.load(decoder, negative=negative)
+
+    def _model(self, step: int | None) -> tuple[Decoder, Float[Array, "w height width"]]:
+        """The decoder, and what its samples are pushed away from."""
         decoder = load_decoder(self.settings, step=step)
-        return Generator(
-            decoder,
-            self.settings,
-            subjects=self.settings.protocol.test_subjects,
-            negative=average_window(self.settings, decoder.encoder, store=self.trained),
-        )
+        return decoder, average_window(self.settings, decoder.encoder, store=self.trained)
 
     def decode(
         self,
@@ -94,29 +102,45 @@ def open_test(settings: config.Config) -> HeldOut:
     return test
 
 
-def refuse_other_settings(test: HeldOut, folder: Path, *, but: Iterable[str]) -> None:
+def refuse_other_settings(
+    test: HeldOut, folder: Path, *, but: Iterable[str], keep: bool = True
+) -> None:
     """What was made with other settings or data is neither mixed with ours nor overwritten.
 
-    but: options of `evaluation` that do not matter to what the folder holds.
+    but: keys of settings.json that do not matter to what the folder holds, or that its paths tell.
+    keep: ours are written down, for what is made with them from now on.
+    Raises InputError with every key that differs; one that an earlier version did not write down is
+    not compared.
     """
+    ours = {key: value for key, value in _settings(test).items() if key not in set(but)}
+    path = folder / "settings.json"
+    theirs = config.flat(read_json(path)) if path.exists() else {}
+    changed = [
+        f"{key}: {ours[key]} | {theirs[key]}"
+        for key in ours
+        if key in theirs and ours[key] != theirs[key]
+    ]
+    if changed:
+        raise InputError(
+            f"{folder}: was made with other settings (now | then): {'; '.join(changed)}; "
+            "remove the folder to make it anew"
+        )
+    if keep:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(ours))
+
+
+def _settings(test: HeldOut) -> dict[str, Any]:
+    """All that samples depend on besides the training, by key."""
     settings = test.settings
     # Fitted layers have results in a folder of their own.
-    but = {*but, "adapted_minutes"}
-    ours = {
-        "evaluation": settings.evaluation.model_dump(mode="json", exclude=but),
+    fitted = settings.evaluation.adapted_minutes is not None
+    tree = {
+        "evaluation": settings.evaluation.model_dump(mode="json", exclude={"adapted_minutes"}),
+        "hardware": {"compute_dtype": settings.hardware.compute_dtype},
         "test_subjects": list(settings.protocol.test_subjects),
         "data": test.store.attributes.identity,
         "steps": settings.cotrain.steps,
         "seed": settings.seed,
     }
-    if settings.evaluation.adapted_minutes is not None:
-        ours["adapt"] = settings.adapt.model_dump(mode="json")
-    path = folder / "settings.json"
-    if path.exists() and (theirs := read_json(path)) != ours:
-        changed = [key for key in ours if ours[key] != theirs.get(key)]
-        raise InputError(
-            f"{folder}: was made with other settings ({', '.join(changed)}: "
-            f"{[theirs.get(key) for key in changed]}); remove the folder to make it anew"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(ours))
+    return config.flat(tree | ({"adapt": settings.adapt.model_dump(mode="json")} if fitted else {}))

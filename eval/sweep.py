@@ -4,13 +4,13 @@
         --set 'sweep.sampling_steps=[10, 25]' --set 'sweep.seeds=[0, 1]'
 
 Every combination of `sweep` in the configuration is a cell, for each test subject. Programs are
-compiled once a number of sampling steps; guidance scale and seed are arguments. Finished cells are
-not done again. Leaves RUN/sweep: a scores.json a cell, table.csv and table.json (a line a cell and
-metric) and sweep.png.
+compiled once a number of sampling steps; checkpoint, guidance scale and seed are arguments of them.
+Finished cells are not done again, so a sweep can grow: by other values, by test subjects, and by
+checkpoints of further training. Leaves RUN/sweep: a scores.json a cell, table.csv and table.json (a
+line a cell and metric) and sweep.png.
 """
 
 import csv
-import gc
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -34,6 +34,12 @@ from glfa_jax.results import FILE, Sampling, Scores
 from glfa_jax.training.checkpoints import kept_steps
 from glfa_jax.training.logs import write_atomically
 
+# Keys of settings.json that a cell's path tells. The finished model is told by its step as well:
+# trained further, it is another cell.
+IN_PATH = frozenset(
+    {"evaluation.guidance_scale", "evaluation.sampling_steps", "test_subjects", "steps"}
+)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -47,7 +53,8 @@ class Cell:
 
     @property
     def name(self) -> Path:
-        settings = f"steps{self.sampling_steps}_scale{self.guidance_scale:g}_seed{self.seed}"
+        scale = repr(self.guidance_scale).removesuffix(".0")
+        settings = f"steps{self.sampling_steps}_scale{scale}_seed{self.seed}"
         return Path(self.subject) / f"checkpoint{self.checkpoint}_{settings}"
 
 
@@ -68,6 +75,38 @@ def cells(settings: config.Config) -> list[Cell]:
 
 def folder(settings: config.Config) -> Path:
     return system.results_folder(settings) / "sweep"
+
+
+def is_done(settings: config.Config, cell: Cell) -> bool:
+    """Whether the cell's scores are there; a file that does not hold them is set aside."""
+    path = folder(settings) / cell.name / FILE
+    if not path.exists():
+        return False
+    try:
+        refuse_other_cell(path, cell)
+    except InputError as error:
+        aside = path.with_name(f"{FILE}.broken")
+        path.replace(aside)
+        print(f"sweep: {error}; set aside as {aside.name}, this cell is done anew", flush=True)
+        return False
+    return True
+
+
+def refuse_other_cell(path: Path, cell: Cell) -> None:
+    """Raises InputError where a file does not hold scores, or those of another cell."""
+    scores = Scores.read(path)
+    theirs = {
+        "checkpoint": scores.training.get("cotrain.checkpoint", cell.checkpoint),
+        "subject": ", ".join(scores.protocol.test_subjects),
+        "sampling_steps": scores.sampling.steps,
+        "guidance_scale": scores.sampling.guidance_scale,
+        "seed": scores.seed,
+    }
+    odd = [
+        f"{key} {value}" for key, value in theirs.items() if str(value) != str(getattr(cell, key))
+    ]
+    if odd:
+        raise InputError(f"{path}: is of {', '.join(odd)}")
 
 
 def decode_all(test: HeldOut, generator: Generator, cell: Cell) -> Iterator[np.ndarray]:
@@ -106,11 +145,16 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
     batches = {
         subject: len(list(test.batches(subject))) for subject in settings.protocol.test_subjects
     }
+    generator: Generator | None = None
     total = sum(batches[cell.subject] for cell in missing)
     with tqdm(total=total, desc="sweep", unit="batch", mininterval=5) as progress:
         for checkpoint, same_model in groupby(missing, lambda cell: cell.checkpoint):
             finished = checkpoint == settings.cotrain.steps
-            generator = test.generator(step=None if finished else checkpoint)
+            step = None if finished else checkpoint
+            if generator is None:
+                generator = test.generator(step=step)
+            else:
+                test.load(generator, step=step)
             for cell in same_model:
                 videos = []
                 for video in decode_all(test, generator, cell):
@@ -118,9 +162,6 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
                     progress.update()
                 scorer, generated = scorer_of(cell.subject), np.concatenate(videos)
                 write(test, cell, scorer.score(generated, seed=cell.seed, trials=None))
-            # It holds a program that holds it: without this, two models would be on the device.
-            del generator
-            gc.collect()
 
 
 def write(test: HeldOut, cell: Cell, scored: Scored) -> None:
@@ -132,16 +173,28 @@ def write(test: HeldOut, cell: Cell, scored: Scored) -> None:
         sampling=Sampling(settings.evaluation.sampler, cell.sampling_steps, cell.guidance_scale),
         checkpoint=cell.checkpoint,
     )
+    refuse_other_settings(test, folder(settings), but=IN_PATH)  # the first cell brings ours
     place = folder(settings) / cell.name
     place.mkdir(parents=True, exist_ok=True)
     scores.write(place / FILE)
 
 
 def table(settings: config.Config) -> list[dict]:
-    """A line a cell and metric: mean over clips, sample deviation, bootstrap interval."""
+    """A line a cell and metric: mean over clips, sample deviation, bootstrap interval.
+
+    What has one value for all clips has neither deviation nor interval. Training subjects are
+    listed with spaces between them.
+    """
     rows = []
     for cell in cells(settings):
         scores = Scores.read(folder(settings) / cell.name / FILE)
+        protocol = scores.protocol
+        about = {
+            "method": scores.method,
+            "protocol": protocol.name,
+            "pretraining": protocol.pretraining,
+            "train_subjects": " ".join(protocol.train_subjects),
+        }
         for name, metric in scores.metrics.items():
             values = scores.values(name)
             summary = statistics.summarise(values)
@@ -152,6 +205,15 @@ def table(settings: config.Config) -> list[dict]:
                 | {"mean": summary.mean}
                 | {"std": summary.std, "low": interval.low, "high": interval.high}
                 | {"clips": summary.count, "chance": metric.chance}
+                | about
+            )
+        for name, one in scores.overall.items():
+            rows.append(
+                asdict(cell)
+                | {"metric": name, "variant": one.variant, "better": one.better}
+                | {"mean": one.value, "std": None, "low": None, "high": None}
+                | {"clips": len(scores.clips), "chance": None}
+                | about
             )
     return rows
 
@@ -161,17 +223,16 @@ def best_of(rows: list[dict]) -> str:
     pick = max if rows[0]["better"] == "higher" else min
     best = pick(rows, key=lambda row: row["mean"])
     where = ", ".join(f"{field.name} {best[field.name]}" for field in fields(Cell))
-    return (
-        f"{best['metric']}: best {best['mean']:.3f} ({best['low']:.3f} to {best['high']:.3f}) at "
-        f"{where}"
-    )
+    has_interval = best["low"] is not None
+    interval = f" ({best['low']:.3f} to {best['high']:.3f})" if has_interval else ""
+    return f"{best['metric']}: best {best['mean']:.3f}{interval} at {where}"
 
 
 def main(settings: config.Config) -> None:
     test = open_test(settings)
-    refuse_other_settings(test, folder(settings), but={"guidance_scale", "sampling_steps"})
+    refuse_other_settings(test, folder(settings), but=IN_PATH, keep=False)
     wanted = cells(settings)
-    missing = [cell for cell in wanted if not (folder(settings) / cell.name / FILE).exists()]
+    missing = [cell for cell in wanted if not is_done(settings, cell)]
     if done := len(wanted) - len(missing):
         print(f"sweep: {done} of {len(wanted)} cells are there already", flush=True)
     if missing:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -38,6 +39,15 @@ PairedFraction = Annotated[
         "rows hold a different clip of each subject, so that a batch shows more of the stimuli",
     ),
 ]
+
+
+def _fits_float32(value: float) -> float:
+    if abs(value) > (2 - 2**-23) * 2.0**127:
+        raise PydanticCustomError("float32", "Input should be finite in 32 bits, up to 3.4e38")
+    return value
+
+
+Guidance = Annotated[float, AfterValidator(_fits_float32)]
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")]
 
 
@@ -398,7 +408,7 @@ class Evaluation(Section):
 
     sampler: Literal["dpm++", "ddim"] = "dpm++"
     sampling_steps: Positive = 25
-    guidance_scale: float = 9.0
+    guidance_scale: Guidance = 9.0
     batch_size: Positive = 16
     clips: Positive | None = Field(
         default=None, description="test clips to decode; all when left out"
@@ -425,7 +435,7 @@ class Sweep(Section):
     """Settings of sampling to compare; every combination is sampled and scored. What is left out is
     as in `evaluation`, and `seed`."""
 
-    guidance_scales: tuple[float, ...] | None = Field(default=None, min_length=1)
+    guidance_scales: tuple[Guidance, ...] | None = Field(default=None, min_length=1)
     sampling_steps: tuple[Positive, ...] | None = Field(default=None, min_length=1)
     seeds: tuple[Seed, ...] | None = Field(default=None, min_length=1)
     checkpoints: tuple[Positive, ...] | None = Field(
@@ -537,6 +547,7 @@ class Config(Section):
             )
         if self.method == "lea" and self.sweep.checkpoints:
             raise ValueError("sweep.checkpoints: must be left out with method lea, which has none")
+        self._refuse_layers_for_checkpoints()
         roles = ["train_subjects"]
         if self.protocol.test_store is None:
             roles.append("test_subjects")
@@ -596,6 +607,16 @@ class Config(Section):
                 f"evaluation.adapted_minutes: {minutes:g}, but all of protocol.test_subjects "
                 f"{list(protocol.test_subjects)} are trained on, so that no layer would be fitted; "
                 "must be left out"
+            )
+
+    def _refuse_layers_for_checkpoints(self) -> None:
+        """A layer is fitted to the finished model, whose weights no other checkpoint has."""
+        fitted = self.evaluation.adapted_minutes is not None
+        asked, finished = self.sweep.checkpoints, self.cotrain.steps
+        if fitted and asked and asked != (finished,):
+            raise ValueError(
+                f"sweep.checkpoints: {list(asked)}, but the layers of evaluation.adapted_minutes "
+                f"were fitted to the finished model; must be left out or [{finished}]"
             )
 
 
@@ -836,17 +857,18 @@ def dump(config: Section) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)
 
 
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by their full keys, as in `evaluation.clips`."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out
+
+
 def differences(ours: Section, theirs: Section) -> list[str]:
     """Every key on which two configurations differ, as `key: ours | theirs`."""
-
-    def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                out |= flat(value, f"{prefix}{key}.")
-            else:
-                out[prefix + key] = value
-        return out
-
     a, b = flat(ours.model_dump(mode="json")), flat(theirs.model_dump(mode="json"))
     return [f"{key}: {a.get(key)} | {b.get(key)}" for key in a | b if a.get(key) != b.get(key)]

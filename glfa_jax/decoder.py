@@ -111,8 +111,8 @@ def variables_of(
 class Generator:
     """Draws videos with a decoder, guided away from the encoding of an average window.
 
-    One program a number of sampling steps and batch size: guidance scale and seed are arguments of
-    it, and the average is encoded once. Rows of a batch lie over the mesh.
+    One program a number of sampling steps and batch size: parameters, guidance scale and seed are
+    arguments of it, and the average is encoded once. Rows of a batch lie over the mesh.
     """
 
     def __init__(
@@ -128,31 +128,38 @@ class Generator:
         negative: the average training window in the common space
         (`subject_alignment.average_window`), which the samples are pushed away from.
         """
-        hardware = settings.hardware
-        self._mesh = make_mesh(hardware.mesh)
+        self._mesh = make_mesh(settings.hardware.mesh)
         self._settings, self._schedule = settings, decoder.schedule
-        dtype = jnp.dtype(hardware.compute_dtype)
+        self._subjects = tuple(subjects)
+        self._modules: dict[str, Any] = {}
+        self._encode = jax.jit(self._condition)
+        self._generate = jax.jit(self._program, static_argnames="steps")
+        self.load(decoder, negative=negative)
+
+    def load(self, decoder: Decoder, *, negative: Float[Array, "w height width"]) -> None:
+        """Takes another checkpoint of the same run in place of the one before; programs are kept.
+
+        Raises ValueError for other modules than the programs were made of.
+        """
+        self._variables = {}  # else two models would be on the device
+        settings, hardware = self._settings, self._settings.hardware
         encoders = {
-            subject: encoder_for(settings, decoder.encoder, subject=subject) for subject in subjects
+            subject: encoder_for(settings, decoder.encoder, subject=subject)
+            for subject in self._subjects
         }
+        encoder = next(iter(encoders.values()))
+        models = {"encoder": encoder, "unet": decoder.unet, "vae": decoder.vae}
+        dtype = jnp.dtype(hardware.compute_dtype)
+        modules = {name: model.module.clone(dtype=dtype) for name, model in models.items()}
+        if self._modules not in ({}, modules):
+            raise ValueError("decoder: has other modules than the one before it")
+        self._modules = modules
         # One program for all subjects: the parameters hold each one's alignment layer.
         self._variables = variables_of(
             decoder, encoders, mesh=self._mesh, from_bytes=hardware.shard_from_bytes
         )
         shared = next(iter(self._variables.values()))
-        encoder = next(iter(encoders.values())).module.clone(dtype=dtype)
-        self._modules: dict[str, Any] = {
-            "encoder": encoder,
-            "unet": decoder.unet.module.clone(dtype=dtype),
-            "vae": decoder.vae.module.clone(dtype=dtype),
-        }
-
-        @jax.jit
-        def encode(variables: dict, x: Array) -> Array:
-            return encoder.apply(variables, x, method="encode").condition
-
-        self._negative = encode(shared["encoder"], jnp.asarray(negative, jnp.float32)[None])
-        self._generate = jax.jit(self._program, static_argnames="steps")
+        self._negative = self._encode(shared["encoder"], jnp.asarray(negative, jnp.float32)[None])
 
     def __call__(
         self,
@@ -183,6 +190,11 @@ class Generator:
         """How many programs were compiled for sampling so far."""
         generate: Any = self._generate
         return generate._cache_size()
+
+    def _condition(
+        self, variables: dict, x: Float[Array, "1 w height width"]
+    ) -> Float[Array, "1 n d"]:
+        return self._modules["encoder"].apply(variables, x, method="encode").condition
 
     def _program(
         self,

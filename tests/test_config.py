@@ -106,6 +106,8 @@ MISTAKES = {
     "seed=4294967296": "seed: Input should be less than 4294967296, got 4294967296$",
     "sweep.seeds=[0, -1]": "sweep.seeds.1: Input should be greater than or equal to 0, got -1$",
     "sweep.seeds=[4294967296]": "sweep.seeds.0: .* less than 4294967296, got 4294967296$",
+    "sweep.guidance_scales=[3, 1e39]": "sweep.guidance_scales.1: .* 32 bits, up to 3.4e38, got 1e",
+    "evaluation.guidance_scale=-1e39": "evaluation.guidance_scale: .* 32 bits, up to 3.4e38, got -",
     "data.simulation.seed=-1": "data.simulation.seed: .* greater than or equal to 0, got -1$",
     "cotrain.betas=[0.9]": "cotrain.betas.1: missing$",
     "contrast.crop_probability=1.1": "contrast.crop_probability: .* or equal to 1, got 1.1$",
@@ -147,6 +149,19 @@ def test_a_wrong_value_is_named_with_what_is_allowed(load, tmp_path, override):
     assert message.startswith(source)
     with pytest.raises(config.ConfigError, match=rf": {MISTAKES[override]}"):
         load(MINIMAL, override)
+
+
+def test_layers_fitted_to_the_finished_model_are_for_no_other_checkpoint(load):
+    given = ("evaluation.adapted_minutes=4", "cotrain.steps=3")
+    for checkpoints in ([2], [2, 3]):
+        message = refusal(load, MINIMAL, *given, f"sweep.checkpoints={checkpoints}")
+        assert message.endswith(
+            f"sweep.checkpoints: {checkpoints}, but the layers of evaluation.adapted_minutes were "
+            "fitted to the finished model; must be left out or [3]"
+        )
+    load(MINIMAL, *given)
+    load(MINIMAL, *given, "sweep.checkpoints=[3]")
+    load(MINIMAL, *given[1:], "sweep.checkpoints=[2]")
 
 
 def test_the_same_mistake_in_the_file_names_the_file_alone(load, tmp_path):

@@ -1,6 +1,7 @@
 """How metrics depend on the settings of sampling, as one picture of a sweep's table."""
 
 import os
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,7 +19,7 @@ def draw(rows: list[dict], path: Path) -> None:
     """One panel a metric: means against guidance, a line for each other setting.
 
     rows: lines of a sweep's table. Seeds are averaged, and so are the ends of their intervals over
-    clips, which make the bands.
+    clips, which make the bands where there are any. Above stands what was trained and decoded.
     """
     mpl.use("Agg")
     from matplotlib import pyplot as plt
@@ -43,20 +44,37 @@ def draw(rows: list[dict], path: Path) -> None:
         for group in dict.fromkeys(tuple(row[key] for key in told) for row in own):
             same = [row for row in own if tuple(row[key] for key in told) == group]
             x = sorted({row[across] for row in same})
-            mean, low, high = (
-                [np.mean([row[key] for row in same if row[across] == at]) for at in x]
-                for key in ("mean", "low", "high")
-            )
+            at = [[row for row in same if row[across] == value] for value in x]
             label = ", ".join(f"{_AXES.get(k, k)} {v}" for k, v in zip(told, group, strict=True))
-            (line,) = panel.plot(x, mean, "o-", label=label or None, markersize=4)
-            panel.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+            (line,) = panel.plot(x, _means(at, "mean"), "o-", label=label or None, markersize=4)
+            if same[0]["low"] is not None:
+                low, high = _means(at, "low"), _means(at, "high")
+                panel.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         if own[0]["chance"] is not None:
             panel.axhline(own[0]["chance"], color="grey", linestyle=":", label="chance")
         panel.set(title=metric, xlabel=_AXES[across])
     handles, labels = panels.flat[0].get_legend_handles_labels()
     if labels:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
+    figure.suptitle(textwrap.fill(_caption(rows), 70 * columns), fontsize="small")
     aside = path.with_suffix(".partial.png")
     figure.savefig(aside, dpi=120)
     plt.close(figure)
     os.replace(aside, path)
+
+
+def _means(groups: list[list[dict]], key: str) -> list[float]:
+    return [float(np.mean([row[key] for row in group])) for group in groups]
+
+
+def _caption(rows: list[dict]) -> str:
+    """Method and protocol; each subject's where they differ in it."""
+    protocols = {row["subject"]: row["protocol"] for row in rows}
+    kinds = set(protocols.values())
+    if len(kinds) > 1:
+        kinds = [f"{kind} (subject {subject})" for subject, kind in protocols.items()]
+    one = rows[0]
+    return (
+        f"{one['method']}: {', '.join(kinds)}, {one['pretraining']} pretraining, trained on "
+        f"{one['train_subjects']}"
+    )

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -235,13 +236,19 @@ def swept(study) -> tuple[config.Config, Path, list[Generator]]:
     """A finished sweep: its configuration, its folder and what it sampled with."""
     folder, path, _ = study
     settings = config.load(path, SWEEP)
+    made = made_by(lambda: sweep.main(settings))
+    return settings, folder / "run" / "sweep", made
+
+
+def made_by(program: Callable[[], None]) -> list[Generator]:
+    """The generators that a program makes."""
     made, make = [], HeldOut.generator
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             HeldOut, "generator", lambda test, **step: made.append(make(test, **step)) or made[-1]
         )
-        sweep.main(settings)
-    return settings, folder / "run" / "sweep", made
+        program()
+    return made
 
 
 def test_a_sweep_compiles_once_a_number_of_steps(swept):
@@ -281,10 +288,12 @@ def test_a_sweep_goes_on_where_it_was(swept):
 
 def test_checkpoints_can_be_swept(study, swept):
     path = study[1]
-    settings = config.load(path, [*SWEEP[3:], f"sweep.checkpoints=[{STEPS - 1}, {STEPS}]"])
-    sweep.main(settings)
+    checkpoints = f"sweep.checkpoints=[{STEPS - 1}, {STEPS}]"
+    settings = config.load(path, [*SWEEP[3:], checkpoints, "sweep.seeds=[2]"])
+    made = made_by(lambda: sweep.main(settings))
+    assert [generator.compiled() for generator in made] == [1]
     earlier, last = (
-        Scores.read(swept[1] / "03" / f"checkpoint{step}_steps2_scale9_seed0")
+        Scores.read(swept[1] / "03" / f"checkpoint{step}_steps2_scale9_seed2")
         for step in (STEPS - 1, STEPS)
     )
     assert (earlier.values("PSNR") != last.values("PSNR")).any()

@@ -128,14 +128,15 @@ def test_a_subject_scanned_later_is_decoded_with_the_layer_fitted_to_him(trained
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [("subjects", r"\(test_subjects: \[\['01'\]\]\)"), ("store", r"\(data: \[")]
+    ("change", "said"),
+    [("subjects", r"test_subjects: \['02'\] \| \['01'\];"), ("store", r"data: third \| other;")],
 )
 def test_results_of_other_tests_are_not_mixed(sampled, tmp_path, change, said):
-    """Another subject, or another store of the same name."""
+    """Another subject, who has cells of their own in a sweep, or another store of the same name."""
     settings = sampled.settings
     for place, but in (
         (sample.folder(settings), SCORING),
-        (sweep.folder(settings), {"guidance_scale", "sampling_steps"}),
+        (sweep.folder(settings), sweep.IN_PATH),
     ):
         refuse_other_settings(open_test(settings), place, but=but)
     if change == "subjects":
@@ -145,7 +146,7 @@ def test_results_of_other_tests_are_not_mixed(sampled, tmp_path, change, said):
         ours = config.overridden(settings, [f"protocol.test_store={third.path}"])
     place = settings.run_dir / "on-other"
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
-    for program in (sample, score, sweep):
-        with pytest.raises(InputError, match=rf"made with other settings {said}"):
+    for program in (sample, score) if change == "subjects" else (sample, score, sweep):
+        with pytest.raises(InputError, match=rf"made with other settings \(now \| then\): {said}"):
             program.main(ours)
     assert before == {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}

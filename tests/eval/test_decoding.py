@@ -1,5 +1,7 @@
 """What evaluation refuses before anything is loaded or computed, and what it loads."""
 
+import json
+import weakref
 from typing import Any
 
 import jax
@@ -8,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from eval import decoding, score
-from eval.decoding import open_test
+from eval.decoding import SCORING, open_test, refuse_other_settings
 from glfa_jax import config, decoder, system
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.training.sharding import make_mesh
@@ -89,3 +91,68 @@ def test_a_checkpoint_of_lora_needs_no_finished_generator(settings, tmp_path, mo
         found.encoder.variables["params"]["func_align_layer"],
         encoder["func_align_layer"],
     )
+
+
+def test_the_precision_of_sampling_is_one_of_its_settings(settings, tmp_path):
+    refuse_other_settings(open_test(settings), tmp_path, but=SCORING)
+    half = open_test(config.overridden(settings, ["hardware.compute_dtype=bfloat16"]))
+    with pytest.raises(
+        InputError, match=r"\(now \| then\): hardware\.compute_dtype: bfloat16 \| float32;"
+    ):
+        refuse_other_settings(half, tmp_path, but=SCORING)
+
+
+def test_settings_of_an_earlier_version_count_as_far_as_they_go(settings, tmp_path):
+    """They were written in sections, without the precision."""
+    evaluation = settings.evaluation.model_dump(mode="json", exclude={*SCORING, "adapted_minutes"})
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"evaluation": evaluation, "test_subjects": ["03"], "steps": 2}))
+    half = ["hardware.compute_dtype=bfloat16"]
+    refuse_other_settings(
+        open_test(config.overridden(settings, half)), tmp_path, but=SCORING, keep=False
+    )
+    assert "hardware" not in path.read_text()
+    for change, said in (
+        ("evaluation.guidance_scale=2", "evaluation.guidance_scale: 2.0 | 9.0"),
+        ("protocol.test_subjects=['02']", "test_subjects: ['02'] | ['03']"),
+    ):
+        other = open_test(config.overridden(settings, [*half, change]))
+        with pytest.raises(InputError) as error:
+            refuse_other_settings(other, tmp_path, but=SCORING)
+        assert f"(now | then): {said}; remove" in str(error.value)
+
+
+def test_another_checkpoint_takes_the_place_of_the_first_in_the_same_program(settings, monkeypatch):
+    test = open_test(settings)
+    load, place = decoding.load_decoder, decoder.place_params
+
+    def load_other(*given, step: int | None) -> decoder.Decoder:
+        """Of step 1, with twice the parameters of the encoder."""
+        found = load(*given)
+        if step is None:
+            return found
+        doubled = jax.tree.map(lambda x: 2 * x, found.encoder.variables)
+        return found._replace(encoder=found.encoder._replace(variables=doubled))
+
+    def place_alone(*given, **options):
+        assert all(array() is None for array in on_device), "two models at a time"
+        placed = place(*given, **options)
+        on_device[:] = [weakref.ref(x) for x in jax.tree.leaves(placed)]
+        return placed
+
+    def videos(generator: decoder.Generator) -> np.ndarray:
+        return test.decode(generator, "03", [0, 1], scale=9.0, steps=2, seed=0)
+
+    on_device: list[weakref.ref] = []
+    monkeypatch.setattr(decoding, "load_decoder", load_other)
+    monkeypatch.setattr(decoder, "place_params", place_alone)
+    generator = test.generator()
+    finished = videos(generator)
+    test.load(generator, step=1)
+    earlier = videos(generator)
+    assert (earlier != finished).any()
+    test.load(generator, step=None)
+    np.testing.assert_array_equal(videos(generator), finished)
+    assert generator.compiled() == 1
+    on_device.clear()
+    np.testing.assert_array_equal(videos(test.generator(step=1)), earlier)
