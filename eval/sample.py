@@ -49,6 +49,8 @@ def sample_all(test: HeldOut) -> None:
         print("sample: every test clip is decoded already", flush=True)
         return
     generator = test.generator()
+    # Written only now: what is refused before it may be asked for in another way.
+    refuse_other_settings(test, folder(test.settings), but=SCORING)
     evaluation, seed = test.settings.evaluation, test.settings.seed
     for subject, path, clips in tqdm(missing, desc="sample", unit="batch", mininterval=5):
         video = test.decode(
@@ -128,7 +130,7 @@ def write_pictures(test: HeldOut) -> None:
 
 def main(settings: config.Config) -> None:
     test = open_test(settings)
-    refuse_other_settings(test, folder(settings), but=SCORING)
+    refuse_other_settings(test, folder(settings), but=SCORING, keep=False)
     results = system.results_folder(settings)
     refuse_if_changed(results, settings)  # what the report will show
     sample_all(test)

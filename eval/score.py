@@ -91,7 +91,7 @@ def main(settings: config.Config) -> None:
             "configuration first"
         )
     test = open_test(settings)
-    refuse_other_settings(test, folder(settings), but=SCORING)
+    refuse_other_settings(test, folder(settings), but=SCORING, keep=False)
     results = system.results_folder(settings)
     refuse_if_changed(results, settings)  # what the report will show
     scorer_of, rows, scored = scorers(test, Judges(settings)), [], {}

@@ -54,6 +54,9 @@ class Decoded:
     def clips(self, subject: str) -> list[int]:
         return list(range(CLIPS))
 
+    def unscanned(self, subject: str) -> list[int]:
+        return []
+
     def batches(self, subject: str) -> Iterator[list[int]]:
         yield self.clips(subject)
 
