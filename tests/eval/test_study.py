@@ -314,8 +314,13 @@ def test_runs_lie_where_the_study_is_told_to_lie(settings, tmp_path, name):
 
 
 # Runs the study with `sys.executable` replaced: what it starts is no training.
-START = "import runpy, sys; sys.executable = sys.argv.pop(1); runpy.run_module('eval.study', {}, "
-START += "'__main__')"
+# What a shell starts in the background ignores Ctrl-C, and so do its children.
+START = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.executable = sys.argv.pop(1)
+runpy.run_module('eval.study', {}, '__main__')
+"""
 TRAINER = """#!/bin/sh
 trap 'sleep 1; touch {folder}/saved; exit 75' TERM
 touch {folder}/started
@@ -346,7 +351,7 @@ def test_asked_to_stop_it_stops_its_command_and_waits(settings, tmp_path, number
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert (process.returncode, (tmp_path / "saved").exists()) == (code, True)
     assert said in error
     assert "Traceback" not in error
