@@ -416,7 +416,8 @@ class Evaluation(Section):
     ways: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(2, 50), min_length=1)
     metrics: tuple[Literal["pictures", "colour", "motion", "embeddings", "features"], ...] = Field(
         default=("pictures", "colour", "motion", "embeddings", "features"),
-        description="besides n-way accuracy; motion takes most time, 0.3 s a clip of 6 frames of 256x256",
+        description="besides n-way accuracy; motion takes most of the time, 0.3 s for a clip of "
+        "6 frames of 256x256",
     )
     consistency_gate: float = Field(
         default=0.6,
