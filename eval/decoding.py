@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from glfa_jax import config, system
 from glfa_jax.convert.directory import read_json
@@ -34,13 +34,14 @@ class HeldOut:
 
     def clips(self, subject: str) -> list[int]:
         """HeldOut clips to decode: all that the subject has, or the first of them."""
-        present = np.flatnonzero(self.store.present("test", subjects=[subject])[:, 0])
-        return present[: self.settings.evaluation.clips].tolist()
+        return np.flatnonzero(self._present(subject))[: self.settings.evaluation.clips].tolist()
 
     def unscanned(self, subject: str) -> list[int]:
         """Test clips of the store that the subject has no fMRI of."""
-        present = self.store.present("test", subjects=[subject])[:, 0]
-        return np.flatnonzero(~present).tolist()
+        return np.flatnonzero(~self._present(subject)).tolist()
+
+    def _present(self, subject: str) -> Bool[np.ndarray, " clips"]:
+        return self.store.present("test", subjects=[subject])[:, 0]
 
     def batches(self, subject: str) -> Iterator[list[int]]:
         clips, size = self.clips(subject), self.settings.evaluation.batch_size

@@ -9,6 +9,7 @@ RUN/on-STORE/adapted-4min with both.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
@@ -122,10 +123,9 @@ def main(settings: config.Config) -> None:
         )
     for name, one in scores.overall.items():
         print(f"all: {name} ({one.variant}) {one.value:.4g}")
-    for subject in scored:
-        if clips := test.unscanned(subject):
-            count = count_text(len(clips), "test clip")
-            print(f"subject {subject}: {count} not decoded for want of fMRI, listed in {FILE}")
+    for subject, clips in Counter(key.subject for key in scores.unscanned).items():
+        count = count_text(clips, "test clip")
+        print(f"subject {subject}: {count} not decoded for want of fMRI, listed in {FILE}")
     print(f"report: {report}", flush=True)
 
 

@@ -153,6 +153,8 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
             step = None if finished else checkpoint
             if generator is None:
                 generator = test.generator(step=step)
+                # Written only now: what is refused before it may be asked for in another way.
+                refuse_other_settings(test, folder(settings), but=IN_PATH)
             else:
                 test.load(generator, step=step)
             for cell in same_model:
@@ -173,7 +175,6 @@ def write(test: HeldOut, cell: Cell, scored: Scored) -> None:
         sampling=Sampling(settings.evaluation.sampler, cell.sampling_steps, cell.guidance_scale),
         checkpoint=cell.checkpoint,
     )
-    refuse_other_settings(test, folder(settings), but=IN_PATH)  # the first cell brings ours
     place = folder(settings) / cell.name
     place.mkdir(parents=True, exist_ok=True)
     scores.write(place / FILE)

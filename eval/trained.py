@@ -37,14 +37,4 @@ def training_of(settings: config.Config, *, checkpoint: int) -> dict[str, str]:
     }
     if "cotrain" in tree:
         tree["cotrain"]["checkpoint"] = checkpoint
-    return {key: json.dumps(value) for key, value in sorted(_flat(tree))}
-
-
-def _flat(tree: dict, prefix: str = "") -> list[tuple[str, object]]:
-    found = []
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            found += _flat(value, f"{prefix}{key}.")
-        else:
-            found.append((prefix + key, value))
-    return found
+    return {key: json.dumps(value) for key, value in sorted(config.flat(tree).items())}

@@ -110,14 +110,20 @@ def compare(
         raise InputError(f"reference {reference!r}: no such method here, there are {names}")
     chosen = common_metrics(methods, wanted=metrics)
     first = methods[0].runs[0].scores
-    if len({key.clip for key in first.keys}) < 2:
+    clips, place = np.unique([key.clip for key in sorted(first.keys)], return_inverse=True)
+    if len(clips) < 2:
         raise InputError(f"{methods[0].runs[0].source}: one clip; tests need two or more")
     values = {
         name: {method.name: method.values(name) for method in methods} for name in chosen.per_clip
     }
+    # How hard a clip is, all subjects who saw it share: counted once a subject, it would pass for
+    # as many clips.
     over_clips = {
-        name: {method.name: method.clip_values(name) for method in methods}
-        for name in chosen.per_clip
+        name: {
+            method: np.bincount(place, weights=own.mean(0)) / np.bincount(place)
+            for method, own in each.items()
+        }
+        for name, each in values.items()
     }
     over_seeds = {
         name: {method: own.mean(1) for method, own in each.items()} for name, each in values.items()
@@ -132,9 +138,9 @@ def compare(
         own, base = over_seeds[metric][method], over_seeds[metric][reference]
         interval = cohens_d = None
         if metric in over_clips:
-            clips, against = over_clips[metric][method], over_clips[metric][reference]
-            interval = statistics.bootstrap_interval(clips - against, seed=bootstrap_seed)
-            cohens_d = statistics.cohens_d(clips, second=against)
+            ours, against = over_clips[metric][method], over_clips[metric][reference]
+            interval = statistics.bootstrap_interval(ours - against, seed=bootstrap_seed)
+            cohens_d = statistics.cohens_d(ours, second=against)
         return Difference(
             estimate=float(own.mean() - base.mean()) if interval is None else interval.estimate,
             interval=interval,

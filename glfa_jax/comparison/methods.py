@@ -48,17 +48,6 @@ class Method:
             rows.append(run.scores.values(metric)[order])
         return np.stack(rows)
 
-    def clip_values(self, metric: str) -> Float[np.ndarray, " clips"]:
-        """What tests over clips take: of each clip, the mean over seeds and over subjects.
-
-        How hard a clip is, all subjects who saw it share; counted once a subject it would pass for
-        as many clips.
-        """
-        clips = [key.clip for key in sorted(self.runs[0].scores.keys)]
-        values = self.values(metric).mean(0)
-        _, place = np.unique(clips, return_inverse=True)
-        return np.bincount(place, weights=values) / np.bincount(place)
-
     def overall(self, metric: str) -> Float[np.ndarray, " seeds"]:
         return np.array([run.scores.overall[metric].value for run in self.runs])
 
