@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from glfa_jax.training.logs import write_atomically
+from glfa_jax.files import write_atomically
 
 
 def median_seconds(

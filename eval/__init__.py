@@ -1,0 +1,3 @@
+"""Commands, one file a stage."""
+
+import glfa_jax  # noqa: F401  (ends them quietly while they import)

@@ -11,8 +11,8 @@ from eval.decoding import HeldOut
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained
 from glfa_jax.data.correlation import RunningCorrelation
+from glfa_jax.files import savez_atomically
 from glfa_jax.subject_alignment import apply_layer, layer_for, layer_of
-from glfa_jax.training.logs import savez_atomically
 
 LOCAL = "weight"  # of the layer's parameters
 

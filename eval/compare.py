@@ -20,11 +20,11 @@ from glfa_jax.cli import guarded
 from glfa_jax.comparison.differences import PAPERS_METHOD, Comparison, compare
 from glfa_jax.comparison.methods import Run, grouped
 from glfa_jax.errors import InputError
+from glfa_jax.files import write_atomically
 from glfa_jax.report.comparison.page import page
 from glfa_jax.report.comparison.table import tables
 from glfa_jax.report.comparison.text import latex, markdown
 from glfa_jax.results import Scores
-from glfa_jax.training.logs import write_atomically
 
 FORMAT = 1
 _BOOTSTRAP_SEED = 0  # the same runs give the same intervals

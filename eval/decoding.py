@@ -14,9 +14,9 @@ from glfa_jax.convert.directory import read_json
 from glfa_jax.data.store import Store
 from glfa_jax.decoder import Decoder, Generator, load_decoder, refuse_unfinished
 from glfa_jax.errors import InputError
+from glfa_jax.files import write_atomically
 from glfa_jax.protocol import decoded_store
 from glfa_jax.subject_alignment import average_window, require_layer
-from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, use_compilation_cache
 from glfa_jax.training.sharding import make_mesh
 

@@ -9,12 +9,12 @@ from glfa_jax import config, system
 from glfa_jax.data.damage import reading
 from glfa_jax.data.look.inspection import inspect
 from glfa_jax.data.prepare import prepare
+from glfa_jax.files import write_atomically
 from glfa_jax.report import minutes as figure
 from glfa_jax.report.comparison.text import escape_markdown
 from glfa_jax.report.minutes import Line
 from glfa_jax.report.published import METRICS
 from glfa_jax.results import Scores
-from glfa_jax.training.logs import write_atomically
 
 # Columns of alignment.md and the arrays of alignment.npz that they show.
 ALIGNMENT = {

@@ -23,7 +23,7 @@ from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.data.video import write_gif, write_mp4
 from glfa_jax.errors import InputError
-from glfa_jax.training.logs import savez_atomically, write_atomically
+from glfa_jax.files import savez_atomically, write_atomically
 from glfa_jax.training.loop import refuse_if_changed
 
 

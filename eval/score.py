@@ -22,12 +22,12 @@ from eval.scoring import Measured, Scored, Scorer, scorers, scores_of
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.errors import InputError
+from glfa_jax.files import write_atomically
 from glfa_jax.method import method_name
 from glfa_jax.metrics import statistics
 from glfa_jax.report import page
 from glfa_jax.report.words import count_text
 from glfa_jax.results import FILE, Sampling, Scores
-from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import check_unchanged, refuse_if_changed
 
 MONTE_CARLO_TRIALS = 100  # as the official code draws

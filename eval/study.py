@@ -24,8 +24,8 @@ from glfa_jax import config, system
 from glfa_jax.cli import EXIT_STOPPED, run_main
 from glfa_jax.convert.directory import read_json
 from glfa_jax.errors import InputError, Stopped
+from glfa_jax.files import write_atomically
 from glfa_jax.results import FILE
-from glfa_jax.training.logs import write_atomically
 
 # What a stage, and all before it, do not depend on.
 _AFTER = {

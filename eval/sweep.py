@@ -28,11 +28,11 @@ from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.decoder import Generator
 from glfa_jax.errors import InputError
+from glfa_jax.files import write_atomically
 from glfa_jax.metrics import statistics
 from glfa_jax.report import sweep as figure
 from glfa_jax.results import FILE, Sampling, Scores
 from glfa_jax.training.checkpoints import kept_steps
-from glfa_jax.training.logs import write_atomically
 
 # Keys of settings.json that a cell's path tells. The finished model is told by its step as well:
 # trained further, it is another cell.

@@ -1,17 +1,24 @@
 """What every command shares: `--config`, `--set`, one sentence and exit code 2 for bad input."""
 
 import argparse
+import codecs
+import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from glfa_jax import config
-from glfa_jax.errors import InputError, Stopped, TrainingError
+from glfa_jax.errors import InputError, Stopped, Terminated, TrainingError
+from glfa_jax.files import reason
+from glfa_jax.starting import EXIT_INTERRUPTED, EXIT_STOPPED, STOPPING
 
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
-EXIT_STOPPED = 75  # asked to stop, saved: worth starting again (EX_TEMPFAIL)
 
 
 def run_main(
@@ -68,17 +75,95 @@ def guarded(
 ) -> int:
     """Runs `call`; the exit code, after one sentence for a mistake of the user's.
 
-    `after_stop`: what is said when it is interrupted.
+    `after_stop`: what is said when it is interrupted, by Ctrl-C or by a scheduler.
     """
-    try:
-        call()
-    except (InputError, TrainingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except Stopped as stopped:
-        print(f"{stopped}; {after_stop}", file=sys.stderr)
-        return EXIT_STOPPED
-    except KeyboardInterrupt:
-        print(f"\nstopped; {after_stop}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal may know no other letters than ASCII
+            stream.reconfigure(errors="glfa_jax.spelt")
+    with _Signals() as signals:
+        try:
+            call()
+        except BaseException as error:
+            # Libraries make what they like of an interrupt: an ImportError, for one.
+            asked = signals.asked
+            if isinstance(error, Stopped):
+                print(f"{error}; {after_stop}", file=sys.stderr)
+                return EXIT_STOPPED
+            if asked == signal.SIGINT or isinstance(error, KeyboardInterrupt):
+                print(f"\nstopped; {after_stop}", file=sys.stderr)
+                return EXIT_INTERRUPTED
+            if asked is not None or isinstance(error, Terminated):
+                name = signal.Signals(asked or signal.SIGTERM).name
+                print(f"\nasked to stop ({name}); {after_stop}", file=sys.stderr)
+                return EXIT_STOPPED
+            if isinstance(error, (InputError, TrainingError)):
+                print(f"error: {error}", file=sys.stderr)
+                return EXIT_BAD_INPUT
+            if isinstance(error, OSError):
+                print(f"error: {_named(error)}", file=sys.stderr)
+                return EXIT_BAD_INPUT
+            raise
     return 0
+
+
+def _named(error: OSError) -> str:
+    if error.filename is None or error.strerror is None:
+        return reason(error)
+    return f"{error.filename}: {error.strerror}"
+
+
+def command_line(*parts: object) -> str:
+    """What to type next, as a shell takes it."""
+    return shlex.join(map(str, parts))
+
+
+# What our sentences hold besides ASCII, where a terminal cannot show it.
+_SPELT = {"±": "+-", "×": "x", "→": "->", "↑": "^", "↓": "v", "–": "-", "—": "-", "…": "..."}
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    spelt = (_SPELT.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text)
+    return "".join(spelt), error.end
+
+
+codecs.register_error("glfa_jax.spelt", _spell)
+
+
+class _Signals:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: what it has begun is tidied up.
+
+    asked: the signal that came first.
+    """
+
+    asked: int | None = None
+
+    def __enter__(self) -> "_Signals":
+        self._before: dict[int, Any] = {}
+        with suppress(ValueError):  # outside the main thread, which alone may listen
+            for number in (signal.SIGINT, *STOPPING):
+                # Ignored (`nohup`, a shell's background) stays ignored.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._stop)
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._swallowed
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.unraisablehook = self._unraisable
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _stop(self, number: int, _: object) -> None:
+        if self.asked is None:
+            self.asked = number
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+    def _swallowed(self, about: Any) -> None:
+        """Where nothing can be raised, as while an object is deleted, it is raised soon after."""
+        if issubclass(about.exc_type, (KeyboardInterrupt, Terminated)):
+            again = Timer(0.05, os.kill, (os.getpid(), self.asked or signal.SIGTERM))
+            again.daemon = True
+            again.start()
+        else:
+            self._unraisable(about)

@@ -11,3 +11,8 @@ class TrainingError(RuntimeError):
 
 class Stopped(Exception):
     """The run was asked to stop and has saved; the message says at which step."""
+
+
+class Terminated(BaseException):
+    """A scheduler or a closed terminal ends the command. Like KeyboardInterrupt no Exception, so
+    that nothing takes it for a mistake in a file."""

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from glfa_jax.errors import InputError
-from glfa_jax.training.logs import write_atomically
+from glfa_jax.files import write_atomically
 
 FORMAT = 3
 FILE = "scores.json"

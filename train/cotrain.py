@@ -25,13 +25,13 @@ from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.diffusion.schedule import Schedule, noise_like
 from glfa_jax.errors import InputError
+from glfa_jax.files import write_atomically
 from glfa_jax.models import lora
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.unet3d import UNet3D
 from glfa_jax.models.vae import AutoencoderKL, Posterior
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.training.compile_only import compile_step
-from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import alignment_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split

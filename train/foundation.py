@@ -25,9 +25,9 @@ from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.sampler import sample
 from glfa_jax.diffusion.schedule import MODELSCOPE, Schedule, noise_like
+from glfa_jax.files import write_atomically
 from glfa_jax.simulate import stimuli
 from glfa_jax.simulate.tokenizer import write_tokenizer
-from glfa_jax.training.logs import write_atomically
 from glfa_jax.training.loop import refuse_if_changed, train, use_compilation_cache
 from glfa_jax.training.optim import OTHERWISE, Group
 

@@ -12,7 +12,7 @@ from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis
 from numpy import ndarray
 
 from glfa_jax.data import DataError
-from glfa_jax.data.damage import DAMAGED, reading
+from glfa_jax.data.damage import reading
 from glfa_jax.data.gifti import SIDES, Side, open_gifti
 from glfa_jax.data.plane import side_by_side
 
@@ -56,9 +56,9 @@ def picture(path: Path) -> Int8[ndarray, "h w"]:
 
     1: the region, -1: other cortex, 0: no cortex. Pickled arrays are refused.
     """
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: no such mask image")
-    try:
+    with reading(path, ".npy or .npz of plain numbers"):
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded:
@@ -68,13 +68,6 @@ def picture(path: Path) -> Int8[ndarray, "h w"]:
                 image = np.asarray(loaded["images"])
         else:
             image = np.asarray(loaded)
-    except DataError:
-        raise
-    except DAMAGED as error:
-        raise DataError(
-            f"{path}: truncated, or no .npy or .npz of plain numbers "
-            f"({' '.join(str(error).split())})"
-        ) from None
     if image.ndim == 3 and len(image) == 1:
         image = image[0]
     if image.ndim != 2:

@@ -24,7 +24,7 @@ from flax.traverse_util import unflatten_dict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from glfa_jax.errors import TrainingError
-from glfa_jax.training.logs import write_atomically
+from glfa_jax.files import write_atomically
 from glfa_jax.training.processes import anywhere, is_main, together
 from glfa_jax.training.state import TrainState
 

@@ -1,17 +1,13 @@
 """What a person sees of a run: JSON lines, TensorBoard, a progress bar."""
 
 import json
-import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import ArrayLike
 from tqdm import tqdm
+
+from glfa_jax.files import write_atomically
 
 _PLAIN_EVERY_SECONDS = 10.0
 
@@ -87,26 +83,3 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file aside, then renames it: it has its old or its new content, never a part."""
-    with _whole(path) as file:
-        file.write(text.encode("utf-8"))
-
-
-def savez_atomically(path: Path, **arrays: ArrayLike) -> None:
-    """The same with arrays, as numpy's .npz."""
-    with _whole(path) as file:
-        # Its stub takes what names no array for its own option.
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -16,9 +16,10 @@ from jax.sharding import Mesh
 
 from glfa_jax import config
 from glfa_jax.errors import Stopped, TrainingError
+from glfa_jax.files import write_atomically
 from glfa_jax.training import speed
 from glfa_jax.training.checkpoints import Checkpoints, mark_done, read_done, unmark_done
-from glfa_jax.training.logs import Log, Progress, write_atomically
+from glfa_jax.training.logs import Log, Progress
 from glfa_jax.training.optim import Group, optimizer
 from glfa_jax.training.processes import StopRequest, is_main, say, together
 from glfa_jax.training.sharding import (

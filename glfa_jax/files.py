@@ -1,0 +1,264 @@
+"""Files on disk: read with their damage named, written whole or not at all.
+
+The one place that decides what counts as damage, what a full disk looks like, and how a file or
+folder gets its name.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from glfa_jax.errors import InputError, Stopped, TrainingError
+
+# What a write fails with when there is no more room: the disk, the user's share, a file's limit.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MOST_TEXT = 2**26  # bytes; no table, configuration or sidecar is as long
+CHECKSUMS = "SHA256SUMS"  # in the format that `sha256sum -c` reads
+
+_HOST = socket.gethostname().partition(".")[0]
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def reading(path: Path, kind: str, *, error: type[InputError] = InputError) -> Iterator[None]:
+    """Says of a file that it is not there, or that it is truncated or not of this `kind`.
+
+    Readers of other libraries raise whatever they stumble over, so anything that is not one of our
+    own sentences counts as damage: keep in the block what reads the file, and no more.
+    """
+    refuse_special(path, error=error)
+    try:
+        yield
+    except (InputError, TrainingError, Stopped):
+        raise
+    except OSError as caught:
+        if caught.errno is not None:
+            raise error(f"{path}: cannot be read ({caught.strerror})") from None
+        raise error(f"{path}: truncated or no {kind} ({reason(caught)})") from None
+    except MemoryError:
+        raise error(f"{path}: would need more memory than there is to be read as {kind}") from None
+    except Exception as caught:
+        raise error(f"{path}: truncated or no {kind} ({reason(caught)})") from None
+
+
+def refuse_special(path: Path, *, error: type[InputError] = InputError) -> None:
+    """Raises where there is no plain file: reading from a pipe, say, would wait for ever."""
+    if not path.exists():
+        raise error(f"{path}: no such file")
+    if not path.is_file():
+        raise error(f"{path}: is no plain file")
+
+
+def reason(error: BaseException) -> str:
+    """An exception's text in one line of bounded length; its class where it says nothing."""
+    text = " ".join(str(error).split())
+    return f"{text:.200}" if text else type(error).__name__
+
+
+def read_text(path: Path, *, error: type[InputError] = InputError) -> str:
+    """UTF-8 text, with or without the mark that some editors put in front."""
+    with reading(path, "text", error=error):
+        if (size := path.stat().st_size) > MOST_TEXT:
+            raise error(f"{path}: {size:,} bytes, far more than such a file holds")
+        content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as caught:
+        raise error(f"{path}: must be UTF-8 text ({reason(caught)})") from None
+
+
+def read_json(path: Path, *, error: type[InputError] = InputError) -> Any:
+    text = read_text(path, error=error)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise error(f"{path}: not valid JSON (nested too deeply)") from None
+    except ValueError as caught:
+        raise error(f"{path}: not valid JSON ({reason(caught)})") from None
+
+
+def read_object(path: Path, *, error: type[InputError] = InputError) -> dict[str, Any]:
+    content = read_json(path, error=error)
+    if not isinstance(content, dict):
+        raise error(f"{path}: must hold a JSON object")
+    return content
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a write failed for want of room.
+
+    TensorStore raises ValueError with the system's words in it.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    return number in NO_ROOM or any(os.strerror(number) in str(error) for number in NO_ROOM)
+
+
+@contextmanager
+def writing(path: Path, *, error: type[InputError] = InputError) -> Iterator[None]:
+    """Names the file in whatever the system refuses while it is written."""
+    try:
+        yield
+    except OSError as caught:
+        if is_full(caught):
+            free = 0
+            with suppress(OSError):
+                free = shutil.disk_usage(existing(path)).free
+            raise error(
+                f"{path}: cannot be written, the disk is full ({free:,} bytes free); make room "
+                "and run the same command again"
+            ) from None
+        raise error(f"{path}: cannot be written ({caught.strerror or reason(caught)})") from None
+
+
+def existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+def aside(path: Path) -> Path:
+    """A name beside `path`, of no other writer's, for what will be renamed to it.
+
+    What writers of `path` that were killed on this machine left behind is removed.
+    """
+    sweep(path)
+    return path.with_name(f"{_marked(path)}{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _marked(path: Path) -> str:
+    return f".{path.name}.partial-"
+
+
+def sweep(path: Path) -> None:
+    """Removes what killed writers of `path` left beside it; those still at work are spared."""
+    with suppress(OSError):  # no such folder, or one that must not be written to
+        for left in path.parent.iterdir():
+            if left.name.startswith(_marked(path)) and not _at_work(left.name):
+                remove(left)
+
+
+def _at_work(name: str) -> bool:
+    host, _, rest = name.rpartition(".partial-")[2].rpartition("-")[0].rpartition("-")
+    if host != _HOST or not rest.isdigit():
+        return True  # of another machine, which alone can tell
+    return is_alive(int(rest))
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
+
+
+def remove(path: Path) -> None:
+    """A file or a folder, as far as the system lets us."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
+def whole_file(path: Path, *, suffix: str = "") -> Iterator[Path]:
+    """A path to write a file to; it gets its name when the block ends well, else nothing is left.
+
+    suffix: of the path, for writers that go by it.
+    """
+    with writing(path):
+        place = aside(path)
+        place = place.with_name(place.name + suffix)
+        try:
+            yield place
+            with place.open("rb+") as file:
+                os.fsync(file.fileno())
+            place.replace(path)
+        except BaseException:
+            remove(place)
+            raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill; it gets its name when the block ends well, else nothing is left."""
+    with writing(path):
+        place = aside(path)
+        place.mkdir(parents=True)
+        try:
+            yield place
+            place.rename(path)
+        except BaseException:
+            remove(place)
+            raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file aside, then renames it: it has its old or its new content, never a part."""
+    with whole_file(path) as place:
+        place.write_bytes(text.encode("utf-8"))
+
+
+def savez_atomically(path: Path, **arrays: ArrayLike) -> None:
+    """The same with arrays, as numpy's .npz."""
+    with whole_file(path) as place, place.open("wb") as file:
+        # Its stub takes what names no array for its own option.
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+# --- checksums ------------------------------------------------------------------------------------
+
+
+def sha256(file: BinaryIO) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksums_of(folder: Path) -> str:
+    """The lines of `SHA256SUMS` for the files that lie in a folder."""
+    lines = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name != CHECKSUMS:
+            with path.open("rb") as file:
+                lines.append(f"{sha256(file)}  {path.name}\n")
+    return "".join(lines)
+
+
+def verify_checksums(folder: Path, *, error: type[InputError] = InputError) -> None:
+    """Raises where a file is not what `SHA256SUMS` in its folder says; one without is not checked.
+
+    Files that it does not name are not looked at.
+    """
+    listed = folder / CHECKSUMS
+    if not listed.exists():
+        return
+    for number, line in enumerate(read_text(listed, error=error).splitlines(), start=1):
+        wanted, _, name = line.partition("  ")
+        if len(wanted) != 64 or not name or Path(name).name != name:
+            raise error(f"{listed}: line {number} is no checksum and file name")
+        path = folder / name
+        with reading(path, "file of this folder", error=error), path.open("rb") as file:
+            given = sha256(file)
+        if given != wanted:
+            raise error(
+                f"{path}: is not what was written (its checksum differs from {CHECKSUMS}); copy it "
+                f"anew, or remove {CHECKSUMS} if you changed it on purpose"
+            )

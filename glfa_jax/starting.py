@@ -1,0 +1,40 @@
+"""From the start of a command until it handles signals itself: no traceback while it imports.
+
+Importing takes seconds, nothing is written meanwhile, and whoever presses Ctrl-C then, or a
+scheduler that ends the job, gets a sentence too.
+"""
+
+import os
+import signal
+import sys
+from itertools import pairwise
+from types import FrameType
+
+# What ends a program without asking it. A terminal that is closed sends SIGHUP, not known
+# everywhere.
+STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+EXIT_INTERRUPTED = 130
+EXIT_STOPPED = 75  # worth starting again (EX_TEMPFAIL)
+OURS = ("glfa_jax", "train", "eval")
+
+
+def is_command(arguments: list[str]) -> bool:
+    """Whether this process was started as `python -m` one of our modules."""
+    for option, value in pairwise(arguments):
+        if option == "-m":
+            return value.partition(".")[0] in OURS
+    return False
+
+
+def end_quietly() -> None:
+    """Signals end the process with a sentence, at once. Ignored ones (`nohup`) stay ignored."""
+    if is_command(sys.orig_argv):
+        for number in (signal.SIGINT, *STOPPING):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                signal.signal(number, _end)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    text = b"\nstopped while starting; nothing was begun\n"
+    os.write(2, text)
+    os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_STOPPED)

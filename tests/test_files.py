@@ -1,0 +1,124 @@
+"""Files that appear whole or not at all."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glfa_jax import files
+from glfa_jax.data import DataError
+from glfa_jax.errors import InputError
+from glfa_jax.files import savez_atomically, write_atomically
+
+
+def test_what_was_there_stays_until_the_new_is_whole(tmp_path):
+    path = tmp_path / "arrays.npz"
+    savez_atomically(path, a=np.arange(3), names=["x", "y"])
+    before = path.read_bytes()
+
+    class Spoilt:
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            raise RuntimeError("cut short")
+
+    with pytest.raises(RuntimeError, match="cut short"):
+        savez_atomically(path, a=np.arange(4), b=Spoilt())
+    assert path.read_bytes() == before
+    with np.load(path) as arrays:
+        assert {name: x.tolist() for name, x in arrays.items()} == {
+            "a": [0, 1, 2],
+            "names": ["x", "y"],
+        }
+    write_atomically(tmp_path / "text", "ä\n")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(tmp_path / "text", "\ud800")
+    assert (tmp_path / "text").read_bytes() == "ä\n".encode()
+
+
+def test_two_writers_never_share_a_name_and_the_dead_leave_nothing(tmp_path):
+    path = tmp_path / "text"
+    with files.whole_file(path) as first, files.whole_file(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+        dead = tmp_path / f".text.partial-{files._HOST}-{2**22 + 1}-0"
+        other = tmp_path / ".text.partial-other-host-12-0"
+        for place in (dead, other):
+            place.mkdir()
+        write_atomically(tmp_path / "unlike", "")
+        assert dead.exists()
+        with files.whole_file(path) as third:
+            third.write_text("third")
+    assert path.read_text() == "first"
+    assert sorted(x.name for x in tmp_path.iterdir()) == [other.name, "text", "unlike"]
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path):
+    def fill(place: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with (
+        pytest.raises(InputError, match=rf"{tmp_path}/a: cannot be written, the disk is full \("),
+        files.whole_file(tmp_path / "a") as place,
+    ):
+        fill(place)
+    with pytest.raises(InputError, match=r"/none/a: cannot be written \(No such file"):
+        write_atomically(tmp_path / "none" / "a", "")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [RuntimeError("odd"), AssertionError(), LookupError("x"), TypeError(), RecursionError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_reader_raises_is_damage(tmp_path, raised):
+    path = tmp_path / "a"
+    path.touch()
+    with (
+        pytest.raises(DataError, match="a: truncated or no MP4"),
+        files.reading(path, "MP4", error=DataError),
+    ):
+        raise raised
+
+
+def test_what_is_no_plain_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, says in (("pipe", "is no plain file"), (".", "is no plain"), ("a", "no such file")):
+        with pytest.raises(InputError, match=says):
+            files.read_text(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"[" * 10**5, "nested too deeply"),
+        (b"{", "not valid JSON"),
+        (b"\xff", "must be UTF-8"),
+        (b"[]", "must hold a JSON object"),
+    ],
+)
+def test_json_that_is_none(tmp_path, content, says):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        files.read_object(tmp_path / "a.json")
+
+
+def test_checksums_find_a_flipped_bit_and_are_those_of_sha256sum(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "b").write_bytes(b"")
+    files.verify_checksums(tmp_path)  # not listed: not checked
+    (tmp_path / files.CHECKSUMS).write_text(files.checksums_of(tmp_path))
+    assert (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  a\n"
+        in (tmp_path / files.CHECKSUMS).read_text()
+    )
+    files.verify_checksums(tmp_path)
+    (tmp_path / "a").write_bytes(b"abb")
+    with pytest.raises(InputError, match="a: is not what was written"):
+        files.verify_checksums(tmp_path)
+    (tmp_path / "a").unlink()
+    with pytest.raises(InputError, match="a: no such file"):
+        files.verify_checksums(tmp_path)
+    (tmp_path / files.CHECKSUMS).write_text("damaged\n")
+    with pytest.raises(InputError, match="line 1 is no checksum"):
+        files.verify_checksums(tmp_path)
