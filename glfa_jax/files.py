@@ -33,25 +33,27 @@ _HOST = socket.gethostname().partition(".")[0]
 
 
 @contextmanager
-def reading(path: Path, kind: str, *, error: type[InputError] = InputError) -> Iterator[None]:
+def reading(
+    path: Path, kind: str, *, error: type[InputError] = InputError, remedy: str = ""
+) -> Iterator[None]:
     """Says of a file that it is not there, or that it is truncated or not of this `kind`.
 
     Readers of other libraries raise whatever they stumble over, so anything that is not one of our
     own sentences counts as damage: keep in the block what reads the file, and no more.
+    remedy: what to do about it, where that is known.
     """
     refuse_special(path, error=error)
+    todo = f"; {remedy}" if remedy else ""
     try:
         yield
     except (InputError, TrainingError, Stopped):
         raise
-    except OSError as caught:
-        if caught.errno is not None:
-            raise error(f"{path}: cannot be read ({caught.strerror})") from None
-        raise error(f"{path}: truncated or no {kind} ({reason(caught)})") from None
     except MemoryError:
-        raise error(f"{path}: would need more memory than there is to be read as {kind}") from None
+        raise error(f"{path}: needs more memory than there is to be read as {kind}{todo}") from None
     except Exception as caught:
-        raise error(f"{path}: truncated or no {kind} ({reason(caught)})") from None
+        if isinstance(caught, OSError) and caught.errno is not None:
+            raise error(f"{path}: cannot be read ({caught.strerror}){todo}") from None
+        raise error(f"{path}: truncated or no {kind} ({reason(caught)}){todo}") from None
 
 
 def refuse_special(path: Path, *, error: type[InputError] = InputError) -> None:
@@ -123,7 +125,11 @@ def writing(path: Path, *, error: type[InputError] = InputError) -> Iterator[Non
                 f"{path}: cannot be written, the disk is full ({free:,} bytes free); make room "
                 "and run the same command again"
             ) from None
-        raise error(f"{path}: cannot be written ({caught.strerror or reason(caught)})") from None
+        why = caught.strerror or reason(caught)
+        source = caught.filename  # of what is written from, perhaps
+        if isinstance(source, str) and not source.startswith(str(path.with_name(_marked(path)))):
+            why = f"{source}: {why}"
+        raise error(f"{path}: cannot be written ({why})") from None
 
 
 def existing(path: Path) -> Path:
@@ -213,9 +219,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file aside, then renames it: it has its old or its new content, never a part."""
+    """Writes a file aside, then renames it: it has its old or its new content, never a part.
+
+    One that holds the text already is left alone, so that a finished run may be read-only.
+    """
+    content = text.encode("utf-8")
+    with suppress(OSError):
+        if path.read_bytes() == content:
+            return
     with whole_file(path) as place:
-        place.write_bytes(text.encode("utf-8"))
+        place.write_bytes(content)
 
 
 def savez_atomically(path: Path, **arrays: ArrayLike) -> None:

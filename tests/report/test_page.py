@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from glfa_jax import config as config_module
+from glfa_jax.errors import InputError
 from glfa_jax.report import clips as clips_module
 from glfa_jax.report import inputs, page
 from glfa_jax.report.__main__ import main
@@ -348,7 +349,7 @@ def test_failing_on_the_way_keeps_the_old_page_and_leaves_nothing_else(run, monk
 
     edit(run / "metrics.json", lambda rows: rows[0].update(mean=0.5))
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"index.html: cannot be written \(disk full\)"):
         page.write(run)
     assert [path.name for path in (run / "report").iterdir()] == ["index.html"]
     assert (run / "report" / "index.html").read_bytes() == before
