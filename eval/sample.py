@@ -21,7 +21,13 @@ from glfa_jax import config, system
 from glfa_jax.cli import next_step, run_main
 from glfa_jax.data.video import write_gif, write_mp4
 from glfa_jax.errors import InputError
-from glfa_jax.files import reading, savez_atomically, whole_file, write_atomically
+from glfa_jax.files import (
+    read_arrays,
+    read_json,
+    savez_atomically,
+    whole_file,
+    write_atomically,
+)
 from glfa_jax.lock import only_one
 from glfa_jax.training.loop import refuse_if_changed
 
@@ -85,11 +91,10 @@ def read_samples(test: HeldOut, subject: str) -> tuple[np.ndarray, list[int]]:
 
 def _read_batch(path: Path, clips: list[int], shown: tuple[int, ...]) -> np.ndarray:
     anew = "remove it and run python -m eval.sample again"
-    with (
-        reading(path, "batch of samples", remedy=anew),
-        np.load(path, allow_pickle=False) as arrays,
-    ):
-        video, held = arrays["video"], arrays["clip"].tolist()
+    arrays = read_arrays(path, "batch of samples", remedy=anew)
+    if missing := {"video", "clip"} - arrays.keys():
+        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; {anew}")
+    video, held = arrays["video"], arrays["clip"].tolist()
     if held == clips and video.shape == (len(clips), *shown) and video.dtype == np.uint8:
         return video
     raise InputError(
@@ -125,7 +130,17 @@ def write_pictures(test: HeldOut) -> None:
                     "truth_gif": f"{true}.gif",
                 }
             )
-    write_atomically(root / "index.json", json.dumps(index, indent=1))
+    if not _lists(root / "index.json", index):
+        write_atomically(root / "index.json", json.dumps(index, indent=1))
+
+
+def _lists(path: Path, index: list[dict]) -> bool:
+    """Whether an index holds these entries already, with scores perhaps, which would be lost."""
+    try:
+        entries = read_json(path)
+        return [{k: v for k, v in entry.items() if k != "scores"} for entry in entries] == index
+    except (InputError, TypeError, AttributeError):
+        return False
 
 
 def main(settings: config.Config) -> None:

@@ -103,6 +103,9 @@ def guarded(
             if isinstance(error, (InputError, TrainingError)):
                 print(f"error: {error}", file=sys.stderr)
                 return EXIT_BAD_INPUT
+            if isinstance(error, MemoryError):
+                print(f"error: there is not enough memory ({reason(error)})", file=sys.stderr)
+                return EXIT_BAD_INPUT
             if isinstance(error, OSError):
                 print(f"error: {_named(error)}", file=sys.stderr)
                 return EXIT_BAD_INPUT

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import uuid
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from glfa_jax.errors import InputError, Stopped, TrainingError
 # What a write fails with when there is no more room: the disk, the user's share, a file's limit.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MOST_TEXT = 2**26  # bytes; no table, configuration or sidecar is as long
+# By how much a packed file may grow when it is unpacked; what is smaller than ALWAYS may.
+EXPANSION, ALWAYS = 64, 2**26
 CHECKSUMS = "SHA256SUMS"  # in the format that `sha256sum -c` reads
 
 _HOST = socket.gethostname().partition(".")[0]
@@ -97,6 +100,22 @@ def read_object(path: Path, *, error: type[InputError] = InputError) -> dict[str
     if not isinstance(content, dict):
         raise error(f"{path}: must hold a JSON object")
     return content
+
+
+def read_arrays(
+    path: Path, kind: str, *, error: type[InputError] = InputError, remedy: str = ""
+) -> dict[str, np.ndarray]:
+    """All arrays of an .npz by name; none with objects in it, which could run code.
+
+    One that grows too much when it is unpacked is refused: a small file can claim any size.
+    """
+    with reading(path, kind, error=error, remedy=remedy):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > max(ALWAYS, EXPANSION * path.stat().st_size):
+            raise error(f"{path}: would take {size:,} bytes of memory, far more than a {kind}")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -38,13 +38,13 @@ class _File:
         self._file = path.open("wb", buffering=0)
 
     def write(self, content: bytes) -> None:
-        with suppress(OSError, ValueError):  # ValueError: closed by an earlier one
+        if not self._file.closed:
             try:
-                if self._file.write(content) < len(content):
-                    raise OSError("no room")
+                whole = self._file.write(content) == len(content)
             except OSError:
+                whole = False
+            if not whole:
                 self._file.close()
-                raise
 
     def flush(self) -> None:
         """Nothing is kept back."""
