@@ -188,8 +188,11 @@ def refuse_if_changed(folder: Path, ours: config.Section, *, ignore: tuple[str, 
 
 
 def keep_config(folder: Path, ours: config.Section) -> None:
-    """Writes `folder/config.yaml` over what `check_unchanged` has let pass."""
-    if is_main():
+    """Writes `folder/config.yaml` over what `check_unchanged` has let pass.
+
+    A finished run may be read-only, and what differs then changes no number of it.
+    """
+    if is_main() and not (folder.is_dir() and not os.access(folder, os.W_OK)):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "config.yaml", config.dump(ours))
     together("the configuration is written")
