@@ -115,7 +115,9 @@ def read_arrays(
         if size > max(ALWAYS, EXPANSION * path.stat().st_size):
             raise error(f"{path}: would take {size:,} bytes of memory, far more than a {kind}")
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            found = {name: arrays[name] for name in arrays.files}
+        # A member that is no array comes as its bytes.
+        return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
 
 
 # --- writing --------------------------------------------------------------------------------------

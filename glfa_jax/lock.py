@@ -191,9 +191,10 @@ def _holder(content: bytes | None) -> Holder | None:
     """Whom a lock names; None where nobody can read it."""
     try:
         entries = json.loads(content or b"")
-        return Holder(**{name: entries[name] for name in Holder.__dataclass_fields__})
-    except (ValueError, TypeError, KeyError):
+        holder = Holder(**{name: entries[name] for name in Holder.__dataclass_fields__})
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
+    return holder if holder.process in range(1, 2**31) else None
 
 
 @cache

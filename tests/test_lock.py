@@ -106,8 +106,12 @@ def test_on_another_host_silence_is_death(tmp_path, fast, capsys):
     assert "4321 on node7" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"host": 1}', b"\xff", b"[" * 10**5, "process"]
+)
 def test_a_lock_that_nobody_can_read_is_watched_and_broken(tmp_path, fast, content):
+    if content == "process":
+        content = json.dumps(asdict(lock.Holder.me()) | {"process": "7"}).encode()
     (tmp_path / ".lock").write_bytes(content)
     with lock.only_one(tmp_path):
         assert json.loads((tmp_path / ".lock").read_text())["process"] == os.getpid()
