@@ -4,7 +4,7 @@ from html import escape
 
 import numpy as np
 
-from glfa_jax.data.look.inspection import reading, spread_evenly
+from glfa_jax.data.look.inspection import spread_evenly
 from glfa_jax.data.store import Store
 from glfa_jax.data.video import resize
 from glfa_jax.report import figures
@@ -42,9 +42,8 @@ def clips_section(store: Store, number: int) -> str:
     picks = spread_evenly(store, clips=number)
     if not picks:
         return absent_note("No clips were asked for, or the store holds no test sample.")
-    with reading(store):
-        maps = store.fmri("test", picks, subjects=about.subjects).astype(np.float32)
-        videos = store.video("test", picks)
+    maps = store.fmri("test", picks, subjects=about.subjects).astype(np.float32)
+    videos = store.video("test", picks)
     there = store.present("test", subjects=about.subjects)[picks]
     scale = Scale.around_zero(figures.map_limit([maps[there]], mask))
     window, period = _times(store)
