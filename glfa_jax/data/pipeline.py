@@ -121,6 +121,8 @@ def batches(
     if paired < rows and not (shuffle and repeat):
         raise DataError("paired_fraction: must be 1 where clips are neither shuffled nor repeated")
     present = store.present(split, subjects=subjects)
+    if split == "train":
+        store.average(subjects=subjects)  # refused here where it is no number
     clips = np.flatnonzero(present.all(axis=1))
     if paired and not len(clips):
         raise DataError(f"{store.path}: no {split} clip was seen by all of {', '.join(subjects)}")
@@ -172,8 +174,7 @@ def volumes(
     clip, subject = np.nonzero(present)
     rows = np.stack([np.repeat(clip, window), np.repeat(subject, window)], axis=1)
     rows = np.concatenate([rows, np.tile(np.arange(window), len(clip))[:, None]], axis=1)
-    if not len(rows):
-        raise DataError(f"{store.path}: has no train sample of {', '.join(subjects)}")
+    store.average(subjects=subjects)  # refused here where there is none, or it is no number
     dataset = _ordered(rows, seed=seed, shuffle=True, repeat=True)
     dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=np.stack)
     dataset = dataset.map(_Share(process_index, process_count))
@@ -211,6 +212,8 @@ def windows(
     """
     if batch_size % process_count or not batch_size:
         raise DataError(f"batch_size: {batch_size} is no multiple of {process_count} processes")
+    if not len(clips):
+        raise DataError(f"{store.path}: no train clip to take windows of")
     dataset = _ordered(np.asarray(clips), seed=seed, shuffle=True, repeat=True)
     dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=np.array)
     dataset = dataset.map(_Share(process_index, process_count))

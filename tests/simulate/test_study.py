@@ -161,13 +161,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupted_study_has_no_final_name_and_is_written_anew(tmp_path, monkeypatch, root):
+def test_an_interrupted_study_leaves_nothing_and_is_written_anew(tmp_path, monkeypatch, root):
     target = tmp_path / "study"
     with monkeypatch.context() as patch:
         patch.setattr(study, "draw_subject", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             study.write_study(TINY, target, progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["study.partial"]
+    assert not list(tmp_path.iterdir())
     study.write_study(TINY, target, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["study"]
     # The same settings give the same bytes (videos are left to the encoder).

@@ -18,7 +18,7 @@ from glfa_jax.report.words import count_text, listing
 
 
 def write(store: Store, target: Path, *, clips: int, progress: bool) -> None:
-    """Writes the page, or nothing; raises DataError."""
+    """Writes the page, or nothing; raises InputError."""
     if target.is_dir():
         raise DataError(f"{target}: is a folder, --out must name a file such as look.html")
     # Opened before the long reading: a place that cannot be written is told at once.
