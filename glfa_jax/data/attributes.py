@@ -109,7 +109,8 @@ def read_attributes(store: Path) -> tuple[Attributes, dict[str, int] | None]:
                 f"{store}: holds no prepared store; remove it and run glfa_jax.data.prepare, or "
                 "choose another data.store"
             )
-        raise DataError(f"{placed(store)}: no prepared store; run glfa_jax.data.prepare")
+        link = f" (links to {store.readlink()}, which is not there)" if store.is_symlink() else ""
+        raise DataError(f"{placed(store)}: no prepared store{link}; run glfa_jax.data.prepare")
     try:
         content = read_object(path)["attributes"]
         version = content["format"]
@@ -127,15 +128,17 @@ def read_attributes(store: Path) -> tuple[Attributes, dict[str, int] | None]:
 
 
 def _unsealed(content: dict[str, Any]) -> tuple[Attributes, dict[str, int] | None]:
-    seal, chunks = content["provenance"].pop("seal", None), None
-    if seal is not None:
-        chunks = decode(Seal, seal, "seal")["chunks"]
-        if seal["digest"] != _digest(content, chunks):
-            raise InputError("its attributes are not those that were written")
+    given = content["provenance"].pop("seal", None)
+    seal = None if given is None else decode(Seal, given, "seal")
+    digest = seal and _digest(content, seal["chunks"])
     del content["format"]
     attributes = decode(Attributes, content)
     attributes.check()
-    return attributes, chunks
+    if seal is None:
+        return attributes, None
+    if seal["digest"] != digest:
+        raise InputError("its attributes are not those that were written")
+    return attributes, seal["chunks"]
 
 
 def _digest(content: Mapping[str, Any], chunks: Mapping[str, int]) -> str:

@@ -121,11 +121,11 @@ def batches(
     if paired < rows and not (shuffle and repeat):
         raise DataError("paired_fraction: must be 1 where clips are neither shuffled nor repeated")
     present = store.present(split, subjects=subjects)
-    if split == "train":
-        store.average(subjects=subjects)  # refused here where it is no number
     clips = np.flatnonzero(present.all(axis=1))
     if paired and not len(clips):
         raise DataError(f"{store.path}: no {split} clip was seen by all of {', '.join(subjects)}")
+    if split == "train":
+        store.average(subjects=subjects)  # refused here where it is no number
     dataset = _ordered(clips, seed=seed, shuffle=shuffle, repeat=repeat)
     if paired < rows:
         for subject, column in zip(subjects, present.T, strict=True):

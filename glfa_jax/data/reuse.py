@@ -35,9 +35,9 @@ def reuse(data: config.Data) -> Store:
         )
     moved = settings["root"] != str(data.root.resolve())
     if changed := _changed(store, data.root, moved=moved):
-        was = f"prepared, from {settings['root']}" if moved else "prepared"
+        what = f"is not as in {settings['root']}, where" if moved else "has changed since"
         raise DataError(
-            f"{data.store}: {changed} has changed since it was {was}; remove it or choose another "
+            f"{data.store}: {changed} {what} it was prepared; remove it or choose another "
             "data.store"
         )
     return store

@@ -207,6 +207,9 @@ class Store:
     def _take(self, names: Sequence[str], clips: Sequence[int] | ndarray) -> list[ndarray]:
         """Some samples of each."""
         index: Int[ndarray, " b"] = np.asarray(clips, np.int64)
+        count = self._arrays[names[0]].shape[0]
+        if index.min(initial=0) < 0 or index.max(initial=-1) >= count:
+            raise IndexError(f"{names[0]}: has {count} samples")  # ours to mend, and no damage
         return self._read(names, ts.d[0][index])
 
     def _read(self, names: Sequence[str], part: Any = ...) -> list[ndarray]:

@@ -106,9 +106,9 @@ def reading(
     try:
         yield
     except Exception as error:
+        why = files.reason(error).partition(" [tensorstore_spec")[0]
         raise DataError(
-            f"{store}: array {name} cannot be read, the store is damaged ({files.reason(error)}); "
-            f"{remedy}"
+            f"{store}: array {name} cannot be read, the store is damaged ({why}); {remedy}"
         ) from None
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from glfa_jax.data.scratch import Scratch, read_rows, write_array
 from glfa_jax.data.signals import ReadRun
 from glfa_jax.data.working import carry_out
 from glfa_jax.errors import InputError
-from glfa_jax.files import whole_folder
+from glfa_jax.files import is_alive, whole_folder
+from glfa_jax.starting import EXIT_STOPPED
 from tests.data.conftest import settings, stem
 from tests.test_lock import hold
 
@@ -228,3 +230,43 @@ def test_a_worker_that_is_killed_is_told_of(tmp_path):
     tasks = [(Dying(), tmp_path / "a"), (Dying(), tmp_path / "b")]
     with pytest.raises(DataError, match=r"was killed, .* a smaller data\.workers"):
         carry_out(tasks, workers=2, failed=lambda error: None, progress=False)
+
+
+@pytest.mark.parametrize("how", ["twice", "with its workers"])
+def test_asked_to_stop_a_preparation_ends_with_its_workers(tmp_path, how):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.data.sleeping", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        begun = [tmp_path / "a.begun", tmp_path / "b.begun"]
+        while not all(path.exists() and path.read_text() for path in begun):
+            assert process.poll() is None
+            time.sleep(0.05)
+        if how == "with its workers":
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            process.terminate()
+            process.terminate()
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == EXIT_STOPPED
+    assert "asked to stop (SIGTERM); the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert not any(is_alive(int(path.read_text())) for path in begun)
+
+
+@pytest.mark.parametrize("file", ["about.json", "mean.npy", "z.npy"])
+def test_a_damaged_piece_is_one_sentence(study, tmp_path, monkeypatch, file):
+    data = settings(study, tmp_path / "a.zarr", subjects=("01",))
+    with monkeypatch.context() as patch:
+        patch.setattr("glfa_jax.data.prepare.plan", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prepare.prepare(data, progress=False)
+    for path in (tmp_path / ".a.zarr.scratch" / "runs").glob(f"*/{file}"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"/{file}: (not valid JSON|truncated or no array)"):
+        prepare.prepare(data, progress=False)
