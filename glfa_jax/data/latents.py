@@ -16,10 +16,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from glfa_jax.data import DataError
+from glfa_jax.data.scratch import alone
 from glfa_jax.data.zarr import PLAIN, Layout, declared_shape, reading, writing
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object
-from glfa_jax.lock import only_one
 
 REMEDY = "remove its folder, train.latents makes it again"
 
@@ -68,8 +68,7 @@ def writing_latents(
 
     Where the latents are finished, nothing is written, and the store may be read-only.
     """
-    working = (store / split / "latents").with_name(".latents.working")
-    with nullcontext() if stored_vae(store, split) else only_one(working, wait=True):
+    with nullcontext() if stored_vae(store, split) else alone(store / split / "latents"):
         yield LatentsWriter(store, split, clips=clips, shard=shard, sample=sample, vae=vae)
 
 

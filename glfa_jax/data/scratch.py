@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,18 @@ class Scratch:
     def piece(self, kind: str, name: str, key: str) -> Path:
         """The folder of a piece; `key` stands for all that decides what is in it."""
         return self.folder / kind / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)[-80:]}-{key[:24]}"
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Waits for other processes that write `path`; nothing is left beside it."""
+    working = path.with_name(f".{path.name}.working")
+    try:
+        with only_one(working, wait=True):
+            yield
+    finally:
+        with suppress(OSError):  # it is another process's now
+            working.rmdir()
 
 
 def write_rows(path: Path, rows: Iterator[ndarray], *, shape: Sequence[int], dtype: Any) -> None:

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from glfa_jax import config
 from glfa_jax.data import DataError
+from glfa_jax.data.scratch import alone
 from glfa_jax.data.video import write_mp4
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object, whole_folder
-from glfa_jax.lock import only_one
 from glfa_jax.simulate.cortex import Cortex, smooth_field, visual_cortex
 from glfa_jax.simulate.stimuli import Scene, caption, render, sample_scene
 from glfa_jax.simulate.subjects import (
@@ -69,7 +69,7 @@ def write_study(simulation: config.Simulation, root: Path, *, progress: bool = T
     root = Path(root)
     _check(simulation)
     if not os.path.lexists(root):
-        with only_one(root.with_name(f".{root.name}.simulating"), wait=True):
+        with alone(root):
             if not os.path.lexists(root):  # another process was faster
                 with whole_folder(root) as folder:
                     _write(simulation, folder, progress=progress)
