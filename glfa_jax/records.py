@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
@@ -47,9 +47,10 @@ def decode(kind: Any, value: Any, where: str = "", *, given: Mapping[str, Any] =
         _expect(isinstance(value, dict), where, "an object", value)
         names = {decode(arguments[0], name, where): content for name, content in value.items()}
         return {name: decode(arguments[1], v, _below(where, name)) for name, v in names.items()}
-    if origin in (tuple, list):
+    if origin in (tuple, list, Sequence):
         _expect(isinstance(value, list), where, "a list", value)
-        return origin(decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        found = [decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value)]
+        return found if origin is list else tuple(found)
     if origin is UnionType:  # a value or null
         return None if value is None else decode(arguments[0], value, where)
     if origin is Literal:

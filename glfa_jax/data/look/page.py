@@ -1,7 +1,6 @@
 """The page as a whole: head, sections and where a store comes from."""
 
 import json
-from html import escape
 from pathlib import Path
 
 from glfa_jax.data import DataError
@@ -13,7 +12,7 @@ from glfa_jax.data.look.inspection import Inspection, inspect
 from glfa_jax.data.look.pictures import between_section, maps_section
 from glfa_jax.data.store import Store
 from glfa_jax.files import whole_file
-from glfa_jax.report.html import fill
+from glfa_jax.report.html import escape, fill
 from glfa_jax.report.words import count_text, listing
 
 
