@@ -43,10 +43,10 @@ class Provenance(TypedDict, total=False):
 class Seal(TypedDict):
     """What shows that nothing of a store has changed or is missing; it lies in the provenance.
 
-    chunks: number of files of each array, by its name. digest: of all attributes.
+    sizes: bytes of each file of an array, by its name. digest: of all attributes.
     """
 
-    chunks: dict[Text, int]
+    sizes: dict[Text, list[int]]
     digest: str
 
 
@@ -93,15 +93,15 @@ class Attributes:
             if not fits:
                 raise InputError(f"{name}: makes no sense, {json.dumps(getattr(self, name)):.80}")
 
-    def write(self, folder: Path, *, chunks: Mapping[str, int]) -> None:
+    def write(self, folder: Path, *, sizes: Mapping[str, list[int]]) -> None:
         content = {"format": FORMAT, **vars(self)}
-        seal = {"chunks": chunks, "digest": _digest(content, chunks)}
+        seal = {"sizes": sizes, "digest": _digest(content, sizes)}
         content["provenance"] = {**self.provenance, "seal": seal}
         write_group(folder, content)
 
 
-def read_attributes(store: Path) -> tuple[Attributes, dict[str, int] | None]:
-    """With the seal's chunks; None for a store of before there were seals."""
+def read_attributes(store: Path) -> tuple[Attributes, dict[str, list[int]] | None]:
+    """With the seal's sizes; None for a store of before there were seals."""
     path = store / "zarr.json"
     if not path.exists():
         if store.exists():
@@ -127,10 +127,10 @@ def read_attributes(store: Path) -> tuple[Attributes, dict[str, int] | None]:
     )
 
 
-def _unsealed(content: dict[str, Any]) -> tuple[Attributes, dict[str, int] | None]:
+def _unsealed(content: dict[str, Any]) -> tuple[Attributes, dict[str, list[int]] | None]:
     given = content["provenance"].pop("seal", None)
     seal = None if given is None else decode(Seal, given, "seal")
-    digest = seal and _digest(content, seal["chunks"])
+    digest = seal and _digest(content, seal["sizes"])
     del content["format"]
     attributes = decode(Attributes, content)
     attributes.check()
@@ -138,11 +138,11 @@ def _unsealed(content: dict[str, Any]) -> tuple[Attributes, dict[str, int] | Non
         return attributes, None
     if seal["digest"] != digest:
         raise InputError("its attributes are not those that were written")
-    return attributes, seal["chunks"]
+    return attributes, seal["sizes"]
 
 
-def _digest(content: Mapping[str, Any], chunks: Mapping[str, int]) -> str:
-    text = json.dumps([content, chunks], sort_keys=True)
+def _digest(content: Mapping[str, Any], sizes: Mapping[str, list[int]]) -> str:
+    text = json.dumps([content, sizes], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -39,7 +39,7 @@ def open_latents(store: Path, split: str, *, video: tuple[int, ...]) -> Any:
         if shape[:2] != video[:2]:
             raise InputError(f"{shape[:2]} clips and frames, the videos are {video[:2]}")
         layout = _layout(shape, shard=shard)
-        return layout.open(store / name, chunks=len(list(layout.files())))
+        return layout.open(store / name, sizes=[None for _ in layout.files()])
 
 
 def _layout(shape: tuple[int, ...], *, shard: int, vae: str | None = None) -> Layout:

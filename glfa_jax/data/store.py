@@ -90,7 +90,7 @@ class Store:
     @classmethod
     def open(cls, path: str | Path) -> "Store":
         path = Path(path)
-        attributes, chunks = read_attributes(path)
+        attributes, sizes = read_attributes(path)
         shapes = {}
         for name in ("mask", "train/video"):
             with reading(path, name):
@@ -99,8 +99,8 @@ class Store:
         store = cls(path, attributes)
         for name, layout in every.items():
             with reading(path, name):
-                count = store._least(name, layout) if chunks is None else chunks[name]
-                store._arrays[name] = layout.open(path / name, chunks=count)
+                known = store._known(name, layout) if sizes is None else sizes[name]
+                store._arrays[name] = layout.open(path / name, sizes=known)
         return store
 
     @classmethod
@@ -224,16 +224,17 @@ class Store:
                 found.append(future.result())
         return found
 
-    def _least(self, name: str, layout: Layout) -> int:
-        """Files that an array has at least, in a store of before that does not say how many."""
+    def _known(self, name: str, layout: Layout) -> Iterator[int | None]:
+        """Which files there must be in a store without a seal, for `Layout.open`."""
         split, _, rest = name.partition("/")
         kind, _, subject = rest.partition("/")
+        samples = np.ones(layout.shape[0], bool)
         if split == "quality" or kind == "present":  # may be zero throughout, which is not written
-            return 0
-        if kind != "fmri":
-            return len(list(layout.files()))
-        [present] = self._read([f"{split}/present/{subject}"])
-        return len(set(np.flatnonzero(present) // layout.chunk[0]))
+            samples[:] = False
+        elif kind == "fmri":
+            [samples] = self._read([f"{split}/present/{subject}"])
+        for start in range(0, len(samples), layout.chunk[0]):
+            yield None if samples[start : start + layout.chunk[0]].any() else 0
 
 
 class Writer:
@@ -269,8 +270,5 @@ class Writer:
             target.write(values, can_reference_source_data_indefinitely=True).result()
 
     def finish(self) -> None:
-        chunks = {
-            name: sum((self._folder / name / file).exists() for file in layout.files())
-            for name, layout in self._layouts.items()
-        }
-        self._attributes.write(self._folder, chunks=chunks)
+        sizes = {name: each.sizes(self._folder / name) for name, each in self._layouts.items()}
+        self._attributes.write(self._folder, sizes=sizes)

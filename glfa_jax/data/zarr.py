@@ -1,9 +1,9 @@
 """How arrays lie in Zarr v3, as TensorStore is told; every refusal of its becomes a sentence."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +74,27 @@ class Layout:
         """For writing, and goes on with the same that is there; call it inside `writing`."""
         return ts.open(self.spec(folder), open=True, create=True).result()
 
-    def open(self, folder: Path, *, chunks: int = 0) -> Any:
-        """For reading; chunks: files that there must be, as a missing one would read as zeros.
+    def open(self, folder: Path, *, sizes: Iterable[int | None] = ()) -> Any:
+        """For reading; sizes: bytes of each of `files`, 0 where it need not be there, None where
+        it must and the size is not known. A missing file would read as the fill value.
 
         Call it inside `reading`. An array that is not laid out like this is refused by TensorStore,
         before it sets memory aside for it.
         """
         files.refuse_special(folder / "zarr.json")
         array = ts.open(self.spec(folder), open=True, read=True).result()
-        there = [folder / name for name in self.files() if (folder / name).exists()]
-        for path in there:
-            files.refuse_special(path)
-        if len(there) < chunks:
-            raise InputError(f"{chunks - len(there)} of its {chunks} files are missing")
+        for name, size in zip_longest(self.files(), sizes, fillvalue=0):
+            path = folder / name
+            if path.exists() or size != 0:
+                files.refuse_special(path)
+                if size and path.stat().st_size != size:
+                    raise InputError(f"{path}: is not the file that was written")
         return array
+
+    def sizes(self, folder: Path) -> list[int]:
+        """Of each of `files`, 0 for those that are not there."""
+        paths = [folder / name for name in self.files()]
+        return [path.stat().st_size if path.exists() else 0 for path in paths]
 
 
 def declared_shape(folder: Path) -> tuple[int, ...]:

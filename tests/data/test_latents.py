@@ -17,6 +17,7 @@ from glfa_jax.data.latents import LatentsWriter
 from glfa_jax.data.pipeline import batches, unit_range
 from glfa_jax.data.store import Store
 from glfa_jax.models.vae import AutoencoderKL
+from tests.data.test_store_damage import unseal
 from tests.test_lock import hold
 from train import latents
 
@@ -42,6 +43,7 @@ def own(store, tmp_path):
     kvstore = {"driver": "file", "path": str(path / "train" / "video")}
     video = ts.open({"driver": "zarr3", "kvstore": kvstore}, open=True).result()
     video.write(np.random.default_rng(0).integers(256, size=video.shape, dtype=np.uint8)).result()
+    unseal(path)
     return Store.open(path)
 
 

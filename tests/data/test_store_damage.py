@@ -157,7 +157,7 @@ def test_a_folder_that_is_gone_is_missed_when_the_store_is_opened(own, folder):
         (lambda a: a["runs"][0].pop("volumes"), "runs[0].volumes: missing"),
         (lambda a: a.update(provenance=[]), "not a prepared store"),
         (lambda a: a["provenance"].update(files={"a": 1}), "provenance.files.a: must be an object"),
-        (lambda a: a["provenance"].update(seal={}), "seal.chunks: missing"),
+        (lambda a: a["provenance"].update(seal={}), "seal.sizes: missing"),
     ],
 )
 def test_attributes_that_make_no_store_are_one_sentence(own, act, sentence):
@@ -181,6 +181,16 @@ def test_attributes_changed_afterwards_are_noticed(own, key, value):
         Store.open(own)
 
 
+def test_a_sound_file_of_another_store_is_noticed(own, tmp_path):
+    with Store.create(tmp_path / "b.zarr", attributes(), mask=MASK, **FRAMES) as writer:
+        for name, values in contents().items():
+            writer.write(name, values // 9 if values.dtype == np.uint8 else values)
+    file = "train/video/c/1/0/0/0/0"
+    shutil.copy(tmp_path / "b.zarr" / file, own / file)
+    with pytest.raises(DataError, match=rf"train/video .*{file}: is not the file that was written"):
+        Store.open(own)
+
+
 def test_a_store_of_before_is_read_and_its_missing_files_are_noticed(own, whole):
     unseal(own)
     assert read_all(own) == read_all(whole)
@@ -189,7 +199,7 @@ def test_a_store_of_before_is_read_and_its_missing_files_are_noticed(own, whole)
         (own / file).unlink()
     assert not Store.open(own).quality("reliability", "01").any()
     (own / "train/fmri/sub-01/c/1/0/0/0").unlink()
-    with pytest.raises(DataError, match=r"train/fmri/sub-01 .* \(1 of its 2 files are missing\)"):
+    with pytest.raises(DataError, match=r"train/fmri/sub-01 .*/c/1/0/0/0: no such file\)"):
         Store.open(own)
 
 
