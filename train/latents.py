@@ -42,7 +42,7 @@ def identity(vae: Pretrained, settings: dict[str, Any]) -> str:
 def keep(store: Store, vae: Pretrained, *, vae_identity: str) -> None:
     """Encodes what is not kept yet. Raises DataError when another VAE's latents are."""
     module: Any = vae.module
-    frames, height, width = store.video("train", [0]).shape[1:4]
+    frames, height, width, _ = store.sample
     factor = 2 ** (len(module.block_out_channels) - 1)
     with writing_latents(
         store.path,
@@ -60,7 +60,7 @@ def keep(store: Store, vae: Pretrained, *, vae_identity: str) -> None:
 
 def _fill(writer: LatentsWriter, store: Store, vae: Pretrained) -> None:
     module: Any = vae.module
-    _, frames, height, width, _ = store.video("train", [0]).shape
+    frames, height, width, _ = store.sample
     at_once = min(max(PIXELS_AT_ONCE // (frames * height * width), 1), SHARD)
 
     @jax.jit

@@ -52,7 +52,8 @@ class Seal(TypedDict):
 
 @dataclass(frozen=True)
 class Attributes:
-    """
+    """All that is known of a store without its arrays.
+
     repetition_time, lag_seconds: seconds. clips, captions: per split, one per sample.
     clip_seconds: duration of a clip, the median over all showings.
     layout, space: as in the settings.

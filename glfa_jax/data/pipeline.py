@@ -293,7 +293,7 @@ class _Assemble:
             if not latents:
                 self.video = self.video(every).__getitem__
         if latents:
-            self.video = partial(_no_frames, store.video(split, [0]).shape)
+            self.video = partial(_no_frames, store.sample)
             self.latents = read = cast(Callable[..., ndarray], partial(store.latents, split))
             if len(every) * read([0]).nbytes <= CACHE_BYTES:
                 self.latents = read(every).__getitem__
@@ -351,8 +351,8 @@ class _Assemble:
         return np.stack(windows, axis=1)
 
 
-def _no_frames(shape: tuple[int, ...], clips: Int[ndarray, " b"]) -> UInt8[ndarray, "b f h w 3"]:
-    return np.zeros((len(clips), 0, *shape[2:]), np.uint8)
+def _no_frames(sample: tuple[int, ...], clips: Int[ndarray, " b"]) -> UInt8[ndarray, "b f h w 3"]:
+    return np.zeros((len(clips), 0, *sample[1:]), np.uint8)
 
 
 def _one_frame(

@@ -125,6 +125,11 @@ class Store:
         return len(self.attributes.clips[split])
 
     @property
+    def sample(self) -> tuple[int, int, int, int]:
+        """Frames, height, width and channels of a clip."""
+        return tuple(self._arrays["train/video"].shape[1:])
+
+    @property
     def mask(self) -> Bool[ndarray, "h w"]:
         return self._read(["mask"])[0].astype(bool)
 

@@ -21,12 +21,8 @@ def _times(store: Store) -> tuple[float, float]:
     return window, max(window, store.attributes.clip_seconds)
 
 
-def _frames(store: Store) -> int:
-    return store.video("test", [0]).shape[1] if store.num_clips("test") else 1
-
-
 def rhythm(store: Store) -> str:
-    about, frames, period = store.attributes, _frames(store), _times(store)[1]
+    about, frames, period = store.attributes, store.sample[0], _times(store)[1]
     return "\n".join(
         keyframes(name, cells=cells, seconds=seconds, period=period)
         for name, cells, seconds in (
