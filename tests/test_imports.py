@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ("glfa_jax", "train", "eval", "benchmarks", "tests")
 STANDARD = frozenset(sys.stdlib_module_names)
 # What any of our modules may name: annotations, errors, and how files are read and written.
-COMMON = ("jaxtyping", "numpy", "glfa_jax.errors", "glfa_jax.files", "glfa_jax.lock")
+COMMON = (
+    *("jaxtyping", "numpy"),
+    *("glfa_jax.errors", "glfa_jax.files", "glfa_jax.lock", "glfa_jax.records"),
+)
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ LAYERS = (
     Rule("glfa_jax/starting", (), "a command's first lines take no time to import"),
     Rule("glfa_jax/files", (), "files are read and written with numpy at most"),
     Rule("glfa_jax/lock", (), "a lock is a file"),
+    Rule("glfa_jax/records", (), "JSON is read with nothing but annotations"),
     Rule("glfa_jax/unpickle", (), "pickles are read with nothing but the standard library"),
     Rule("glfa_jax/batch", (), "the contract knows nothing"),
     # The assembly of the parts (system, decoder, cli): all of the package, never the programs.

@@ -16,9 +16,13 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 
 from glfa_jax.data import DataError
+from glfa_jax.data.attributes import StoredFile
+from glfa_jax.data.damage import reading
 from glfa_jax.data.flatmap import FlatMap
 from glfa_jax.data.layouts import Run
-from glfa_jax.data.scratch import filling, read_rows, write_array, write_json, write_rows
+from glfa_jax.data.scratch import read_rows, write_array, write_json, write_rows
+from glfa_jax.files import sha256, whole_folder
+from glfa_jax.records import Text, read
 
 FORMAT = 1  # of the pieces
 COLUMNS = 2048  # pixels taken to float64 at a time
@@ -86,11 +90,11 @@ class Signal:
     tail: int
     silent: int
     peak: float
-    files: dict[str, dict[str, Any]]
+    files: dict[Text, StoredFile]
 
     @classmethod
     def read(cls, piece: Path) -> "Signal":
-        return cls(piece, **json.loads((piece / "about.json").read_text(encoding="utf-8")))
+        return read(cls, piece / "about.json", error=DataError, piece=piece)
 
     @property
     def kept(self) -> int:
@@ -169,7 +173,7 @@ class ReadRun:
             "peak": peak,
             "files": {str(file): hashed(file) for file in self.sources},
         }
-        with filling(piece) as folder:
+        with whole_folder(piece) as folder:
             write_rows(folder / "z.npy", iter(blocks), shape=(volumes, pixels), dtype=np.float32)
             for name, values in (("mean", mean), ("tsnr", tsnr), ("course", course)):
                 write_array(folder / f"{name}.npy", values.astype(np.float32))
@@ -193,10 +197,7 @@ def digest(sources: tuple[Path, ...], *settings: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def hashed(path: Path) -> dict[str, Any]:
+def hashed(path: Path) -> StoredFile:
     """A file's entry in the provenance."""
-    with path.open("rb") as file:
-        return {
-            "size": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
+    with reading(path, "file"), path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": sha256(file)}
