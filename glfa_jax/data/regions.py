@@ -15,8 +15,8 @@ from glfa_jax.data.cifti import Cortex, axis_beside_models, cortex_of
 from glfa_jax.data.damage import reading
 from glfa_jax.data.gifti import SIDES, Side, open_gifti
 from glfa_jax.data.nifti import open_cifti
-from glfa_jax.data.npy import read_npy, read_npz
 from glfa_jax.data.plane import side_by_side
+from glfa_jax.files import read_arrays
 
 UNLABELLED = "???"  # what parcellations call the cortex that belongs to no area
 
@@ -58,13 +58,21 @@ def picture(path: Path) -> Int8[ndarray, "h w"]:
 
     1: the region, -1: other cortex, 0: no cortex. Pickled arrays are refused.
     """
-    with reading(path, ".npy or .npz of plain numbers"):
-        image = read_npz(path, "images") if is_zipfile(path) else read_npy(path)
+    kind = ".npy or .npz of plain numbers"
+    if is_zipfile(path):
+        arrays = read_arrays(path, kind, error=DataError)
+        if "images" not in arrays:
+            held = ", ".join(arrays) or "nothing"
+            raise DataError(f"{path}: must hold the key images, holds {held:.200}")
+        image = arrays["images"]
+    else:
+        with reading(path, kind):
+            image = np.load(path, allow_pickle=False)
     if image.ndim == 3 and len(image) == 1:
         image = image[0]
     if image.ndim != 2:
         raise DataError(f"{path}: must be one picture (height, width), is {image.shape}")
-    if image.dtype.kind not in "biuf" or not ((image == -1) | (image == 0) | (image == 1)).all():
+    if image.dtype.kind not in "biuf" or not np.isin(image, (-1, 0, 1)).all():
         raise DataError(f"{path}: must hold -1 (other cortex), 0 (none) and 1 (region) only")
     if not (image == 1).any():
         raise DataError(f"{path}: has no pixel of the region (1)")

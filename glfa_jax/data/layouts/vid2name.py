@@ -8,15 +8,22 @@ from typing import Any
 import numpy as np
 
 from glfa_jax.data import DataError
-from glfa_jax.data.npy import read_header
 from glfa_jax.unpickle import PickledError, Stateful, load
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def read_vid2name(path: Path) -> dict[int, str]:
     """{video id: caption}. Raises DataError for anything else, code above all."""
     try:
         with path.open("rb") as file:
-            _, dtype = read_header(file)
+            version = np.lib.format.read_magic(file)
+            if version not in _HEADERS:
+                raise PickledError(f"numpy format {version} is not read")
+            _, _, dtype = _HEADERS[version](file)
             if dtype != np.dtype(object):
                 raise PickledError(f"must hold a pickled dict, holds {dtype}")
             content = load(file, functions=_FUNCTIONS, names=("numpy.ndarray",), persistent=_none)
