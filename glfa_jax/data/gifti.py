@@ -75,7 +75,7 @@ def read_series(path: Path, *, side: Side) -> Float[ndarray, "time v"]:
     return series
 
 
-def header(path: Path) -> tuple[int, float]:
+def read_head(path: Path) -> tuple[int, float]:
     """Vertices, and seconds from one volume to the next (0 where not stated), of the first array.
 
     What lies behind the head of the first array is not read.

@@ -9,16 +9,15 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 from numpy import ndarray
 
-from glfa_jax.data import DataError
+from glfa_jax.data import DataError, gifti
 from glfa_jax.data.cifti import open_series
 from glfa_jax.data.claims import check_size
-from glfa_jax.data.gifti import SIDES, read_series
 from glfa_jax.data.hdf5 import open_dataset
 from glfa_jax.data.layouts import Blocks
 from glfa_jax.data.nifti import check_end, check_place, open_nifti
@@ -29,6 +28,27 @@ SAMPLES = 10  # places between white and pial surface at which a volume is sampl
 # How far a header may be from the sidecar, seconds: some programs keep TR in few digits.
 TIME_TOLERANCE = 1e-3
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # a header without unit states nothing
+
+
+class Header(NamedTuple):
+    """What a scan says of itself: seconds from one volume to the next, 0 where not stated.
+
+    volumes: 0 where only reading the file would tell.
+    sides: values of the hemispheres in the file, left first; none where they are sampled.
+    """
+
+    volumes: int
+    seconds: float
+    sides: tuple[int, ...] = ()
+
+
+def header_of(path: Path) -> Header:
+    """Of a scan in any of the formats, by the end of its name."""
+    if path.name.endswith((".gii", ".gii.gz")):
+        return gifti_header(path)
+    if path.name.endswith((".dtseries.nii", ".dtseries.nii.gz")):
+        return cifti_header(path)
+    return volume_header(path)
 
 
 def trimmed(read: Callable[[], Blocks], path: Path, begin: int, end: int) -> Blocks:
@@ -53,17 +73,23 @@ def trimmed(read: Callable[[], Blocks], path: Path, begin: int, end: int) -> Blo
 
 def gifti_pair(left: Path, right: Path) -> Blocks:
     """Functional GIFTI, one file a hemisphere: (time, vertices of left, then right)."""
-    sides = [read_series(path, side=side) for path, side in zip((left, right), SIDES, strict=True)]
+    sides = [
+        gifti.read_series(path, side=side)
+        for path, side in zip((left, right), gifti.SIDES, strict=True)
+    ]
     if len(sides[0]) != len(sides[1]):
         raise DataError(
             f"{left.parent}: hemispheres of different length, {len(sides[0])} volumes in "
             f"{left.name} and {len(sides[1])} in {right.name}"
         )
-    if np.array_equal(*sides):
-        raise DataError(f"{right}: holds the same series as {left.name}, must hold the right one")
     step = _step(4 * (sides[0].shape[1] + sides[1].shape[1]))
     for start in range(0, len(sides[0]), step):
         yield np.concatenate([side[start : start + step] for side in sides], axis=1)
+
+
+def gifti_header(path: Path) -> Header:
+    vertices, seconds = gifti.read_head(path)
+    return Header(0, seconds, (vertices,))
 
 
 def cifti(path: Path) -> Blocks:
@@ -87,10 +113,9 @@ def cifti(path: Path) -> Blocks:
             yield block
 
 
-def cifti_header(path: Path) -> tuple[int, float]:
-    """Number of volumes and seconds from one to the next of a dense time series."""
+def cifti_header(path: Path) -> Header:
     with open_series(path) as series:
-        return series.volumes, series.seconds
+        return Header(series.volumes, series.seconds, series.sides)
 
 
 def volume(path: Path, surfaces: Surfaces) -> Blocks:
@@ -132,13 +157,12 @@ def _mesh(points: ndarray, faces: ndarray) -> list[ndarray]:
     return [np.asarray(points, np.float64), np.asarray(faces)]
 
 
-def volume_header(path: Path) -> tuple[int, float]:
-    """Number of volumes and seconds from one to the next (0 where not stated) of a 4-D NIfTI."""
+def volume_header(path: Path) -> Header:
     with open_nifti(path) as image:
         volumes = _shape(path, image)[3]
         check_place(path, image)
         _, unit = image.header.get_xyzt_units()
-        return volumes, float(image.header.get_zooms()[3]) * _SECONDS.get(unit, 0.0)
+        return Header(volumes, float(image.header.get_zooms()[3]) * _SECONDS.get(unit, 0.0))
 
 
 def _shape(path: Path, image: Any) -> tuple[int, int, int, int]:

@@ -107,7 +107,7 @@ def _repeats(
 
 def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
     # The step that the header states is not looked at: it is known here.
-    volumes, _ = cifti_header(path)
+    volumes = cifti_header(path).volumes
     if volumes not in DROPPED:
         raise DataError(f"{path}: {volumes} volumes, must be {' or '.join(map(str, DROPPED))}")
     before, after = DROPPED[volumes]
