@@ -22,7 +22,9 @@ from glfa_jax.data.damage import reading
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
 ROOM, GROWTH = 2**27, 20  # a file's text and values may take so many bytes, and so many a byte
-PACKED = gifti_encoding_codes.code["GZipBase64Binary"]
+PACKED, ELSEWHERE = (
+    gifti_encoding_codes.code[name] for name in ("GZipBase64Binary", "ExternalFileBinary")
+)
 # Arrays that may lie beside the measurements.
 NO_SIGNAL = [
     intent_codes.code[f"NIFTI_INTENT_{name}"]
@@ -36,17 +38,18 @@ def open_gifti(path: Path, *, side: Side) -> GiftiImage:
         most = ROOM + GROWTH * path.stat().st_size
         with unpacked(path) as file:
             text = file.read(most + 1)
-        parser = _Parser(most=most)
-        # From bytes, so that no array can be read from another file.
+        if len(text) > most:
+            raise OSError(f"unpacks to more than {most:,} bytes")
+        parser = _Parser(path, most=most)
         parser.parse(string=text)
         image = parser.img
         stated = {
-            meta["AnatomicalStructurePrimary"]
+            meta["AnatomicalStructurePrimary"].replace("_", "").lower()
             for meta in (image.meta, *(array.meta for array in image.darrays))
             if "AnatomicalStructurePrimary" in meta
         }
     other = {"left": "CortexRight", "right": "CortexLeft"}[side]
-    if stated == {other}:
+    if stated == {other.lower()}:
         raise DataError(f"{path}: holds {other}, must hold the {side} hemisphere; left comes first")
     return image
 
@@ -80,7 +83,7 @@ def read_head(path: Path) -> tuple[int, float]:
 
     What lies behind the head of the first array is not read.
     """
-    parser = _Parser(most=ROOM, buffer_size=2**16, head=True)
+    parser = _Parser(path, most=ROOM, buffer_size=2**16, head=True)
     with reading(path, "GIFTI"):
         with suppress(_HeadRead), unpacked(path) as file:
             parser.parse(fptr=file)
@@ -99,12 +102,14 @@ class _Parser(GiftiImageParser):
     most: bytes that all arrays together may have. head: stops at the first values of a signal.
     """
 
-    def __init__(self, *, most: int, head: bool = False, **options: Any):
+    def __init__(self, path: Path, *, most: int, head: bool = False, **options: Any):
         super().__init__(**options)
-        self.most, self.head = most, head
+        self.path, self.most, self.head = path, most, head
 
     def StartElementHandler(self, name: str, attrs: dict[str, str]) -> None:
         super().StartElementHandler(name, attrs)
+        if name == "DataArray" and self.da.encoding == ELSEWHERE:
+            raise DataError(f"{self.path}: keeps its values in other files, must hold them itself")
         if name == "Data":
             if self.head and self.da.intent not in NO_SIGNAL:
                 raise _HeadRead

@@ -86,7 +86,7 @@ def _repeats(
     runs, missing = [], []
     for repeat in range(1, film.repeats + 1):
         path = folder / film.name / "cifti" / f"{film.name}_{repeat}_Atlas.dtseries.nii"
-        if not path.is_file():
+        if not (path.exists() or path.is_symlink()):  # a link to nowhere is not left out on purpose
             missing.append(repeat)
             continue
         try:
