@@ -36,21 +36,24 @@ def _follow(path: Path, file: Any, key: str) -> Any:
     """What a key names. h5py itself would go through links that lead to other files."""
     import h5py
 
-    place, names = file, key.split("/")
-    for _ in range(MOST_LINKS):
-        while names and isinstance(place, h5py.Group):
-            name = names.pop(0)
-            link = place.get(name, getlink=True) if name else None
-            if isinstance(link, h5py.ExternalLink):
-                raise DataError(f"{path}: {key!r} lies in another file, must lie in this one")
-            if isinstance(link, h5py.SoftLink):
-                place = file if link.path.startswith("/") else place
-                names = link.path.split("/") + names
-                break
-            place = place.get(name) if name else place
-        else:
-            return place if not names else None
-    raise DataError(f"{path}: {key!r} is a link to itself")
+    place, names, links = file, key.split("/"), 0
+    while names and place is not None:
+        name = names.pop(0)
+        if name in ("", "."):
+            continue
+        if not isinstance(place, h5py.Group):
+            return None
+        link = place.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise DataError(f"{path}: {key!r} lies in another file, must lie in this one")
+        if not isinstance(link, h5py.SoftLink):
+            place = place.get(name)
+            continue
+        if (links := links + 1) > MOST_LINKS:
+            raise DataError(f"{path}: {key!r} is a link to itself")
+        place = file if link.path.startswith("/") else place
+        names = link.path.split("/") + names
+    return place
 
 
 def _check_storage(path: Path, key: str, data: Any) -> None:

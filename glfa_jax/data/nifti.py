@@ -45,9 +45,8 @@ def _opened(path: Path, kind: str, versions: Mapping[int, Any]) -> Iterator[Any]
             raise ImageFileError("its first bytes are of another kind of file")
         # Mapped into memory, a file that gets shorter meanwhile would end the process.
         image = version.from_file_map(version.make_file_map({"image": file}), mmap=False)
-        header = image.nifti_header if isinstance(image, Cifti2Image) else image.header
-        if header["magic"] != header.single_magic or image.dataobj.offset < header.sizeof_hdr:
-            raise ImageFileError("its values lie in another file")
+        if image.dataobj.offset < min(versions):
+            raise ImageFileError("its values begin within its header")
         if (dtype := image.dataobj.dtype).kind not in "iuf":
             raise DataError(f"{path}: must hold plain numbers, holds {dtype}")
         if (held := most_bytes(path, file)) < (wanted := _end(image)):
