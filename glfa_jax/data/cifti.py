@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from nibabel.cifti2.cifti2 import Cifti2Image
+from nibabel.arrayproxy import reshape_dataobj
+from nibabel.cifti2.cifti2 import Cifti2Header
 from nibabel.cifti2.cifti2_axes import Axis, BrainModelAxis, SeriesAxis
+from nibabel.cifti2.parse_cifti2 import Cifti2Extension
 from numpy import ndarray
 
 from glfa_jax.data import DataError
 from glfa_jax.data.claims import check_size
 from glfa_jax.data.gifti import SIDES, Side
-from glfa_jax.data.nifti import check_end, open_cifti
+from glfa_jax.data.nifti import check_end, open_nifti
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +29,34 @@ class Cortex:
     vertices: Int[ndarray, " n"]
 
 
-def axis_beside_models(
-    path: Path, image: Cifti2Image, kind: type[Axis], *, name: str
-) -> tuple[int, Any]:
+@dataclass(frozen=True, eq=False)
+class Image:
+    """values: what numpy makes an array of, whole or in parts."""
+
+    header: Cifti2Header
+    values: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.values.shape
+
+
+@contextmanager
+def open_cifti(path: Path) -> Iterator[Image]:
+    """Not by nibabel's own image, which makes room at once for all that brain models claim."""
+    with open_nifti(path, kind="CIFTI", versions=(2,)) as nifti:
+        headers = [e for e in nifti.header.extensions if isinstance(e, Cifti2Extension)]
+        shape = nifti.shape[4:]
+        if not headers or len(shape) != 2 or nifti.shape[:4] != (1, 1, 1, 1):
+            raise DataError(f"{path}: no CIFTI-2 file of rows and columns")
+        yield Image(headers[0].get_content(), reshape_dataobj(nifti.dataobj, shape))
+
+
+def axis_beside_models(path: Path, image: Image, kind: type[Axis], *, name: str) -> tuple[int, Any]:
     """Place and content of the axis that is not the one of brain models; raises DataError."""
-    for place in range(image.ndim):
+    for place in (0, 1):
         _check_models(path, image, place)
-    axes = [image.header.get_axis(place) for place in range(image.ndim)]
+    axes = [image.header.get_axis(place) for place in (0, 1)]
     kinds = [type(axis) for axis in axes]
     if sorted(kinds, key=str) != sorted([kind, BrainModelAxis], key=str):
         held = " and ".join(each.__name__.removesuffix("Axis") for each in kinds)
@@ -44,7 +67,7 @@ def axis_beside_models(
     return place, axes[place]
 
 
-def _check_models(path: Path, image: Cifti2Image, axis: int) -> None:
+def _check_models(path: Path, image: Image, axis: int) -> None:
     """Refuses brain models that overlap, leave rows out or go on behind the last one."""
     mapping, end = image.header.get_index_map(axis), 0
     if mapping.indices_map_to_data_type != "CIFTI_INDEX_TYPE_BRAIN_MODELS":
@@ -59,7 +82,7 @@ def _check_models(path: Path, image: Cifti2Image, axis: int) -> None:
         )
 
 
-def cortex_of(path: Path, image: Cifti2Image, axis: int, side: Side) -> Cortex:
+def cortex_of(path: Path, image: Image, axis: int, side: Side) -> Cortex:
     """The rows of a hemisphere on the axis of brain models; raises DataError."""
     structure = f"CIFTI_STRUCTURE_CORTEX_{side.upper()}"
     # Not by nibabel's axis: it takes the models to be listed in the order in which they lie.
@@ -85,7 +108,7 @@ class Series:
     rows: places of cortex in the file, ascending; vertices: where each goes in both meshes.
     """
 
-    image: Cifti2Image
+    image: Image
     time_first: bool
     volumes: int
     seconds: float
@@ -96,14 +119,14 @@ class Series:
     def read(self, time: slice, part: slice) -> Float[ndarray, "time n"]:
         """Some volumes of some of the rows."""
         # Rows ascend, so that those of a part lie close together: all between them are read.
-        rows, proxy = self.rows[part], self.image.dataobj
+        rows, values = self.rows[part], self.image.values
         between, picked = slice(rows[0], rows[-1] + 1), rows - rows[0]
         if self.time_first:
-            return np.asarray(proxy[:, between])[time][:, picked]
-        return np.asarray(proxy[between, time]).T[:, picked]
+            return np.asarray(values[:, between])[time][:, picked]
+        return np.asarray(values[between, time]).T[:, picked]
 
     def check_end(self) -> None:
-        check_end(self.image)
+        check_end(self.image.values)
 
 
 @contextmanager

@@ -1,13 +1,12 @@
-"""NIfTI files, and CIFTI files, which lie in them: opened by what they hold, not by their names."""
+"""NIfTI files, opened by what they hold, not by their names."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.cifti2.cifti2 import Cifti2Image
 from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Image
@@ -17,52 +16,42 @@ from glfa_jax.data.claims import check_sum, most_bytes, unpacked
 from glfa_jax.data.damage import reading
 
 MOST_OBLIQUE = 1e4  # condition of an affine; voxels a thousand times as long as wide stay below it
-_VERSIONS = {348: Nifti1Image, 540: Nifti2Image}  # by the size of the header, the first number
+# Version and reader by the size of the header, the first number in a file.
+_HEADERS = {348: (1, Nifti1Image), 540: (2, Nifti2Image)}
 
 
 @contextmanager
-def open_nifti(path: Path) -> Iterator[Any]:
-    """An image of numbers in version 1 or 2; what goes wrong in the block is the file's fault."""
-    with _opened(path, "NIfTI", _VERSIONS) as image:
-        yield image
-
-
-@contextmanager
-def open_cifti(path: Path) -> Iterator[Cifti2Image]:
-    """The same of a CIFTI-2 image."""
-    with _opened(path, "CIFTI", {540: Cifti2Image}) as image:
-        yield image
-
-
-@contextmanager
-def _opened(path: Path, kind: str, versions: Mapping[int, Any]) -> Iterator[Any]:
+def open_nifti(
+    path: Path, *, kind: str = "NIfTI", versions: tuple[int, ...] = (1, 2)
+) -> Iterator[Any]:
+    """An image of numbers; what goes wrong in the block is the fault of the file, no `kind`."""
+    known = {size: image for size, (version, image) in _HEADERS.items() if version in versions}
     with reading(path, kind), unpacked(path) as file:
         first = file.read(4)
         file.seek(0)
         sizes = [int.from_bytes(first, order) for order in ("little", "big")]
-        version = next((versions[size] for size in sizes if size in versions), None)
-        if version is None:
+        image_class = next((known[size] for size in sizes if size in known), None)
+        if image_class is None:
             raise ImageFileError("its first bytes are of another kind of file")
         # Mapped into memory, a file that gets shorter meanwhile would end the process.
-        image = version.from_file_map(version.make_file_map({"image": file}), mmap=False)
-        if image.dataobj.offset < min(versions):
+        image = image_class.from_file_map(image_class.make_file_map({"image": file}), mmap=False)
+        if image.dataobj.offset < min(known):
             raise ImageFileError("its values begin within its header")
         if (dtype := image.dataobj.dtype).kind not in "iuf":
             raise DataError(f"{path}: must hold plain numbers, holds {dtype}")
-        if (held := most_bytes(path, file)) < (wanted := _end(image)):
+        if (held := most_bytes(path, file)) < (wanted := _end(image.dataobj)):
             raise ImageFileError(f"{held} bytes, must be {wanted}")
         yield image
 
 
-def _end(image: Any) -> int:
-    """Where the values end in the file."""
-    proxy = image.dataobj
-    return proxy.offset + proxy.dtype.itemsize * math.prod(proxy.shape)
+def _end(values: Any) -> int:
+    """Where an image's values end in the file."""
+    return values.offset + values.dtype.itemsize * math.prod(values.shape)
 
 
-def check_end(image: Any) -> None:
+def check_end(values: Any) -> None:
     """Raises where a file packed with gzip, all of it read now, does not fit its checksum."""
-    check_sum(image.dataobj.file_like, end=_end(image))
+    check_sum(values.file_like, end=_end(values))
 
 
 def check_place(path: Path, image: Nifti1Image) -> None:

@@ -134,7 +134,7 @@ def volume(path: Path, surfaces: Surfaces) -> Blocks:
         for start in range(0, volumes, step):
             data = np.asarray(image.dataobj[:, :, :, start : start + step], np.float32)
             if start + step >= volumes:
-                check_end(image)
+                check_end(image.dataobj)
             part = Nifti1Image(data.reshape(*box, -1), image.affine)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)

@@ -11,10 +11,9 @@ from nibabel.cifti2.cifti2_axes import LabelAxis
 from numpy import ndarray
 
 from glfa_jax.data import DataError
-from glfa_jax.data.cifti import Cortex, axis_beside_models, cortex_of
+from glfa_jax.data.cifti import Cortex, axis_beside_models, cortex_of, open_cifti
 from glfa_jax.data.damage import reading
 from glfa_jax.data.gifti import SIDES, Side, open_gifti
-from glfa_jax.data.nifti import open_cifti
 from glfa_jax.data.plane import side_by_side
 from glfa_jax.files import read_arrays
 
@@ -142,7 +141,7 @@ def _gifti(path: Path, side: Side, count: int) -> ndarray:
 def _cifti(path: Path, sides: tuple[int, int]) -> tuple[ndarray, ndarray]:
     with open_cifti(path) as image:
         table, labels = axis_beside_models(path, image, LabelAxis, name="labels")
-        keys = np.moveaxis(np.asarray(image.dataobj), table, 0)[0]
+        keys = np.moveaxis(np.asarray(image.values), table, 0)[0]
         names = _names(keys, {key: label[0] for key, label in labels.label[0].items()})
         left, right = (
             _whole_mesh(path, cortex_of(path, image, 1 - table, side), names, side, count)
