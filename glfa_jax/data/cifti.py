@@ -12,6 +12,7 @@ from nibabel.arrayproxy import reshape_dataobj
 from nibabel.cifti2.cifti2 import Cifti2Header
 from nibabel.cifti2.cifti2_axes import Axis, BrainModelAxis, SeriesAxis
 from nibabel.cifti2.parse_cifti2 import Cifti2Extension
+from nibabel.filebasedimages import ImageFileError
 from numpy import ndarray
 
 from glfa_jax.data import DataError
@@ -44,11 +45,11 @@ class Image:
 @contextmanager
 def open_cifti(path: Path) -> Iterator[Image]:
     """Not by nibabel's own image, which makes room at once for all that brain models claim."""
-    with open_nifti(path, kind="CIFTI", versions=(2,)) as nifti:
+    with open_nifti(path, kind="CIFTI") as nifti:
         headers = [e for e in nifti.header.extensions if isinstance(e, Cifti2Extension)]
         shape = nifti.shape[4:]
         if not headers or len(shape) != 2 or nifti.shape[:4] != (1, 1, 1, 1):
-            raise DataError(f"{path}: no CIFTI-2 file of rows and columns")
+            raise ImageFileError("it does not say what its rows and columns are")
         yield Image(headers[0].get_content(), reshape_dataobj(nifti.dataobj, shape))
 
 

@@ -16,26 +16,22 @@ from glfa_jax.data.claims import check_sum, most_bytes, unpacked
 from glfa_jax.data.damage import reading
 
 MOST_OBLIQUE = 1e4  # condition of an affine; voxels a thousand times as long as wide stay below it
-# Version and reader by the size of the header, the first number in a file.
-_HEADERS = {348: (1, Nifti1Image), 540: (2, Nifti2Image)}
+VERSIONS = {348: Nifti1Image, 540: Nifti2Image}  # by the size of the header, the first number
 
 
 @contextmanager
-def open_nifti(
-    path: Path, *, kind: str = "NIfTI", versions: tuple[int, ...] = (1, 2)
-) -> Iterator[Any]:
+def open_nifti(path: Path, *, kind: str = "NIfTI") -> Iterator[Any]:
     """An image of numbers; what goes wrong in the block is the fault of the file, no `kind`."""
-    known = {size: image for size, (version, image) in _HEADERS.items() if version in versions}
     with reading(path, kind), unpacked(path) as file:
         first = file.read(4)
         file.seek(0)
         sizes = [int.from_bytes(first, order) for order in ("little", "big")]
-        image_class = next((known[size] for size in sizes if size in known), None)
-        if image_class is None:
+        version = next((VERSIONS[size] for size in sizes if size in VERSIONS), None)
+        if version is None:
             raise ImageFileError("its first bytes are of another kind of file")
         # Mapped into memory, a file that gets shorter meanwhile would end the process.
-        image = image_class.from_file_map(image_class.make_file_map({"image": file}), mmap=False)
-        if image.dataobj.offset < min(known):
+        image = version.from_file_map(version.make_file_map({"image": file}), mmap=False)
+        if image.dataobj.offset < min(VERSIONS):
             raise ImageFileError("its values begin within its header")
         if (dtype := image.dataobj.dtype).kind not in "iuf":
             raise DataError(f"{path}: must hold plain numbers, holds {dtype}")
