@@ -175,6 +175,11 @@ class Data(Section):
     resolution: tuple[Positive, Positive] = Field(
         default=(256, 256), description="height, width in pixels"
     )
+    repetition_time: Literal["agreeing", "sidecar", "header"] = Field(
+        default="agreeing",
+        description="layout bids: which to trust where a scan's header and its sidecar differ; "
+        "agreeing: they must not, but for a header's usual default or another unit",
+    )
     drop_volumes: tuple[Count, Count] = Field(
         default=(0, 0), description="layout bids: volumes left out at the begin and end of a run"
     )

@@ -42,6 +42,11 @@ class Row(dict[str, str]):
         return "/".join(parts)
 
 
+def one_line(text: str) -> str:
+    """Text of a table as a message can hold it."""
+    return f"{' '.join(text.split()):.200}"
+
+
 def stop(error: DataError) -> None:
     raise error
 
@@ -62,7 +67,7 @@ def read_table(
         if (count := header.count(name)) != 1:
             raise DataError(
                 f"{path}: has {'several columns' if count else 'no column'} {name}, its first line "
-                f"names {', '.join(header) or 'none':.200}"
+                f"names {one_line(', '.join(header)) or 'none'}"
             )
     rows = []
     for line, record in records:

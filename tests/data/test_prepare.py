@@ -214,7 +214,10 @@ def test_events_beyond_the_run(broken):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("x\t2\ttrain\ta.mp4\t3", "line 2: onset must be a number >= 0, is 'x'"),
+        (
+            "x\t2\ttrain\ta.mp4\t3",
+            "line 2: onset must be a number of seconds from -86400 to 86400, is 'x'",
+        ),
         ("0\t2\ttrain\t../a.mp4\t3", "line 2: stim_file must name a file inside stimuli/"),
         ("0\t2\trest\ta.mp4\t3", "trial_type must be train or test throughout, is rest"),
     ],
