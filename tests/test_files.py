@@ -95,6 +95,7 @@ def test_what_is_no_plain_file_is_not_read(tmp_path):
         (b"{", "not valid JSON"),
         (b"\xff", "must be UTF-8"),
         (b"[]", "must hold a JSON object"),
+        (b'{"a": {"b": 1, "c": 2, "b": 1}}', "not valid JSON .'b' is given twice"),
     ],
 )
 def test_json_that_is_none(tmp_path, content, says):
