@@ -176,3 +176,22 @@ def test_a_clip_of_both_splits_never_stays_in_training():
     train, test = without_shared_clips(runs, Problems(skip=True))
     assert [trial.clip for trial in train.trials] == ["b"]
     assert test == TEST
+
+
+@pytest.mark.parametrize(
+    ("onset", "start", "first"),
+    [
+        (-4.0, 0.0, 0),  # BIDS counts from the first volume: the lag makes up for it
+        (-4.9, 0.0, 0),
+        (-5.1, 0.0, None),
+        (-3.1, 2.0, None),  # volumes show the middle of their time, or later
+        (-100.0, 0.0, None),
+    ],
+)
+def test_a_trial_before_the_scan_has_a_window_where_volumes_were_taken(onset, start, first):
+    assert first_volume(run(start=start), onset, 10, DATA) == first
+
+
+def test_a_repetition_time_of_more_digits_is_the_same():
+    runs = [run(name="1", tr=0.72), run(name="2", tr=0.7200001)]
+    assert same_repetition_time(runs, Problems(skip=False)) == runs

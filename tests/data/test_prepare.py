@@ -97,6 +97,13 @@ def test_reuse_and_refusal(store, study, capsys):
         prepare.prepare(settings(study, store.path, window=2))
 
 
+def test_a_store_from_before_an_option_fits_the_option_left_out(store, study):
+    assert "repetition_time" not in store.attributes.provenance["settings"]
+    prepare.prepare(settings(study, store.path, repetition_time="agreeing"), progress=False)
+    with pytest.raises(DataError, match=r"other settings \(repetition_time\); remove it"):
+        prepare.prepare(settings(study, store.path, repetition_time="sidecar"))
+
+
 def test_main_prints_a_summary_or_one_sentence(study, tmp_path, capsys):
     data = settings(study, tmp_path / "b.zarr").model_dump(mode="json")
     tree = {
