@@ -167,7 +167,7 @@ def test_a_report_of_nothing_is_refused(call, folder):
     (folder / "runs" / "toy").mkdir(parents=True)
     code, error = call("glfa_jax.report", "runs/toy")
     assert code == 2
-    assert_one_sentence(error, "runs/toy/config.yaml: cannot be read")
+    assert_one_sentence(error, "runs/toy/config.yaml: no such file")
     assert found(folder) == ["runs", "runs/toy"]
 
 
