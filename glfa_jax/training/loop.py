@@ -231,7 +231,7 @@ def _harmless(key: str, ours: config.Section) -> bool:
     section, _, option = key.rpartition(".")
     stage = getattr(ours, section, None) if section else ours
     return (
-        key in ("name", "run_dir", "lea.batch_size")
+        key in ("name", "run_dir", "results_dir", "lea.batch_size")
         # who is decoded: even `published` pretraining goes by data.subjects
         or key in ("protocol.name", "protocol.test_subjects", "protocol.test_store")
         # each keeps its own settings in its own folders
