@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from glfa_jax import config
@@ -111,7 +111,8 @@ def plan(
     cuts = []
     for run, signal in runs:
         try:
-            cuts.append(_cut(run, signal, data, unreadable))
+            cuts.append(cut := _cut(run, signal, data, unreadable))
+            problems.noted += _sharing(cut)
         except DataError as error:
             problems.add(error)
     subjects: list[str] = []
@@ -145,6 +146,21 @@ def _cut(run: Run, signal: Signal, data: config.Data, unreadable: Mapping[str, s
         else:
             windows.append((key, Window(signal, first, trial.repeat)))
     return Cut(run, signal, tuple(windows))
+
+
+def _sharing(cut: Cut) -> Iterator[str]:
+    """Says of trials that start so close together that they have one window."""
+    clips: dict[int, list[str]] = {}
+    for (clip, _), window in cut.windows:
+        if window is not None:
+            clips.setdefault(window.first, []).append(clip)
+    shared = [names for names in clips.values() if len(names) > 1]
+    if shared:
+        more = f", and {len(shared) - 1} more such windows" if shared[1:] else ""
+        yield (
+            f"sub-{cut.run.subject} run {cut.run.name}: clips {shared[0][0]} and {shared[0][1]} "
+            f"begin within one volume and have the same window{more}"
+        )
 
 
 def first_volume(run: Run, onset: float, volumes: int, data: config.Data) -> int | None:
