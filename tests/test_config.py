@@ -315,6 +315,7 @@ def test_long_values_are_cut_short_in_messages(load):
     for value in ("x" * 1999, "[" + "1, " * 1000 + "]", "0x" + "f" * 1900, "1" * 1900):
         assert len(refusal(load, MINIMAL, f"cotrain.trainable={value}")) < 1000
     assert len(refusal(load, MINIMAL + "x" * 1000 + ": 3\n")) < 1000
+    refusal(load, MINIMAL + '"a\\nb": 3\n', "a\nb=3")  # in one line
 
 
 def test_many_mistakes_are_counted(load):
