@@ -55,6 +55,13 @@ class Hemisphere:
     def num_vertices(self) -> int:
         return len(self.flat)
 
+    @property
+    def on_flat(self) -> Bool[ndarray, " v"]:
+        """Vertices that some sound triangle of the flat surface holds; the medial wall has none."""
+        kept = np.zeros(self.num_vertices, bool)
+        kept[self.faces] = True
+        return kept
+
 
 @dataclass(frozen=True, eq=False)
 class Surfaces:
@@ -107,7 +114,7 @@ def load(data: config.Data) -> Surfaces:
         wanted = regions.from_picture(
             regions.picture(data.region.mask),
             flats=(mesh.left.flat, mesh.right.flat),
-            cortex=(_on_flat(mesh.left), _on_flat(mesh.right)),
+            cortex=(mesh.left.on_flat, mesh.right.on_flat),
         )
     parts = np.split(wanted, [mesh.left.num_vertices])
     left, right = map(_with_region, hemispheres, parts, SIDES)
@@ -256,13 +263,6 @@ def _edges(points: ndarray, faces: ndarray) -> ndarray:
     """Lengths of the three edges of every triangle."""
     corners = points[faces]
     return np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1)
-
-
-def _on_flat(side: Hemisphere) -> Bool[ndarray, " v"]:
-    """Vertices that some sound triangle of the flat surface holds."""
-    kept = np.zeros(side.num_vertices, bool)
-    kept[side.faces] = True
-    return kept
 
 
 def _with_region(side: Hemisphere, wanted: Bool[ndarray, " v"], name: Side) -> Hemisphere:

@@ -22,6 +22,7 @@ class Drawn:
     mask = np.arange(16).reshape(4, 4) % 16 < 9
     weights = csr_array(np.concatenate([WEIGHTS.toarray(), np.zeros((7, VALUES))]))
     sides = (18, 12)
+    walls = ()
 
 
 def blocks(series, sizes):

@@ -24,6 +24,7 @@ from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.layouts.vid2name import read_vid2name
 from glfa_jax.data.readers import hdf5, hdf5_shape, trimmed
 from glfa_jax.data.video import Part
+from glfa_jax.files import read_text
 
 REPETITION_TIME = 0.8
 TRIAL_VOLUMES = 13  # 8 s of video, 2.4 s of blank
@@ -166,12 +167,7 @@ def _part(stimuli: Path, clip: str) -> Part:
 
 
 def _read_condition(path: Path) -> list[int]:
-    try:
-        lines = path.read_text(encoding="utf-8").split()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: must be text, an integer video id a line") from None
+    lines = read_text(path, error=DataError).split()
     for line in lines:
         if not (line.isascii() and line.isdecimal()):
             raise DataError(f"{path}: must hold an integer video id a line, one is {line!r:.50}")
@@ -185,7 +181,8 @@ def _read_condition(path: Path) -> list[int]:
 
 def _present(planned: Sequence[_Planned], problems: Problems, notes: list[str]) -> list[Run]:
     """A missing run is a problem, unless all it shows is repeated in another."""
-    there = [plan for plan in planned if plan.path.is_file()]
+    # A link to nowhere is a run that is not left out on purpose: reading it says what is wrong.
+    there = [plan for plan in planned if plan.path.exists() or plan.path.is_symlink()]
     seen = {video for plan in there for video in plan.videos}
     for plan in planned:
         if plan in there:

@@ -86,7 +86,7 @@ def _repeats(
     runs, missing = [], []
     for repeat in range(1, film.repeats + 1):
         path = folder / film.name / "cifti" / f"{film.name}_{repeat}_Atlas.dtseries.nii"
-        if not path.is_file():
+        if not (path.exists() or path.is_symlink()):  # a link to nowhere is not left out on purpose
             missing.append(repeat)
             continue
         try:
@@ -107,7 +107,7 @@ def _repeats(
 
 def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
     # The step that the header states is not looked at: it is known here.
-    volumes, _ = cifti_header(path)
+    volumes = cifti_header(path).volumes
     if volumes not in DROPPED:
         raise DataError(f"{path}: {volumes} volumes, must be {' or '.join(map(str, DROPPED))}")
     before, after = DROPPED[volumes]
