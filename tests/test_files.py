@@ -121,6 +121,7 @@ def test_a_path_that_the_system_refuses_is_a_sentence(tmp_path):
         (b"{", "not valid JSON"),
         (b"\xff", "must be UTF-8"),
         (b"[]", "must hold a JSON object"),
+        (b'{"a": {"b": 1, "c": 2, "b": 1}}', "not valid JSON .'b' is given twice"),
     ],
 )
 def test_json_that_is_none(tmp_path, content, says):

@@ -126,9 +126,10 @@ LAYERS = (
     ),
     Rule(
         "glfa_jax/config",
-        ("pydantic", "pydantic_core", "yaml"),
+        ("pydantic", "pydantic_core", "glfa_jax.strict_yaml"),
         "the schema knows nothing else",
     ),
+    Rule("glfa_jax/strict_yaml", ("yaml",), "a text format knows nothing else"),
     Rule(
         "glfa_jax/cli",
         ("glfa_jax.config", "glfa_jax.starting"),

@@ -33,6 +33,9 @@ from glfa_jax.data.working import Task, carry_out
 
 # Settings that change no number of the store.
 FREE = ("store", "workers", "on_error", "latents")
+# Settings younger than stores that are still in use, with what holds for those: not written down
+# where they have this value, so that such a store still fits.
+YOUNGER = {"repetition_time": "agreeing"}
 WARNINGS = 20  # printed; all of them are in the store
 
 
@@ -212,7 +215,8 @@ def _relative(file: Path, root: Path) -> str:
 
 def _settings(data: config.Data) -> dict[str, Any]:
     """All that decides what is in the store; where it lies does not."""
-    settings = data.model_dump(mode="json", exclude=set(FREE))
+    free = {*FREE, *(key for key, value in YOUNGER.items() if getattr(data, key) == value)}
+    settings = data.model_dump(mode="json", exclude=free)
     return {**settings, "root": str(data.root.resolve())}
 
 
