@@ -1,10 +1,12 @@
 """BIDS derivatives as fMRIPrep names them, of surfaces, CIFTI and volumes."""
 
+import gzip
 import json
 import shutil
 import unicodedata
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from glfa_jax import config
 from glfa_jax.data import DataError, surfaces
 from glfa_jax.data.layouts import Problems
 from glfa_jax.data.layouts.reading import read_study
-from tests.data.scans import write_cifti, write_nifti
+from tests.data.scans import MESH, write_cifti, write_nifti
 from tests.data.test_readers import AFFINE, two_sides, write_gifti
 
 TR = 1.5
@@ -241,6 +243,35 @@ def root(tmp_path):
 
 def file(root, ending, run=1):
     return root / "sub-01" / "func" / f"sub-01_task-clips_run-{run}_{ending}"
+
+
+@pytest.mark.parametrize("side", "LR")
+def test_the_time_that_either_hemisphere_states_is_compared(root, side):
+    path = file(root, f"hemi-{side}_space-fsaverage5_bold.func.gii", run=2)
+    image = nibabel.load(path)
+    for stated, noted in (("1500.0", 0), ("1.5", 1), ("1000", 1), ("2000", None)):
+        image.meta["TimeStep"] = stated
+        nibabel.save(image, path)
+        if noted is None:
+            refuses(rf"run-2_hemi-{side}_\S+: its header says TR 2 s and its", settings(root))
+        else:
+            study = load(settings(root))
+            assert [note.startswith(f"{path}: its header") for note in study.notes] == noted * [
+                True
+            ]
+            assert [(run.repetition_time, run.sides) for run in study.runs] == 2 * [(TR, (14, 16))]
+
+
+def test_a_packed_series_is_found(tmp_path):
+    root = write_study(tmp_path / "bids", "cifti")
+    for path in (root / "sub-01" / "func").glob("*.nii"):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    run = load(settings(root, "cifti")).runs[0]
+    assert (run.sides, run.scans[0].suffix) == (MESH, ".gz")
+    np.testing.assert_array_equal(
+        np.concatenate(list(run.blocks())), expected_of("cifti", 1, tmp_path)
+    )
 
 
 @pytest.mark.parametrize("side", "LR")
