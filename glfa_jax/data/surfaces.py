@@ -29,6 +29,7 @@ GREATEST_STRETCH = 3.0
 TORN = 4.0
 # The third coordinate of a flat surface may vary by this share of its extent.
 FLATNESS = 1e-3
+CLEARLY = 10.0  # mm; surfaces that some program centred lie nearer to each other
 # Spaces of single subjects: no surface fits them all.
 OWN_SPACES = ("T1w", "T2w", "individual", "func", "bold", "boldref", "orig")
 
@@ -209,6 +210,10 @@ def _given(files: config.Surfaces, space: str) -> Surfaces:
         region = np.zeros(len(flat), bool)
         region[faces] = True
         sides.append(Hemisphere(flat[:, :2].copy(), faces, region, faces, inflated=None, **others))
+    for kind in ("pial", "white"):
+        pair = getattr(files, kind)
+        if pair and np.diff([getattr(side, kind)[:, 0].mean() for side in sides]) < -CLEARLY:
+            raise DataError(f"{pair[0]}: lies to the right of {pair[1].name}; left comes first")
     return Surfaces(space, *sides)
 
 

@@ -477,6 +477,18 @@ def test_errors_are_skipped_and_noted_when_asked(study, store, tmp_path, capsys)
     assert again.count("  warning: ") == len(notes)
 
 
+def test_exchanged_hemispheres_are_in_the_notes(broken):
+    mesh = fsaverage5()
+    for side, other in ((0, mesh.right), (1, mesh.left)):
+        half = series_of("01", "02")[:, 10_242 * side : 10_242 * (side + 1)]
+        write_gifti(scan(broken, side="LR"[side]), np.where(other.on_flat, half, 0))
+    data = settings(broken, broken.parent / "a.zarr", subjects=("01",))
+    notes = prepare.prepare(data, progress=False).attributes.notes
+    assert len(notes) == 2
+    assert notes[0].startswith(f"{scan(broken)}: seems to hold the right hemisphere instead")
+    assert notes[1].startswith(f"{scan(broken, side='R')}: seems to hold the left hemisphere")
+
+
 def test_nothing_useful_left_is_an_error_even_when_skipping(broken):
     for file in broken.glob("sub-01/func/*hemi-L*.gii"):
         file.write_bytes(file.read_bytes()[:-100])  # its head is whole

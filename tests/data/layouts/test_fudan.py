@@ -198,6 +198,9 @@ def test_missing_runs(broken):
     assert study.notes == ("subject 2: run 14, a repeat, is missing",)
     # The repeats of the others keep their numbers.
     assert {t.repeat for t in runs_of(study, "2", "test")[-1].trials} == {2}
+    scan(broken, 2, 14).symlink_to("none")  # not fetched is not left out
+    refuses(r"run-14_\S+\.h5: is a link to a file that is not there; fetch it", settings(broken))
+    scan(broken, 2, 14).unlink()
     scan(broken, 2, 8).unlink()
     study, _ = refuses(r"sub-0002_task-video_run-8_\S+\.h5: no such file", settings(broken))
     assert len(study.runs) == 7 + 28 - 2
