@@ -28,14 +28,7 @@ from glfa_jax.data.layouts import Blocks, Problems, Run, Study
 from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.layouts.events import read_events
 from glfa_jax.data.layouts.naming import FORM, Dataset, Name, natural
-from glfa_jax.data.readers import (
-    cifti,
-    cifti_header,
-    gifti_pair,
-    trimmed,
-    volume,
-    volume_header,
-)
+from glfa_jax.data.readers import cifti, gifti_pair, header_of, trimmed, volume
 from glfa_jax.data.timing import repetition_time
 from glfa_jax.data.video import Part
 from glfa_jax.files import read_object
@@ -138,14 +131,17 @@ class _Reader:
         paths, scan = _scans(scans), scans[0]
         events = self._events(scan)
         sidecars, stated = self._sidecars(next(name for name in scans if name.path == paths[0]))
-        header, read = self._series(scan.extension, paths)
-        step = repetition_time(
-            paths[0],
-            header=header,
-            sidecar=float(stated["RepetitionTime"][0]),
-            trust=self.data.repetition_time,
-            notes=self.notes,
-        )
+        headers = [header_of(path) for path in paths]
+        step, *_ = [
+            repetition_time(
+                path,
+                header=header.seconds,
+                sidecar=float(stated["RepetitionTime"][0]),
+                trust=self.data.repetition_time,
+                notes=self.notes,
+            )
+            for path, header in zip(paths, headers, strict=True)
+        ]
         start, told = stated["StartTime"]
         if not abs(start) <= LATEST_START * step:
             raise DataError(
@@ -155,6 +151,7 @@ class _Reader:
         split, trials = read_events(
             events, stimuli=self.stimuli, failed=self.problems.add, notes=self.notes
         )
+        read = self._reader(scan.extension, paths)
         begin, end = self.data.drop_volumes
         return Run(
             subject=subject,
@@ -166,15 +163,15 @@ class _Reader:
             scans=paths,
             files=(*paths, *sidecars, events),
             blocks=partial(trimmed, read, paths[0], begin, end) if begin or end else read,
+            sides=tuple(values for header in headers for values in header.sides),
         )
 
-    def _series(self, kind: str, paths: tuple[Path, ...]) -> tuple[float, partial[Blocks]]:
-        """The repetition time that the header states, 0 for none, and what reads the volumes."""
+    def _reader(self, kind: str, paths: tuple[Path, ...]) -> partial[Blocks]:
         if kind == GIFTI:
-            return 0.0, partial(gifti_pair, *paths)
+            return partial(gifti_pair, *paths)
         if kind == CIFTI:
-            return cifti_header(paths[0])[1], partial(cifti, *paths)
-        return volume_header(paths[0])[1], partial(volume, *paths, self.mesh())
+            return partial(cifti, *paths)
+        return partial(volume, *paths, self.mesh())
 
     def _events(self, scan: Name) -> Path:
         """The nearest table of the derivative, else of the raw study."""
