@@ -25,8 +25,6 @@ from glfa_jax.data.surfaces import Surfaces
 
 BLOCK_BYTES = 2**26  # what a block of the series may take
 SAMPLES = 10  # places between white and pial surface at which a volume is sampled, and averaged
-# How far a header may be from the sidecar, seconds: some programs keep TR in few digits.
-TIME_TOLERANCE = 1e-3
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # a header without unit states nothing
 
 
@@ -190,14 +188,6 @@ def hdf5_shape(path: Path, key: str) -> tuple[int, ...]:
     """The shape of a data set of numbers, which may be far larger than memory."""
     with open_dataset(path, key) as data:
         return data.shape
-
-
-def check_step(path: Path, seconds: float, *, repetition_time: float) -> None:
-    """Refuses a file whose header states another repetition time; 0 states none."""
-    if seconds > 0 and abs(seconds - repetition_time) > TIME_TOLERANCE:
-        raise DataError(
-            f"{path}: wrong TR, its header says {seconds:g} s and its sidecar {repetition_time:g} s"
-        )
 
 
 def _step(volume_bytes: int) -> int:

@@ -203,11 +203,3 @@ def test_dropping_every_volume_is_refused(tmp_path):
     blocks = partial(np.split, np.zeros((10, 3)), 2)
     refuses(r"10 volumes, and 4 \+ 6 of them", readers.trimmed(blocks, tmp_path / "a", 4, 6))
     refuses(r"10 volumes, and 20 \+ 0 of them", readers.trimmed(blocks, tmp_path / "a", 20, 0))
-
-
-def test_a_header_that_states_another_repetition_time(tmp_path):
-    path = tmp_path / "a.nii.gz"
-    for stated in (0.0, 2.0, 2.0009):
-        readers.check_step(path, stated, repetition_time=2.0)
-    with pytest.raises(DataError, match=r"a\.nii\.gz: wrong TR, its header says 1\.5 s and its"):
-        readers.check_step(path, 1.5, repetition_time=2.0)
