@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from glfa_jax.data import DataError
 from glfa_jax.files import read_text, reason
 
+MOST_ROWS = 500_000  # no study shows as many clips, and each takes memory
 LONGEST_NAME = 255  # bytes; no disk takes longer ones
 
 
@@ -70,7 +71,9 @@ def read_table(
                 f"names {one_line(', '.join(header)) or 'none'}"
             )
     rows = []
-    for line, record in records:
+    for count, (line, record) in enumerate(records):
+        if count == MOST_ROWS:
+            raise DataError(f"{path}: has more than {MOST_ROWS:,} rows")
         while len(record) > len(header) and not record[-1].strip():
             record.pop()
         row = Row(dict(zip(header, record, strict=False)), path=path, line=line)

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from glfa_jax.data import DataError
+from glfa_jax.data import DataError, tables
 from glfa_jax.data.captions import read_captions
 from glfa_jax.data.tables import read_table
 
@@ -92,6 +92,14 @@ def test_what_is_no_table_is_one_sentence(read, text, message):
         read(text)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+def test_more_rows_than_any_study_has_are_refused(read, monkeypatch):
+    monkeypatch.setattr(tables, "MOST_ROWS", 3)
+    told: list[DataError] = []
+    with pytest.raises(DataError, match="has more than 3 rows"):
+        read(HEADER + "a\n" * 5, failed=told.append)
+    assert len(told) == 3
 
 
 STRANGE = (

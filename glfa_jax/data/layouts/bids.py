@@ -132,7 +132,7 @@ class _Reader:
         events = self._events(scan)
         sidecars, stated = self._sidecars(next(name for name in scans if name.path == paths[0]))
         headers = [header_of(path) for path in paths]
-        step, *_ = (
+        step, *_ = [
             repetition_time(
                 path,
                 header=header.seconds,
@@ -141,8 +141,7 @@ class _Reader:
                 notes=self.notes,
             )
             for path, header in zip(paths, headers, strict=True)
-        )
-        read = self._series(scan.extension, paths)
+        ]
         start, told = stated["StartTime"]
         if not abs(start) <= LATEST_START * step:
             raise DataError(
@@ -152,6 +151,7 @@ class _Reader:
         split, trials = read_events(
             events, stimuli=self.stimuli, failed=self.problems.add, notes=self.notes
         )
+        read = self._reader(scan.extension, paths)
         begin, end = self.data.drop_volumes
         return Run(
             subject=subject,
@@ -163,11 +163,10 @@ class _Reader:
             scans=paths,
             files=(*paths, *sidecars, events),
             blocks=partial(trimmed, read, paths[0], begin, end) if begin or end else read,
-            sides=tuple(count for header in headers for count in header.sides),
+            sides=tuple(values for header in headers for values in header.sides),
         )
 
-    def _series(self, kind: str, paths: tuple[Path, ...]) -> partial[Blocks]:
-        """What reads the volumes."""
+    def _reader(self, kind: str, paths: tuple[Path, ...]) -> partial[Blocks]:
         if kind == GIFTI:
             return partial(gifti_pair, *paths)
         if kind.startswith(CIFTI):

@@ -62,9 +62,13 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         names = read_vid2name(captions_file)
     else:  # clips by the names of their files
         captions_file = data.captions
-        table = read_captions(captions_file)
-        stems = {Path(name).stem: caption for name, caption in table.items()}
-        names = {int(stem): caption for stem, caption in stems.items() if stem.isdecimal()}
+        names: dict[int, str] = {}
+        for name, caption in read_captions(captions_file, failed=problems.add).items():
+            stem = Path(name).stem
+            if not (stem.isascii() and stem.isdecimal()):
+                continue
+            if names.setdefault(video := int(stem), caption) != caption:
+                problems.add(DataError(f"{captions_file}: video {video} has two captions"))
     runs, notes, conditions = [], [], {}
     for subject in data.subjects:
         try:

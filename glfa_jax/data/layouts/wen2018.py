@@ -49,7 +49,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
             "data.captions: layout wen2018 comes without captions; name a table with the columns "
             "stim_file (seg1/000 to test5/239, one of 240 clips of 2 s a film) and caption"
         )
-    captions = read_captions(data.captions)
+    captions = read_captions(data.captions, failed=problems.add)
     runs, notes = [], []
     for subject in data.subjects:
         folder = data.root / "video_fmri_dataset" / f"subject{subject}" / "fmri"

@@ -553,3 +553,20 @@ def test_a_clip_whose_file_is_a_folder_or_has_no_possible_path(root):
     long = "/".join(["x" * 200] * 30)
     file(root, "events.tsv").write_text(f"{HEADER}0\t2\ttrain\t{long}\t1\n")
     refuses(r"x: no such video file", settings(root))
+
+
+def test_a_surface_may_state_its_repetition_time_in_milliseconds(root):
+    path = file(root, "hemi-L_space-fsaverage5_bold.func.gii")
+    image = nibabel.load(path)
+    image.darrays[0].meta["TimeStep"] = str(1000 * TR)
+    nibabel.save(image, path)
+    study = load(settings(root))
+    assert (study.runs[0].repetition_time, study.notes) == (TR, ())
+    assert study.runs[0].sides == (14, 16)
+    image.darrays[0].meta["TimeStep"] = "1000"  # the default of a converter
+    nibabel.save(image, path)
+    (note,) = load(settings(root)).notes
+    assert note.endswith("its header says TR 1 s and its sidecar 1.5 s; taken to be 1.5 s")
+    image.darrays[0].meta["TimeStep"] = "800"
+    nibabel.save(image, path)
+    refuses(r"hemi-L\S+: its header says TR 0\.8 s and its sidecar 1\.5 s", settings(root))

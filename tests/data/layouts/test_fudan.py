@@ -251,6 +251,9 @@ def test_lists_and_captions_with_mistakes(broken):
     captions.write_text("\n".join(["stim_file\tcaption", *rows]) + "\n")
     study = read_study(settings(broken, captions=captions), Problems(skip=False))
     assert study.captions["3007_4s"] == "other words for 3007"
+    captions.write_text(captions.read_text() + "other/3007.avi\tand others\n")
+    refuses(r"captions\.tsv: video 3007 has two captions", settings(broken, captions=captions))
+    captions.write_text("\n".join(["stim_file\tcaption", *rows]) + "\n")
     (stimuli / "3007.mp4").unlink()
     _, problems = refuses(
         r"3007\.mp4: no such video file, though clip 3007_0s",
