@@ -2,13 +2,14 @@
 
 import gzip
 import struct
+import tracemalloc
 from functools import partial
 
 import nibabel
 import numpy as np
 import pytest
 
-from glfa_jax.data import readers
+from glfa_jax.data import claims, readers
 from tests.data.scans import ends_in_a_sentence, mutations
 from tests.data.test_readers import AFFINE, read, refuses, two_sides
 
@@ -143,6 +144,21 @@ def test_a_packed_file_must_fit_its_checksum(tmp_path):
     path.write_bytes(content)
     assert readers.header_of(path).volumes == 3  # not all of it is read for that
     refuses(r"a\.nii\.gz: truncated or no NIfTI \(CRC", readers.volume(path, two_sides()))
+
+
+def test_a_small_packed_file_takes_no_more_memory_than_a_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "AT_ONCE", 2**22)
+    path = write(tmp_path / "a.nii", np.zeros((1, 1, 1, 2), np.uint8))
+    content = bytearray(path.read_bytes()[:348])
+    struct.pack_into("<f", content, 108, 2**24)
+    content += struct.pack("<4s2i", b"\1", 2**24 - 352, 44)
+    path.write_bytes(gzip.compress(content + bytes(2**24)))
+    tracemalloc.start()
+    try:
+        refuses(r"truncated or no NIfTI \(unpacks to more than", readers.volume(path, two_sides()))
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("pack", [False, True])
