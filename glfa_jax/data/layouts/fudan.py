@@ -10,6 +10,7 @@ Runs of subject 1 show all 200 clips of a list. Those of the others show 50: run
 (q - 1) // 4 + 1. A clip of 8 s gives two samples of 4 s, `1234_0s` and `1234_4s`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,7 @@ DROPPED = 3  # volumes before the first trial
 QUARTERS = 4  # runs that share a list, in all subjects but the first
 WHOLE = "1"  # the subject whose runs show whole lists
 KEY = "images"
+ID = re.compile("[0-9]{1,18}")  # of a video; Python refuses to count in thousands of digits
 
 # Of the WebVid part, where `data.runs` is left out.
 _FIRST = RunNumbers(train=(2, 3, 5, 6, 7), test=(1, 4))
@@ -65,7 +67,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         names: dict[int, str] = {}
         for name, caption in read_captions(captions_file, failed=problems.add).items():
             stem = Path(name).stem
-            if not (stem.isascii() and stem.isdecimal()):
+            if not ID.fullmatch(stem):
                 continue
             if names.setdefault(video := int(stem), caption) != caption:
                 problems.add(DataError(f"{captions_file}: video {video} has two captions"))
@@ -173,7 +175,7 @@ def _part(stimuli: Path, clip: str) -> Part:
 def _read_condition(path: Path) -> list[int]:
     lines = read_text(path, error=DataError).split()
     for line in lines:
-        if not (line.isascii() and line.isdecimal()):
+        if not ID.fullmatch(line):
             raise DataError(f"{path}: must hold an integer video id a line, one is {line!r:.50}")
     if not lines or len(lines) % QUARTERS:
         raise DataError(

@@ -107,7 +107,7 @@ def _repeats(
 
 def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
     # The step that the header states is not looked at: it is known here.
-    volumes = cifti_header(path).volumes
+    volumes, _, sides = cifti_header(path)
     if volumes not in DROPPED:
         raise DataError(f"{path}: {volumes} volumes, must be {' or '.join(map(str, DROPPED))}")
     before, after = DROPPED[volumes]
@@ -125,4 +125,5 @@ def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
         files=(path,),
         blocks=partial(trimmed, partial(cifti, path), path, before, 0),
         tail=after,  # the answer to the last clips lies there
+        sides=sides,
     )

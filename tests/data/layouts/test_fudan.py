@@ -236,6 +236,8 @@ def test_lists_and_captions_with_mistakes(broken):
     assert len(study.runs) == 7 + 28 - 5
     table.write_text("12\n3x\n")
     refuses(r"run3\.txt: must hold an integer video id a line, one is '3x'", settings(broken))
+    table.write_text("12\n" + 5000 * "3")
+    refuses(r"run3\.txt: must hold an integer video id a line, one is '333", settings(broken))
     table.write_text("12\n13\n14\n")
     refuses(r"run3\.txt: 3 video ids, must be a multiple of 4", settings(broken))
     table.write_text("".join(f"{video}\n" for video in LISTS[3]))
