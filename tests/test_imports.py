@@ -129,9 +129,10 @@ LAYERS = (
     ),
     Rule(
         "glfa_jax/config",
-        ("pydantic", "pydantic_core", "yaml"),
+        ("pydantic", "pydantic_core", "glfa_jax.strict_yaml"),
         "the schema knows nothing else",
     ),
+    Rule("glfa_jax/strict_yaml", ("yaml",), "a text format knows nothing else"),
     Rule(
         "glfa_jax/cli",
         ("glfa_jax.config", "glfa_jax.starting"),
@@ -182,7 +183,7 @@ OWNED = {
 LAZY = {
     ("glfa_jax/data/prepare", "glfa_jax.simulate"),
     # Slow to import, and most studies need neither.
-    ("glfa_jax/data/readers", "h5py"),
+    ("glfa_jax/data/hdf5", "h5py"),
     ("glfa_jax/data/readers", "nilearn"),
     ("glfa_jax/convert/sources", "huggingface_hub"),
     ("glfa_jax/convert/verify", "torch"),
@@ -305,7 +306,7 @@ def test_the_rules_speak_of_files_that_exist():
         ("glfa_jax/data/prepare.py", "import grain", "one file"),
         ("eval/sample.py", "import nibabel", "scanner files"),
         ("train/cotrain.py", "import h5py", "scanner files"),
-        ("glfa_jax/data/readers.py", "import h5py", "only inside a function"),
+        ("glfa_jax/data/hdf5.py", "import h5py", "only inside a function"),
         ("glfa_jax/training/loop.py", "from pydantic import BaseModel", "one file"),
     ],
 )

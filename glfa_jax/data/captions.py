@@ -1,7 +1,7 @@
 """Captions: the table beside the clips, tokens for the text encoder, and augmented wordings."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from glfa_jax.data import DataError
-from glfa_jax.data.tables import read_table
+from glfa_jax.data.tables import read_table, stop
 
 # Words of one line may stand for each other. Used where WordNet is not installed.
 _SYNONYMS = """
@@ -41,17 +41,29 @@ under no not do does did has have had i you we us our your my me so than then ve
 """
 
 
-def read_captions(path: str | Path) -> dict[str, str]:
-    """`captions.tsv` (columns stim_file, caption) as a mapping from clip to caption."""
-    path = Path(path)
+def read_captions(
+    path: str | Path, *, failed: Callable[[DataError], None] = stop
+) -> dict[str, str]:
+    """`captions.tsv` (columns stim_file, caption) as a mapping from clip to caption.
+
+    `failed` is told of rows that cannot be used, and may raise to stop; a clip whose captions
+    differ has none then.
+    """
+    lines: dict[str, int] = {}
     captions: dict[str, str] = {}
-    for row in read_table(path, columns=("stim_file", "caption")):
-        clip, caption = row["stim_file"], row["caption"].strip()
-        if not caption:
-            raise DataError(f"{path}: clip {clip} has an empty caption")
-        if captions.get(clip, caption) != caption:
-            raise DataError(f"{path}: clip {clip} has two different captions")
-        captions[clip] = caption
+    for row in read_table(Path(path), columns=("stim_file", "caption"), failed=failed):
+        try:
+            clip, caption = row.stim_file, row["caption"].strip()
+            if not caption:
+                raise DataError(f"{row.where}: clip {clip} has an empty caption")
+        except DataError as error:
+            failed(error)
+            continue
+        line = lines.setdefault(clip, row.line)
+        if line != row.line and captions.pop(clip, None) != caption:
+            failed(DataError(f"{row.where}: clip {clip} has another caption than in line {line}"))
+        else:
+            captions[clip] = caption
     return captions
 
 

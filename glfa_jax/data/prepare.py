@@ -82,7 +82,8 @@ def _prepare(
         unreadable=unreadable,
         problems=problems,
     )
-    notes = [*study.notes, *dict.fromkeys(problems.noted)]
+    of_runs = [note for cut in made.cuts for note in cut.signal.notes]
+    notes = [*study.notes, *of_runs, *dict.fromkeys(problems.noted)]
     files = _files(data, study, made, videos)
     attributes = _attributes(data, study, made, files=files, notes=notes)
     total = (len(made.subjects) + 1) * sum(map(len, made.keys.values()))

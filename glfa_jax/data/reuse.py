@@ -16,11 +16,15 @@ from glfa_jax.data.store import Store
 
 # Settings that change no number of the store.
 FREE = ("store", "workers", "on_error", "latents")
+# Settings younger than stores that are still in use, with what holds for those: not written down
+# where they have this value, so that identities stay the same.
+YOUNGER = {"repetition_time": "agreeing"}
 
 
 def settings_of(data: config.Data) -> dict[str, Any]:
     """All that decides what is in the store, as it is kept there."""
-    settings = data.model_dump(mode="json", exclude=set(FREE))
+    free = {*FREE, *(key for key, value in YOUNGER.items() if getattr(data, key) == value)}
+    settings = data.model_dump(mode="json", exclude=free)
     return {**settings, "root": str(data.root.resolve())}
 
 
