@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from glfa_jax.errors import InputError
 
-# Far more than checkpoints and tables need. A byte may make a container of a hundred bytes.
+# Far more than any checkpoint needs. A byte may make a container of a hundred bytes.
 MOST_INSTRUCTIONS = 2**22
 LARGEST_KEY = 2**60
 # By how much calls may multiply what the pickle holds, which it can name again and again.
@@ -105,11 +105,13 @@ def load(
     functions: Mapping[str, Callable[..., Any]],
     names: Collection[str],
     persistent: Callable[[Any], Any],
+    most: int = MOST_INSTRUCTIONS,
 ) -> Any:
     """The object of the pickle at the stream's position; the stream is left just behind it.
 
     `functions`: by dotted name, what the pickle may call besides what builds containers; `names`:
-    globals that it may name; `persistent`: from the id of an object kept elsewhere to the object.
+    globals that it may name; `persistent`: from the id of an object kept elsewhere to the object;
+    `most`: instructions that it may hold.
     Raises PickledError for anything else before it has any effect, and many kinds of exception for
     a damaged pickle.
     """
@@ -136,8 +138,8 @@ def load(
 
     instructions: Iterator[tuple[Any, Any, Any]] = pickletools.genops(stream)
     for count, (instruction, argument, place) in enumerate(instructions):
-        if count == MOST_INSTRUCTIONS:
-            raise PickledError(f"holds more than {MOST_INSTRUCTIONS:,} instructions")
+        if count == most:
+            raise PickledError(f"holds more than {most:,} instructions")
         match instruction.name:
             case "PROTO" | "FRAME":
                 pass

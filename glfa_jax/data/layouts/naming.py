@@ -69,12 +69,12 @@ def _of_run(entities: Mapping[str, str]) -> Key:
     return tuple((key, value) for key, value in entities.items() if key not in skip)
 
 
-def natural(key: Key) -> list:
-    """Run 10 after run 2."""
+def natural(key: Key) -> tuple[list, Key]:
+    """Run 10 after run 2; ses-1 and ses-01 in an order of their own."""
     return [
         (name, [(int(part), "") if part.isdecimal() else (-1, part) for part in _digits(value)])
         for name, value in key
-    ]
+    ], key
 
 
 def _digits(text: str) -> list[str]:

@@ -14,6 +14,7 @@ from glfa_jax.data.damage import reading
 from glfa_jax.files import MOST_TEXT
 from glfa_jax.unpickle import PickledError, Stateful, load
 
+MOST_INSTRUCTIONS = 2**19  # enough for fifty thousand captions, however they are written
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -38,7 +39,8 @@ def _content(file: io.BytesIO) -> Any:
     _, _, dtype = _HEADERS[version](file)
     if dtype != np.dtype(object):
         raise PickledError(f"must hold a pickled dict, holds {dtype!s:.100}")
-    return load(file, functions=_FUNCTIONS, names=("numpy.ndarray",), persistent=_none)
+    names = ("numpy.ndarray",)
+    return load(file, functions=_FUNCTIONS, names=names, persistent=_none, most=MOST_INSTRUCTIONS)
 
 
 def _captions(content: Any) -> dict[int, str]:

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from glfa_jax import config, unpickle
+from glfa_jax import config
 from glfa_jax.data import DataError
-from glfa_jax.data.layouts import Problems
+from glfa_jax.data.layouts import Problems, vid2name
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.layouts.vid2name import read_vid2name
 
@@ -398,7 +398,7 @@ FLOAT = b"G" + struct.pack(">d", 1.0)
 def test_captions_made_to_exhaust_the_machine_are_refused_at_once(
     tmp_path, monkeypatch, pickled, message
 ):
-    monkeypatch.setattr(unpickle, "MOST_INSTRUCTIONS", 5000)
+    monkeypatch.setattr(vid2name, "MOST_INSTRUCTIONS", 5000)
     path = bomb(tmp_path, b"\x80\x02" + pickled)
     with pytest.raises(DataError, match=message) as caught:
         read_vid2name(path)
