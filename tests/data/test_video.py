@@ -93,14 +93,14 @@ def test_a_long_file_is_decoded_once_and_only_as_far_as_needed(tmp_path, monkeyp
     video.write_mp4(tmp_path / "a.mp4", moving_square(frames=50), frame_rate=5)
     films = []
 
-    class Film(video._Film):
+    class Film(video.Film):
         def __init__(self, *given):
             super().__init__(*given)
             films.append(self)
 
-    monkeypatch.setattr(video, "_Film", Film)
+    monkeypatch.setattr(video, "Film", Film)
     assert len(parts_of(tmp_path / "a.mp4", (0.0, 2.0), (2.0, 2.0))) == 2
-    assert [film.count for film in films] == [20]
+    assert [film.decoded for film in films] == [20]
 
 
 def test_same_bytes_every_time(tmp_path):
@@ -129,18 +129,18 @@ def test_downsampling_is_antialiased():
 
 
 def test_bad_files_are_named_in_one_sentence(tmp_path):
-    with pytest.raises(DataError, match=r"none\.mp4: no such video file"):
+    with pytest.raises(DataError, match=r"none\.mp4: no such file"):
         video.read_video(tmp_path / "none.mp4", frames=2, resolution=(8, 8))
     (tmp_path / "noise.mp4").write_bytes(b"no film at all" * 50)
-    with pytest.raises(DataError, match=r"noise\.mp4: does not decode as video"):
+    with pytest.raises(DataError, match=r"noise\.mp4: (is truncated|truncated or no video)"):
         video.read_video(tmp_path / "noise.mp4", frames=2, resolution=(8, 8))
     video.write_mp4(tmp_path / "cut.mp4", moving_square(frames=30), frame_rate=3)
     whole = (tmp_path / "cut.mp4").read_bytes()
     for part in (0.5, 0.8):
         (tmp_path / "cut.mp4").write_bytes(whole[: int(len(whole) * part)])
-        with pytest.raises(DataError, match=r"cut\.mp4: does not decode as video"):
+        with pytest.raises(DataError, match=r"cut\.mp4: (is truncated|truncated or no video)"):
             video.read_video(tmp_path / "cut.mp4", frames=2, resolution=(8, 8))
-        with pytest.raises(DataError, match=r"cut\.mp4: does not decode as video"):
+        with pytest.raises(DataError, match=r"cut\.mp4: (is truncated|truncated or no video)"):
             parts_of(tmp_path / "cut.mp4", (0.0, 10.0))
 
 
