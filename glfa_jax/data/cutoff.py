@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from glfa_jax.data import DataError
 from glfa_jax.data.damage import reading
 
 _PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes in a transport stream's packet, before its mark
@@ -22,11 +21,8 @@ def refuse_cut_off(path: Path) -> None:
         start = file.read(16)
         file.seek(0)
         needed = _format(start)(file)
-    if needed > size:
-        raise DataError(
-            f"{path}: is truncated, it has {size:,} bytes and needs at least {needed:,}; copy it "
-            "anew"
-        )
+        if needed > size:
+            raise ValueError(f"has {size:,} bytes, needs at least {needed:,}; copy it anew")
 
 
 def _format(start: bytes) -> Callable[[BinaryIO], int]:

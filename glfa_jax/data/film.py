@@ -42,7 +42,7 @@ class Film:
         self.path = path
         self.decoded = 0
         with _opened(path) as (container, stream):
-            self._index = _Index.read(path, container, stream)
+            self._index = _Index.read(container, stream)
         self._frames = self._decode()
         first = next(self._frames, None)
         if first is None:
@@ -71,8 +71,7 @@ class Film:
                 raise DataError(f"{self.path}: its times go back after {start - self._first:.2f} s")
             if following is None and start < self._index.last - 0.75 * self._index.step:
                 raise DataError(
-                    f"{self.path}: truncated or damaged, nothing decodes after "
-                    f"{start - self._first:.2f} s"
+                    f"{self.path}: damaged, nothing decodes after {start - self._first:.2f} s"
                 )
             picture = None
             while left and left[0] < later - self._first:
@@ -148,7 +147,7 @@ class _Index:
     by_rank: bool
 
     @classmethod
-    def read(cls, path: Path, container: Any, stream: Any) -> "_Index":
+    def read(cls, container: Any, stream: Any) -> "_Index":
         rows, corrupt = [], False
         for packet in container.demux(stream):
             if packet.size:
@@ -156,9 +155,9 @@ class _Index:
                 if not packet.is_discard:  # before or after what an edit list shows
                     rows.append((packet.pts, packet.dts, packet.duration, packet.is_keyframe))
         if corrupt:
-            raise DataError(f"{path}: is truncated, it ends within a picture; copy it anew")
+            raise ValueError("ends within a picture; copy it anew")
         if not rows:
-            raise DataError(f"{path}: truncated or no video (it holds no picture)")
+            raise ValueError("holds no picture")
         unit, rate = stream.time_base, stream.average_rate or stream.guessed_rate
         # AVI knows no times of pictures, only their order; what libraries make up is wrong.
         by_rank = container.format.name == "avi" or all(row[0] is None for row in rows)
@@ -170,7 +169,7 @@ class _Index:
         if not timed and rate:
             timed = [(round(i / rate / unit), 0, False) for i in range(len(rows))]
         if not timed:
-            raise DataError(f"{path}: does not say when its pictures are shown")
+            raise ValueError("does not say when its pictures are shown")
         timed.sort()
         ticks = np.array([time for time, _, _ in timed], np.float64)
         starts = ticks * unit.numerator / unit.denominator
@@ -239,7 +238,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
                 stream.codec_context.options = limit
                 yield container, stream
         except av.error.ArgumentError:
-            raise ValueError("it is none of the formats that are read") from None
+            raise ValueError("none of the formats that are read") from None
         except av.error.FFmpegError as error:
             if isinstance(error, (OSError, MemoryError)):
                 raise
@@ -255,7 +254,7 @@ def _video(path: Path, container: Any) -> Any:
     stream = next((s for s in streams if s.disposition & default), streams[0])
     codec = stream.codec_context
     if codec is None:
-        raise DataError(f"{path}: truncated or no video (no codec is named)")
+        raise ValueError("no codec is named")
     if codec.width * codec.height > MOST_PIXELS:
         raise DataError(
             f"{path}: pictures of {codec.width} x {codec.height} pixels, at most {MOST_PIXELS:,} "

@@ -30,7 +30,7 @@ def test_a_file_that_is_cut_off_anywhere_is_refused_and_the_whole_one_read(tmp_p
     for end in ends[(ends % 188 != 0) | (ends == 0)]:  # a transport stream may end between packets
         path.write_bytes(content[:end])
         for part in (video.Part(path), video.Part(path, 0.0, 0.1)):
-            with pytest.raises(DataError, match=rf"{name}: (is truncated|truncated or no video)"):
+            with pytest.raises(DataError, match=rf"{name}: truncated or no video"):
                 list(video.read_parts(path, [part], frames=6, resolution=(8, 12)))
 
 

@@ -260,10 +260,10 @@ def two_videos(path, codec, disposition):
         streams[0].disposition = disposition
         streams[1].disposition = av.stream.Disposition.default
         white = np.full((1, *SIZE, 3), 255, np.uint8)
-        for stream, shown in zip(streams, (white, films.pictures(6)), strict=True):
+        for stream in streams:
             stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
-            if stream.codec_context.name == "mjpeg":
-                stream.pix_fmt = "yuvj420p"
+            stream.codec_context.color_range = 2  # as cover pictures have it
+        for stream, shown in zip(streams, (white, films.pictures(6)), strict=True):
             for picture in shown:
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))

@@ -132,15 +132,15 @@ def test_bad_files_are_named_in_one_sentence(tmp_path):
     with pytest.raises(DataError, match=r"none\.mp4: no such file"):
         video.read_video(tmp_path / "none.mp4", frames=2, resolution=(8, 8))
     (tmp_path / "noise.mp4").write_bytes(b"no film at all" * 50)
-    with pytest.raises(DataError, match=r"noise\.mp4: (is truncated|truncated or no video)"):
+    with pytest.raises(DataError, match=r"noise\.mp4: truncated or no video"):
         video.read_video(tmp_path / "noise.mp4", frames=2, resolution=(8, 8))
     video.write_mp4(tmp_path / "cut.mp4", moving_square(frames=30), frame_rate=3)
     whole = (tmp_path / "cut.mp4").read_bytes()
     for part in (0.5, 0.8):
         (tmp_path / "cut.mp4").write_bytes(whole[: int(len(whole) * part)])
-        with pytest.raises(DataError, match=r"cut\.mp4: (is truncated|truncated or no video)"):
+        with pytest.raises(DataError, match=r"cut\.mp4: truncated or no video"):
             video.read_video(tmp_path / "cut.mp4", frames=2, resolution=(8, 8))
-        with pytest.raises(DataError, match=r"cut\.mp4: (is truncated|truncated or no video)"):
+        with pytest.raises(DataError, match=r"cut\.mp4: truncated or no video"):
             parts_of(tmp_path / "cut.mp4", (0.0, 10.0))
 
 
