@@ -48,7 +48,11 @@ class Film:
         if first is None:
             raise DataError(f"{path}: truncated or no video (no picture decodes)")
         self._next = first
-        self._first = self._start(first, 0.0)
+        self._late = 0.0
+        self._first = self._start(first, self._index.first)
+        if self._index.by_packet:
+            # A picture comes with the packet by which the decoder knows that it is next.
+            self._late, self._first = self._first - self._index.first, self._index.first
         self.end = self._index.end - self._first
 
     def close(self) -> None:
@@ -69,7 +73,7 @@ class Film:
             later = np.inf if following is None else self._start(following, start)
             if later < start:
                 raise DataError(f"{self.path}: its times go back after {start - self._first:.2f} s")
-            if following is None and start < self._index.last - 0.75 * self._index.step:
+            if following is None and self._lacks_end(start):
                 raise DataError(
                     f"{self.path}: damaged, nothing decodes after {start - self._first:.2f} s"
                 )
@@ -124,10 +128,16 @@ class Film:
         starts = self._index.starts
         return np.searchsorted(starts, key) - np.searchsorted(starts, start) > FAR
 
+    def _lacks_end(self, start: float) -> bool:
+        # Packets of AVI may say only that the picture stays.
+        index = self._index
+        return not index.by_packet and start < index.last - 0.75 * index.step
+
     def _start(self, frame: av.VideoFrame, before: float) -> float:
-        if self._index.by_rank:
-            return float(self._index.starts[min(self.decoded, len(self._index.starts)) - 1])
-        return before + self._index.step if frame.time is None else float(frame.time)
+        ticks = frame.dts if self._index.by_packet else frame.pts
+        if ticks is None:
+            return before + self._index.nominal
+        return self._index.seconds(ticks) - self._late
 
 
 @dataclass
@@ -136,15 +146,17 @@ class _Index:
 
     starts: of the pictures, in the order in which they are shown.
     step: seconds that the last one stays.
+    nominal: seconds from one to the next by the frame rate.
     keys: times in units of the file at which decoding may begin.
-    by_rank: the pictures themselves do not say when they are shown; the n-th starts n-th.
+    by_packet: the pictures themselves do not say when they are shown, their packets do.
     """
 
     starts: ndarray
     step: float
+    nominal: float
     keys: list[int]
     unit: Any
-    by_rank: bool
+    by_packet: bool
 
     @classmethod
     def read(cls, container: Any, stream: Any) -> "_Index":
@@ -159,12 +171,12 @@ class _Index:
         if not rows:
             raise ValueError("holds no picture")
         unit, rate = stream.time_base, stream.average_rate or stream.guessed_rate
-        # AVI knows no times of pictures, only their order; what libraries make up is wrong.
-        by_rank = container.format.name == "avi" or all(row[0] is None for row in rows)
+        # AVI knows no times of pictures, only of packets; what libraries make of them is wrong.
+        by_packet = container.format.name == "avi" or all(row[0] is None for row in rows)
         timed = [
             (time, duration, key)
             for pts, dts, duration, key in rows
-            if (time := dts if by_rank else pts) is not None
+            if (time := dts if by_packet else pts) is not None
         ]
         if not timed and rate:
             timed = [(round(i / rate / unit), 0, False) for i in range(len(rows))]
@@ -180,8 +192,12 @@ class _Index:
             unit=float(unit),
             ends=_ends(container, stream),
         )
-        keys = [] if by_rank else [time for time, _, key in timed if key]
-        return cls(starts, step, keys, unit, by_rank)
+        keys = [] if by_packet else [time for time, _, key in timed if key]
+        return cls(starts, step, float(1 / rate) if rate else step, keys, unit, by_packet)
+
+    @property
+    def first(self) -> float:
+        return float(self.starts[0])
 
     @property
     def last(self) -> float:
@@ -254,7 +270,7 @@ def _video(path: Path, container: Any) -> Any:
     stream = next((s for s in streams if s.disposition & default), streams[0])
     codec = stream.codec_context
     if codec is None:
-        raise ValueError("no codec is named")
+        raise ValueError("its codec is not known here")
     if codec.width * codec.height > MOST_PIXELS:
         raise DataError(
             f"{path}: pictures of {codec.width} x {codec.height} pixels, at most {MOST_PIXELS:,} "

@@ -129,6 +129,21 @@ def test_an_avi_with_dropped_frames_shows_those_before_them_longer(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "b.avi", frames=11), shown)
 
 
+def test_an_avi_that_says_of_pictures_that_nothing_has_changed_is_whole(tmp_path):
+    path = films.encode(tmp_path / "a.avi", 8, codec="mpeg4", options={"g": "8"})
+    content, same, place = bytearray(path.read_bytes()), (3, 4, 7), 0
+    for number in range(8):
+        place = content.index(b"\x00\x00\x01\xb6", place) + 4
+        if number in same:
+            content[place + 1] &= 0xDF  # the bit that says that something follows
+    expected = video.read_all(path)
+    path.write_bytes(content)
+    back = read(path, frames=8)
+    np.testing.assert_array_equal(back[:3], expected[:3])
+    for number in same:
+        np.testing.assert_array_equal(back[number], back[number - 1])
+
+
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_an_avi_with_pictures_predicted_from_later_ones_is_in_order(tmp_path, codec):
     path = films.encode(tmp_path / "a.avi", 12, codec=codec, options={"bf": "2"})
