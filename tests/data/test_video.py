@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from glfa_jax.data import DataError, video
+from glfa_jax.files import is_full
 
 
 def moving_square(*, frames=6, size=32):
@@ -104,9 +105,25 @@ def test_a_long_file_is_decoded_once_and_only_as_far_as_needed(tmp_path, monkeyp
 
 
 def test_same_bytes_every_time(tmp_path):
-    for name in "ab":
-        video.write_mp4(tmp_path / name, moving_square(), frame_rate=3)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    """Noise in motion: what an encoder finds hard is where runs have differed."""
+    rng = np.random.default_rng(3)
+    coarse = np.kron(rng.integers(0, 256, (9, 9, 3)), np.ones((16, 16, 1)))
+    clip = [
+        np.roll(coarse, (4 * i, 2 * i), (0, 1)) + rng.normal(0, 6, coarse.shape) for i in range(36)
+    ]
+    clip = np.clip(clip, 0, 255).astype(np.uint8)
+    written = set()
+    for _ in range(6):
+        video.write_mp4(tmp_path / "a.mp4", clip, frame_rate=24)
+        written.add((tmp_path / "a.mp4").read_bytes())
+    assert len(written) == 1
+
+
+@pytest.mark.parametrize("write", [video.write_mp4, video.write_gif])
+def test_a_full_disk_is_an_error_of_the_system(write):
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        write("/dev/full", moving_square(), frame_rate=3)
+    assert is_full(caught.value)
 
 
 def test_resize_keeps_height_and_width_apart_and_the_mean():
