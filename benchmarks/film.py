@@ -4,9 +4,9 @@
 
 Writes a film of ten minutes in 1080p (ten seconds of moving texture in H.264, repeated; one picture
 in 250 is a place to begin), its first minute, and thirty pictures of 8192 x 8192. Measured, each in
-a process of its own: 300 clips of 2 s out of the film, and the whole of the other two as one clip,
-always six frames of 256 x 256. `--before FILE` measures another version of `glfa_jax/data/video.py`
-as well, on the first minute and its first ten seconds.
+a process of its own: clips of 2 s out of all of the film, and the whole of the other two as one
+clip, always six frames of 256 x 256. `--before FILE` measures another version of
+`glfa_jax/data/video.py` as well, on the first minute and its first ten seconds.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from benchmarks.memory import peak_memory
 from glfa_jax.data import video
 
 RATE, PIECE = 25, 250  # pictures a second, and of the piece that is repeated
-CLIPS, SECONDS = 300, 2.0
+MINUTES, SECONDS = 10, 2.0  # of the film, and of a clip
 FRAMES, RESOLUTION = 6, (256, 256)
 OPTIONS = {"preset": "ultrafast", "crf": "28"}
 LIMIT = 600 * 2**20  # bytes of memory for anything in 1080p
@@ -63,17 +63,20 @@ def repeat(piece: Path, path: Path, *, times: int) -> None:
                         made.mux(packet)
 
 
-def in_a_process_of_its_own(path: Path, clips: int, reader: Path | None = None) -> dict[str, Any]:
-    """clips: how many are cut out, one after another; none for the whole file as one."""
-    command = [sys.executable, "-m", "benchmarks.film", "--measure", str(path), str(clips)]
+def in_a_process_of_its_own(
+    path: Path, *, clips: int = 0, minutes: int = 0, reader: Path | None = None
+) -> dict[str, Any]:
+    """clips: how many are cut out, evenly over the minutes; none for the whole file as one."""
+    command = [sys.executable, "-m", "benchmarks.film", "--measure", str(path)]
+    command += [str(clips), str(60.0 * minutes / max(clips, 1))]
     command += [] if reader is None else ["--before", str(reader)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(output.splitlines()[-1])
 
 
-def measure(path: Path, clips: int, reader: Path | None) -> dict[str, Any]:
+def measure(path: Path, clips: int, every: float, reader: Path | None) -> dict[str, Any]:
     module: Any = video if reader is None else load(reader)
-    parts = [module.Part(path, SECONDS * i, SECONDS) for i in range(clips)]
+    parts = [module.Part(path, every * i, SECONDS) for i in range(clips)]
     films = []
     if reader is None:
 
@@ -113,13 +116,14 @@ def load(reader: Path) -> Any:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=300, help="out of the film")
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--before", type=Path, metavar="FILE", help="another version's video.py")
-    parser.add_argument("--measure", nargs=2, metavar=("FILE", "CLIPS"), help="internal")
+    parser.add_argument("--measure", nargs=3, metavar=("FILE", "CLIPS", "EVERY"), help="internal")
     args = parser.parse_args()
     if args.measure:
-        path, clips = args.measure
-        print(json.dumps(measure(Path(path), int(clips), args.before)))
+        path, clips, every = args.measure
+        print(json.dumps(measure(Path(path), int(clips), float(every), args.before)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         piece, minute, film, large = (
@@ -127,23 +131,23 @@ def main() -> int:
         )
         write_piece(piece, count=PIECE, height=1080 // 16 * 16, width=1920)
         repeat(piece, minute, times=6)
-        repeat(piece, film, times=60)
+        repeat(piece, film, times=6 * MINUTES)
         write_piece(large, count=30, height=8192, width=8192)
+        few = max(args.clips // MINUTES, 1)
         rows = {
-            "film of 600 s, 1080p": in_a_process_of_its_own(film, CLIPS),
-            "clip of 60 s, 1080p": in_a_process_of_its_own(minute, 0),
-            "thirty pictures of 8192 x 8192": in_a_process_of_its_own(large, 0),
+            "film of 600 s, 1080p": in_a_process_of_its_own(
+                film, clips=args.clips, minutes=MINUTES
+            ),
+            "film of 60 s, 1080p": in_a_process_of_its_own(minute, clips=few, minutes=1),
+            "clip of 60 s, 1080p": in_a_process_of_its_own(minute),
+            "clip of 10 s, 1080p": in_a_process_of_its_own(piece),
+            "thirty pictures of 8192 x 8192": in_a_process_of_its_own(large),
         }
         if args.before:
-            before = {
-                "film of 60 s, 1080p": in_a_process_of_its_own(minute, CLIPS // 10, args.before),
-                "clip of 10 s, 1080p": in_a_process_of_its_own(piece, 0, args.before),
-            }
-            now = {
-                "film of 60 s, 1080p": in_a_process_of_its_own(minute, CLIPS // 10),
-                "clip of 10 s, 1080p": in_a_process_of_its_own(piece, 0),
-            }
-            rows |= now | {f"{name}, before": row for name, row in before.items()}
+            rows["film of 60 s, 1080p, before"] = in_a_process_of_its_own(
+                minute, clips=few, minutes=1, reader=args.before
+            )
+            rows["clip of 10 s, 1080p, before"] = in_a_process_of_its_own(piece, reader=args.before)
     print("| file | clips | seconds | seconds a clip | MiB | pictures decoded |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, row in rows.items():
