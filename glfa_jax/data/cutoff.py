@@ -10,6 +10,10 @@ from typing import BinaryIO
 
 from glfa_jax.data.damage import reading
 
+_BOXES = (
+    *(b"ftyp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"ssix", b"styp", b"prft", b"emsg"),
+    *(b"meta", b"uuid", b"free", b"skip", b"wide", b"pnot"),
+)
 _PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes in a transport stream's packet, before its mark
 _PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # of a Windows Media file
 _LONGEST = 8  # bytes of a number in Matroska
@@ -27,7 +31,7 @@ def refuse_cut_off(path: Path) -> None:
 
 def _format(start: bytes) -> Callable[[BinaryIO], int]:
     """What tells how many bytes a file that starts so must have, 0 where that is not known."""
-    if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+    if start[4:8] in _BOXES:
         return _boxes
     if start[:4] == b"RIFF":
         return _riff
@@ -47,7 +51,7 @@ def _boxes(file: BinaryIO) -> int:
         size, name = int.from_bytes(head[:4]), head[4:8]
         if size == 1:
             size = int.from_bytes(head[8:16])
-        if size < 8 or not name.isalnum():  # reaches to the end of the file, or is no box
+        if size < 8 or name not in _BOXES:  # reaches to the end of the file, or is no box
             break
         end += size
     return end

@@ -34,10 +34,11 @@ def test_a_file_that_is_cut_off_anywhere_is_refused_and_the_whole_one_read(tmp_p
                 list(video.read_parts(path, [part], frames=6, resolution=(8, 12)))
 
 
-@pytest.mark.parametrize("name", ["end.mp4", "a.mkv", "a.gif"])
-def test_bytes_after_the_end_do_no_harm(tmp_path, name):
+@pytest.mark.parametrize("after", [bytes(100), b"TAGofsomeoneelse" * 8])
+@pytest.mark.parametrize("name", ["end.mp4", "a.mkv", "a.avi", "a.gif"])
+def test_bytes_after_the_end_do_no_harm(tmp_path, name, after):
     path = films.encode(tmp_path / name, 6, **KINDS[name])
     before = video.read_all(path)
     with path.open("ab") as file:
-        file.write(bytes(100))
+        file.write(after)
     np.testing.assert_array_equal(video.read_all(path), before)
