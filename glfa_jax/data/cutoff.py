@@ -5,6 +5,7 @@ Decoders show what is left of a file whose copying broke off, often without a wo
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ _BOXES = (
 )
 _PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes in a transport stream's packet, before its mark
 _PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # of a Windows Media file
+_PROGRAM = b"\0\0\1\xba"
 _LONGEST = 8  # bytes of a number in Matroska
 
 
@@ -32,9 +34,14 @@ def refuse_cut_off(path: Path) -> None:
 def _format(start: bytes) -> Callable[[BinaryIO], int]:
     """What tells how many bytes a file that starts so must have, 0 where that is not known."""
     if start[4:8] in _BOXES:
-        return _boxes
+        return partial(_chain, start=0, length=_box)
     if start[:4] == b"RIFF":
-        return _riff
+        # Some writers count the 8 bytes before the size with it.
+        return lambda file: _chain(file, 0, _chunk) - 8
+    if start[:3] == b"FLV":
+        return partial(_chain, start=13, length=_tag)
+    if start[:4] == _PROGRAM:
+        return partial(_chain, start=0, length=_pack)
     if start[:4] == b"\x1a\x45\xdf\xa3":
         return _matroska
     if start[:4] == b"GIF8":
@@ -44,28 +51,44 @@ def _format(start: bytes) -> Callable[[BinaryIO], int]:
     return _transport if 0x47 in (start[:1] + start[4:5]) else lambda file: 0
 
 
-def _boxes(file: BinaryIO) -> int:
-    """MP4 and QuickTime: boxes one after another."""
-    end = 0
-    while len(head := _at(file, end, 16)) >= 8:
-        size, name = int.from_bytes(head[:4]), head[4:8]
-        if size == 1:
-            size = int.from_bytes(head[8:16])
-        if size < 8 or name not in _BOXES:  # reaches to the end of the file, or is no box
-            break
+def _chain(file: BinaryIO, start: int, length: Callable[[bytes], int]) -> int:
+    """Where the last of the pieces ends that follow one another from `start`.
+
+    length: of a piece by its first bytes, 0 where it is none.
+    """
+    end = start
+    while (head := _at(file, end, 16)) and (size := length(head)):
         end += size
     return end
 
 
-def _riff(file: BinaryIO) -> int:
-    """AVI; some writers count the 8 bytes before the size with it."""
-    end = 0
-    while (head := _at(file, end, 8))[:4] == b"RIFF":
-        size = int.from_bytes(head[4:], "little")
-        if size in (0, 2**32 - 1):  # never filled in
-            break
-        end += 8 + size
-    return max(end - 8, 0)
+def _box(head: bytes) -> int:
+    """Of MP4 and QuickTime."""
+    size = int.from_bytes(head[:4])
+    if size == 1:
+        size = int.from_bytes(head[8:16])
+    # A box may leave its size open: it reaches to the end of the file.
+    return size if head[4:8] in _BOXES and size >= 8 else 0
+
+
+def _chunk(head: bytes) -> int:
+    """Of AVI, in which the size may never have been filled in."""
+    size = int.from_bytes(head[4:8], "little")
+    return 8 + size if head[:4] == b"RIFF" and 0 < size < 2**32 - 1 else 0
+
+
+def _tag(head: bytes) -> int:
+    """Of Flash video, with its size repeated behind it."""
+    return 15 + int.from_bytes(head[1:4]) if head[0] in (8, 9, 18) else 0
+
+
+def _pack(head: bytes) -> int:
+    """Of an MPEG program stream."""
+    if head[:4] == _PROGRAM:
+        return 14 + (head[-3] & 7 if len(head) == 16 else 0) if head[4:5] >= b"\x40" else 12
+    if head[:3] == _PROGRAM[:3] and head[3:4] >= b"\xbb":
+        return 6 + int.from_bytes(head[4:6])
+    return 0
 
 
 def _matroska(file: BinaryIO) -> int:

@@ -17,6 +17,8 @@ KINDS = {
     "a.gif": {"codec": "gif", "pixels": "rgb8"},
     "a.wmv": {"codec": "wmv2"},
     "a.ts": {},
+    "a.flv": {"codec": "flv1"},
+    "a.mpg": {"codec": "mpeg2video"},
 }
 
 
