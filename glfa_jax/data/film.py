@@ -1,5 +1,6 @@
 """A video file: when each of its pictures is shown, and the picture on screen at a moment."""
 
+import gc
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -24,6 +25,7 @@ FORMATS = (
     *("mxf", "rm", "dv", "ivf", "h264", "hevc", "m4v", "mjpeg", "yuv4mpegpipe"),
 )
 MOST_PIXELS = 2**27  # of a picture; a damaged size must not take all memory
+LARGE = 2**19  # pixels, from where on memory must not wait for Python to look for what is unused
 FAR = 32  # pictures; skipping fewer costs more than decoding them
 COVERS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
@@ -56,7 +58,7 @@ class Film:
         self.end = self._index.end - self._first
 
     def close(self) -> None:
-        self._frames.close()
+        self._leave(self._frames)
 
     def every(self) -> Iterator[Picture]:
         """All pictures from the next one on."""
@@ -104,6 +106,12 @@ class Film:
                 self.decoded += 1
                 yield frame
 
+    def _leave(self, frames: Generator[av.VideoFrame, None, None]) -> None:
+        """A file that PyAV has open refers to itself, and its decoder holds many pictures."""
+        frames.close()
+        if self._next.width * self._next.height > LARGE:
+            gc.collect()
+
     def _ahead(self, start: float, moment: float) -> av.VideoFrame | None:
         """The picture to begin with where many before `moment` need not be decoded."""
         index = self._index
@@ -116,11 +124,11 @@ class Film:
                 if frame.pts is None or frame.pts < index.keys[at]:
                     continue  # needs pictures from before
                 if frame.pts == index.keys[at] and frame.key_frame and not frame.is_corrupt:
-                    self._frames.close()
+                    self._leave(self._frames)
                     self._frames = frames
                     return frame
                 break
-        frames.close()
+        self._leave(frames)
         index.keys.clear()  # the file says wrong things of where one can begin
         return None
 
