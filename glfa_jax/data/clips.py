@@ -68,7 +68,7 @@ class ReadClips:
             about = {
                 "clips": [name for name, _ in self.clips],
                 "failed": failed,
-                "files": {str(file): hashed(file) for file in self.sources if file.exists()},
+                "files": {str(file): hashed(file) for file in self.sources if file.is_file()},
             }
             write_json(folder / "about.json", about)
 

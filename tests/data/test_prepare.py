@@ -169,7 +169,7 @@ def test_truncated_gifti(broken, part):
 def test_video_that_does_not_decode(broken):
     clip = broken / "stimuli" / "c.mp4"
     clip.write_bytes(clip.read_bytes()[:400])
-    refuses(broken, r"c\.mp4: does not decode as video")
+    refuses(broken, r"c\.mp4: truncated or no video")
 
 
 def test_clip_without_caption(broken):
@@ -453,7 +453,7 @@ def test_errors_are_skipped_and_noted_when_asked(study, store, tmp_path, capsys)
     for sentence in (
         "sub-03: has no scans",
         "run-02_hemi-R_space-fsaverage5_bold.func.gii: truncated or no GIFTI",
-        "b.mp4: does not decode as video",
+        "b.mp4: truncated or no video",
         "sub-02 run 01: a trial starts at 99 s",
         "sub-02: has no complete train sample",
     ):
