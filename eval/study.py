@@ -22,9 +22,8 @@ from pathlib import Path
 from eval import findings, protocols
 from glfa_jax import config, system
 from glfa_jax.cli import EXIT_STOPPED, run_main
-from glfa_jax.convert.directory import read_json
 from glfa_jax.errors import InputError, Stopped
-from glfa_jax.files import write_atomically
+from glfa_jax.files import read_object, write_atomically
 from glfa_jax.results import FILE
 
 # What a stage, and all before it, do not depend on.
@@ -142,7 +141,7 @@ def refuse_changed(label: str, own: config.Config) -> None:
 def times_of(own: config.Config) -> dict[str, float]:
     """Seconds of every command of a run, of all starts together."""
     path = own.run_dir / "times.json"
-    return read_json(path) if path.exists() else {}
+    return read_object(path) if path.exists() else {}
 
 
 def _note_time(own: config.Config, module: str, seconds: float) -> None:

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from glfa_jax import files
 from glfa_jax.convert import clip, glfa, unet3d, vae, video_mae, vit
 from glfa_jax.convert.directory import (
     DirectoryError,
     read_config,
-    read_json,
     read_tensors,
     release,
     write_tensors,
@@ -150,6 +150,7 @@ def _transformers(
     name: str,
     model_type: str,
     reads: Callable[[Mapping[str, Any]], Table] | None = None,
+    **options: Any,
 ) -> Kind:
     return Kind(
         module.from_config,
@@ -159,6 +160,7 @@ def _transformers(
         filename="model.safetensors",
         torch_class=name,
         identity={"architectures": [name], "model_type": model_type},
+        **options,
     )
 
 
@@ -189,6 +191,7 @@ KINDS = {
         lambda m: ((_videos(m),), {}),
         "VideoMAEForVideoClassification",
         "videomae",
+        current_names=video_mae.current_names,
     ),
     "fmri_autoencoder": _glfa(FmriAutoencoder, glfa.AUTOENCODER, _map_inputs),
     "fmri_encoder": _glfa(FmriEncoder, glfa.ENCODER, _window_inputs),
@@ -291,8 +294,9 @@ PARTS = {"unet": "unet3d", "vae": "vae", "text_encoder": "clip_text"}
 def read_schedule(folder: str | Path) -> Schedule:
     """The noise schedule of a pipeline's folder."""
     path = Path(folder) / "scheduler" / "scheduler_config.json"
+    files.verify_checksums(path.parent, error=DirectoryError)
     try:
-        return Schedule.from_config(read_json(path))
+        return Schedule.from_config(files.read_object(path, error=DirectoryError))
     except ScheduleError as error:
         raise DirectoryError(f"{path}: {error}") from None
 
@@ -300,8 +304,8 @@ def read_schedule(folder: str | Path) -> Schedule:
 def find_tokenizer(folder: str | Path) -> Path:
     """The tokenizer's folder in a pipeline's."""
     tokenizer = Path(folder) / "tokenizer"
-    files = [("tokenizer.json",), ("vocab.json", "merges.txt")]
-    if not any(all((tokenizer / name).is_file() for name in names) for names in files):
+    wanted = [("tokenizer.json",), ("vocab.json", "merges.txt")]
+    if not any(all((tokenizer / name).is_file() for name in names) for names in wanted):
         raise DirectoryError(
             f"{tokenizer}: holds no tokenizer, must hold vocab.json and merges.txt, or "
             "tokenizer.json"

@@ -129,7 +129,7 @@ def test_inspect_tells_what_a_pipeline_and_a_checkpoint_hold(call, tmp_path):
         (("import", "--kind", "vae", "--source", "vit", "--target", "o"), "describes no vae model"),
         (
             ("import", "--kind", "vit", "--source", "vit", "--target", "vit/config.json/o"),
-            "vit/config.json/o: cannot be made (Not a directory)",
+            "vit/config.json/o: cannot be written (Not a directory)",
         ),
         (
             ("import", "--kind", "vit", "--source", "vit", "--target", "o", "--drop-decoder"),
@@ -200,7 +200,8 @@ runpy.run_module("glfa_jax.convert", run_name="__main__", alter_sys=True)
         assert process.stdout.readline() == "writing\n"
         process.terminate()
         _, error = process.communicate(timeout=60)
-    assert (process.returncode, error) == (130, "\nstopped; nothing was written\n")
+    said = "\nasked to stop (SIGTERM); nothing was written\n"
+    assert (process.returncode, error) == (75, said)
     assert [path.name for path in tmp_path.iterdir()] == ["vit"]
 
 
