@@ -107,13 +107,20 @@ def _read_config(path: Path) -> dict[str, Any] | None:
         return files.read_object(beside, error=DirectoryError)
     if path.suffix != ".safetensors":
         return None
-    with files.reading(path, "safetensors file with metadata of an adapter", error=DirectoryError):
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+    with (
+        files.reading(path, "safetensors file", error=DirectoryError),
+        safe_open(path, framework="numpy") as file,
+    ):
+        metadata = file.metadata() or {}
+    try:
         if _METADATA not in metadata:
             plain = ("r", "lora_alpha")  # some scripts write these two alone
             return {key: json.loads(metadata[key]) for key in plain if key in metadata} or None
         config = json.loads(metadata[_METADATA])
+    except (ValueError, RecursionError) as error:
+        raise DirectoryError(
+            f"{path}: metadata of the adapter is no JSON ({files.reason(error)})"
+        ) from None
     if not isinstance(config, dict):
         raise DirectoryError(f"{path}: metadata {_METADATA} must hold a JSON object")
     return config

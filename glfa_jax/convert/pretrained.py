@@ -1,7 +1,8 @@
 """Pretrained models by folder, in the layout that diffusers and transformers load and save."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -225,19 +226,33 @@ def parameter_shapes(kind: str, module: Any) -> dict:
     return jax.eval_shape(init)["params"]
 
 
+def configured(kind: str, folder: str | Path) -> Any:
+    """The module that a folder's config.json describes; nothing but that file is read."""
+    with _describing(kind, folder):
+        return build(kind, read_config(folder))
+
+
 def described(
     kind: str, config: Mapping[str, Any], *, place: str | Path, **options: Any
 ) -> tuple[Any, dict]:
     """The module of a config.json and its parameter shapes; DirectoryError names `place`."""
-    try:
+    with _describing(kind, place):
         module = build(kind, config, **options)
         shapes = parameter_shapes(kind, module)
         size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
         if size > _LARGEST:
             raise ValueError(f"it would have {size:,} parameters")
         return module, shapes
-    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())
+
+
+@contextmanager
+def _describing(kind: str, place: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except DirectoryError:
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        reason = f"{' '.join(str(error).split()):.2000}"
         raise DirectoryError(
             f"{place}: its configuration describes no {kind} model ({reason})"
         ) from None
