@@ -76,7 +76,8 @@ class Tokenizer:
             raise DataError(f"{folder}: no such tokenizer folder")
         files.verify_checksums(folder, error=DataError)
         for path in folder.iterdir():
-            files.refuse_special(path, error=DataError)
+            if not path.is_dir():
+                files.refuse_special(path, error=DataError)
         try:
             tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
             length, indices = tokenizer.model_max_length, list(tokenizer.get_vocab().values())
@@ -85,8 +86,8 @@ class Tokenizer:
                     f"{folder}: tokenizer_config.json must state model_max_length, a whole number "
                     f"from 2 to {_MOST_TOKENS:,}"
                 )
-            if len(set(indices)) < len(indices):
-                raise DataError(f"{folder}: its vocabulary gives two tokens one number")
+            if sorted(indices) != list(range(len(indices))):
+                raise DataError(f"{folder}: its vocabulary must number the tokens without gaps")
             found = cls(folder, length, tokenizer)
             found(["a"])  # some damage shows only in use
         except (DataError, KeyboardInterrupt, Terminated):
