@@ -325,6 +325,7 @@ def find_tokenizer(folder: str | Path) -> Path:
             f"{tokenizer}: holds no tokenizer, must hold vocab.json and merges.txt, or "
             "tokenizer.json"
         )
+    files.verify_checksums(tokenizer, error=DirectoryError)
     return tokenizer
 
 

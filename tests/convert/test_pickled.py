@@ -8,6 +8,7 @@ import mmap
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from contextlib import suppress
@@ -191,6 +192,65 @@ def test_a_compressed_file_may_not_grow_without_bound(name, tmp_path):
     )
     assert path.stat().st_size < 2**17
     with pytest.raises(PickledError, match="compressed, and 64 times as large or more"):
+        read_pickled(path)
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("tensors", "refused"),
+    [
+        ([((2**20,), (0,))], True),
+        ([((2**10, 2**10, 2), (0, 0, 1))], True),
+        ([((2**9, 5), (0, 1))] * 200, True),  # together
+        ([((1,) * 30 + (2**40,), (0,) * 31)], True),
+        ([((3, 2), (1, 3))] * 200, False),  # tied and transposed
+    ],
+)
+def test_tensors_that_repeat_what_is_stored_may_not_grow_without_bound(
+    old, tensors, refused, tmp_path
+):
+    path = tmp_path / "a.pth"
+    body = program(b"(" + b"".join(tensor(0, *view) for view in tensors) + b"t")
+    write_legacy(path, legacy(body)) if old else write_zip(path, body)
+    if not refused:
+        assert len(read_pickled(path)) == len(tensors)
+        return
+    with pytest.raises(PickledError, match=r"a\.pth: its tensors repeat what it stores: .* 64 ti"):
+        read_pickled(path)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compression_without_bound_is_refused(compression, tmp_path):
+    path = write_zip(tmp_path / "a.pth", program(storage()), compression=compression)
+    with pytest.raises(PickledError, match=r"a\.pth: compressed in another way"):
+        read_pickled(path)
+
+
+def test_no_more_is_expanded_than_a_record_says(tmp_path):
+    path = write_zip(
+        tmp_path / "a.pth",
+        program(storage()),
+        compression=zipfile.ZIP_DEFLATED,
+        **{"data/0": bytes(2**24)},
+    )
+    content = path.read_bytes().replace(struct.pack("<I", 2**24), struct.pack("<I", 24))
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with suppress(PickledError):
+            read_pickled(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["data.pkl", "data/0", "version"])
+def test_two_records_of_one_name_are_refused(name, tmp_path):
+    path = write_zip(tmp_path / "a.pth", program(storage()), version=b"3")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"some/{name}", b"other")
+    with pytest.raises(PickledError, match=r"a\.pth: damaged: holds two records of one name"):
         read_pickled(path)
 
 
@@ -520,6 +580,9 @@ def test_other_files_are_refused(tmp_path):
         read_pickled(path)
     with pytest.raises(PickledError, match="is no plain file"):
         read_pickled(tmp_path)
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(PickledError, match=r"pipe\.pth: is no plain file"):
+        read_pickled(tmp_path / "pipe.pth")
     with pytest.raises(PickledError, match="neither a zip file nor a legacy one"):
         read_pickled(write_legacy(path, legacy(program(b"}"), magic=7)))
     with zipfile.ZipFile(path, "w") as archive:

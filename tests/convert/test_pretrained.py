@@ -147,6 +147,12 @@ def refusal(call, *parts: str) -> str:
     return message
 
 
+def flip(path: Path, place: int = -2) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -293,6 +299,20 @@ def test_another_architecture_is_refused(held, wanted, tmp_path):
         ("fmri_autoencoder", {"decoder": 1}),
         ("fmri_encoder", {"kernel_size": 10**9}),
         ("fmri_encoder", {"name": "other"}),
+        ("unet3d", {"layers_per_block": 256}),
+        ("unet3d", {"down_block_types": ["CrossAttnDownBlock3D"] * 10**5}),
+        ("unet3d", {"attention_head_dim": [[4]]}),
+        ("unet3d", {"norm_num_groups": [4, [4]]}),
+        ("vae", {"layers_per_block": 10**400}),
+        ("vae", {"block_out_channels": [8, "16"]}),
+        ("vae", {"block_out_channels": {"0": 8}}),
+        ("vit", {"num_hidden_layers": [1]}),
+        ("vit", {"image_size": [8, [8]]}),
+        ("vit", {"hidden_act": ["gelu"]}),
+        ("vit", {"layer_norm_eps": 10**400}),
+        ("clip", {"text_config": [_TEXT]}),
+        ("fmri_autoencoder", {"mlp_ratio": float("inf")}),
+        ("lea", {"window": {"a": 1}}),
     ],
     ids=lambda value: value if isinstance(value, str) else json.dumps(value),
 )
@@ -385,3 +405,25 @@ def test_a_schedule_that_is_not_implemented_is_refused_with_its_file(pipeline, t
     path = folder / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_schedule": "cubic"}))
     refusal(lambda: pretrained.load_text_to_video(folder), f"{path}: ", "beta_schedule", "cubic")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["unet/diffusion_pytorch_model.safetensors", "vae/config.json", "text_encoder/config.json"],
+)
+def test_a_flipped_bit_in_a_saved_pipeline_is_refused(pipeline, name, tmp_path):
+    folder = shutil.copytree(pipeline, tmp_path / "copy")
+    flip(folder / name)
+    message = refusal(lambda: pretrained.load_text_to_video(folder), str(folder))
+    assert "is not what was written" in message or "not valid JSON" in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["fmri_encoder", "lea", "vit"])
+def test_a_flipped_bit_anywhere_in_a_saved_model_is_refused(name, tmp_path):
+    write(name, tmp_path / "whole")
+    (weights,) = (tmp_path / "whole").glob("*.safetensors")
+    for place in np.linspace(8, weights.stat().st_size - 1, 7, dtype=int):
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / str(place))
+        flip(folder / weights.name, place)
+        refusal(lambda folder=folder: pretrained.load(name, folder), f"{folder / weights.name}: is")

@@ -1,6 +1,7 @@
 """Import and export: exact inverses for every kind, total, and nothing written on bad input."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from glfa_jax.convert.directory import read_tensors, write_tensors
 from glfa_jax.convert.pickled import write_pickled
 from glfa_jax.convert.sources import guess_kind, open_source
 from glfa_jax.convert.transfer import export_model, import_model
+from glfa_jax.data.captions import Tokenizer
 from tests.convert import test_pretrained as tiny
 from tests.convert.test_pretrained import CONFIGS, assert_same, contents, kind_of, refusal
 
@@ -288,3 +290,32 @@ def test_settings_are_parsed():
     assert given == {"num_heads": 8, "head": "conv", "mlp_ratio": 4.0}
     for wrong in ("num_heads", "=3", "a="):
         refusal(lambda wrong=wrong: transfer.parse_given([wrong]), "must read key=value")
+
+
+@pytest.mark.parametrize("part", ["tokenizer/vocab.json", "scheduler/scheduler_config.json"])
+def test_what_was_imported_beside_the_models_carries_checksums_too(part, stored, tmp_path):
+    transfer._copy_beside(stored / "text_to_video", tmp_path)
+    path = tmp_path / part
+    path.write_text(path.read_text().replace("1", "2"))
+    said = f"{path}: is not what was written"
+    refusal(lambda: pretrained.load_text_to_video(tmp_path), said)
+    read = Tokenizer.load if "tokenizer" in part else lambda _: pretrained.read_schedule(tmp_path)
+    refusal(lambda: read(path.parent), said)
+
+
+def test_a_changed_preprocessing_is_refused_with_its_model(stored, tmp_path):
+    source = shutil.copytree(stored / "vit", tmp_path / "vit")
+    (source / "preprocessor_config.json").write_text('{"do_resize": false}')
+    import_model("vit", source, tmp_path / "ours")
+    path = tmp_path / "ours" / "preprocessor_config.json"
+    path.write_text('{"do_resize": true}')
+    refusal(lambda: pretrained.load("vit", tmp_path / "ours"), f"{path}: is not what was written")
+
+
+def test_a_folder_in_the_tokenizers_stays_behind(stored, tmp_path):
+    source = shutil.copytree(stored / "text_to_video", tmp_path / "t2v")
+    (source / "tokenizer" / "loop").symlink_to(source)
+    os.mkfifo(source / "tokenizer" / "pipe")
+    (tmp_path / "ours").mkdir()
+    transfer._copy_beside(source, tmp_path / "ours")
+    assert not {"loop", "pipe"} & {path.name for path in (tmp_path / "ours/tokenizer").iterdir()}
