@@ -206,9 +206,7 @@ runpy.run_module("glfa_jax.convert", run_name="__main__", alter_sys=True)
     assert [path.name for path in tmp_path.iterdir()] == ["vit"]
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_an_import_is_whole_or_not_there_whenever_it_is_asked_to_end(number, code, tmp_path):
     tiny.write("vit", tmp_path / "vit")
     # The signal is sent by the process itself, as it comes to the line of this number.
@@ -233,7 +231,7 @@ runpy.run_module("glfa_jax.convert", run_name="__main__", alter_sys=True)
     arguments = ["import", "--kind", "vit", "--source", "vit", "--target", "new/ours"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     rng = np.random.default_rng(int(number))
-    lines = [str(line) for line in rng.integers(100, 6000, 2)]
+    lines = [str(line) for line in rng.integers(700, 4900, 2)]
     started = [
         subprocess.Popen(
             [
