@@ -427,3 +427,13 @@ def test_a_flipped_bit_anywhere_in_a_saved_model_is_refused(name, tmp_path):
         folder = shutil.copytree(tmp_path / "whole", tmp_path / str(place))
         flip(folder / weights.name, place)
         refusal(lambda folder=folder: pretrained.load(name, folder), f"{folder / weights.name}: is")
+
+
+@pytest.mark.parametrize("value", ["2", 0, [2], None, 2**70])
+def test_a_configuration_is_looked_at_without_its_weights(value, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(CONFIGS["video_mae"]))
+    assert pretrained.configured("video_mae", tmp_path).tubelet_size == 2
+    config.write_text(json.dumps(CONFIGS["video_mae"] | {"tubelet_size": value}))
+    said = f"{tmp_path}: its configuration describes no video_mae model (", "tubelet_size is"
+    refusal(lambda: pretrained.configured("video_mae", tmp_path), *said)
