@@ -196,7 +196,7 @@ def test_a_missing_foundation_is_named(command, call, folder, given, monkeypatch
     monkeypatch.setattr("train.stages.prepare", lambda data: None)
     code, error = call(command, "--config", given)
     assert code == 2
-    assert_one_sentence(error, "error: foundation/text-to-video/", "cannot be read")
+    assert_one_sentence(error, "error: foundation/text-to-video/", "no such file")
 
 
 def test_a_foundation_of_another_width_is_refused(call, folder, given, monkeypatch):

@@ -11,8 +11,12 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
+from glfa_jax import files
 from glfa_jax.data import DataError
 from glfa_jax.data.tables import read_table, stop
+from glfa_jax.errors import Terminated
+
+_MOST_TOKENS = 10_000  # of a caption; CLIP's are 77
 
 # Words of one line may stand for each other. Used where WordNet is not installed.
 _SYNONYMS = """
@@ -82,15 +86,27 @@ class Tokenizer:
         folder = Path(folder)
         if not folder.is_dir():
             raise DataError(f"{folder}: no such tokenizer folder")
+        files.verify_checksums(folder, error=DataError)
+        for path in folder.iterdir():
+            if not path.is_dir():
+                files.refuse_special(path, error=DataError)
         try:
             tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"{folder}: holds no CLIP tokenizer ({reason})") from None
-        length = tokenizer.model_max_length
-        if length > 1_000_000:
-            raise DataError(f"{folder}: tokenizer_config.json must state model_max_length")
-        return cls(folder, length, tokenizer)
+            length, indices = tokenizer.model_max_length, list(tokenizer.get_vocab().values())
+            if type(length) is not int or not 2 <= length <= _MOST_TOKENS:
+                raise DataError(
+                    f"{folder}: tokenizer_config.json must state model_max_length, a whole number "
+                    f"from 2 to {_MOST_TOKENS:,}"
+                )
+            if sorted(indices) != list(range(len(indices))):
+                raise DataError(f"{folder}: its vocabulary must number the tokens without gaps")
+            found = cls(folder, length, tokenizer)
+            found(["a"])  # some damage shows only in use
+        except (DataError, KeyboardInterrupt, Terminated):
+            raise
+        except BaseException as error:  # a library in Rust may panic, which is no Exception
+            raise DataError(f"{folder}: holds no CLIP tokenizer ({files.reason(error)})") from None
+        return found
 
     def __call__(self, captions: Sequence[str]) -> Int[ndarray, "b n"]:
         encoded = self._tokenizer(  # type: ignore[operator]

@@ -35,7 +35,7 @@ def run(subject="01", name="1", split="train", trials=(("a", 0.0, 1),), tr=2.0, 
 
 
 def signal(volumes=10, tail=0):
-    return Signal(Path("nowhere"), volumes, tail, 0, 1.0, {})
+    return Signal(Path("nowhere"), volumes, tail, 0, 1.0, {}, ())
 
 
 def planned(*runs, volumes=10, data=DATA, unreadable=(), skip=False):
