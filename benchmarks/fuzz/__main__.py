@@ -19,7 +19,9 @@ from itertools import chain
 from pathlib import Path
 
 from benchmarks.fuzz import choosing, table
-from benchmarks.fuzz.running import BAD, Case, Corpus, Limits, Outcome, corpora, run
+from benchmarks.fuzz.corpus import Case, Corpus, corpora
+from benchmarks.fuzz.running import run
+from benchmarks.fuzz.serving import BAD, Limits, Outcome
 from glfa_jax.files import write_atomically
 
 _LINES = 12  # of a traceback

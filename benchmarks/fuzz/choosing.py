@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
+from benchmarks.fuzz.corpus import Case, Corpus
 from benchmarks.fuzz.parser import Parser
-from benchmarks.fuzz.running import Case, Corpus, Outcome
+from benchmarks.fuzz.serving import Outcome
 
 # From the name of a parser to the module that knows it: only what is asked for is imported.
 MODULES = {

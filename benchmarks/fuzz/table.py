@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.fuzz.running import BAD, Kind, Limits, Outcome
+from benchmarks.fuzz.serving import BAD, Kind, Limits, Outcome
 
 _TITLES: Mapping[Kind, str] = {
     "read": "read",
@@ -45,7 +45,7 @@ def sign(outcome: Outcome) -> str:
     what = outcome.says.partition(":")[0]
     if outcome.kind == "traceback":
         *_, (file, function) = [("", ""), *_OURS.findall(outcome.says)]
-        what = f"{outcome.says.splitlines()[-1].partition(':')[0]} in {function} of {file}"
+        what = f"{outcome.says.splitlines()[0]} in {function} of {file}"
     elif outcome.kind == "sentence":
         what = re.sub(r"^\d+ ", "too many ", what)
     elif outcome.kind in ("hang", "memory", "sound"):
