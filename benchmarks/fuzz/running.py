@@ -20,7 +20,7 @@ from benchmarks.fuzz.serving import Kind, Limits, Outcome, resident, serve
 
 _FORK = multiprocessing.get_context("fork")
 _GLANCE = 0.05  # seconds between two looks at a reader's memory
-_START = 120.0  # seconds, at most, for what is before the reading
+_FIRST = 60.0, 2**32  # seconds and bytes, at most, before an input: a sound file is read
 _AHEAD = 16  # cases that a reader is handed, so that it need not wait for the next one
 
 
@@ -113,12 +113,12 @@ class _Reader:
         if not self.cases:
             return
         now = time.monotonic()
-        limit = self.limits.seconds if self._start else _START
+        limit = self.limits.seconds if self._start else _FIRST[0]
         if now - self._began > limit:
             yield self._over("hang", f"not read after {limit:g} s")
-        elif self._start and now - self._looked > _GLANCE:
+        elif now - self._looked > _GLANCE:
             self._looked = now
-            before, most = self._start
+            before, most = self._start or (0, _FIRST[1])
             if (taken := resident(self._process.pid) - before) > most:
                 says = f"took {taken:,} bytes, {most:,} are allowed"
                 yield self._over("memory", says, taken)

@@ -1,5 +1,6 @@
 """The process that reads inputs, and says of each what became of it."""
 
+import faulthandler
 import os
 import resource
 import shutil
@@ -51,6 +52,7 @@ def serve(connection: Any, corpora: Mapping[str, Corpus], folder: Path, limits: 
     quiet = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):  # libraries in C write what they like
         os.dup2(quiet, number)
+    faulthandler.disable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     parent = os.getppid()
