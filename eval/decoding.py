@@ -10,11 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from glfa_jax import config, system
-from glfa_jax.convert.directory import read_json
 from glfa_jax.data.store import Store
 from glfa_jax.decoder import Decoder, Generator, load_decoder, refuse_unfinished
 from glfa_jax.errors import InputError
-from glfa_jax.files import write_atomically
+from glfa_jax.files import read_object, write_atomically
 from glfa_jax.protocol import decoded_store
 from glfa_jax.subject_alignment import average_window, require_layer
 from glfa_jax.training.loop import check_unchanged, use_compilation_cache
@@ -115,7 +114,7 @@ def refuse_other_settings(
     """
     ours = {key: value for key, value in _settings(test).items() if key not in set(but)}
     path = folder / "settings.json"
-    theirs = config.flat(read_json(path)) if path.exists() else {}
+    theirs = config.flat(read_object(path)) if path.exists() else {}
     changed = [
         f"{key}: {ours[key]} | {theirs[key]}"
         for key in ours

@@ -9,6 +9,7 @@ from numpy import ndarray
 
 from glfa_jax import config
 from glfa_jax.data import flatmap
+from glfa_jax.files import read_arrays
 from glfa_jax.ops.local_conv_reference import kernels
 
 
@@ -41,10 +42,9 @@ def true_displacement(data: config.Data, *, subject: str) -> Float[ndarray, "h w
     folder = data.root / "ground_truth"
     if not (folder / f"sub-{subject}.npz").exists():
         return None
-    with np.load(folder / "canonical.npz") as canonical:
-        vertices, side = canonical["vertices"], canonical["side"]
-    with np.load(folder / f"sub-{subject}.npz") as truth:
-        forward, up = truth["displacement"].T
+    canonical = read_arrays(folder / "canonical.npz", "ground truth")
+    vertices, side = canonical["vertices"], canonical["side"]
+    forward, up = read_arrays(folder / f"sub-{subject}.npz", "ground truth")["displacement"].T
     flat = flatmap.of(data)
     assert flat.pixel_mm is not None  # simulated scans are of surfaces, not pictures
     values = np.zeros((2, sum(flat.sides)))

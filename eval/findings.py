@@ -6,10 +6,9 @@ import numpy as np
 
 from eval import protocols
 from glfa_jax import config, system
-from glfa_jax.data.damage import reading
 from glfa_jax.data.look.inspection import inspect
 from glfa_jax.data.prepare import prepare
-from glfa_jax.files import write_atomically
+from glfa_jax.files import reading, write_atomically
 from glfa_jax.report import minutes as figure
 from glfa_jax.report.comparison.text import escape_markdown
 from glfa_jax.report.minutes import Line

@@ -10,8 +10,6 @@ both, to RUN/on-STORE/adapted-4min.
 """
 
 import json
-import os
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +18,17 @@ from tqdm import tqdm
 
 from eval.decoding import SCORING, HeldOut, open_test, refuse_other_settings
 from glfa_jax import config, system
-from glfa_jax.cli import run_main
+from glfa_jax.cli import next_step, run_main
 from glfa_jax.data.video import write_gif, write_mp4
 from glfa_jax.errors import InputError
-from glfa_jax.files import savez_atomically, write_atomically
+from glfa_jax.files import (
+    read_arrays,
+    read_json,
+    savez_atomically,
+    whole_file,
+    write_atomically,
+)
+from glfa_jax.lock import only_one
 from glfa_jax.training.loop import refuse_if_changed
 
 
@@ -85,16 +90,17 @@ def read_samples(test: HeldOut, subject: str) -> tuple[np.ndarray, list[int]]:
 
 
 def _read_batch(path: Path, clips: list[int], shown: tuple[int, ...]) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            video, held = arrays["video"], arrays["clip"].tolist()
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        fault = f"cannot be read ({error})"
-    else:
-        if held == clips and video.shape == (len(clips), *shown) and video.dtype == np.uint8:
-            return video
-        fault = f"holds clips {held} as {video.dtype} {video.shape}, not {clips} as uint8 {shown}"
-    raise InputError(f"{path}: {fault}; remove it and run python -m eval.sample again")
+    anew = "remove it and run python -m eval.sample again"
+    arrays = read_arrays(path, "batch of samples", remedy=anew)
+    if missing := {"video", "clip"} - arrays.keys():
+        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; {anew}")
+    video, held = arrays["video"], arrays["clip"].tolist()
+    if held == clips and video.shape == (len(clips), *shown) and video.dtype == np.uint8:
+        return video
+    raise InputError(
+        f"{path}: holds clips {held} as {video.dtype} {video.shape}, not {clips} as uint8 {shown}; "
+        f"{anew}"
+    )
 
 
 def write_pictures(test: HeldOut) -> None:
@@ -111,9 +117,8 @@ def write_pictures(test: HeldOut) -> None:
                 for write, suffix in ((write_mp4, "mp4"), (write_gif, "gif")):
                     target = root / f"{stem}.{suffix}"
                     if not target.exists():
-                        aside = target.with_suffix(f".partial.{suffix}")
-                        write(aside, frames, frame_rate=rate)
-                        os.replace(aside, target)
+                        with whole_file(target, suffix=f".{suffix}") as aside:
+                            write(aside, frames, frame_rate=rate)
             index.append(
                 {
                     "subject": subject,
@@ -125,17 +130,27 @@ def write_pictures(test: HeldOut) -> None:
                     "truth_gif": f"{true}.gif",
                 }
             )
-    write_atomically(root / "index.json", json.dumps(index, indent=1))
+    if not _lists(root / "index.json", index):
+        write_atomically(root / "index.json", json.dumps(index, indent=1))
+
+
+def _lists(path: Path, index: list[dict]) -> bool:
+    """Whether an index holds these entries already, with scores perhaps, which would be lost."""
+    try:
+        entries = read_json(path)
+        return [{k: v for k, v in entry.items() if k != "scores"} for entry in entries] == index
+    except (InputError, TypeError, AttributeError):
+        return False
 
 
 def main(settings: config.Config) -> None:
-    test = open_test(settings)
-    refuse_other_settings(test, folder(settings), but=SCORING, keep=False)
-    results = system.results_folder(settings)
-    refuse_if_changed(results, settings)  # what the report will show
-    sample_all(test)
-    write_pictures(test)
-    print(f"next: python -m eval.score --config {results / 'config.yaml'}", flush=True)
+    test, results = open_test(settings), system.results_folder(settings)
+    with only_one(results):
+        refuse_other_settings(test, folder(settings), but=SCORING, keep=False)
+        refuse_if_changed(results, settings)  # what the report will show
+        sample_all(test)
+        write_pictures(test)
+    print(next_step("eval.score", "--config", results / "config.yaml"), flush=True)
 
 
 if __name__ == "__main__":

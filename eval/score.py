@@ -22,7 +22,8 @@ from eval.scoring import Measured, Scored, Scorer, scorers, scores_of
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.errors import InputError
-from glfa_jax.files import write_atomically
+from glfa_jax.files import read_json, reading, write_atomically, writing
+from glfa_jax.lock import only_one
 from glfa_jax.method import method_name
 from glfa_jax.metrics import statistics
 from glfa_jax.report import page
@@ -30,6 +31,7 @@ from glfa_jax.report.words import count_text
 from glfa_jax.results import FILE, Sampling, Scores
 from glfa_jax.training.loop import check_unchanged, refuse_if_changed
 
+SAMPLE_AGAIN = "remove it and run python -m eval.sample again"
 MONTE_CARLO_TRIALS = 100  # as the official code draws
 
 
@@ -91,10 +93,17 @@ def main(settings: config.Config) -> None:
             f"{folder(settings)}: nothing sampled yet; run python -m eval.sample with this "
             "configuration first"
         )
-    test = open_test(settings)
-    refuse_other_settings(test, folder(settings), but=SCORING, keep=False)
-    results = system.results_folder(settings)
-    refuse_if_changed(results, settings)  # what the report will show
+    test, results = open_test(settings), system.results_folder(settings)
+    with only_one(results):
+        refuse_other_settings(test, folder(settings), but=SCORING, keep=False)
+        refuse_if_changed(results, settings)  # what the report will show
+        say_all(*score_all(test, results))
+
+
+def score_all(test: HeldOut, results: Path) -> tuple[list[dict], Scores, Path]:
+    """Scores every subject and writes what is found: lines of metrics.json, scores, report."""
+    settings, index_path = test.settings, folder(test.settings) / "index.json"
+    read_index(index_path)  # hours before it is written to
     scorer_of, rows, scored = scorers(test, Judges(settings)), [], {}
     for subject in tqdm(settings.protocol.test_subjects, desc="score", unit="subject"):
         scored[subject], lines = score_subject(test, scorer_of(subject), subject)
@@ -107,13 +116,19 @@ def main(settings: config.Config) -> None:
         sampling=Sampling(evaluation.sampler, evaluation.sampling_steps, evaluation.guidance_scale),
         checkpoint=settings.cotrain.steps,
     )
+    index = with_scores(index_path, scores)
     # The sign of a run that is scored: gone while it is not, there when all else is.
-    (results / FILE).unlink(missing_ok=True)
-    write_atomically(index_path, json.dumps(with_scores(index_path, scores), indent=1))
+    with writing(results / FILE):
+        (results / FILE).unlink(missing_ok=True)
+    write_atomically(index_path, json.dumps(index, indent=1))
     write_atomically(results / "metrics.json", json.dumps(rows, indent=1) + "\n")
     align_maps(test)
     report = page.write(results)
     scores.write(results / FILE)
+    return rows, scores, report
+
+
+def say_all(rows: list[dict], scores: Scores, report: Path) -> None:
     for line in rows:
         chance = "" if line["chance"] is None else f", chance {line['chance']:.3f}"
         p = "" if line["p_value"] is None else f", p = {line['p_value']:.2g}"
@@ -132,11 +147,21 @@ def main(settings: config.Config) -> None:
 def with_scores(index_path: Path, scores: Scores) -> list[dict]:
     """The index of the samples, every clip with its scores."""
     found = {(clip.subject, clip.clip): clip.scores for clip in scores.clips}
-    index = json.loads(index_path.read_text())
-    for entry in index:
-        own = found[entry["subject"], entry["clip"]]
-        entry["scores"] = {name: round(value, 5) for name, value in own.items()}
+    index = read_index(index_path)
+    with reading(index_path, "index of these samples", remedy=SAMPLE_AGAIN):
+        for entry in index:
+            own = found[entry["subject"], entry["clip"]]
+            entry["scores"] = {name: round(value, 5) for name, value in own.items()}
     return index
+
+
+def read_index(path: Path) -> list[dict]:
+    """An entry a clip and subject, as eval.sample writes it."""
+    index = read_json(path)
+    entries = index if isinstance(index, list) else [None]
+    if not all(isinstance(entry, dict) and {"subject", "clip"} <= set(entry) for entry in entries):
+        raise InputError(f"{path}: is no index of samples; {SAMPLE_AGAIN}")
+    return entries
 
 
 if __name__ == "__main__":

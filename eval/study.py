@@ -11,20 +11,17 @@ times.json. Asked to stop, it stops the command under way as well; the same comm
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from eval import findings, protocols
 from glfa_jax import config, system
 from glfa_jax.cli import EXIT_STOPPED, run_main
-from glfa_jax.convert.directory import read_json
 from glfa_jax.errors import InputError, Stopped
-from glfa_jax.files import write_atomically
+from glfa_jax.files import read_object, whole_folder, write_atomically
+from glfa_jax.lock import only_one
 from glfa_jax.results import FILE
 
 # What a stage, and all before it, do not depend on.
@@ -33,7 +30,7 @@ _AFTER = {
     "contrast": ("alignment", "cotrain"),
     "cotrain": (),
 }
-_NOWHERE = ("adapt", "evaluation", "name", "run_dir", "sweep")
+_NOWHERE = ("adapt", "evaluation", "name", "results_dir", "run_dir", "sweep")
 
 
 def share_stages(own: config.Config, earlier: list[config.Config]) -> None:
@@ -49,11 +46,9 @@ def share_stages(own: config.Config, earlier: list[config.Config]) -> None:
                 for key in config.differences(own, other)
             )
             if same and (source / "done.json").exists() and (source / "model").is_dir():
-                aside = target.with_name(f"{stage}.partial")
-                shutil.rmtree(aside, ignore_errors=True)
                 unneeded = shutil.ignore_patterns("checkpoints", "broken")
-                shutil.copytree(source, aside, ignore=unneeded)
-                aside.rename(target)
+                with whole_folder(target) as aside:
+                    shutil.copytree(source, aside, ignore=unneeded, dirs_exist_ok=True)
                 break
 
 
@@ -81,21 +76,6 @@ def run(command: list[str]) -> int:
         process.terminate()
         process.wait()
         raise
-
-
-@contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """While the block lasts, SIGTERM raises Stopped in it, once."""
-
-    def stop(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # again: the stopping is under way
-        raise Stopped("the study was asked to stop")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def run_cell(own: config.Config, label: str) -> None:
@@ -142,7 +122,7 @@ def refuse_changed(label: str, own: config.Config) -> None:
 def times_of(own: config.Config) -> dict[str, float]:
     """Seconds of every command of a run, of all starts together."""
     path = own.run_dir / "times.json"
-    return read_json(path) if path.exists() else {}
+    return read_object(path) if path.exists() else {}
 
 
 def _note_time(own: config.Config, module: str, seconds: float) -> None:
@@ -172,7 +152,7 @@ def compare(study: config.Study) -> None:
 
 
 def main(study: config.Study) -> None:
-    with stopped_by_sigterm():
+    with only_one(study.config.run_dir):
         run_all(study)
 
 

@@ -29,6 +29,7 @@ from glfa_jax.cli import run_main
 from glfa_jax.decoder import Generator
 from glfa_jax.errors import InputError
 from glfa_jax.files import write_atomically
+from glfa_jax.lock import only_one
 from glfa_jax.metrics import statistics
 from glfa_jax.report import sweep as figure
 from glfa_jax.results import FILE, Sampling, Scores
@@ -231,6 +232,12 @@ def best_of(rows: list[dict]) -> str:
 
 def main(settings: config.Config) -> None:
     test = open_test(settings)
+    with only_one(folder(settings)):
+        sweep_all(test)
+
+
+def sweep_all(test: HeldOut) -> None:
+    settings = test.settings
     refuse_other_settings(test, folder(settings), but=IN_PATH, keep=False)
     wanted = cells(settings)
     missing = [cell for cell in wanted if not is_done(settings, cell)]

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import TextIOWrapper
@@ -16,9 +17,12 @@ from typing import Any
 from glfa_jax import config
 from glfa_jax.errors import InputError, Stopped, Terminated, TrainingError
 from glfa_jax.files import reason
-from glfa_jax.starting import EXIT_INTERRUPTED, EXIT_STOPPED, STOPPING
+from glfa_jax.starting import EXIT_INTERRUPTED, EXIT_STOPPED, STOPPING, end_at_once
 
 EXIT_BAD_INPUT = 2
+# Schedulers signal every process of a job, and some of them signal their own: not to be asked twice
+# while one is tidying up.
+SAME_REQUEST = 5.0  # seconds
 
 
 def run_main(
@@ -99,6 +103,9 @@ def guarded(
             if isinstance(error, (InputError, TrainingError)):
                 print(f"error: {error}", file=sys.stderr)
                 return EXIT_BAD_INPUT
+            if isinstance(error, MemoryError):
+                print(f"error: there is not enough memory ({reason(error)})", file=sys.stderr)
+                return EXIT_BAD_INPUT
             if isinstance(error, OSError):
                 print(f"error: {_named(error)}", file=sys.stderr)
                 return EXIT_BAD_INPUT
@@ -113,8 +120,14 @@ def _named(error: OSError) -> str:
 
 
 def command_line(*parts: object) -> str:
-    """What to type next, as a shell takes it."""
+    """A command as a shell takes it."""
     return shlex.join(map(str, parts))
+
+
+def next_step(*parts: object) -> str:
+    """What to type next, and where."""
+    command = command_line("python", "-m", *parts)
+    return f"relative paths count from {Path.cwd()}\nnext: {command}"
 
 
 # What our sentences hold besides ASCII, where a terminal cannot show it.
@@ -138,6 +151,7 @@ class _Signals:
     """
 
     asked: int | None = None
+    _when = 0.0
 
     def __enter__(self) -> "_Signals":
         self._before: dict[int, Any] = {}
@@ -152,18 +166,22 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         sys.unraisablehook = self._unraisable
         for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            # Done with, a command is no longer starting.
+            gone = handler in (None, end_at_once)
+            signal.signal(number, signal.SIG_DFL if gone else handler)
 
     def _stop(self, number: int, _: object) -> None:
         if self.asked is None:
-            self.asked = number
+            self.asked, self._when = number, time.monotonic()
+        elif number in STOPPING and time.monotonic() - self._when < SAME_REQUEST:
+            return
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     def _swallowed(self, about: Any) -> None:
         """Where nothing can be raised, as while an object is deleted, it is raised soon after."""
         if issubclass(about.exc_type, (KeyboardInterrupt, Terminated)):
             again = Timer(0.05, os.kill, (os.getpid(), self.asked or signal.SIGTERM))
-            again.daemon = True
+            again.daemon, self.asked = True, None
             again.start()
         else:
             self._unraisable(about)

@@ -509,6 +509,11 @@ class Config(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     seed: Seed = 0
     run_dir: Path
+    results_dir: Path | None = Field(
+        default=None,
+        description="where layers fitted to new subjects, samples, scores and reports go, if not "
+        "to run_dir: a finished run may be read-only",
+    )
     foundation: Path = Field(description="folder of pretrained generator, CLIP and classifiers")
     method: Literal["glfa", "lea"] = Field(
         default="glfa", description="stages 1 and 2, or a regression with nothing else trained"
@@ -662,7 +667,7 @@ class Study(Section):
                 f"methods: {method!r}, must hold a letter from A to Z or a digit, for its folder"
             )
         for override in self.methods[method]:
-            if (key := override.partition("=")[0]) in ("seed", "run_dir"):
+            if (key := override.partition("=")[0]) in ("seed", "run_dir", "results_dir"):
                 raise ValueError(
                     f"methods: {method}, must not set {key}, which the study gives every run"
                 )

@@ -1,11 +1,35 @@
 """What ends a command with a sentence instead of a traceback."""
 
+from typing import ClassVar
 
-class InputError(ValueError):
+_LONGEST = 1000  # characters of a sentence
+
+
+class _Sentence(Exception):
+    """Its text is one line that a terminal can show, whatever of a file is quoted in it.
+
+    listed: whether it lists all that was found, a line each.
+    """
+
+    listed: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        lines = super().__str__().split("\n")
+        return "\n".join(map(_shown, lines)) if self.listed else _shown(" ".join(lines))
+
+
+def _shown(text: str) -> str:
+    """Of what is too long the middle is left out."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 305]} ... {text[-300:]}"
+
+
+class InputError(_Sentence, ValueError):
     """Bad input, the user's to mend: one clear sentence, what, where, and what would be right."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(_Sentence, RuntimeError):
     """Training cannot start or go on; the message is one sentence: what, where, what to do."""
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import uuid
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from glfa_jax.errors import InputError, Stopped, TrainingError
 # What a write fails with when there is no more room: the disk, the user's share, a file's limit.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MOST_TEXT = 2**26  # bytes; no table, configuration or sidecar is as long
+# By how much a packed file may grow when it is unpacked; what is smaller than ALWAYS may.
+EXPANSION, ALWAYS = 64, 2**26
 CHECKSUMS = "SHA256SUMS"  # in the format that `sha256sum -c` reads
 
 _HOST = socket.gethostname().partition(".")[0]
@@ -33,25 +36,27 @@ _HOST = socket.gethostname().partition(".")[0]
 
 
 @contextmanager
-def reading(path: Path, kind: str, *, error: type[InputError] = InputError) -> Iterator[None]:
+def reading(
+    path: Path, kind: str, *, error: type[InputError] = InputError, remedy: str = ""
+) -> Iterator[None]:
     """Says of a file that it is not there, or that it is truncated or not of this `kind`.
 
     Readers of other libraries raise whatever they stumble over, so anything that is not one of our
     own sentences counts as damage: keep in the block what reads the file, and no more.
+    remedy: what to do about it, where that is known.
     """
     refuse_special(path, error=error)
+    todo = f"; {remedy}" if remedy else ""
     try:
         yield
     except (InputError, TrainingError, Stopped):
         raise
-    except OSError as caught:
-        if caught.errno is not None:
-            raise error(f"{path}: cannot be read ({caught.strerror})") from None
-        raise error(f"{path}: truncated or no {kind} ({reason(caught)})") from None
     except MemoryError:
-        raise error(f"{path}: would need more memory than there is to be read as {kind}") from None
+        raise error(f"{path}: needs more memory than there is to be read as {kind}{todo}") from None
     except Exception as caught:
-        raise error(f"{path}: truncated or no {kind} ({reason(caught)})") from None
+        if isinstance(caught, OSError) and caught.errno is not None:
+            raise error(f"{path}: cannot be read ({caught.strerror}){todo}") from None
+        raise error(f"{path}: truncated or no {kind} ({reason(caught)}){todo}") from None
 
 
 def refuse_special(path: Path, *, error: type[InputError] = InputError) -> None:
@@ -97,6 +102,22 @@ def read_object(path: Path, *, error: type[InputError] = InputError) -> dict[str
     return content
 
 
+def read_arrays(
+    path: Path, kind: str, *, error: type[InputError] = InputError, remedy: str = ""
+) -> dict[str, np.ndarray]:
+    """All arrays of an .npz by name; none with objects in it, which could run code.
+
+    One that grows too much when it is unpacked is refused: a small file can claim any size.
+    """
+    with reading(path, kind, error=error, remedy=remedy):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > max(ALWAYS, EXPANSION * path.stat().st_size):
+            raise error(f"{path}: would take {size:,} bytes of memory, far more than a {kind}")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
 # --- writing --------------------------------------------------------------------------------------
 
 
@@ -123,7 +144,11 @@ def writing(path: Path, *, error: type[InputError] = InputError) -> Iterator[Non
                 f"{path}: cannot be written, the disk is full ({free:,} bytes free); make room "
                 "and run the same command again"
             ) from None
-        raise error(f"{path}: cannot be written ({caught.strerror or reason(caught)})") from None
+        why = caught.strerror or reason(caught)
+        source = caught.filename  # of what is written from, perhaps
+        if isinstance(source, str) and not source.startswith(str(path.with_name(_marked(path)))):
+            why = f"{source}: {why}"
+        raise error(f"{path}: cannot be written ({why})") from None
 
 
 def existing(path: Path) -> Path:
@@ -213,9 +238,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file aside, then renames it: it has its old or its new content, never a part."""
+    """Writes a file aside, then renames it: it has its old or its new content, never a part.
+
+    One that holds the text already is left alone, so that a finished run may be read-only.
+    """
+    content = text.encode("utf-8")
+    with suppress(OSError):
+        if path.read_bytes() == content:
+            return
     with whole_file(path) as place:
-        place.write_bytes(text.encode("utf-8"))
+        place.write_bytes(content)
 
 
 def savez_atomically(path: Path, **arrays: ArrayLike) -> None:

@@ -67,7 +67,7 @@ def only_one(folder: Path, *, wait: bool = False) -> Iterator[None]:
     if path in _held:  # by a command that calls another one
         yield
         return
-    made = not folder.exists()
+    made = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
     try:
         mine = _take(path, wait=wait)
     except OSError as error:
@@ -87,9 +87,9 @@ def only_one(folder: Path, *, wait: bool = False) -> Iterator[None]:
         _held.discard(path)
         if _holder(_content(path)) == mine:
             files.remove(path)
-        if made:
-            with suppress(OSError):  # not empty, as it should be
-                folder.rmdir()
+        with suppress(OSError):  # not empty, as they should be
+            for place in made:
+                place.rmdir()
 
 
 def _take(path: Path, *, wait: bool) -> Holder:

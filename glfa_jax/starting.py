@@ -31,10 +31,9 @@ def end_quietly() -> None:
     if is_command(sys.orig_argv):
         for number in (signal.SIGINT, *STOPPING):
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                signal.signal(number, _end)
+                signal.signal(number, end_at_once)
 
 
-def _end(number: int, _: FrameType | None) -> None:
-    text = b"\nstopped while starting; nothing was begun\n"
-    os.write(2, text)
+def end_at_once(number: int, _: FrameType | None) -> None:
+    os.write(2, b"\nstopped while starting; nothing was begun\n")
     os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_STOPPED)

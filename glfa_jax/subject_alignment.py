@@ -5,7 +5,6 @@ Models number their subjects; here the numbers meet the names, in the order of
 """
 
 import json
-import shlex
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from glfa_jax import system
+from glfa_jax.cli import command_line
 from glfa_jax.config import Config
 from glfa_jax.convert import glfa
 from glfa_jax.convert.directory import read_config, read_tensors, write_tensors
@@ -207,19 +207,20 @@ def _refuse_other_length(settings: Config, folder: Path, *, subject: str, minute
 
 
 def _command(settings: Config, subject: str, minutes: str) -> str:
-    file = settings.run_dir / "config.yaml"
-    store = sets_of_store(settings)
-    return f"python -m train.adapt --config {file}{store} --subject {subject} --minutes {minutes}"
+    words = ("--config", settings.run_dir / "config.yaml", *elsewhere(settings))
+    wanted = ("--subject", subject, "--minutes", minutes)
+    return command_line("python", "-m", "train.adapt", *words, *wanted)
 
 
-def sets_of_store(settings: Config) -> str:
-    """What decodes `protocol.test_store` by the run's own configuration; nothing without one."""
+def elsewhere(settings: Config) -> list[str]:
+    """Arguments for what the run's own configuration does not say: another store to decode, and
+    another place for results."""
     other, subjects = settings.protocol.test_store, json.dumps(settings.protocol.test_subjects)
-    if other is None:
-        return ""
-    sets = (
-        f"protocol.test_store={other}",
-        f"protocol.test_subjects={subjects}",
-        "protocol.name=cross-dataset",  # the run's own may say otherwise
-    )
-    return "".join(f" --set {shlex.quote(one)}" for one in sets)
+    sets = [] if settings.results_dir is None else [f"results_dir={settings.results_dir}"]
+    if other is not None:
+        sets += [
+            f"protocol.test_store={other}",
+            f"protocol.test_subjects={subjects}",
+            "protocol.name=cross-dataset",  # the run's own may say otherwise
+        ]
+    return [word for one in sets for word in ("--set", one)]

@@ -176,13 +176,23 @@ def lea(settings: config.Config, *, tokens: int, token_dim: int, clip_dim: int) 
 
 def model_folder(settings: config.Config, stage: str) -> Path:
     """Where a finished stage leaves its model for the next stage, for evaluation, for others."""
-    return settings.run_dir / stage / "model"
+    return stage_folder(settings, stage) / "model"
+
+
+def stage_folder(settings: config.Config, stage: str) -> Path:
+    """Of a training stage; what is fitted to a new subject may lie elsewhere than the run."""
+    fitted = stage.partition("/")[0] == "adapt"
+    return (_results(settings) if fitted else settings.run_dir) / stage
+
+
+def _results(settings: config.Config) -> Path:
+    return settings.results_dir or settings.run_dir
 
 
 def results_folder(settings: config.Config) -> Path:
-    """Where samples, scores and report go: the run's folder, or one of its own in it for another
-    store, and in either one for fitted layers, laid out as a run's."""
-    minutes, folder = settings.evaluation.adapted_minutes, settings.run_dir / of_store(settings)
+    """Where samples, scores and report go: `results_dir` or the run's folder, or one of its own in
+    it for another store, and in either one for fitted layers, laid out as a run's."""
+    minutes, folder = settings.evaluation.adapted_minutes, _results(settings) / of_store(settings)
     return folder if minutes is None else folder / f"adapted-{minutes:g}min"
 
 

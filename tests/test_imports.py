@@ -102,7 +102,7 @@ LAYERS = (
         "glfa_jax/training",
         (
             *("jax", "flax", "optax", "orbax", "tensorboardX", "tqdm"),
-            *("glfa_jax.config", "glfa_jax.batch", "glfa_jax.training"),
+            *("glfa_jax.config", "glfa_jax.batch", "glfa_jax.starting", "glfa_jax.training"),
         ),
         "the training core knows no model and no data",
     ),

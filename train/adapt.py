@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glfa_jax import config, system
-from glfa_jax.cli import run_main
+from glfa_jax.cli import next_step, run_main
 from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
@@ -37,13 +37,13 @@ from glfa_jax.models.alignment import Alignment
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.protocol import decoded_store
 from glfa_jax.subject_alignment import (
+    elsewhere,
     first_layer,
     fitted_stage,
     layer_for,
     layer_of,
     refuse_outdated,
     save_fitted,
-    sets_of_store,
 )
 from glfa_jax.training.loop import (
     LossFn,
@@ -54,7 +54,7 @@ from glfa_jax.training.loop import (
 )
 from glfa_jax.training.losses import reconstruction_loss
 from glfa_jax.training.optim import OTHERWISE, Group
-from glfa_jax.training.processes import say, start
+from glfa_jax.training.processes import alone_in, say, start
 from train.stages import complete, run_stage, share, store_model
 
 GROUPS = (Group(OTHERWISE, 1.0),)
@@ -177,7 +177,7 @@ def loss_of(settings: config.Adapt, module: Alignment) -> LossFn:
 def run(settings: config.Config, store: Store, *, subject: str, minutes: float) -> None:
     """`store`: of training; the subject may be of `protocol.test_store`."""
     name = fitted_stage(settings, subject=subject, minutes=minutes)
-    folder, others = settings.run_dir / name, settings.protocol.train_subjects
+    folder, others = system.stage_folder(settings, name), settings.protocol.train_subjects
     new = decoded_store(settings, store)
     clips = clips_of(new, subject=subject, minutes=minutes)
     shared = shared_clips(store, new, clips=clips, others=others)
@@ -193,7 +193,7 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
         return
     stored = system.model_folder(settings, "cotrain") / "encoder"
     built_on = {"cotrain_steps": settings.cotrain.steps}
-    elsewhere = None if new is store else pipeline.Beside(new, (subject,), shared.own)
+    beside = None if new is store else pipeline.Beside(new, (subject,), shared.own)
     encoder = pretrained.load("fmri_encoder", stored, box=bounding_box(store.mask))
     module = layer_of(encoder.module)
     fitted = run_stage(
@@ -211,9 +211,9 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
         fingerprint=built_on,
         batches=pipeline.windows(
             store,
-            subjects=others if elsewhere else (*others, subject),
+            subjects=others if beside else (*others, subject),
             clips=shared.theirs,
-            beside=elsewhere,
+            beside=beside,
             batch_size=settings.adapt.batch_size,
             seed=settings.seed,
             **share(settings),
@@ -229,12 +229,13 @@ def main(settings: config.Config, *, subject: str, minutes: float) -> None:
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
     refuse_unfit(settings, subject)
-    if settings.protocol.test_store is None:  # else the run stays what it is
-        keep_config(settings.run_dir, settings)
-    run(settings, Store.open(settings.data.store), subject=subject, minutes=minutes)
-    file = settings.run_dir / "config.yaml"
-    sets = f"--set evaluation.adapted_minutes={minutes:g}{sets_of_store(settings)}"
-    say(f"next: python -m eval.sample --config {file} {sets}")
+    name = fitted_stage(settings, subject=subject, minutes=minutes)
+    with alone_in(system.stage_folder(settings, name)):
+        if settings.protocol.test_store is settings.results_dir is None:  # else it stays as it is
+            keep_config(settings.run_dir, settings)
+        run(settings, Store.open(settings.data.store), subject=subject, minutes=minutes)
+    sets = (f"evaluation.adapted_minutes={minutes:g}", *elsewhere(settings))
+    say(next_step("eval.sample", "--config", settings.run_dir / "config.yaml", "--set", *sets))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import caption_weights, contrastive_loss, token_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 from train import pretrain
-from train.stages import batches, begin, complete, compute_in, run_stage, store_model
+from train.stages import batches, begun, complete, compute_in, run_stage, store_model
 
 NAME = "contrast"
 
@@ -150,7 +150,8 @@ def run(settings: config.Config, store: Store) -> None:
 
 
 def main(settings: config.Config) -> None:
-    run(settings, begin(settings))
+    with begun(settings) as store:
+        run(settings, store)
 
 
 if __name__ == "__main__":

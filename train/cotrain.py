@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from glfa_jax import config, system
 from glfa_jax.batch import Batch
-from glfa_jax.cli import run_main
+from glfa_jax.cli import next_step, run_main
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import read_config
 from glfa_jax.convert.pretrained import Pretrained
@@ -37,7 +37,7 @@ from glfa_jax.training.losses import alignment_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 from glfa_jax.training.processes import is_main, say, together
 from train import contrast, latents, lea, pretrain
-from train.stages import batches, begin, complete, compute_in, run_stage, store_model
+from train.stages import batches, begun, complete, compute_in, run_stage, store_model
 
 NAME = "cotrain"
 
@@ -267,12 +267,12 @@ def run(settings: config.Config, store: Store) -> None:
 
 
 def main(settings: config.Config) -> None:
-    store = begin(settings)
-    if settings.method == "lea":
-        lea.run(settings, store)
-    else:
-        run(settings, store)
-    say(f"next: python -m eval.sample --config {settings.run_dir / 'config.yaml'}")
+    with begun(settings) as store:
+        if settings.method == "lea":
+            lea.run(settings, store)
+        else:
+            run(settings, store)
+    say(next_step("eval.sample", "--config", settings.run_dir / "config.yaml"))
 
 
 if __name__ == "__main__":

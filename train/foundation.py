@@ -30,6 +30,7 @@ from glfa_jax.simulate import stimuli
 from glfa_jax.simulate.tokenizer import write_tokenizer
 from glfa_jax.training.loop import refuse_if_changed, train, use_compilation_cache
 from glfa_jax.training.optim import OTHERWISE, Group
+from glfa_jax.training.processes import alone_in
 
 _ALL = (Group(OTHERWISE, 1.0),)
 _STORED = np.float16
@@ -540,8 +541,9 @@ def _write_json(path: Path, content: dict) -> None:
 
 def main(settings: config.Foundation) -> None:
     use_compilation_cache()
-    refuse_if_changed(settings.run_dir, settings)
-    Foundation(settings).run()
+    with alone_in(settings.run_dir):
+        refuse_if_changed(settings.run_dir, settings)
+        Foundation(settings).run()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.training.losses import reconstruction_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
-from train.stages import begin, complete, compute_in, run_stage, share, store_model
+from train.stages import begun, complete, compute_in, run_stage, share, store_model
 
 NAME = "pretrain"
 # Position tables are fixed.
@@ -74,7 +74,8 @@ def run(settings: config.Config, store: Store) -> None:
 
 
 def main(settings: config.Config) -> None:
-    run(settings, begin(settings))
+    with begun(settings) as store:
+        run(settings, store)
 
 
 if __name__ == "__main__":

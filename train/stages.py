@@ -1,7 +1,8 @@
 """What the three stages share: prepared data, and a finished stage's model folder."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from glfa_jax.data import pipeline
 from glfa_jax.data.prepare import prepare
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
+from glfa_jax.files import whole_folder
 from glfa_jax.training import processes
 from glfa_jax.training.checkpoints import latest_step, read_done
 from glfa_jax.training.loop import (
@@ -31,17 +33,22 @@ from glfa_jax.training.sharding import make_mesh, process_share, to_host
 ORDER = {"glfa": ("pretrain", "contrast", "cotrain"), "lea": ("pretrain", "lea")}
 
 
-def begin(settings: config.Config) -> Store:
-    """Refuses what does not fit before anything is written, then gives the prepared data."""
+@contextmanager
+def begun(settings: config.Config) -> Iterator[Store]:
+    """Refuses what does not fit before anything is written, then gives the prepared data.
+
+    The run folder is this command's alone while the block lasts.
+    """
     processes.start(settings.hardware.processes)
     use_compilation_cache()
-    check_unchanged(settings.run_dir, settings)
-    refuse_fewer_steps(settings)
-    refuse_longer_earlier_stage(settings)
-    system.check_foundation(settings)
-    store = prepare(settings.data) if jax.process_count() == 1 else _prepared(settings)
-    keep_config(settings.run_dir, settings)
-    return store
+    with processes.alone_in(settings.run_dir):
+        check_unchanged(settings.run_dir, settings)
+        refuse_fewer_steps(settings)
+        refuse_longer_earlier_stage(settings)
+        system.check_foundation(settings)
+        store = prepare(settings.data) if jax.process_count() == 1 else _prepared(settings)
+        keep_config(settings.run_dir, settings)
+        yield store
 
 
 def _prepared(settings: config.Config) -> Store:
@@ -90,7 +97,7 @@ def complete(settings: config.Config, name: str) -> bool:
         return True
     stored = system.model_folder(settings, name).is_dir()
     stage = section(settings, name)
-    return stored and finished(name, settings.run_dir / name, stage=stage)
+    return stored and finished(name, system.stage_folder(settings, name), stage=stage)
 
 
 def batches(
@@ -145,7 +152,7 @@ def run_stage(
     say(f"== {name}: {says}")
     state = train(
         name=name,
-        folder=settings.run_dir / name,
+        folder=system.stage_folder(settings, name),
         stage=section(settings, name),
         seed=settings.seed,
         fingerprint={"data": training["batches"].fingerprint, **(fingerprint or {})},
@@ -160,11 +167,8 @@ def run_stage(
 def store_model(settings: config.Config, name: str, write: Callable[[Path], None]) -> None:
     """Lets `write` fill a folder aside, then gives it its name: half a model is never found."""
     if is_main():
-        folder = system.model_folder(settings, name)
-        aside = folder.with_name("model.partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        write(aside)
-        aside.rename(folder)
+        with whole_folder(system.model_folder(settings, name)) as aside:
+            write(aside)
     together(f"the model of {name} is stored")
 
 

@@ -44,6 +44,8 @@ PYTORCH_METADATA = {"format": "pt"}
 class DirectoryError(InputError):
     """A model folder cannot be read; the message names the file and what is wrong with it."""
 
+    listed = True
+
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The folder's config.json."""

@@ -19,6 +19,8 @@ from glfa_jax.errors import InputError
 class ConversionError(InputError):
     """Source and target do not fit; the message lists every difference at once."""
 
+    listed = True
+
 
 @dataclass(frozen=True)
 class Transform:

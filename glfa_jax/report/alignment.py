@@ -1,12 +1,12 @@
 """The alignment of the report: flat maps and inter-subject correlation before and after."""
 
 import math
-from html import escape
 
 import numpy as np
 
 from glfa_jax.config import Config
 from glfa_jax.report import figures
+from glfa_jax.report.html import escape
 from glfa_jax.report.inputs import Maps
 from glfa_jax.report.words import absent_note, value_text
 

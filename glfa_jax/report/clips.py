@@ -3,10 +3,10 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from glfa_jax.report import figures
+from glfa_jax.report.html import escape
 from glfa_jax.report.inputs import Clip
 from glfa_jax.report.words import value_text
 

@@ -5,7 +5,6 @@ import base64
 import io
 import re
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 from matplotlib import rc_context
@@ -14,6 +13,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from glfa_jax.report.html import escape
 
 # Drawn by matplotlib in colours that no figure would use, then replaced by the page's variables:
 # one SVG serves the light and the dark scheme.

@@ -1,6 +1,7 @@
-"""Pages in the common style: a template of this package is filled and written in one go."""
+"""Pages in the common style: a template of this package is filled."""
 
-import os
+import html
+import unicodedata
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -26,11 +27,17 @@ def fill(template: str, *, videos: bool, **parts: str) -> str:
     return filled(template, head=head.rstrip())
 
 
-def save(page: str, target: Path) -> None:
-    """Writes aside, then renames."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        aside.write_text(page, encoding="utf-8")
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+# What changes how the text around it reads, and is not seen itself: bidirectional marks.
+_MARKS = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+
+
+def escape(text: str) -> str:
+    """Text as HTML shows it; control characters, which it must not hold, as their numbers."""
+    return html.escape("".join(map(_shown, text)))
+
+
+def _shown(character: str) -> str:
+    hidden = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") and character not in "\n\t"
+    if hidden or ord(character) in _MARKS:
+        return f"\\u{ord(character):04x}"
+    return character

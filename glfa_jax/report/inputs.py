@@ -2,7 +2,6 @@
 
 import json
 import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from glfa_jax import config as config_module
 from glfa_jax.config import Config, ConfigError
 from glfa_jax.errors import InputError
+from glfa_jax.files import read_arrays, read_json, read_text
 from glfa_jax.results import Better
 
 # Folder of each training stage, its name for a reader.
@@ -114,12 +114,9 @@ def read(run_dir: Path) -> Run:
 
 
 def _json_list(path: Path, maker: str) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"{path}: missing; {maker} writes it, so run that first.") from None
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: cannot be read as JSON ({error}).") from None
+    if not path.exists():
+        raise ReportError(f"{path}: missing; {maker} writes it, so run that first.")
+    rows = read_json(path, error=ReportError)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ReportError(f"{path}: must be a list of at least one object; {maker} writes it.")
     return rows
@@ -226,11 +223,7 @@ def _clips(path: Path) -> list[Clip]:
 def _maps(path: Path) -> Maps | None:
     if not path.exists():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            held = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ReportError(f"{path}: cannot be read ({error}).") from None
+    held = read_arrays(path, "archive of maps", error=ReportError)
     needed = ("mask", "subjects", "before", "after", "isc_before", "isc_after")
     missing = [key for key in needed if key not in held]
     if missing:
@@ -265,15 +258,17 @@ def _log(path: Path) -> list[dict[str, float]]:
     resume the later entry of a step counts."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path, error=ReportError).split("\n")
+    lines = lines[:-1] if lines[-1] == "" else lines
     entries: dict[float, dict[str, float]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
-            entries[entry["step"]] = {**entry, **entry.get("metrics", {})}
-        except (ValueError, TypeError, KeyError, AttributeError):
+            values = entry.pop("metrics", {}) | entry
+            entries[entry["step"]] = {name: float(value) for name, value in values.items()}
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             if number == len(lines):  # a run that was stopped while writing
                 break
             raise ReportError(f"{path}: line {number} is no JSON object with a step.") from None

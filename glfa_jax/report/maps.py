@@ -3,7 +3,6 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import matplotlib
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.colors import Colormap
 from PIL import Image
 
 from glfa_jax.report.figures import COLD_HOT, data_uri
+from glfa_jax.report.html import escape
 
 # From dark, low, to light, high; read alike by people who confuse red and green.
 DARK_LIGHT = matplotlib.colormaps["viridis"]

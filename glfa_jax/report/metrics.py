@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from html import escape
 
 from glfa_jax.report import figures
+from glfa_jax.report.html import escape
 from glfa_jax.report.inputs import Metric
 from glfa_jax.report.words import digits_of, listing, p_text, value_text
 

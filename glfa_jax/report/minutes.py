@@ -1,10 +1,11 @@
 """How well a new subject is decoded, by how much of its data was used, as one picture."""
 
-import os
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+
+from glfa_jax.files import whole_file
 
 # Of a method, by minutes of the new subject that were used, then by metric: a value a seed. 0 is
 # zero-shot, infinity a method that was trained on the subject.
@@ -36,7 +37,6 @@ def draw(lines: dict[str, Line], path: Path, *, metrics: list[str]) -> None:
         panel.set(title=metric, xlabel="minutes of the new subject")
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
-    aside = path.with_suffix(".partial.png")
-    figure.savefig(aside, dpi=120)
+    with whole_file(path, suffix=path.suffix) as aside:
+        figure.savefig(aside, dpi=120)
     plt.close(figure)
-    os.replace(aside, path)

@@ -2,14 +2,14 @@
 
 import shlex
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 from glfa_jax.config import Config, Protocol
+from glfa_jax.files import write_atomically
 from glfa_jax.report import figures
 from glfa_jax.report.alignment import alignment_section
 from glfa_jax.report.clips import clips_section
-from glfa_jax.report.html import fill, save
+from glfa_jax.report.html import escape, fill
 from glfa_jax.report.inputs import STAGES, Metric, Run, read
 from glfa_jax.report.metrics import metrics_section
 from glfa_jax.report.words import absent_note, listing, p_text, subjects_text, value_text
@@ -31,7 +31,7 @@ def write(run_dir: Path, *, commands: Sequence[Command] | None = None) -> Path:
     page = render(run, commands=commands)
     target = run_dir / "report" / "index.html"
     target.parent.mkdir(exist_ok=True)
-    save(page, target)
+    write_atomically(target, page)
     return target
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from glfa_jax.cli import guarded
 from glfa_jax.data.video import read_all
 from glfa_jax.errors import InputError
+from glfa_jax.files import whole_file
 from glfa_jax.report import inputs
 
 _FRAMES = 3
@@ -41,7 +42,8 @@ def draw(run_dir: Path, target: Path, *, clips: int) -> None:
         for place, word in ((0.75, "seen"), (0.25, "decoded")):
             axis.text(-0.02, place, word, rotation=90, va="center", ha="right", fontsize=8,
                       transform=axis.transAxes)  # fmt: skip
-    figure.savefig(target, dpi=110)
+    with whole_file(target, suffix=target.suffix) as aside:
+        figure.savefig(aside, dpi=110)
     plt.close(figure)
 
 

@@ -1,11 +1,12 @@
 """How metrics depend on the settings of sampling, as one picture of a sweep's table."""
 
-import os
 import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+
+from glfa_jax.files import whole_file
 
 # What may vary along a panel's axis, the first that does.
 _AXES = {
@@ -57,10 +58,9 @@ def draw(rows: list[dict], path: Path) -> None:
     if labels:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(textwrap.fill(_caption(rows), 70 * columns), fontsize="small")
-    aside = path.with_suffix(".partial.png")
-    figure.savefig(aside, dpi=120)
+    with whole_file(path, suffix=path.suffix) as aside:
+        figure.savefig(aside, dpi=120)
     plt.close(figure)
-    os.replace(aside, path)
 
 
 def _means(groups: list[list[dict]], key: str) -> list[float]:

@@ -1,7 +1,8 @@
 """Numbers and names as the page writes them."""
 
 from collections.abc import Sequence
-from html import escape
+
+from glfa_jax.report.html import escape
 
 
 def digits_of(value: float) -> int:

@@ -6,6 +6,7 @@ for every array, its shape, type and checksum. Restoring compares them, because 
 itself hands back missing arrays as shapes and casts types without a word.
 """
 
+import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -23,11 +24,12 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import unflatten_dict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from glfa_jax.errors import TrainingError
-from glfa_jax.files import write_atomically
+from glfa_jax.errors import InputError, TrainingError
+from glfa_jax.files import read_object, write_atomically
 from glfa_jax.training.processes import anywhere, is_main, together
 from glfa_jax.training.state import TrainState
 
+_SECTIONS = ("metrics", "fingerprint", "versions", "arrays", "checksums")  # of `about`
 _LIBRARIES = ("glfa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 T = TypeVar("T")
@@ -120,7 +122,7 @@ class Checkpoints:
             "checksums": _checksums(items),
         }
         try:
-            json.dumps(about)
+            about["digest"] = _digest(about)
         except TypeError as error:
             raise TrainingError(f"the state of the data iterator must be JSON: {error}") from None
         _refuse_clashes(items)
@@ -307,9 +309,24 @@ def mark_done(folder: Path, *, step: int, metrics: Mapping[str, float]) -> None:
 
 
 def read_done(folder: Path) -> Done | None:
-    """What `mark_done` wrote; None for a stage not finished."""
+    """What `mark_done` wrote; None for a stage not finished. Raises InputError where damaged."""
     path = folder / "done.json"
-    return Done(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    if not path.exists():
+        return None
+    content = read_object(path)
+    match content:
+        case {"step": int(step), "metrics": dict(metrics)} if all(
+            map(_is_number, metrics.values())
+        ):
+            return Done(step, metrics)
+    raise InputError(
+        f"{path}: must hold step and metrics; remove it, and the same command goes on from the "
+        "last checkpoint"
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def unmark_done(folder: Path) -> None:
@@ -385,9 +402,18 @@ def _by_all(read: Callable[[], T]) -> T:
 def _about(folder: Path) -> dict:
     handler: Any = ocp.JsonCheckpointHandler()
     try:
-        return handler.restore(folder / "about", ocp.args.JsonRestore())
+        about = handler.restore(folder / "about", ocp.args.JsonRestore())
+        sections = {name: about[name].keys() for name in _SECTIONS}
     except Exception as error:  # what storage raises on damage is not documented
         raise _Broken(_short(error)) from None
+    given = about.pop("digest", None)  # earlier versions wrote none
+    if sections["arrays"] != sections["checksums"] or given not in (None, _digest(about)):
+        raise _Broken("its metadata differ from what was written")
+    return about
+
+
+def _digest(about: dict) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def _read(folder: Path, target: Any, *, numpy: bool = False) -> Any:

@@ -1,6 +1,7 @@
 """What a person sees of a run: JSON lines, TensorBoard, a progress bar."""
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from glfa_jax.files import write_atomically
+from glfa_jax.training.board import open_board
 
 _PLAIN_EVERY_SECONDS = 10.0
 
@@ -20,35 +22,50 @@ class Log:
     """
 
     def __init__(self, folder: Path, *, step: int):
-        # It imports torch where that is installed, for seconds; most commands write no log.
-        from tensorboardX import SummaryWriter
-
-        path = folder / "log.jsonl"
+        self._path, self._waiting = folder / "log.jsonl", b""
         kept = [line for line in read_log(folder) if line["step"] <= step]
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._lines = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._size = self._path.stat().st_size
+        self._board = open_board(folder / "tensorboard", step=step + 1)
 
     def write(self, step: int, *, metrics: dict[str, float]) -> None:
+        """Where the disk is full, training goes on; lines are written when there is room again."""
         line = {"step": step, "time": time.time(), "metrics": metrics}
-        self._lines.write(json.dumps(line) + "\n")
-        self._lines.flush()
+        waited, self._waiting = self._waiting, self._waiting + json.dumps(line).encode() + b"\n"
+        try:
+            with self._path.open("rb+") as file:
+                file.truncate(self._size)  # what a failed write left
+                file.seek(self._size)
+                file.write(self._waiting)
+            self._size, self._waiting = self._size + len(self._waiting), b""
+        except OSError as error:
+            if not waited:
+                print(
+                    f"{self._path}: cannot be written ({error.strerror}); going on, its lines will "
+                    "be tried again",
+                    file=sys.stderr,
+                    flush=True,
+                )
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._lines.close()
         self._board.close()
 
 
 def read_log(folder: Path) -> list[dict]:
-    """The complete lines of a folder's `log.jsonl`, oldest first; none without the file."""
+    """The complete lines of a folder's `log.jsonl`, oldest first; none without the file.
+
+    What a kill cut off, or a bad disk changed, is left out: no training depends on it.
+    """
     path = folder / "log.jsonl"
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for text in path.read_bytes().split(b"\n") if path.is_file() else ():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:  # cut off by a kill
+            line = json.loads(text)
+            if math.isfinite(line["step"]) and isinstance(line["metrics"], dict):
+                lines.append(line)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             continue
     return lines
 

@@ -188,8 +188,11 @@ def refuse_if_changed(folder: Path, ours: config.Section, *, ignore: tuple[str, 
 
 
 def keep_config(folder: Path, ours: config.Section) -> None:
-    """Writes `folder/config.yaml` over what `check_unchanged` has let pass."""
-    if is_main():
+    """Writes `folder/config.yaml` over what `check_unchanged` has let pass.
+
+    A finished run may be read-only, and what differs then changes no number of it.
+    """
+    if is_main() and not (folder.is_dir() and not os.access(folder, os.W_OK)):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "config.yaml", config.dump(ours))
     together("the configuration is written")
@@ -231,7 +234,7 @@ def _harmless(key: str, ours: config.Section) -> bool:
     section, _, option = key.rpartition(".")
     stage = getattr(ours, section, None) if section else ours
     return (
-        key in ("name", "run_dir", "lea.batch_size")
+        key in ("name", "run_dir", "results_dir", "lea.batch_size")
         # who is decoded: even `published` pretraining goes by data.subjects
         or key in ("protocol.name", "protocol.test_subjects", "protocol.test_store")
         # each keeps its own settings in its own folders

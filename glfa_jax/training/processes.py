@@ -1,7 +1,9 @@
 """Several processes that train as one, and being asked to stop. Every process runs this program."""
 
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +12,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from glfa_jax import config
-from glfa_jax.errors import TrainingError
+from glfa_jax.errors import InputError, TrainingError
+from glfa_jax.lock import only_one
+from glfa_jax.starting import STOPPING
 
 
 def start(processes: config.Processes) -> None:
@@ -55,25 +59,43 @@ def anywhere(here: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(here))))
 
 
-class StopRequest:
-    """Whether a scheduler wants the machine back: SIGTERM, for this process or any other.
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """No other command works in a folder while the block lasts, or InputError on every process."""
+    with ExitStack() as held:
+        refused = None
+        if is_main():
+            try:
+                held.enter_context(only_one(folder))
+            except InputError as error:
+                refused = error
+        if anywhere(refused is not None):
+            raise refused or InputError(f"{folder}: another command works here")
+        yield
 
-    While the block lasts, SIGTERM no longer ends the process.
+
+class StopRequest:
+    """Whether a scheduler wants the machine back (SIGTERM), or the terminal was closed (SIGHUP),
+    for this process or any other.
+
+    While the block lasts, neither ends the process.
     """
 
     def __enter__(self) -> "StopRequest":
-        self._asked, self._before = False, None
+        self._asked, self._before = False, {}
         # With several, JAX listens itself, and lets all of them agree on the step.
         if jax.process_count() == 1:
             with suppress(ValueError):  # outside the main thread, which alone may listen
-                self._before = signal.signal(signal.SIGTERM, self._note)
+                for number in STOPPING:
+                    if signal.getsignal(number) != signal.SIG_IGN:  # as by `nohup`
+                        self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, *_: Any) -> None:
         self._asked = True

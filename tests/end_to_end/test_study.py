@@ -23,7 +23,9 @@ from glfa_jax import config
 from glfa_jax.data.store import Store
 from glfa_jax.decoder import Generator, load_decoder
 from glfa_jax.errors import InputError, TrainingError
+from glfa_jax.lock import only_one
 from glfa_jax.results import Scores
+from tests.readonly import give_up_override, read_only
 from train import adapt, cotrain, lea
 
 ROOT = Path(__file__).parents[2]
@@ -213,6 +215,59 @@ def test_a_fitted_subject_is_evaluated_beside_zero_shot(study, capsys):
     assert video[0].shape == video[1].shape
     assert np.any(video[0] != video[1])
     assert (fitted / "report" / "index.html").is_file()
+
+
+READS = """
+import sys
+from eval import sample
+from glfa_jax import config
+from glfa_jax.cli import guarded
+from train import cotrain
+
+def work():
+    cotrain.main(config.load(sys.argv[1]))
+    sample.main(config.load(sys.argv[1]))
+    sample.main(config.load(sys.argv[1], [f"results_dir={sys.argv[2]}"]))
+
+sys.exit(guarded(work))
+"""
+
+
+def test_a_run_that_is_read_only_decodes_with_results_elsewhere(study, tmp_path):
+    folder, settings, _ = study
+    before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
+    with read_only(folder):
+        step = subprocess.run(
+            [sys.executable, "-c", READS, settings, tmp_path],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            preexec_fn=give_up_override,
+        )
+    assert step.returncode == 0, step.stderr
+    assert "cotrain: finished already" in step.stdout
+    assert "sample: every test clip is decoded already" in step.stdout
+    assert f"eval.score --config {tmp_path / 'config.yaml'}" in step.stdout
+    assert before == {
+        path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()
+    }
+    for name in ("00000.npz", "00003.npz"):
+        with (
+            np.load(folder / "run" / "samples" / "03" / name) as ours,
+            np.load(tmp_path / "samples" / "03" / name) as theirs,
+        ):
+            np.testing.assert_array_equal(ours["video"], theirs["video"])
+
+
+def test_a_second_start_is_told_who_works_there(study):
+    folder, settings, _ = study
+    with only_one(folder / "run"):
+        for module in ("train.cotrain", "eval.sample"):
+            step = run(module, "--config", settings)
+            assert step.returncode == 2
+            assert f"error: {folder / 'run'}: process {os.getpid()} on " in step.stderr
+            assert "Traceback" not in step.stderr
+    assert not (folder / "run" / ".lock").exists()
 
 
 def test_other_settings_are_refused_naming_them(study):

@@ -43,9 +43,9 @@ def test_batches_are_read_in_their_order(sampled):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:300]), "cannot be read"),
-        (lambda path: path.write_bytes(b""), "cannot be read"),
-        (lambda path: np.savez(path, clip=[3]), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:300]), "truncated or no batch"),
+        (lambda path: path.write_bytes(b""), "truncated or no batch"),
+        (lambda path: np.savez(path, clip=[3]), "lacks video"),
         (lambda path: write(path, [4]), r"holds clips \[4\] as uint8 .*, not \[3\] as uint8"),
         (
             lambda path: write(path, [3], (3, 8, 16, 3)),

@@ -331,7 +331,7 @@ while :; do sleep 0.1; done
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
-        (signal.SIGTERM, EXIT_STOPPED, "the study was asked to stop; the same command goes on"),
+        (signal.SIGTERM, EXIT_STOPPED, "asked to stop (SIGTERM); the same command goes on"),
         (signal.SIGINT, EXIT_INTERRUPTED, "stopped; the same command goes on from here"),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from glfa_jax import config as config_module
+from glfa_jax.errors import InputError
 from glfa_jax.report import clips as clips_module
 from glfa_jax.report import inputs, page
 from glfa_jax.report.__main__ import main
@@ -307,7 +308,7 @@ def _set_clip(key, value):
         (lambda run: shutil.rmtree(run / "samples"), r"index\.json: missing; eval\.sample"),
         (lambda run: (run / "config.yaml").unlink(), r"config\.yaml: cannot be read"),
         (lambda run: (run / "metrics.json").write_text("[]"), "list of at least one object"),
-        (lambda run: (run / "metrics.json").write_text("{"), "cannot be read as JSON"),
+        (lambda run: (run / "metrics.json").write_text("{"), "not valid JSON"),
         (
             lambda run: edit(run / "metrics.json", lambda rows: rows[1].pop("chance")),
             "entry 1 has no 'chance'",
@@ -322,7 +323,10 @@ def _set_clip(key, value):
         ),
         (lambda run: (run / "samples/truth/00004.gif").unlink(), "'truth/00004.gif', which is not"),
         (_set_clip("truth", "../../secret"), "entry 3 names '../../secret', outside"),
-        (lambda run: (run / "alignment.npz").write_bytes(b"no"), r"alignment\.npz: cannot be read"),
+        (
+            lambda run: (run / "alignment.npz").write_bytes(b"no"),
+            r"alignment\.npz: truncated or no",
+        ),
         (
             lambda run: (run / "cotrain/log.jsonl").write_text('no\n{"step": 1, "loss": 1}\n'),
             "line 1 is no JSON object",
@@ -348,7 +352,7 @@ def test_failing_on_the_way_keeps_the_old_page_and_leaves_nothing_else(run, monk
 
     edit(run / "metrics.json", lambda rows: rows[0].update(mean=0.5))
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"index.html: cannot be written \(disk full\)"):
         page.write(run)
     assert [path.name for path in (run / "report").iterdir()] == ["index.html"]
     assert (run / "report" / "index.html").read_bytes() == before

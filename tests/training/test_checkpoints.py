@@ -1,5 +1,6 @@
 """Checkpoints: damage of any kind is noticed, and the one before is taken."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from glfa_jax.errors import TrainingError
-from glfa_jax.training.checkpoints import Checkpoints, restore_params
+from glfa_jax.errors import InputError, TrainingError
+from glfa_jax.training.checkpoints import Checkpoints, mark_done, read_done, restore_params
 from glfa_jax.training.state import TrainState
 
 
@@ -173,3 +174,64 @@ def test_names_that_storage_confuses_are_refused(tmp_path):
             1, state=TrainState(np.int32(1), jax.device_put(twins), ()), data_state={}, metrics={}
         )
     checkpoints.close()
+
+
+def about(folder: Path, step: int) -> Path:
+    return next((folder / "checkpoints" / str(step)).rglob("about/metadata"))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda about: about["data"].update(next_index=7),
+        lambda about: about.pop("versions"),
+        lambda about: about.update(arrays=[]),
+        lambda about: about["checksums"].popitem(),
+        lambda about: about["fingerprint"].update(seed=2),
+    ],
+    ids=["data", "missing", "type", "checksum", "fingerprint"],
+)
+def test_metadata_that_are_not_what_was_written_are_damage(folder, spoil, capsys):
+    path = about(folder, 3)
+    content = json.loads(path.read_text())
+    spoil(content)
+    path.write_text(json.dumps(content))
+    checkpoints = opened(folder)
+    found = checkpoints.restore_latest(abstract())
+    checkpoints.close()
+    assert found is not None
+    assert (int(found.state.step), found.data_state) == (2, {"next_index": 2})
+    assert "checkpoint 3 is broken" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_digest_and_is_read(folder):
+    path = about(folder, 3)
+    content = json.loads(path.read_text())
+    del content["digest"]
+    path.write_text(json.dumps(content))
+    checkpoints = opened(folder)
+    found = checkpoints.restore_latest(abstract())
+    checkpoints.close()
+    assert found is not None
+    assert int(found.state.step) == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"step": 1}',
+        '{"step": "1", "metrics": {}}',
+        "[" * 10**5,
+        "\xff",
+        '{"step": 1, "metrics": {"loss": "low"}}',
+    ],
+)
+def test_a_sign_of_the_end_that_is_damaged_is_named(tmp_path, content):
+    mark_done(tmp_path, step=3, metrics={"loss": 0.5})
+    assert read_done(tmp_path) == (3, {"loss": 0.5})
+    (tmp_path / "done.json").write_bytes(content.encode("latin1"))
+    with pytest.raises(InputError, match=r"done\.json: "):
+        read_done(tmp_path)

@@ -1,13 +1,12 @@
 """The section of clips that play beside the maps that followed them."""
 
-from html import escape
-
 import numpy as np
 
 from glfa_jax.data.look.inspection import reading, spread_evenly
 from glfa_jax.data.store import Store
 from glfa_jax.data.video import resize
 from glfa_jax.report import figures
+from glfa_jax.report.html import escape
 from glfa_jax.report.maps import Scale, colour_bar, cropped, film, keyframes, picture, playing
 from glfa_jax.report.words import absent_note, count_text
 

@@ -1,10 +1,9 @@
 """The section of time courses."""
 
-from html import escape
-
 from glfa_jax.data.look.findings import courses
 from glfa_jax.data.store import Store
 from glfa_jax.report import figures
+from glfa_jax.report.html import escape
 from glfa_jax.report.words import count_text
 
 

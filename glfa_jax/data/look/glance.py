@@ -1,13 +1,12 @@
 """The first section: what is out of the ordinary, and a table of all subjects."""
 
-from html import escape
-
 import numpy as np
 
 from glfa_jax.data.layouts import SPLITS
 from glfa_jax.data.look.findings import findings, is_centred
 from glfa_jax.data.look.inspection import Inspection
 from glfa_jax.data.store import Store
+from glfa_jax.report.html import escape
 from glfa_jax.report.words import value_text
 
 

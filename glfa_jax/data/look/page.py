@@ -2,7 +2,6 @@
 
 import json
 import os
-from html import escape
 from pathlib import Path
 
 from glfa_jax.data import DataError
@@ -13,7 +12,7 @@ from glfa_jax.data.look.glance import glance_section
 from glfa_jax.data.look.inspection import Inspection, inspect
 from glfa_jax.data.look.pictures import between_section, maps_section
 from glfa_jax.data.store import Store
-from glfa_jax.report.html import fill
+from glfa_jax.report.html import escape, fill
 from glfa_jax.report.words import count_text, listing
 
 

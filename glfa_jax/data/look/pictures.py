@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
 from glfa_jax.data.look.inspection import Inspection, Pair
 from glfa_jax.data.store import Store
 from glfa_jax.report import figures
+from glfa_jax.report.html import escape
 from glfa_jax.report.maps import DARK_LIGHT, Scale, colour_bar, picture
 from glfa_jax.report.words import absent_note, listing, value_text
 

@@ -1,12 +1,11 @@
 """A comparison as one HTML page that needs nothing beside itself."""
 
 from collections.abc import Sequence
-from html import escape
 
 from glfa_jax.comparison.differences import Comparison, Difference, MetricComparison
 from glfa_jax.report import figures
 from glfa_jax.report.comparison.table import LEVELS, Cell, Level, Table, interval_text, signed
-from glfa_jax.report.html import fill
+from glfa_jax.report.html import escape, fill
 from glfa_jax.report.words import count_text, digits_of, listing, subjects_text
 
 

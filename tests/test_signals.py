@@ -1,0 +1,162 @@
+"""Ctrl-C, schedulers and closed terminals end every command with a sentence and an exit code."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glfa_jax.starting import is_command
+
+ROOT = Path(__file__).parents[1]
+# What a shell starts in the background ignores Ctrl-C, and so do its children.
+LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+WORK = """
+import sys, time
+from pathlib import Path
+from glfa_jax.cli import guarded
+from glfa_jax.files import whole_file
+
+def work():
+    with whole_file(Path(sys.argv[1]) / "result") as place:
+        place.write_text("half")
+        print("begun", flush=True)
+        WAIT
+sys.exit(guarded(work))
+"""
+WAYS = {
+    "python": "time.sleep(60)",
+    # A library that makes something else of it.
+    "library": """
+        try:
+            time.sleep(60)
+        except BaseException:
+            raise ImportError("numpy could not be imported") from None
+""",
+    # Where nothing can be raised: the first is swallowed.
+    "deleted": """
+        class Deleted:
+            def __del__(self):
+                print("deleting", flush=True)
+                time.sleep(2)
+        Deleted()
+        time.sleep(60)
+""",
+}
+
+
+def run(code: str, *arguments: object, **options: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", LISTEN + code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def line(process: subprocess.Popen) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGTERM, 75, "asked to stop (SIGTERM); the same command goes on from here"),
+        (signal.SIGHUP, 75, "asked to stop (SIGHUP); the same command goes on from here"),
+        (signal.SIGINT, 130, "stopped; the same command goes on from here"),
+    ],
+    ids=["term", "hup", "int"],
+)
+def test_a_signal_ends_with_a_sentence_and_leaves_nothing(tmp_path, number, code, said, way):
+    process = run(WORK.replace("WAIT", WAYS[way]), tmp_path)
+    assert line(process) == "begun"
+    if way == "deleted":
+        assert line(process) == "deleting"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert error.strip() == said
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_nohup_lets_it_ignore_it_ignores(tmp_path):
+    wait = "time.sleep(0.5)"
+    ignoring = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    process = run(ignoring + WORK.replace("WAIT", wait), tmp_path)
+    assert line(process) == "begun"
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (tmp_path / "result").read_text() == "half"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_while_it_imports_it_ends_quietly_as_well(tmp_path, number, code):
+    """The second of two modules that are imported waits for the signal."""
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "__init__.py").write_text("import glfa_jax\n")
+    (tmp_path / "train" / "slow.py").write_text(
+        "print('importing', flush=True)\nimport time\ntime.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train.slow"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # As from a terminal, wherever these tests were started.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert line(process) == "importing"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error.strip()) == (
+        code,
+        "stopped while starting; nothing was begun",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ours"),
+    [
+        (["python", "-m", "train.cotrain", "--config", "a"], True),
+        (["python", "-X", "dev", "-m", "glfa_jax.report", "runs"], True),
+        (["python", "-m", "pytest", "-m", "train"], False),
+        (["python", "script.py", "-m"], False),
+        (["python", "-m", "trainer"], False),
+        (["python"], False),
+    ],
+)
+def test_signals_are_taken_over_for_our_commands_alone(arguments, ours):
+    assert is_command(arguments) is ours
+
+
+def test_a_terminal_that_knows_ascii_only_is_spelt_to(tmp_path):
+    code = (
+        "import sys\nfrom glfa_jax.cli import guarded\nfrom glfa_jax.errors import InputError\n"
+        "def work():\n    print('.9 \\u00b1 .1 \\u2191 \\u4e2d')\n"
+        "    raise InputError('\\udcff \\u2026')\n"
+        "sys.exit(guarded(work))"
+    )
+    process = run(code, env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    said, error = process.communicate(timeout=60)
+    assert (process.returncode, said, error) == (2, ".9 +- .1 ^ \\u4e2d\n", "error: \\udcff ...\n")
+
+
+def test_signals_after_a_command_are_nobody_s_business(tmp_path):
+    code = (
+        "from glfa_jax.cli import guarded\nbefore = signal.getsignal(signal.SIGTERM)\n"
+        "guarded(lambda: None)\nassert signal.getsignal(signal.SIGTERM) == before\n"
+        "guarded(lambda: 1 / 0)"
+    )
+    process = run(code)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1  # a mistake of ours is a traceback
+    assert "ZeroDivisionError" in error
