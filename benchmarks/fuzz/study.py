@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
+import nibabel
 import numpy as np
+from nibabel.gifti.gifti import GiftiDataArray, GiftiImage
 
 from benchmarks.fuzz.parser import Parser
 from glfa_jax import config
@@ -18,26 +20,29 @@ from glfa_jax.data.video import Part, read_parts, read_video, write_gif, write_m
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FRAMES, RESOLUTION = 3, (8, 8)
+VERTICES = 10_242  # of a hemisphere of fsaverage5
 
 
 # --- a study as fMRIPrep leaves it ----------------------------------------------------------------
 
 
 def write_study(root: Path) -> None:
-    """Two runs and their clips, without anything in the scans, which are read later."""
+    """Two runs and their clips, of which no more than the scans' headers is looked at."""
     (root / "stimuli").mkdir(parents=True)
     for clip in ("a.mp4", "b.mp4", "c d.mp4", "é.mp4"):
         (root / "stimuli" / clip).write_bytes(b"video")
     rows = [("a.mp4", "a red ball"), ("b.mp4", "two dogs, a cat"), ("c d.mp4", 'a "tree"')]
     text = "".join(f"{clip}\t{caption}\n" for clip, caption in [*rows, ("é.mp4", "naïve ☃")])
     (root / "stimuli" / "captions.tsv").write_text("stim_file\tcaption\n" + text, encoding="utf-8")
+    series = np.full((8, VERTICES), 1000, np.float32)
     folder = root / "sub-01" / "func"
     folder.mkdir(parents=True)
     for run, split in (("1", "train"), ("2", "test")):
         stem = f"sub-01_task-clips_run-{run}"
         for side in "LR":
             scan = folder / f"{stem}_hemi-{side}_space-fsaverage5_bold.func.gii"
-            scan.write_bytes(b"scan")
+            volumes = [GiftiDataArray(volume, "NIFTI_INTENT_TIME_SERIES") for volume in series]
+            nibabel.save(GiftiImage(darrays=volumes), scan)
             said = {"RepetitionTime": 2.0, "StartTime": 1.0, "SliceTimingCorrected": True}
             scan.with_name(scan.name.replace(".func.gii", ".json")).write_text(json.dumps(said))
         events = ["onset\tduration\ttrial_type\tstim_file\trepeat"]
