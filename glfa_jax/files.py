@@ -115,7 +115,11 @@ def read_arrays(
         if size > max(ALWAYS, EXPANSION * path.stat().st_size):
             raise error(f"{path}: would take {size:,} bytes of memory, far more than a {kind}")
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            held = {name: arrays[name] for name in arrays.files}
+        for name, array in held.items():
+            if not isinstance(array, np.ndarray):  # numpy hands over what begins unlike an array
+                raise ValueError(f"{name} is no array")
+    return held
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -179,16 +183,18 @@ def sweep(path: Path) -> None:
 
 def _at_work(name: str) -> bool:
     host, _, rest = name.rpartition(".partial-")[2].rpartition("-")[0].rpartition("-")
-    if host != _HOST or not rest.isdigit():
+    if host != _HOST or not rest.isdecimal():
         return True  # of another machine, which alone can tell
     return is_alive(int(rest))
 
 
 def is_alive(process: int) -> bool:
     """Whether a process of this machine runs."""
+    if process < 1:  # would ask for a group of them
+        return False
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the latter for a number that none can have
         return False
     except OSError:
         pass  # another user's
