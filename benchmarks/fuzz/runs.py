@@ -1,6 +1,7 @@
 """Parsers of what commands leave for each other: stores, checkpoints, scores, logs, locks."""
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -53,10 +54,10 @@ def _store(folder: Path) -> Sequence[Path]:
         notes=["a note"],
         fingerprint="f",
         identity="i",
-        provenance={"files": {"a.tsv": {"size": 1}}},
+        provenance={"files": {"a.tsv": {"size": 1, "sha256": "0" * 64}}},
     )
     rng = np.random.default_rng(0)
-    path = folder / "small.zarr"
+    path = folder / "new.zarr"
     mask = np.ones((SIDE, SIDE), bool)
     made = Store.create(path, attributes, mask=mask, frames=FRAMES, resolution=(16, 16))
     with made as writer:
@@ -73,21 +74,30 @@ def _store(folder: Path) -> Sequence[Path]:
     for shard in latents.pending():
         latents.write(shard, rng.standard_normal((len(shard), *sample)).astype(np.float32))
     latents.finish()
-    return sorted(x for x in path.rglob("*") if x.is_file() and x.name != "SHA256SUMS")
+    shutil.copytree(path, folder / "old.zarr")
+    _unseal(folder / "old.zarr" / "zarr.json")
+    return sorted(x for x in folder.rglob("*") if x.is_file())
+
+
+def _unseal(group: Path) -> None:
+    """A store of before there were seals: damage gets as far as to what reads the arrays."""
+    content = json.loads(group.read_text())
+    content["attributes"]["provenance"].pop("seal", None)
+    group.write_text(json.dumps(content))
 
 
 def _read_store(path: Path) -> None:
     """What lies in its shards has checksums: damage there must not go unnoticed."""
-    root = next(x for x in path.parents if x.name == "small.zarr")
-    sound, found = _sound(root), list(_values(root))
+    root = next(x for x in path.parents if x.suffix == ".zarr")
+    sound, found = _sound(root.parent)[root], list(_values(root))
     if "c" in path.relative_to(root).parts and not all(map(_same, sound, found)):
         raise Unnoticed(f"{path}: read as something else than was written")
 
 
 @cache
-def _sound(root: Path) -> list[Any]:
-    """A store is read for the first time before anything in it is changed."""
-    return list(_values(root))
+def _sound(folder: Path) -> dict[Path, list[Any]]:
+    """Of all stores: the first time that one is read, nothing is changed."""
+    return {root: list(_values(root)) for root in folder.glob("*.zarr")}
 
 
 def _same(a: Any, b: Any) -> bool:
