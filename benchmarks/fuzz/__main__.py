@@ -11,6 +11,7 @@ file and 256 MiB beside, the end of the process, and a sound file that is refuse
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import textwrap
@@ -22,6 +23,8 @@ from benchmarks.fuzz import choosing, table
 from benchmarks.fuzz.corpus import Case, Corpus, corpora
 from benchmarks.fuzz.running import run
 from benchmarks.fuzz.serving import BAD, Limits, Outcome
+from glfa_jax.cli import guarded
+from glfa_jax.errors import InputError
 from glfa_jax.files import write_atomically
 
 _LINES = 12  # of a traceback
@@ -49,19 +52,23 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
-    try:
-        parsers = choosing.parsers(arguments.parsers)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing large is computed
+    failed = []
+    return guarded(lambda: failed.append(_fuzz(arguments))) or int(any(failed))
+
+
+def _fuzz(arguments: argparse.Namespace) -> int:
+    """The number of failures."""
+    parsers = choosing.parsers(arguments.parsers)
+    if arguments.replay and len(parsers) > 1:
+        raise InputError("--replay: one parser must be named with --parsers, that of the file")
     limits, tally = Limits(), table.Tally([parser.name for parser in parsers])
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         folder = Path(name)
         made = corpora(parsers, folder / "sound")
         print(f"{sum(len(c.places) for c in made.values())} sound files made", flush=True)
-        for outcome in run(
-            made, _cases(arguments, made), folder=folder, limits=limits, workers=arguments.workers
-        ):
+        cases = _cases(arguments, made)
+        for outcome in run(made, cases, folder=folder, limits=limits, workers=arguments.workers):
             new = tally.add(outcome)
             if outcome.kind in BAD and arguments.keep and tally.kept(outcome):
                 choosing.keep(arguments.keep, outcome, made[outcome.case.parser])
@@ -78,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
 
         facts = {"seed": arguments.seed, **tally.facts(limits)}
         write_result(arguments.json, facts, packages=_PACKAGES)
-    return int(tally.failed > 0)
+    return tally.failed
 
 
 def _cases(arguments: argparse.Namespace, made: Mapping[str, Corpus]) -> Iterator[Case]:

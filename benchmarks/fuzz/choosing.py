@@ -9,6 +9,8 @@ from pathlib import Path
 from benchmarks.fuzz.corpus import Case, Corpus
 from benchmarks.fuzz.parser import Parser
 from benchmarks.fuzz.serving import Outcome
+from glfa_jax.errors import InputError
+from glfa_jax.files import refuse_special
 
 # From the name of a parser to the module that knows it: only what is asked for is imported.
 MODULES = {
@@ -25,10 +27,10 @@ SECONDS = 60.0
 
 
 def parsers(wanted: str | None) -> list[Parser]:
-    """Those named, separated by commas; all without. Raises ValueError for an unknown name."""
+    """Those named, separated by commas; all without. Raises InputError for an unknown name."""
     chosen = NAMES if wanted is None else tuple(dict.fromkeys(wanted.split(",")))
     if unknown := [name for name in chosen if name not in NAMES]:
-        raise ValueError(
+        raise InputError(
             f"--parsers: there is no {' and no '.join(map(repr, unknown))}, there are "
             f"{', '.join(NAMES)}"
         )
@@ -86,6 +88,7 @@ def keep(folder: Path, outcome: Outcome, corpus: Corpus) -> Path:
 
 def replayed(path: Path, corpus: Corpus) -> Case:
     """A file that `keep` wrote; another one goes where its ending is usual."""
+    refuse_special(path)
     fitting = [place for place in corpus.places if path.name.endswith(f"-{_flat(place)}")]
     fitting += [place for place in corpus.places if place.suffix == path.suffix]
     fitting += corpus.places

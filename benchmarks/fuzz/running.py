@@ -10,6 +10,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -79,10 +80,10 @@ class _Reader:
     _process: Any = None
     _began: float = 0.0
     _looked: float = 0.0
-    _start: tuple[int, int] | None = field(default=None)  # memory at first, and what it may take
+    _start: tuple[int, int] | None = None  # memory at first, and what it may take
 
     def begin(self, case: Case, *, anew: bool = False) -> None:
-        if anew or self._process is None or not self._process.is_alive():
+        if anew or self._process is None:
             self.end()
             self.connection, theirs = _FORK.Pipe()
             arguments = (theirs, self.corpora, self.folder, self.limits)
@@ -93,7 +94,8 @@ class _Reader:
             self._start, self._began = None, time.monotonic()
         self.alone = anew
         self.cases.append(case)
-        self.connection.send(case)
+        with suppress(OSError):  # it has just ended, and `glance` will find that out
+            self.connection.send(case)
 
     def glance(self) -> Iterator[Outcome]:
         """What has become of inputs; ends the process where one goes beyond the limits."""

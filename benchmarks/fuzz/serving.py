@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """place, content: of the input; taken: bytes of memory above what the process had."""
+    """says: the sentence or the traceback. taken: bytes of memory above what the process had."""
 
     case: Case
     kind: Kind
@@ -93,7 +93,8 @@ def _read(parser: Parser, path: Path, folder: Path, *, sound: bool) -> tuple[Kin
         text = str(error)
         if sound:
             return "sound", text
-        fault = _fault(text, (str(folder), path.name, *parser.says))
+        lines = text.split("\n") if error.listed else [text]
+        fault = _fault(lines, (str(folder), path.name, *parser.says))
         return ("sentence", f"{fault}: {text!r:.1500}") if fault else ("refused", text)
     except Unnoticed as error:
         return "unnoticed", str(error)
@@ -103,13 +104,13 @@ def _read(parser: Parser, path: Path, folder: Path, *, sound: bool) -> tuple[Kin
     return "read", ""
 
 
-def _fault(text: str, names: Sequence[str]) -> str | None:
-    """What keeps a text from being one clear sentence."""
-    if len(text) > _LONGEST:
-        return f"{len(text)} characters"
-    if not text.isprintable():
+def _fault(lines: Sequence[str], names: Sequence[str]) -> str | None:
+    """What keeps lines, one but for what lists all it found, from being clear sentences."""
+    if (longest := max(map(len, lines))) > _LONGEST:
+        return f"{longest} characters"
+    if not all(line.isprintable() for line in lines):
         return "not one line that can be printed"
-    if not any(name in text for name in names):
+    if not any(name in line for line in lines for name in names):
         return "names neither the file nor an option"
     return None
 

@@ -48,7 +48,7 @@ def sign(outcome: Outcome) -> str:
         what = f"{outcome.says.splitlines()[0]} in {function} of {file}"
     elif outcome.kind == "sentence":
         what = re.sub(r"^\d+ ", "too many ", what)
-    elif outcome.kind in ("hang", "memory", "sound"):
+    elif outcome.kind in ("hang", "memory", "sound", "unnoticed"):
         what = ""
     return " ".join((outcome.case.parser, outcome.kind, what)).strip()
 
