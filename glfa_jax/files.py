@@ -115,11 +115,9 @@ def read_arrays(
         if size > max(ALWAYS, EXPANSION * path.stat().st_size):
             raise error(f"{path}: would take {size:,} bytes of memory, far more than a {kind}")
         with np.load(path, allow_pickle=False) as arrays:
-            held = {name: arrays[name] for name in arrays.files}
-        for name, array in held.items():
-            if not isinstance(array, np.ndarray):  # numpy hands over what begins unlike an array
-                raise ValueError(f"{name} is no array")
-    return held
+            found = {name: arrays[name] for name in arrays.files}
+        # A member that is no array comes as its bytes.
+        return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
 
 
 # --- writing --------------------------------------------------------------------------------------

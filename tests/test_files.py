@@ -125,13 +125,12 @@ def test_checksums_find_a_flipped_bit_and_are_those_of_sha256sum(tmp_path):
         files.verify_checksums(tmp_path)
 
 
-def test_what_is_no_array_in_an_archive_of_arrays_is_damage(tmp_path):
+def test_what_is_no_array_in_an_archive_of_arrays_is_left_out(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, good=np.arange(3))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("bad.npy", b"no array")
-    with pytest.raises(DataError, match=r"a\.npz: truncated or no archive \(bad is no array\)"):
-        files.read_arrays(path, "archive", error=DataError)
+    assert list(files.read_arrays(path, "archive")) == ["good"]
 
 
 @pytest.mark.parametrize("rest", ["x", "\u00b2", "1" + "0" * 30, "0"])

@@ -114,7 +114,7 @@ def like_mine(**changes: object) -> bytes:
     "content",
     [
         *(b"", b"{", b"[]", b'{"host": 1}', b"\xff", b"[" * 100_000),
-        *(like_mine(process="1"), like_mine(process=True), like_mine(host=["a"])),
+        *(like_mine(process="1"), like_mine(process=7.0), like_mine(host=["a"])),
         *(like_mine(process=number) for number in (0, -1, 2**31, 10**400)),
     ],
 )

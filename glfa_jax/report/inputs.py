@@ -189,11 +189,15 @@ def _clips(path: Path) -> list[Clip]:
     root = path.parent.resolve()
 
     def existing(name: str, position: int) -> Path:
-        found = (root / name).resolve()
+        try:
+            found = (root / name).resolve()
+            there = found.is_file()
+        except (OSError, ValueError):  # no name that a file can have
+            found, there = root, False
         # The page embeds what it finds: never a file from outside the run.
         if not found.is_relative_to(root):
             raise ReportError(f"{path}: entry {position} names {name!r}, outside {path.parent}.")
-        if not found.is_file():
+        if not there:
             raise ReportError(f"{path}: entry {position} names {name!r}, which is not there.")
         return found
 

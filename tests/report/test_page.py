@@ -323,6 +323,8 @@ def _set_clip(key, value):
         ),
         (lambda run: (run / "samples/truth/00004.gif").unlink(), "'truth/00004.gif', which is not"),
         (_set_clip("truth", "../../secret"), "entry 3 names '../../secret', outside"),
+        (_set_clip("truth", "a" * 5000), "entry 3 names 'aaa"),
+        (_set_clip("truth", "a\0b"), "entry 3 names"),
         (
             lambda run: (run / "alignment.npz").write_bytes(b"no"),
             r"alignment\.npz: truncated or no",
