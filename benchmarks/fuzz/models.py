@@ -19,6 +19,7 @@ from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import read_config, read_file, read_tensors, write_tensors
 from glfa_jax.convert.pickled import write_pickled
 from glfa_jax.data.captions import Tokenizer
+from glfa_jax.files import CHECKSUMS
 from glfa_jax.simulate.tokenizer import write_tokenizer
 
 _LAYERS = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2}
@@ -109,6 +110,7 @@ def _read_file(path: Path) -> None:
 
 def _sharded(folder: Path) -> Sequence[Path]:
     write_tensors(folder, _tensors(), config={}, filename="model.safetensors", shard_size=48)
+    (folder / CHECKSUMS).unlink(missing_ok=True)  # would find out all that is changed
     return [path for path in folder.iterdir() if path.name.endswith(".index.json")]
 
 
