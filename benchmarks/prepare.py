@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from benchmarks.memory import peak_memory
 from glfa_jax import config
 from glfa_jax.data.prepare import prepare
 from glfa_jax.data.store import Store
@@ -150,13 +151,6 @@ def measure_reading(root: Path, seconds: float = 20.0) -> dict[str, Any]:
         next(batches)
         count += BATCH
     return {"samples_a_second": round(count / (time.perf_counter() - start), 1), "batch": BATCH}
-
-
-def peak_memory() -> int:
-    """Of this process, in bytes; getrusage would count that of the process which started it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    [peak] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return 1024 * int(peak)
 
 
 def main() -> int:

@@ -87,16 +87,16 @@ class Ours:
         import jax.numpy as jnp
 
         from glfa_jax.convert import pretrained
-        from glfa_jax.convert.directory import read_json
         from glfa_jax.diffusion.guidance import guided
         from glfa_jax.diffusion.sampler import sample
         from glfa_jax.diffusion.schedule import Schedule
+        from glfa_jax.files import read_object
 
         if exact and jax.default_backend() != "cpu":  # a CPU knows no lower one
             jax.config.update("jax_default_matmul_precision", "highest")
         self._jax = jax
         self._memory = Memory(device_peak() if jax.default_backend() == "gpu" else None)
-        schedule = Schedule.from_config(read_json(SCHEDULE))
+        schedule = Schedule.from_config(read_object(SCHEDULE))
         kind = jnp.dtype(dtype)
         options = {"dtype": kind, "compute_dtype": kind}
         unet, unet_variables = pretrained.load("unet3d", folder / "unet", **options)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.measuring import write_result
-from glfa_jax.convert.directory import read_json
+from glfa_jax.files import read_object
 
 PUBLISHED = Path(__file__).parents[1] / "foundation" / "modelscope" / "text-to-video"
 SCHEDULE = PUBLISHED / "scheduler" / "scheduler_config.json"
@@ -64,7 +64,7 @@ def _unet(*widths: int, layers: int, groups: int, head: int, conditioning: int) 
 def sizes(name: str) -> Size:
     """`full` is ModelScope's at the published 6 frames of 256x256 pixels; `tiny` is for a try."""
     if name == "full":
-        unet, vae = (read_json(PUBLISHED / part / "config.json") for part in ("unet", "vae"))
+        unet, vae = (read_object(PUBLISHED / part / "config.json") for part in ("unet", "vae"))
         return Size(unet, vae, frames=6, side=32, tokens=77, rows=4)
     if name == "small":
         unet = _unet(32, 64, layers=2, groups=8, head=16, conditioning=64)

@@ -103,8 +103,8 @@ class Ours:
 
         from glfa_jax import config
         from glfa_jax.convert import pretrained
-        from glfa_jax.convert.directory import read_json
         from glfa_jax.diffusion.schedule import Schedule
+        from glfa_jax.files import read_object
         from glfa_jax.training.loop import abstract_state, jitted_step
         from glfa_jax.training.optim import OTHERWISE, Group, merge, optimizer, split
         from glfa_jax.training.sharding import make_mesh, place_batch, place_params, replicated
@@ -122,7 +122,7 @@ class Ours:
             betas=BETAS,
             clip_norm=CLIP,
         )
-        schedule = Schedule.from_config(read_json(SCHEDULE))
+        schedule = Schedule.from_config(read_object(SCHEDULE))
         groups = (
             Group(r"^condition/", 1.0),
             Group(rf"^unet/.*({TRAINED})", 1.0),

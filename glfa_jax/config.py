@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,7 +21,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from glfa_jax import strict_yaml
 from glfa_jax.errors import InputError
+from glfa_jax.files import read_text
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -174,6 +175,11 @@ class Data(Section):
     frames: Positive = Field(default=6, description="video frames per clip")
     resolution: tuple[Positive, Positive] = Field(
         default=(256, 256), description="height, width in pixels"
+    )
+    repetition_time: Literal["agreeing", "sidecar", "header"] = Field(
+        default="agreeing",
+        description="layout bids: which to trust where a scan's header and its sidecar differ; "
+        "agreeing: they must not, but for a header's usual default or another unit",
     )
     drop_volumes: tuple[Count, Count] = Field(
         default=(0, 0), description="layout bids: volumes left out at the begin and end of a run"
@@ -718,34 +724,9 @@ class Foundation(Section):
     generator: Stage
 
 
+MOST_TOLD = 20  # mistakes in one message
+
 Schema = TypeVar("Schema", bound=Section)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and reads 1e-4 as a number."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes what `_StrictLoader` would read as something else than a string."""
-
-
-_EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
-for _side in (_StrictLoader, _Dumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
-    seen = []
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            line = key_node.start_mark.line + 1
-            raise ConfigError(f"key {key!r} is given twice, the second time in line {line}")
-        seen.append(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def load(
@@ -759,13 +740,7 @@ def load(
     Raises ConfigError with one sentence a mistake; nothing is created on disk.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is no text in UTF-8") from None
-    tree = _parse(text, str(path))
+    tree = _parse(read_text(path, error=ConfigError), str(path))
     if not isinstance(tree, dict):
         held = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise ConfigError(f"{path}: must hold sections and keys, holds {held}")
@@ -786,38 +761,41 @@ def _validated(
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        source = " ".join([source, *(f"--set {override}" for override in overrides)])
-        places = [mistake["loc"] for mistake in error.errors()]
-        mistakes = (
-            _sentence(mistake, schema)
-            for mistake in error.errors()
-            # A list whose entries are wrong is also called too short.
-            if not any(p != mistake["loc"] == p[: len(mistake["loc"])] for p in places)
-        )
-        raise ConfigError(f"{source}: " + "; ".join(mistakes)) from None
+        source = " ".join([source, *(f"--set {_line(override)}" for override in overrides)])
+        mistakes = error.errors()
+        # A list whose entries are wrong is also called too short.
+        outer = {place["loc"][:depth] for place in mistakes for depth in range(len(place["loc"]))}
+        inner = [mistake for mistake in mistakes if mistake["loc"] not in outer]
+        told = [_sentence(mistake, schema) for mistake in inner[:MOST_TOLD]]
+        if len(inner) > MOST_TOLD:
+            told.append(f"and {len(inner) - MOST_TOLD} more mistakes")
+        raise ConfigError(f"{source}: {'; '.join(told)}") from None
 
 
 def _parse(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, _StrictLoader)
-    except ConfigError as error:
+        return strict_yaml.parse(text)
+    except InputError as error:
         raise ConfigError(f"{source}: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        raise ConfigError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
     key, separator, value = override.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"--set {override!r}: must read section.key=value")
     *sections, leaf = key.split(".")
+    if not separator or not all([*sections, leaf]) or len(sections) > strict_yaml.DEEPEST:
+        raise ConfigError(f"--set {override!r:.200}: must read section.key=value")
     for section in sections:
         if tree.get(section) is None:  # absent, or a section left empty
             tree[section] = {}
         tree = tree[section]
         if not isinstance(tree, dict):
-            raise ConfigError(f"--set {override!r}: {section} is no section")
-    tree[leaf] = _parse(value, f"--set {override!r}")
+            raise ConfigError(f"--set {override!r:.200}: {section} is no section")
+    tree[leaf] = _parse(value, f"--set {override!r:.200}")
+
+
+def _line(text: str) -> str:
+    """What a user wrote, as one line of a message can hold it."""
+    return f"{' '.join(text.split()):.200}"
 
 
 _PATTERNS = {
@@ -828,39 +806,46 @@ _PATTERNS = {
 
 
 def _sentence(error: Any, schema: type[Section]) -> str:
-    key = ".".join(map(str, error["loc"]))
-    kind, given = error["type"], error["input"]
+    key = _line(".".join(map(str, error["loc"])))
+    kind, given = error["type"], f"{error['input']!r:.200}"
     if kind == "extra_forbidden":
         known = ", ".join(_section(schema, error["loc"][:-1]).model_fields)
         return f"{key}: unknown key, known here are {known}"
     if kind == "missing":
         return f"{key}: missing"
     if kind == "value_error":
-        return f"{key}.{error['ctx']['error']}" if key else str(error["ctx"]["error"])
+        said = f"{error['ctx']['error']!s:.1000}"
+        return f"{key}.{said}" if key else said
     if kind in ("model_type", "dict_type"):
-        got = "nothing" if given is None else repr(given)
+        got = "nothing" if error["input"] is None else given
         return f"{key}: must be a section that holds keys, got {got}"
     if kind == "too_short":
-        return f"{key}: must hold at least {error['ctx']['min_length']}, got {given!r}"
+        return f"{key}: must hold at least {error['ctx']['min_length']}, got {given}"
     if kind == "string_pattern_mismatch":
-        return f"{key}: must consist of {_PATTERNS[error['ctx']['pattern']]}, got {given!r}"
-    if kind == "string_type" and isinstance(given, int | float):
-        return f"{key}: must be text, got the number {given!r}; quote it"
-    return f"{key}: {error['msg']}, got {given!r}"
+        return f"{key}: must consist of {_PATTERNS[error['ctx']['pattern']]}, got {given}"
+    if kind == "string_type" and isinstance(error["input"], int | float):
+        return f"{key}: must be text, got the number {given}; quote it"
+    return f"{key}: {error['msg']:.500}, got {given}"
 
 
 def _section(schema: type[Section], keys: tuple[str | int, ...]) -> type[Section]:
-    """The section that `keys` lead to."""
+    """The section that `keys` lead to; some are names in a table, not of its options."""
     for key in keys:
-        kind = schema.model_fields[str(key)].annotation
-        choices = [choice for choice in (kind, *get_args(kind)) if isinstance(choice, type)]
-        schema = next(choice for choice in choices if issubclass(choice, Section))
+        if str(key) in schema.model_fields:
+            schema = _inner(schema.model_fields[str(key)].annotation) or schema
     return schema
+
+
+def _inner(kind: Any) -> type[Section] | None:
+    """The section that an annotation holds, be it in a table or a choice."""
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return kind
+    return next(filter(None, map(_inner, get_args(kind))), None)
 
 
 def dump(config: Section) -> str:
     """The resolved configuration as YAML that `load` reads back to the same values."""
-    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)
+    return strict_yaml.dump(config.model_dump(mode="json"))
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,10 +8,12 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import uuid
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +27,10 @@ from glfa_jax.errors import InputError, Stopped, TrainingError
 # What a write fails with when there is no more room: the disk, the user's share, a file's limit.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MOST_TEXT = 2**26  # bytes; no table, configuration or sidecar is as long
+LONGEST_POINTER = 2**15  # bytes, as git-annex itself takes them; those of git-lfs are shorter
+POINTER = re.compile(
+    rb"version https://(git-lfs|hawser)\.github\.com/spec/|((\.\./)*\.git)?/annex/objects/"
+)
 # By how much a packed file may grow when it is unpacked; what is smaller than ALWAYS may.
 EXPANSION, ALWAYS = 64, 2**26
 CHECKSUMS = "SHA256SUMS"  # in the format that `sha256sum -c` reads
@@ -45,9 +51,9 @@ def reading(
     own sentences counts as damage: keep in the block what reads the file, and no more.
     remedy: what to do about it, where that is known.
     """
-    refuse_special(path, error=error)
     todo = f"; {remedy}" if remedy else ""
     try:
+        refuse_special(path, error=error)
         yield
     except (InputError, TrainingError, Stopped):
         raise
@@ -60,11 +66,21 @@ def reading(
 
 
 def refuse_special(path: Path, *, error: type[InputError] = InputError) -> None:
-    """Raises where there is no plain file: reading from a pipe, say, would wait for ever."""
+    """Raises where there is no plain file: reading from a pipe, say, would wait for ever.
+
+    Data sets kept with git hold links and short texts in place of files that were not fetched.
+    """
     if not path.exists():
+        if path.is_symlink():
+            raise error(f"{path}: is a link to a file that is not there; fetch it (datalad get)")
         raise error(f"{path}: no such file")
     if not path.is_file():
         raise error(f"{path}: is no plain file")
+    if path.stat().st_size < LONGEST_POINTER and POINTER.match(path.read_bytes()):
+        raise error(
+            f"{path}: is a pointer of git-annex or git-lfs, not the file itself; fetch it "
+            "(datalad get, git lfs pull)"
+        )
 
 
 def reason(error: BaseException) -> str:
@@ -88,11 +104,20 @@ def read_text(path: Path, *, error: type[InputError] = InputError) -> str:
 def read_json(path: Path, *, error: type[InputError] = InputError) -> Any:
     text = read_text(path, error=error)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except RecursionError:
         raise error(f"{path}: not valid JSON (nested too deeply)") from None
     except ValueError as caught:
         raise error(f"{path}: not valid JSON ({reason(caught)})") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a key given twice nobody knows which value is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{key!r:.50} is given twice")
+    return found
 
 
 def read_object(path: Path, *, error: type[InputError] = InputError) -> dict[str, Any]:

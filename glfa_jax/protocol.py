@@ -24,11 +24,10 @@ def decoded_store(settings: config.Config, trained: Store) -> Store:
                 f"protocol.test_store: {path} holds the very data that were trained on; leave it "
                 "out, as its subjects are no others"
             )
-        _, frames, *_ = store.video("test", [0]).shape
         for what, theirs, ours in (
             ("maps", store.mask.shape, trained.mask.shape),
             ("volumes a window", store.attributes.window, trained.attributes.window),
-            ("frames a clip", frames, settings.data.frames),
+            ("frames a clip", store.sample[0], settings.data.frames),
         ):
             if theirs != ours:
                 raise InputError(

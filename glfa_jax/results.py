@@ -6,19 +6,17 @@ in it; a clip that was not sampled is listed under `missing`, one without fMRI o
 """
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from glfa_jax.errors import InputError
 from glfa_jax.files import write_atomically
+from glfa_jax.records import decode
 
 FORMAT = 3
 FILE = "scores.json"
@@ -187,62 +185,6 @@ def _parse(text: str, path: Path) -> Scores:
                     "trained and judged; remove the file and score the run again"
                 )
             raise InputError(f"format: {given!r} is unknown, this version reads {FORMAT}")
-        return _decode(Scores, content, "")
+        return decode(Scores, content)
     except (InputError, OverflowError) as error:
         raise InputError(f"{path}: {error}") from None
-
-
-# --- JSON to dataclasses, by their annotations --------------------------------------------------
-
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """`value` as the annotation `kind` wants it; `where` is its place in the file."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
-        _expect(isinstance(value, dict), where, "an object", value)
-        return _object(kind, value, where)
-    if origin is Mapping:
-        _expect(isinstance(value, dict), where, "an object", value)
-        names = {_decode(str, name, where): content for name, content in value.items()}
-        return {name: _decode(arguments[1], v, _below(where, name)) for name, v in names.items()}
-    if origin is tuple:
-        _expect(isinstance(value, list), where, "a list", value)
-        return tuple(_decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is UnionType:  # a value or null
-        return None if value is None else _decode(arguments[0], value, where)
-    if origin is Literal:
-        _expect(value in arguments, where, f"one of {', '.join(arguments)}", value)
-    elif kind is str:
-        _expect(isinstance(value, str) and value.isprintable(), where, "one line of text", value)
-    elif kind is int:
-        _expect(type(value) is int, where, "a whole number", value)
-    else:
-        _expect(type(value) in (int, float) and math.isfinite(value), where, "finite", value)
-        return float(value)
-    return value
-
-
-def _object(kind: Any, value: dict[str, Any], where: str) -> Any:
-    kinds = _annotations(kind)
-    if missing := [name for name in kinds if name not in value]:
-        raise InputError(f"{_below(where, missing[0])}: missing")
-    if unknown := [name for name in value if name not in kinds]:
-        known = ", ".join(kinds)
-        raise InputError(f"{_below(where, unknown[0])}: unknown key, known here are {known}")
-    return kind(**{name: _decode(k, value[name], _below(where, name)) for name, k in kinds.items()})
-
-
-@cache
-def _annotations(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-def _below(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
-
-
-def _expect(fits: bool, where: str, wanted: str, value: Any) -> None:
-    if not fits:
-        shown = json.dumps(value)
-        shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
-        raise InputError(f"{where}: must be {wanted}, got {shown}")

@@ -6,10 +6,11 @@ from typing import Any
 
 from glfa_jax import config
 from glfa_jax.convert import pretrained
-from glfa_jax.convert.directory import read_config, read_json
+from glfa_jax.convert.directory import DirectoryError, read_config
 from glfa_jax.convert.pretrained import Pretrained, TextToVideo
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.errors import InputError
+from glfa_jax.files import read_object
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.lea import Lea
@@ -31,25 +32,25 @@ class Judge:
 def check_foundation(settings: config.Config) -> None:
     """Refuses a foundation that is not there or does not fit, from its config.json files alone."""
     folder = settings.foundation / "text-to-video"
-    width = read_config(folder / "unet").get("cross_attention_dim")
+    width = pretrained.configured("unet3d", folder / "unet").cross_attention_dim
     if width != settings.encoder.width:
         raise InputError(
             f"encoder.width: {settings.encoder.width}, but the generator in {folder} is "
             f"conditioned on tokens of width {width}"
         )
-    factor = 2 ** (len(read_config(folder / "vae").get("block_out_channels", ())) - 1)
+    factor = 2 ** (len(pretrained.configured("vae", folder / "vae").block_out_channels) - 1)
     if any(side % factor for side in settings.data.resolution):
         raise InputError(
             f"data.resolution: {settings.data.resolution} must be multiples of {factor}, the "
             f"reduction of the VAE in {folder}"
         )
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    if settings.cotrain.zero_terminal_snr and scheduler.get("prediction_type") != "v_prediction":
+    schedule = pretrained.read_schedule(folder)
+    if settings.cotrain.zero_terminal_snr and schedule.prediction_type != "v_prediction":
         raise InputError(
             "cotrain.zero_terminal_snr: needs a generator of prediction_type v_prediction, the one "
-            f"in {folder} has {scheduler.get('prediction_type', 'epsilon')}"
+            f"in {folder} has {schedule.prediction_type}"
         )
-    most = scheduler.get("num_train_timesteps", 1000)
+    most = schedule.num_train_timesteps
     for key, asked in (
         ("evaluation", (settings.evaluation.sampling_steps,)),
         ("sweep", settings.sweep.sampling_steps or ()),
@@ -57,14 +58,20 @@ def check_foundation(settings: config.Config) -> None:
         if (steps := max(asked, default=0)) >= most:
             raise InputError(f"{key}.sampling_steps: {steps}, must be below the {most} of training")
     read_config(settings.foundation / CLIP)
-    for name in (VIDEO_CLASSIFIER, IMAGE_CLASSIFIER):
-        classes = len(read_config(settings.foundation / name).get("id2label", ()))
+    judges = {
+        VIDEO_CLASSIFIER: pretrained.configured(
+            "video_mae", settings.foundation / VIDEO_CLASSIFIER
+        ),
+        IMAGE_CLASSIFIER: pretrained.configured("vit", settings.foundation / IMAGE_CLASSIFIER),
+    }
+    for name, judge in judges.items():
+        classes = judge.num_labels
         if max(settings.evaluation.ways) > classes - 2:
             raise InputError(
                 f"evaluation.ways: {max(settings.evaluation.ways)}, but {name} knows {classes} "
                 "classes: three of them are the true ones, the rest must suffice for the draw"
             )
-    tubelet = read_config(settings.foundation / VIDEO_CLASSIFIER).get("tubelet_size", 2)
+    tubelet = judges[VIDEO_CLASSIFIER].tubelet_size
     if settings.data.frames % tubelet:
         raise InputError(
             f"data.frames: {settings.data.frames}, must be a multiple of {tubelet}, the "
@@ -86,7 +93,7 @@ def load_judge(settings: config.Config, kind: str, name: str, **options: Any) ->
     """CLIP or a classifier: `kind` and `options` as in convert.pretrained, `name` its folder."""
     folder = settings.foundation / name
     path = folder / "preprocessor_config.json"
-    preprocessing = read_json(path)
+    preprocessing = read_object(path, error=DirectoryError)
     try:
         preprocess = Preprocessor.from_config(preprocessing)
     except ValueError as error:

@@ -13,6 +13,12 @@ from typing import IO, Any
 
 from glfa_jax.errors import InputError
 
+# Far more than any checkpoint needs. A byte may make a container of a hundred bytes.
+MOST_INSTRUCTIONS = 2**22
+LARGEST_KEY = 2**60
+# By how much calls may multiply what the pickle holds, which it can name again and again.
+GROWTH, ALWAYS = 16, 2**20
+
 
 class PickledError(InputError):
     """A pickle or checkpoint cannot be read or written; says what is wrong, and where."""
@@ -39,10 +45,13 @@ def _list(value: Any) -> list[Any]:
 
 
 def _keys(items: list[Any]) -> list[Any]:
-    """What may be hashed: deeply nested tuples would take for ever or exhaust the C stack."""
+    """What may be hashed in no time: nested tuples would take for ever or exhaust the C stack, and
+    of complex and large whole numbers any number can be found that share a hash."""
     for item in items:
-        if item is not None and not isinstance(item, (str, bytes, int, float, complex)):
+        if item is not None and not isinstance(item, (str, bytes, int, float)):
             raise PickledError(f"holds a {type(item).__name__} as a key, must be text or a number")
+        if isinstance(item, int) and abs(item) > LARGEST_KEY:
+            raise PickledError(f"holds a key beyond {LARGEST_KEY:,}")
     return items
 
 
@@ -96,11 +105,13 @@ def load(
     functions: Mapping[str, Callable[..., Any]],
     names: Collection[str],
     persistent: Callable[[Any], Any],
+    most: int = MOST_INSTRUCTIONS,
 ) -> Any:
     """The object of the pickle at the stream's position; the stream is left just behind it.
 
     `functions`: by dotted name, what the pickle may call besides what builds containers; `names`:
-    globals that it may name; `persistent`: from the id of an object kept elsewhere to the object.
+    globals that it may name; `persistent`: from the id of an object kept elsewhere to the object;
+    `most`: instructions that it may hold.
     Raises PickledError for anything else before it has any effect, and many kinds of exception for
     a damaged pickle.
     """
@@ -108,6 +119,7 @@ def load(
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
+    given, begin = 0, stream.tell()
 
     def since_mark() -> list[Any]:
         start = marks.pop()
@@ -125,7 +137,9 @@ def load(
         return found
 
     instructions: Iterator[tuple[Any, Any, Any]] = pickletools.genops(stream)
-    for instruction, argument, _ in instructions:
+    for count, (instruction, argument, place) in enumerate(instructions):
+        if count == most:
+            raise PickledError(f"holds more than {most:,} instructions")
         match instruction.name:
             case "PROTO" | "FRAME":
                 pass
@@ -173,6 +187,9 @@ def load(
                     raise PickledError("calls something that is no function")
                 if not isinstance(arguments, tuple):
                     raise PickledError("calls a function with arguments that are no tuple")
+                given += sum(len(a) for a in arguments if isinstance(a, (str, bytes, list, tuple)))
+                if given > ALWAYS + GROWTH * (place - begin):
+                    raise PickledError("builds far more than it holds")
                 stack[-2:] = [functions[function](*arguments)]
             case "BUILD":
                 state = stack.pop()  # for a state dict, the versions of its modules: not needed

@@ -86,7 +86,7 @@ def test_without_arguments_the_usage_is_shown(command, call, folder):
 def test_a_missing_configuration_is_named(command, call, folder):
     code, error = call(command, "--config", "absent.yaml", *BESIDES.get(command, ()))
     assert code == 2
-    assert_one_sentence(error, "error: absent.yaml: cannot be read (No such file or directory)")
+    assert_one_sentence(error, "error: absent.yaml: no such file")
     assert found(folder) == []
 
 
@@ -167,7 +167,7 @@ def test_a_report_of_nothing_is_refused(call, folder):
     (folder / "runs" / "toy").mkdir(parents=True)
     code, error = call("glfa_jax.report", "runs/toy")
     assert code == 2
-    assert_one_sentence(error, "runs/toy/config.yaml: cannot be read")
+    assert_one_sentence(error, "runs/toy/config.yaml: no such file")
     assert found(folder) == ["runs", "runs/toy"]
 
 
@@ -196,7 +196,7 @@ def test_a_missing_foundation_is_named(command, call, folder, given, monkeypatch
     monkeypatch.setattr("train.stages.prepare", lambda data: None)
     code, error = call(command, "--config", given)
     assert code == 2
-    assert_one_sentence(error, "error: foundation/text-to-video/", "cannot be read")
+    assert_one_sentence(error, "error: foundation/text-to-video/", "no such file")
 
 
 def test_a_foundation_of_another_width_is_refused(call, folder, given, monkeypatch):

@@ -90,12 +90,39 @@ def test_what_is_no_plain_file_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "pointer",
+    [
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        "/annex/objects/MD5E-s123--4d7a.nii.gz\n",
+        "../../.git/annex/objects/xx/yy/MD5E-s123--4d7a.nii.gz/MD5E-s123--4d7a.nii.gz",
+    ],
+)
+def test_a_file_that_was_not_fetched_is_named_as_such(tmp_path, pointer):
+    (tmp_path / "a.tsv").write_text(pointer)
+    (tmp_path / "b.tsv").symlink_to(".git/annex/objects/none")
+    with pytest.raises(InputError, match=r"a\.tsv: is a pointer of git-annex or git-lfs, not the"):
+        files.read_text(tmp_path / "a.tsv")
+    with pytest.raises(InputError, match=r"b\.tsv: is a link to a file that is not there; fetch"):
+        files.read_text(tmp_path / "b.tsv")
+    (tmp_path / "b.tsv").unlink()
+    (tmp_path / "b.tsv").symlink_to(tmp_path / "c.tsv")
+    (tmp_path / "c.tsv").write_text("one row")
+    assert files.read_text(tmp_path / "b.tsv") == "one row"
+
+
+def test_a_path_that_the_system_refuses_is_a_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be read \(File name too long\)"):
+        files.read_text(tmp_path / ("a" * 300))
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         (b"[" * 10**5, "nested too deeply"),
         (b"{", "not valid JSON"),
         (b"\xff", "must be UTF-8"),
         (b"[]", "must hold a JSON object"),
+        (b'{"a": {"b": 1, "c": 2, "b": 1}}', "not valid JSON .'b' is given twice"),
     ],
 )
 def test_json_that_is_none(tmp_path, content, says):

@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ("glfa_jax", "train", "eval", "benchmarks", "tests")
 STANDARD = frozenset(sys.stdlib_module_names)
 # What any of our modules may name: annotations, errors, and how files are read and written.
-COMMON = ("jaxtyping", "numpy", "glfa_jax.errors", "glfa_jax.files", "glfa_jax.lock")
+COMMON = (
+    *("jaxtyping", "numpy"),
+    *("glfa_jax.errors", "glfa_jax.files", "glfa_jax.lock", "glfa_jax.records"),
+)
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,10 @@ LAYERS = (
     ),
     Rule(
         "glfa_jax/config",
-        ("pydantic", "pydantic_core", "yaml"),
+        ("pydantic", "pydantic_core", "glfa_jax.strict_yaml"),
         "the schema knows nothing else",
     ),
+    Rule("glfa_jax/strict_yaml", ("yaml",), "a text format knows nothing else"),
     Rule(
         "glfa_jax/cli",
         ("glfa_jax.config", "glfa_jax.starting"),
@@ -139,6 +143,7 @@ LAYERS = (
     Rule("glfa_jax/starting", (), "a command's first lines take no time to import"),
     Rule("glfa_jax/files", (), "files are read and written with numpy at most"),
     Rule("glfa_jax/lock", (), "a lock is a file"),
+    Rule("glfa_jax/records", (), "JSON is read with nothing but annotations"),
     Rule("glfa_jax/unpickle", (), "pickles are read with nothing but the standard library"),
     Rule("glfa_jax/batch", (), "the contract knows nothing"),
     # The assembly of the parts (system, decoder, cli): all of the package, never the programs.
@@ -178,7 +183,7 @@ OWNED = {
 LAZY = {
     ("glfa_jax/data/prepare", "glfa_jax.simulate"),
     # Slow to import, and most studies need neither.
-    ("glfa_jax/data/readers", "h5py"),
+    ("glfa_jax/data/hdf5", "h5py"),
     ("glfa_jax/data/readers", "nilearn"),
     ("glfa_jax/convert/sources", "huggingface_hub"),
     ("glfa_jax/convert/verify", "torch"),
@@ -301,7 +306,7 @@ def test_the_rules_speak_of_files_that_exist():
         ("glfa_jax/data/prepare.py", "import grain", "one file"),
         ("eval/sample.py", "import nibabel", "scanner files"),
         ("train/cotrain.py", "import h5py", "scanner files"),
-        ("glfa_jax/data/readers.py", "import h5py", "only inside a function"),
+        ("glfa_jax/data/hdf5.py", "import h5py", "only inside a function"),
         ("glfa_jax/training/loop.py", "from pydantic import BaseModel", "one file"),
     ],
 )

@@ -19,7 +19,7 @@ from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.convert.directory import read_config
 from glfa_jax.convert.pretrained import Pretrained
-from glfa_jax.data.latents import LatentsWriter
+from glfa_jax.data.latents import LatentsWriter, writing_latents
 from glfa_jax.data.pipeline import unit_range
 from glfa_jax.data.prepare import prepare
 from glfa_jax.data.store import SHARD, Store
@@ -42,19 +42,25 @@ def identity(vae: Pretrained, settings: dict[str, Any]) -> str:
 def keep(store: Store, vae: Pretrained, *, vae_identity: str) -> None:
     """Encodes what is not kept yet. Raises DataError when another VAE's latents are."""
     module: Any = vae.module
-    frames, height, width = store.video("train", [0]).shape[1:4]
+    frames, height, width, _ = store.sample
     factor = 2 ** (len(module.block_out_channels) - 1)
-    writer = LatentsWriter(
+    with writing_latents(
         store.path,
         "train",
         clips=store.num_clips("train"),
         shard=SHARD,
         sample=(frames, height // factor, width // factor, 2 * module.latent_channels),
         vae=vae_identity,
-    )
-    if writer.finished:
-        print(f"latents: {writer.path}: finished already", flush=True)
-        return
+    ) as writer:
+        if writer.finished:
+            print(f"latents: {writer.path}: finished already", flush=True)
+        else:
+            _fill(writer, store, vae)
+
+
+def _fill(writer: LatentsWriter, store: Store, vae: Pretrained) -> None:
+    module: Any = vae.module
+    frames, height, width, _ = store.sample
     at_once = min(max(PIXELS_AT_ONCE // (frames * height * width), 1), SHARD)
 
     @jax.jit

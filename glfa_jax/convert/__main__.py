@@ -10,7 +10,6 @@
 """
 
 import argparse
-import signal
 import sys
 from typing import Any
 
@@ -205,6 +204,4 @@ def _written(arguments: argparse.Namespace, models: list[Any]) -> str:
 
 
 if __name__ == "__main__":
-    # A scheduler's request to end removes what was written aside, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -2,22 +2,23 @@
 
 Weights are safetensors files, or the older pickled `.bin`; one file, or shards that an index names.
 Reading maps the files into memory, so tensors cost nothing until they are used; `release` gives
-back what their use cost.
+back what their use cost. What we write carries checksums, which reading compares.
 """
 
 import json
 import math
 import mmap
-import os
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
+from glfa_jax import files
 from glfa_jax.convert.pickled import read_pickled, state_dict
 from glfa_jax.convert.stream import (
     DTYPES,
@@ -34,6 +35,12 @@ _STEMS = {
     "safetensors": ("model", "diffusion_pytorch_model"),
     "bin": ("pytorch_model", "diffusion_pytorch_model"),
 }
+# The same with a variant in any of the places where diffusers and transformers have put it.
+_VARIANT = re.compile(
+    rf"({'|'.join({stem for stems in _STEMS.values() for stem in stems})})"
+    rf"(\.(?P<first>\w+))?(-\d+-of-\d+)?(\.(?P<last>\w+))?\.({'|'.join(_STEMS)})"
+    r"((\.(?P<middle>\w+))?\.index(\.(?P<end>\w+))?\.json)?"
+)
 _CONFIG = "config.json"
 # What git leaves in the place of a large file that was not fetched.
 _POINTER = b"version https://git-lfs.github.com/"
@@ -55,21 +62,32 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"{folder}: is a pipeline of several models in subfolders; name one of those, or "
             "state the kind text_to_video"
         )
-    return read_json(folder / _CONFIG)
+    return files.read_object(folder / _CONFIG, error=DirectoryError)
 
 
 def weight_files(folder: str | Path, *, variant: str | None = None) -> list[Path]:
     """The file that holds the weights, or the index and then the shards that it names.
 
-    `variant`: "fp16" finds `model.fp16.safetensors` and the like. Where there are both kinds of
-    files, safetensors are taken.
+    `variant`: "fp16" finds `model.fp16.safetensors` and the like, and the three spellings of an
+    index that diffusers and transformers have had. Where there are both kinds of files, safetensors
+    are taken.
     """
     folder = Path(folder)
     infix = "" if variant is None else f".{variant}"
     looked: list[str] = []
     for suffix, stems in _STEMS.items():
         single = [folder / f"{stem}{infix}.{suffix}" for stem in stems]
-        index = [folder / f"{stem}.{suffix}.index{infix}.json" for stem in stems]
+        index = [
+            folder / name
+            for stem in stems
+            for name in dict.fromkeys(
+                (
+                    f"{stem}.{suffix}.index{infix}.json",
+                    f"{stem}{infix}.{suffix}.index.json",
+                    f"{stem}.{suffix}{infix}.index.json",
+                )
+            )
+        ]
         looked += [path.name for path in (*single, *index)]
         found = [path for path in (*single, *index) if path.is_file()]
         if len(found) > 1:
@@ -95,32 +113,33 @@ def _shards_of(index: Path) -> list[Path]:
                 f"{index}: its weight_map names {name!r}, must name files of the same folder"
             )
     names = sorted(set(places))
-    missing = [name for name in names if not (index.parent / name).is_file()]
+    missing = sorted(set(names) - {path.name for path in index.parent.iterdir() if path.is_file()})
     if missing:
         raise DirectoryError(
-            f"{index.parent}: {index.name} names missing files: {', '.join(missing)}"
+            f"{index.parent}: {index.name} names missing files: {_listed(missing)}"
         )
     return [index.parent / name for name in names]
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    places = read_json(index).get("weight_map")
+    places = files.read_object(index, error=DirectoryError).get("weight_map")
     if not isinstance(places, dict):
         raise DirectoryError(f"{index}: has no weight_map")
     return places
 
 
+def _listed(names: Iterable[str]) -> str:
+    """Others' names may be many and long, and hold instructions to the terminal."""
+    return f"{', '.join(n if n.isprintable() else repr(n) for n in names):.2000}"
+
+
 def _hint(folder: Path, variant: str | None) -> str:
     """At `model.fp16.safetensors` where `model.safetensors` was looked for, or lone shards."""
-    held = {
-        path.name.removesuffix(f".{suffix}").removeprefix(f"{stem}.")
-        for suffix, stems in _STEMS.items()
-        for stem in stems
-        for path in folder.glob(f"{stem}.*.{suffix}")
-    }
-    held = sorted(name for name in held - {variant} if "." not in name and "-" not in name)
+    names = [path.name for path in folder.glob("*")]
+    matches = [match for match in map(_VARIANT.fullmatch, names) if match]
+    held = sorted({v for match in matches for v in match.groupdict().values() if v} - {variant})
     if not held:
-        lone = any(path.suffix[1:] in _STEMS for path in folder.glob("*-of-*"))
+        lone = any("-of-" in match[0] for match in matches)
         return "; there are shards, but no index of them" if lone else ""
     return (
         f"; there is the variant {' and '.join(held)}, which must be asked for: --variant {held[0]}"
@@ -130,9 +149,10 @@ def _hint(folder: Path, variant: str | None) -> str:
 def read_tensors(folder: str | Path, *, variant: str | None = None) -> dict[str, np.ndarray]:
     """All tensors of a folder by name, from one file or from the shards that an index names.
 
-    `variant` as in `weight_files`.
+    `variant` as in `weight_files`. Where the folder carries checksums, they are compared.
     """
     first, *rest = weight_files(folder, variant=variant)
+    files.verify_checksums(first.parent, error=DirectoryError)
     if not rest:
         return read_file(first)
     places = _weight_map(first)
@@ -143,7 +163,7 @@ def read_tensors(folder: str | Path, *, variant: str | None = None) -> dict[str,
         if promised != held.keys():
             raise DirectoryError(
                 f"{shard}: differs from {first.name} in tensors "
-                f"{', '.join(sorted(promised ^ held.keys()))}"
+                f"{_listed(sorted(promised ^ held.keys()))}"
             )
         tensors |= held
     return tensors
@@ -160,14 +180,15 @@ def write_tensors(
     shard_size: int | None = None,
     change: Change = unchanged,
     done: Callable[[np.ndarray], None] = lambda tensor: None,
+    companions: Iterable[Path] = (),
 ) -> None:
-    """Writes safetensors and config.json, each file aside first and then renamed.
+    """Writes safetensors, config.json and checksums, all aside first and then renamed.
 
     `dtype`: of the stored floating-point tensors, their own when None. `shard_size`: bytes above
-    which a file is split. `change`, `done`: as of `write_safetensors`.
+    which a file is split. `change`, `done`: as of `write_safetensors`. `companions`: files that go
+    along as they are.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     parts = shards(tensors, filename=filename, size=shard_size, dtype=dtype)
     texts = {_CONFIG: dict(config)}
     if len(parts) > 1:
@@ -175,19 +196,40 @@ def write_tensors(
         total = sum(t.size * stored_dtype(t, dtype).itemsize for t in tensors.values())
         index = {"metadata": {"total_size": total}, "weight_map": places}
         texts[f"{filename}.index.json"] = index
-    aside = {name: folder / f".{name}.partial" for name in (*parts, *texts)}
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    aside = files.aside(folder / filename)
     try:
+        with files.writing(folder):
+            aside.mkdir()
         for name, part in parts.items():
-            write_safetensors(
-                aside[name], part, metadata=metadata, dtype=dtype, change=change, done=done
-            )
+            with files.writing(folder / name):
+                write_safetensors(
+                    aside / name, part, metadata=metadata, dtype=dtype, change=change, done=done
+                )
         for name, content in texts.items():
-            aside[name].write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-        for name, path in aside.items():
-            os.replace(path, folder / name)
+            with files.writing(folder / name):
+                (aside / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        copy_files(companions, aside)
+        seal(aside)
+        with files.writing(folder):
+            # The checksums last: stopped in between, the folder is refused and not mixed up.
+            for path in sorted(aside.iterdir(), key=lambda path: path.name == files.CHECKSUMS):
+                path.replace(folder / path.name)
     finally:
-        for path in aside.values():
-            path.unlink(missing_ok=True)
+        files.remove(aside)
+
+
+def copy_files(paths: Iterable[Path], folder: Path) -> None:
+    for path in paths:
+        with files.writing(folder / path.name):
+            shutil.copyfile(path, folder / path.name)
+
+
+def seal(folder: Path) -> None:
+    """Writes the checksums of a folder's files, which whoever reads them compares."""
+    with files.writing(folder / files.CHECKSUMS):
+        (folder / files.CHECKSUMS).write_text(files.checksums_of(folder), encoding="utf-8")
 
 
 def require_new_folder(target: str | Path) -> None:
@@ -209,36 +251,15 @@ def new_folder(target: str | Path) -> Iterator[Path]:
     """
     require_new_folder(target)
     target = Path(target).resolve()  # a link to an empty folder stays, and the folder is filled
-    parent = target.parent
-    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
-    aside = parent / f".{target.name}.partial-{os.getpid()}"
+    made = [folder for folder in target.parents if not folder.exists()]
     try:
-        try:
-            aside.mkdir(parents=True)
-        except OSError as error:
-            raise DirectoryError(f"{target}: cannot be made ({error.strerror})") from None
-        yield aside
-        if target.exists():
-            target.rmdir()
-        os.replace(aside, target)
+        with files.whole_folder(target) as aside:
+            yield aside
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
         for folder in made:
-            if folder.is_dir() and not any(folder.iterdir()):
+            with suppress(OSError):  # another's, or not made
                 folder.rmdir()
         raise
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DirectoryError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise DirectoryError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise DirectoryError(f"{path}: must hold a JSON object")
-    return content
 
 
 def release(tensor: np.ndarray) -> None:
@@ -261,22 +282,23 @@ def release(tensor: np.ndarray) -> None:
 
 def read_file(path: Path) -> dict[str, np.ndarray]:
     """Views of the mapped file. Writing to one changes memory only."""
-    if path.is_file():
+    with files.reading(path, "safetensors file", error=DirectoryError):
         with path.open("rb") as file:
             if file.read(len(_POINTER)) == _POINTER:
                 raise DirectoryError(
                     f"{path}: is a pointer of git-lfs, not the file itself: run git lfs pull"
                 )
-    if path.suffix != ".safetensors":
-        return state_dict(read_pickled(path), path=path)
-    try:
-        with safe_open(path, framework="numpy"):
-            pass  # checks that the header fits the file
-    except (OSError, SafetensorError) as error:
-        raise DirectoryError(f"{path}: truncated or no safetensors file ({error})") from None
+        if path.suffix != ".safetensors":
+            return state_dict(read_pickled(path), path=path)
+        return _views(path)
+
+
+def _views(path: Path) -> dict[str, np.ndarray]:
+    with safe_open(path, framework="numpy"):
+        pass  # checks that the header fits the file, without gaps and overlaps
     content = np.memmap(path, np.uint8, mode="c").view(np.ndarray)
     start = 8 + int(content[:8].view("<u8")[0])
-    header = json.loads(content[8:start].tobytes())
+    header = json.loads(content[8:start].tobytes(), object_pairs_hook=_once)
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():
@@ -284,6 +306,14 @@ def read_file(path: Path) -> dict[str, np.ndarray]:
             raise DirectoryError(f"{path}: {name} has the unsupported dtype {entry['dtype']}")
         dtype = np.dtype(DTYPES[entry["dtype"]])
         count, offset = math.prod(entry["shape"]), start + entry["data_offsets"][0]
-        flat = np.frombuffer(content.data, dtype, count, offset)
+        # Empty ones may lie at the end, and have lengths that no array has.
+        flat = np.frombuffer(content.data, dtype, count, offset) if count else np.empty(0, dtype)
         tensors[name] = flat.reshape(entry["shape"])
     return tensors
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    held = dict(pairs)
+    if len(held) < len(pairs):
+        raise ValueError("a name occurs twice in its header")
+    return held

@@ -58,6 +58,9 @@ _WITHOUT_EFFECT = {
     "task_type",
 }
 _READ = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"}
+_LARGEST = 1e9  # of those numbers
+# What could take for ever to search for: repeated groups, and many repetitions.
+_INTRICATE = re.compile(r"\)[*+{]|([*+}].*){5}")
 # Only these values; other ways to initialise change the weights that the update is added to.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
@@ -236,25 +239,27 @@ def _options(config: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, l
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = options.get(key) or {}
         if not isinstance(patterns, Mapping):
-            problems.append(f"{key} is {patterns!r}, must map patterns to numbers")
+            problems.append(f"{key} is {patterns!r:.60}, must map patterns to numbers")
             continue
         for pattern, value in patterns.items():
             numbers.append((f"{key} {pattern!r}", value))
             try:
                 re.compile(pattern)
             except re.error as error:
-                problems.append(f"{key} {pattern!r} is no regular expression ({error})")
+                problems.append(f"{key} {pattern!r:.60} is no regular expression ({error})")
+            if _INTRICATE.search(pattern):
+                problems.append(f"{key} {pattern!r:.60} is too intricate a regular expression")
     problems += [
-        f"{key} is {value!r}, must be a finite number"
+        f"{key:.80} is {value!r:.60}, must be a finite number"
         for key, value in numbers
-        if type(value) not in (int, float) or not math.isfinite(value)
+        if type(value) not in (int, float) or not abs(value) <= _LARGEST
     ]
     for key, value in options.items():
         if key.startswith("text_encoder.") or key in _WITHOUT_EFFECT | _READ:
             continue
         allowed = _FIXED.get(key)
         if value not in allowed if allowed else value:
-            problems.append(f"{key} {value!r} is not supported")
+            problems.append(f"{key:.60} {value!r:.60} is not supported")
     if problems:  # without options, so that nothing is reported in their terms
         return None, [f"adapter configuration: {problem}" for problem in problems]
     return options, []

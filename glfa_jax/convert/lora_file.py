@@ -6,14 +6,15 @@ from typing import Any, Literal
 
 from safetensors import safe_open
 
+from glfa_jax import files
 from glfa_jax.convert.directory import (
     PYTORCH_METADATA,
     DirectoryError,
     new_folder,
     read_config,
     read_file,
-    read_json,
     require_new_folder,
+    seal,
 )
 from glfa_jax.convert.lora import Lora, adapter_config, export_lora, import_lora
 from glfa_jax.convert.mapping import ConversionError
@@ -36,6 +37,7 @@ def load_lora(path: str | Path, *, params: Any) -> Lora:
     """
     path = Path(path)
     if path.is_dir():
+        files.verify_checksums(path, error=DirectoryError)
         path = _file_in(path)
     tensors = read_file(path)
     try:
@@ -49,7 +51,7 @@ def save_lora(target: str | Path, lora: Lora, *, layout: Layout) -> None:
 
     Tried with diffusers 0.42.1: it loads no LoRA into a UNet3DConditionModel, PEFT does.
     """
-    config = adapter_config(lora)
+    target, config = Path(target), adapter_config(lora)
     with new_folder(target) as folder:
         if layout == "peft":
             (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -59,7 +61,10 @@ def save_lora(target: str | Path, lora: Lora, *, layout: Layout) -> None:
             metadata = PYTORCH_METADATA | {_METADATA: json.dumps(said, sort_keys=True)}
             name, prefix = _DIFFUSERS, "unet."
         tensors = export_lora(lora, prefix=prefix)
-        write_safetensors(folder / f"{name}.safetensors", tensors, metadata=metadata)
+        file = folder / f"{name}.safetensors"
+        with files.writing(target / file.name):
+            write_safetensors(file, tensors, metadata=metadata)
+        seal(folder)
 
 
 def convert_lora(
@@ -99,18 +104,23 @@ def _read_config(path: Path) -> dict[str, Any] | None:
     """What is said of the adapter beside its file or in it."""
     beside = path.with_name(_CONFIG)
     if path.stem == _PEFT and beside.is_file():
-        return read_json(beside)
+        return files.read_object(beside, error=DirectoryError)
     if path.suffix != ".safetensors":
         return None
-    with safe_open(path, framework="numpy") as file:
+    with (
+        files.reading(path, "safetensors file", error=DirectoryError),
+        safe_open(path, framework="numpy") as file,
+    ):
         metadata = file.metadata() or {}
     try:
         if _METADATA not in metadata:
             plain = ("r", "lora_alpha")  # some scripts write these two alone
             return {key: json.loads(metadata[key]) for key in plain if key in metadata} or None
         config = json.loads(metadata[_METADATA])
-    except ValueError as error:
-        raise DirectoryError(f"{path}: metadata of the adapter is no JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise DirectoryError(
+            f"{path}: metadata of the adapter is no JSON ({files.reason(error)})"
+        ) from None
     if not isinstance(config, dict):
         raise DirectoryError(f"{path}: metadata {_METADATA} must hold a JSON object")
     return config

@@ -173,6 +173,16 @@ def import_params(
     return unflatten_dict(filled)
 
 
+def renamed(
+    source: Mapping[str, np.ndarray], current: Callable[[str], str]
+) -> dict[str, np.ndarray]:
+    """The tensors by their current names; where there is one of that name too, both stay."""
+    return {
+        name if current(name) in source else current(name): tensor
+        for name, tensor in source.items()
+    }
+
+
 def export_views(params: Any, table: Table) -> dict[str, np.ndarray]:
     """The exact inverse of `import_params`: PyTorch tensors by name, without copying any."""
     return {

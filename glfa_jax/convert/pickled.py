@@ -7,7 +7,6 @@ changing one changes memory only.
 import io
 import math
 import mmap
-import os
 import pickle
 import struct
 import zipfile
@@ -19,12 +18,15 @@ from typing import Any, BinaryIO, TypeGuard
 import ml_dtypes
 import numpy as np
 
+from glfa_jax import files
 from glfa_jax.unpickle import Global, PickledError, load
 
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _ALIGNMENT = 64  # bytes, as PyTorch aligns storages
 # By how much a compressed file may grow: PyTorch compresses nothing, and numbers shrink little.
 _EXPANSION, _ALWAYS = 64, 2**26
+# The same of tensors that repeat what is stored, or share it: more than a few are no model's.
+_REPEATED = 2**20
 _NESTS = ("state_dict", "model", "model_state_dict", "module", "net")
 
 # Every dense type of PyTorch that numpy has; both call them by the same names.
@@ -60,22 +62,21 @@ def read_pickled(path: str | Path) -> Any:
     containers: functions, classes, numpy objects, sparse or quantised tensors.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            if mapped[:4] == b"PK\x03\x04":
-                return _read_zip(file, mapped)
-            if mapped[257:262] == b"ustar":
-                raise PickledError("a tar file, the format before PyTorch 0.1.10, is not read")
-            return _read_legacy(mapped)
-    except PickledError as error:
-        raise PickledError(f"{path}: {error}") from None
-    except OSError as error:
-        raise PickledError(f"{path}: cannot be read ({error.strerror})") from None
-    except Exception as error:  # a crafted or damaged file can fail anywhere
-        raise PickledError(
-            f"{path}: truncated, damaged or no PyTorch checkpoint ({error!r:.200})"
-        ) from error
+    with files.reading(path, "PyTorch checkpoint", error=PickledError):
+        try:
+            return _read(path)
+        except PickledError as error:
+            raise PickledError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        if mapped[:4] == b"PK\x03\x04":
+            return _read_zip(file, mapped)
+        if mapped[257:262] == b"ustar":
+            raise PickledError("a tar file, the format before PyTorch 0.1.10, is not read")
+        return _read_legacy(mapped)
 
 
 def state_dict(content: Any, *, path: str | Path) -> dict[str, np.ndarray]:
@@ -113,19 +114,19 @@ def write_pickled(
         if tensor.dtype not in _WRITTEN:
             known = ", ".join(dtype.name for dtype in _WRITTEN)
             raise PickledError(f"{path}: {name} is {tensor.dtype}, must be one of {known}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        with aside.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
-            _write_record(file, archive, "data.pkl", _state_dict_pickle(tensors, key))
-            _write_record(file, archive, "byteorder", b"little")
-            for i, tensor in enumerate(tensors.values()):
-                content = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
-                _write_record(file, archive, f"data/{i}", content.data)
-            _write_record(file, archive, "version", b"3\n")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with files.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        files.whole_file(path) as aside,
+        aside.open("wb") as file,
+        zipfile.ZipFile(file, "w") as archive,
+    ):
+        _write_record(file, archive, "data.pkl", _state_dict_pickle(tensors, key))
+        _write_record(file, archive, "byteorder", b"little")
+        for i, tensor in enumerate(tensors.values()):
+            content = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
+            _write_record(file, archive, f"data/{i}", content.data)
+        _write_record(file, archive, "version", b"3\n")
 
 
 def _is_state_dict(value: Any) -> TypeGuard[dict[str, np.ndarray]]:
@@ -139,7 +140,10 @@ def _is_state_dict(value: Any) -> TypeGuard[dict[str, np.ndarray]]:
 def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
     """A pickle and, beside it, one record for each storage."""
     archive = zipfile.ZipFile(file)
-    roots = [n.removesuffix("data.pkl") for n in archive.namelist() if n.endswith("/data.pkl")]
+    names = archive.namelist()
+    roots = [n.removesuffix("data.pkl") for n in names if n.endswith("/data.pkl")]
+    if len(set(names)) != len(names):
+        raise PickledError("damaged: holds two records of one name")
     if len(roots) != 1:
         raise PickledError("a zip file, but no PyTorch checkpoint: it must hold one data.pkl")
 
@@ -149,13 +153,16 @@ def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
     def record(name: str) -> np.ndarray:
         nonlocal expanded
         info = archive.getinfo(roots[0] + name)
-        if info.compress_type != zipfile.ZIP_STORED:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise PickledError("compressed in another way than zip files usually are")
+        if info.compress_type == zipfile.ZIP_DEFLATED:
             expanded += info.file_size
             if expanded > max(_ALWAYS, _EXPANSION * len(mapped)):
                 raise PickledError(
                     f"compressed, and {_EXPANSION} times as large or more when it is expanded"
                 )
-            return np.array(bytearray(archive.read(info)))
+            with archive.open(info) as compressed:  # as much as it says, whatever there is
+                return np.frombuffer(bytearray(compressed.read(info.file_size)), np.uint8)
         # The record lies behind a header of its own, whose length only that header tells.
         signature, lengths = struct.unpack_from("<4s22x4s", mapped, info.header_offset)
         start = info.header_offset + 30 + sum(struct.unpack("<HH", lengths))
@@ -166,9 +173,9 @@ def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
     def storage(key: str, dtype: np.dtype, count: int) -> np.ndarray:
         return _storage(record(f"data/{key}"), key, dtype, count)
 
-    if roots[0] + "byteorder" in archive.namelist() and record("byteorder").tobytes() != b"little":
+    if roots[0] + "byteorder" in names and record("byteorder").tobytes() != b"little":
         raise PickledError("written on a big-endian machine; only little-endian files are read")
-    return _load(io.BytesIO(record("data.pkl").tobytes()), storage)
+    return _load(io.BytesIO(record("data.pkl").tobytes()), storage, size=len(mapped))
 
 
 def _read_legacy(mapped: mmap.mmap) -> Any:
@@ -205,7 +212,7 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
         return _storage(np.ndarray((size,), np.uint8, mapped, offset), key, dtype, count)
 
     mapped.seek(start)
-    return _load(mapped, storage)
+    return _load(mapped, storage, size=len(mapped))
 
 
 def _storage(content: np.ndarray, key: str, dtype: np.dtype, count: int) -> np.ndarray:
@@ -215,8 +222,12 @@ def _storage(content: np.ndarray, key: str, dtype: np.dtype, count: int) -> np.n
     return content[:size].view(dtype)
 
 
-def _load(stream: Any, storages: _Storages) -> Any:
-    """The object of the pickle at the stream's position, with tensors on these storages."""
+def _load(stream: Any, storages: _Storages, *, size: int = 0) -> Any:
+    """The object of the pickle at the stream's position, with tensors on these storages.
+
+    size: of the file, in bytes, which bounds those of all tensors together.
+    """
+    held = 0
 
     def persistent(identity: Any) -> np.ndarray | None:
         match identity:
@@ -226,7 +237,22 @@ def _load(stream: Any, storages: _Storages) -> Any:
                 return storages(key, _STORAGES[kind], count)
         raise PickledError("refers to an object that is no storage")
 
-    return load(stream, functions=_FUNCTIONS, names={*_STORAGES, *_DTYPES}, persistent=persistent)
+    def bounded(build: Callable[..., np.ndarray | None]) -> Callable[..., np.ndarray | None]:
+        def tensor(*arguments: Any) -> np.ndarray | None:
+            nonlocal held
+            built = build(*arguments)
+            held += 0 if built is None else built.nbytes
+            if held > max(_REPEATED, _EXPANSION * size):
+                raise PickledError(
+                    f"its tensors repeat what it stores: they are {_EXPANSION} times as large as "
+                    "the file, or more"
+                )
+            return built
+
+        return tensor
+
+    functions = _FUNCTIONS | {name: bounded(build) for name, build in _TENSORS.items()}
+    return load(stream, functions=functions, names={*_STORAGES, *_DTYPES}, persistent=persistent)
 
 
 def _tensor(
@@ -268,11 +294,13 @@ def _whole(numbers: Any) -> tuple[int, ...]:
     return numbers
 
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "torch.Size": _whole,
+_TENSORS: dict[str, Callable[..., np.ndarray | None]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "torch.Size": _whole,
     "torch._utils._rebuild_parameter": lambda data, requires_grad, hooks: data,
     "torch._utils._rebuild_parameter_with_state": lambda data, requires_grad, hooks, state: data,
 }

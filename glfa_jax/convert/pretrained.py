@@ -1,7 +1,8 @@
 """Pretrained models by folder, in the layout that diffusers and transformers load and save."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from glfa_jax import files
 from glfa_jax.convert import clip, glfa, unet3d, vae, video_mae, vit
 from glfa_jax.convert.directory import (
     DirectoryError,
     read_config,
-    read_json,
     read_tensors,
     release,
     write_tensors,
@@ -150,6 +151,7 @@ def _transformers(
     name: str,
     model_type: str,
     reads: Callable[[Mapping[str, Any]], Table] | None = None,
+    **options: Any,
 ) -> Kind:
     return Kind(
         module.from_config,
@@ -159,6 +161,7 @@ def _transformers(
         filename="model.safetensors",
         torch_class=name,
         identity={"architectures": [name], "model_type": model_type},
+        **options,
     )
 
 
@@ -189,6 +192,7 @@ KINDS = {
         lambda m: ((_videos(m),), {}),
         "VideoMAEForVideoClassification",
         "videomae",
+        current_names=video_mae.current_names,
     ),
     "fmri_autoencoder": _glfa(FmriAutoencoder, glfa.AUTOENCODER, _map_inputs),
     "fmri_encoder": _glfa(FmriEncoder, glfa.ENCODER, _window_inputs),
@@ -222,19 +226,33 @@ def parameter_shapes(kind: str, module: Any) -> dict:
     return jax.eval_shape(init)["params"]
 
 
+def configured(kind: str, folder: str | Path) -> Any:
+    """The module that a folder's config.json describes; nothing but that file is read."""
+    with _describing(kind, folder):
+        return build(kind, read_config(folder))
+
+
 def described(
     kind: str, config: Mapping[str, Any], *, place: str | Path, **options: Any
 ) -> tuple[Any, dict]:
     """The module of a config.json and its parameter shapes; DirectoryError names `place`."""
-    try:
+    with _describing(kind, place):
         module = build(kind, config, **options)
         shapes = parameter_shapes(kind, module)
         size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
         if size > _LARGEST:
             raise ValueError(f"it would have {size:,} parameters")
         return module, shapes
-    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())
+
+
+@contextmanager
+def _describing(kind: str, place: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except DirectoryError:
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        reason = f"{' '.join(str(error).split()):.2000}"
         raise DirectoryError(
             f"{place}: its configuration describes no {kind} model ({reason})"
         ) from None
@@ -291,8 +309,9 @@ PARTS = {"unet": "unet3d", "vae": "vae", "text_encoder": "clip_text"}
 def read_schedule(folder: str | Path) -> Schedule:
     """The noise schedule of a pipeline's folder."""
     path = Path(folder) / "scheduler" / "scheduler_config.json"
+    files.verify_checksums(path.parent, error=DirectoryError)
     try:
-        return Schedule.from_config(read_json(path))
+        return Schedule.from_config(files.read_object(path, error=DirectoryError))
     except ScheduleError as error:
         raise DirectoryError(f"{path}: {error}") from None
 
@@ -300,12 +319,13 @@ def read_schedule(folder: str | Path) -> Schedule:
 def find_tokenizer(folder: str | Path) -> Path:
     """The tokenizer's folder in a pipeline's."""
     tokenizer = Path(folder) / "tokenizer"
-    files = [("tokenizer.json",), ("vocab.json", "merges.txt")]
-    if not any(all((tokenizer / name).is_file() for name in names) for names in files):
+    wanted = [("tokenizer.json",), ("vocab.json", "merges.txt")]
+    if not any(all((tokenizer / name).is_file() for name in names) for names in wanted):
         raise DirectoryError(
             f"{tokenizer}: holds no tokenizer, must hold vocab.json and merges.txt, or "
             "tokenizer.json"
         )
+    files.verify_checksums(tokenizer, error=DirectoryError)
     return tokenizer
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from glfa_jax import files
 from glfa_jax.convert import official
 from glfa_jax.convert.directory import (
     DirectoryError,
     read_config,
     read_file,
-    read_json,
     read_tensors,
     weight_files,
 )
@@ -146,14 +146,14 @@ def open_source(
                 "official checkpoints"
             )
         config: Mapping[str, Any] = read_config(place)
-        files = weight_files(place, variant=variant)
+        held = weight_files(place, variant=variant)
         tensors = dict(KINDS[kind].current_names(read_tensors(place, variant=variant)))
     else:
         if kind not in official.KINDS:
             raise DirectoryError(f"{place}: is a file; a {kind} model is read from its folder")
         if variant is not None:
             raise DirectoryError(f"{place}: is a file and has no variant {variant}")
-        files, tensors = [place], _official(kind, place)
+        held, tensors = [place], _official(kind, place)
         config = {}
     # The encoder does not use the decoder; the autoencoder does, unless told to drop it.
     beside = kind == "fmri_encoder" or (kind == "fmri_autoencoder" and drop_decoder)
@@ -163,7 +163,7 @@ def open_source(
         config = official.architecture(kind, tensors, given=given or {}, place=str(place))
     elif drop_decoder and kind == "fmri_autoencoder":
         config = {**config, "decoder": False}
-    return Source(kind, place, config, tensors, {} if drop_decoder else extra, files)
+    return Source(kind, place, config, tensors, {} if drop_decoder else extra, held)
 
 
 def _official(kind: str, path: Path) -> dict[str, np.ndarray]:
@@ -189,8 +189,8 @@ def guess_kind(place: str | Path) -> str | None:
     place = Path(place)
     if place.is_file():
         return official.kind_of(read_file(place))
-    if (place / "model_index.json").is_file():
-        unet = read_json(place / "model_index.json").get("unet")
+    if (index := place / "model_index.json").is_file():
+        unet = files.read_object(index, error=DirectoryError).get("unet")
         return PIPELINE if unet == ["diffusers", KINDS["unet3d"].torch_class] else None
     config = read_config(place)
     named = declared_class(config)

@@ -7,8 +7,7 @@ and then copy, from mapped files into files that are written aside and renamed a
 
 import json
 import math
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,15 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
+from glfa_jax import files
 from glfa_jax.convert import official
 from glfa_jax.convert.directory import (
     DirectoryError,
+    copy_files,
     new_folder,
-    read_json,
     release,
     require_new_folder,
+    seal,
     write_tensors,
 )
 from glfa_jax.convert.lora import Lora, merging
@@ -48,6 +49,7 @@ from glfa_jax.convert.stream import Change, unchanged
 from glfa_jax.errors import InputError
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "stored": None}
+_INDEX = "model_index.json"
 # What lies beside a model and goes along unchanged.
 COMPANIONS = (
     *("preprocessor_config.json", "processor_config.json", "tokenizer.json", "vocab.json"),
@@ -88,9 +90,16 @@ def import_model(
     changes = {part: merging(own, strength=lora_strength) for part, own in found.items()}
     with new_folder(target) as folder:
         for part, model in sources.items():
-            writing = {"dtype": DTYPES[dtype], "shard_size": shard_size}
-            _write(model, folder / part, change=changes.get(part, unchanged), **writing)
-        _copy_companions(kind, place, folder)
+            _write(
+                model,
+                folder / part,
+                dtype=DTYPES[dtype],
+                shard_size=shard_size,
+                change=changes.get(part, unchanged),
+                companions=_companions(place) if part == "." else (),
+            )
+        if kind == PIPELINE:
+            _copy_beside(place, folder)
     return list(sources.values())
 
 
@@ -196,14 +205,20 @@ def _open(kind: str, place: Path, **options: Any) -> dict[str, Source]:
 
 
 def _find_index(pipeline: Path) -> None:
-    index = pipeline / "model_index.json"
+    index = pipeline / _INDEX
     if not index.is_file():
-        raise DirectoryError(f"{pipeline}: holds no model_index.json, is no pipeline")
-    read_json(index)
+        raise DirectoryError(f"{pipeline}: holds no {_INDEX}, is no pipeline")
+    files.read_object(index, error=DirectoryError)
 
 
 def _write(
-    model: Source, folder: Path, *, dtype: Any, shard_size: int | None, change: Change
+    model: Source,
+    folder: Path,
+    *,
+    dtype: Any,
+    shard_size: int | None,
+    change: Change,
+    companions: Iterable[Path],
 ) -> None:
     kind = KINDS[model.kind]
     tensors = {kind.written.torch_name(path): model.tensors[name] for name, path, _ in model.places}
@@ -229,6 +244,7 @@ def _write(
             shard_size=shard_size,
             change=change,
             done=done,
+            companions=companions,
         )
 
 
@@ -243,15 +259,20 @@ def _restated(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     return {key: restated(key, value) for key, value in config.items()}
 
 
-def _copy_companions(kind: str, place: Path, folder: Path) -> None:
-    if kind == PIPELINE:
-        shutil.copyfile(place / "model_index.json", folder / "model_index.json")
-        for part in ("tokenizer", "scheduler"):
-            shutil.copytree(place / part, folder / part)
-    elif place.is_dir():
-        for name in COMPANIONS:
-            if (place / name).is_file():
-                shutil.copyfile(place / name, folder / name)
+def _companions(place: Path) -> list[Path]:
+    found = [place / name for name in COMPANIONS] if place.is_dir() else []
+    return [path for path in found if path.is_file()]
+
+
+def _copy_beside(pipeline: Path, folder: Path) -> None:
+    """What a pipeline holds beside its models."""
+    copy_files([pipeline / _INDEX], folder)
+    for part in ("tokenizer", "scheduler"):
+        (folder / part).mkdir()
+        copy_files(
+            sorted(path for path in (pipeline / part).iterdir() if path.is_file()), folder / part
+        )
+        seal(folder / part)
 
 
 def parse_given(settings: list[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from glfa_jax.convert.mapping import POINTWISE2D, Table
+from glfa_jax.convert.mapping import POINTWISE2D, Table, renamed
 
 TABLE = Table(
     transforms=((r"(^|\.)(conv_shortcut|quant_conv|post_quant_conv)\.weight$", POINTWISE2D),),
@@ -22,4 +22,4 @@ def current_names(source: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         old = r"(?<=\.attentions\.0\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)"
         return re.sub(old, lambda match: _OLD[match[1]], name)
 
-    return {current(name): tensor for name, tensor in source.items()}
+    return renamed(source, current)

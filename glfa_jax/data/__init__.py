@@ -1,7 +1,14 @@
 """From scanner files to training batches, in numpy; no device is ever touched here."""
 
+from pathlib import Path
+
 from glfa_jax.errors import InputError
 
 
 class DataError(InputError):
     """Data on disk cannot be used; one sentence says what is wrong and where."""
+
+
+def placed(path: Path) -> str:
+    """A path that is not there, and what it counts from where it is not absolute."""
+    return str(path) if path.is_absolute() else f"{path} (counted from {Path.cwd()})"

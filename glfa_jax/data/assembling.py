@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from glfa_jax.data import DataError
 from glfa_jax.data.clips import Clips
 from glfa_jax.data.correlation import RunningCorrelation
 from glfa_jax.data.layouts import SPLITS, Split
 from glfa_jax.data.planning import Plan, Window
-from glfa_jax.data.scratch import naming_room
 from glfa_jax.data.store import SHARD, Writer, shard_length
 
 
@@ -54,15 +54,20 @@ class Assembly:
                     cut[i] += values / len(read)
                 if split == "test" and len(read) > 1:
                     agreement.add(np.mean(read[0::2], axis=0), np.mean(read[1::2], axis=0))
+            if (peak := np.abs(cut).max(initial=0)) > np.finfo(np.float16).max:
+                raise DataError(
+                    f"sub-{subject}: a z-score of {peak:.3g}, too large to be stored: a run hardly "
+                    "varies but at its end; leave it out"
+                )
             total += cut.sum(axis=0, dtype=np.float64)
-            self._write(f"{split}/fmri/sub-{subject}", self._draw(cut), start=start)
+            self.writer.write(f"{split}/fmri/sub-{subject}", self._draw(cut), start=start)
             self.done(len(block))
-        self._write(f"{split}/present/sub-{subject}", present)
+        self.writer.write(f"{split}/present/sub-{subject}", present)
         if split == "train":
-            self._write(f"train/average/sub-{subject}", self._draw(total / present.sum()))
+            self.writer.write(f"train/average/sub-{subject}", self._draw(total / present.sum()))
         else:
             reliability = np.nan_to_num(agreement.result())
-            self._write(f"quality/reliability/sub-{subject}", self._draw(reliability))
+            self.writer.write(f"quality/reliability/sub-{subject}", self._draw(reliability))
 
     def _read(self, window: Window) -> Float[ndarray, "w p"]:
         return window.signal.window(window.first, self.window)
@@ -75,7 +80,7 @@ class Assembly:
             block = np.empty((len(clips), *self.writer.sample), np.uint8)
             for i, clip in enumerate(clips):
                 block[i] = videos[clip].video(clip)
-            self._write(f"{split}/video", block, start=start)
+            self.writer.write(f"{split}/video", block, start=start)
             self.done(len(clips))
 
     def _quality(self, subject: str) -> None:
@@ -84,16 +89,14 @@ class Assembly:
             ("mean", [signal.mean for signal in signals]),
             ("tsnr", [signal.tsnr for signal in signals]),
         ):
-            self._write(f"quality/{kind}/sub-{subject}", self._draw(np.mean(pictures, axis=0)))
+            self.writer.write(
+                f"quality/{kind}/sub-{subject}", self._draw(np.mean(pictures, axis=0))
+            )
         course = np.concatenate([signal.course for signal in signals])
-        self._write(f"quality/course/sub-{subject}", course)
+        self.writer.write(f"quality/course/sub-{subject}", course)
 
     def _draw(self, values: Float[ndarray, "*b p"]) -> Float[ndarray, "*b h w"]:
         """Cortex pixels to pictures, zero elsewhere."""
         pictures = np.zeros((*values.shape[:-1], self.mask.size), np.float32)
         pictures[..., self.mask.ravel()] = values
         return pictures.reshape(*values.shape[:-1], *self.mask.shape)
-
-    def _write(self, name: str, values: ndarray, *, start: int | None = None) -> None:
-        with naming_room(self.writer.path, values.nbytes):
-            self.writer.write(name, values, start=start)

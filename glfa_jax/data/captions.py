@@ -1,7 +1,7 @@
 """Captions: the table beside the clips, tokens for the text encoder, and augmented wordings."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -11,8 +11,12 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
+from glfa_jax import files
 from glfa_jax.data import DataError
-from glfa_jax.data.tables import read_table
+from glfa_jax.data.tables import read_table, stop
+from glfa_jax.errors import Terminated
+
+_MOST_TOKENS = 10_000  # of a caption; CLIP's are 77
 
 # Words of one line may stand for each other. Used where WordNet is not installed.
 _SYNONYMS = """
@@ -41,17 +45,29 @@ under no not do does did has have had i you we us our your my me so than then ve
 """
 
 
-def read_captions(path: str | Path) -> dict[str, str]:
-    """`captions.tsv` (columns stim_file, caption) as a mapping from clip to caption."""
-    path = Path(path)
+def read_captions(
+    path: str | Path, *, failed: Callable[[DataError], None] = stop
+) -> dict[str, str]:
+    """`captions.tsv` (columns stim_file, caption) as a mapping from clip to caption.
+
+    `failed` is told of rows that cannot be used, and may raise to stop; a clip whose captions
+    differ has none then.
+    """
+    lines: dict[str, int] = {}
     captions: dict[str, str] = {}
-    for row in read_table(path, columns=("stim_file", "caption")):
-        clip, caption = row["stim_file"], row["caption"].strip()
-        if not caption:
-            raise DataError(f"{path}: clip {clip} has an empty caption")
-        if captions.get(clip, caption) != caption:
-            raise DataError(f"{path}: clip {clip} has two different captions")
-        captions[clip] = caption
+    for row in read_table(Path(path), columns=("stim_file", "caption"), failed=failed):
+        try:
+            clip, caption = row.stim_file, row["caption"].strip()
+            if not caption:
+                raise DataError(f"{row.where}: clip {clip} has an empty caption")
+        except DataError as error:
+            failed(error)
+            continue
+        line = lines.setdefault(clip, row.line)
+        if line != row.line and captions.pop(clip, None) != caption:
+            failed(DataError(f"{row.where}: clip {clip} has another caption than in line {line}"))
+        else:
+            captions[clip] = caption
     return captions
 
 
@@ -70,15 +86,27 @@ class Tokenizer:
         folder = Path(folder)
         if not folder.is_dir():
             raise DataError(f"{folder}: no such tokenizer folder")
+        files.verify_checksums(folder, error=DataError)
+        for path in folder.iterdir():
+            if not path.is_dir():
+                files.refuse_special(path, error=DataError)
         try:
             tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"{folder}: holds no CLIP tokenizer ({reason})") from None
-        length = tokenizer.model_max_length
-        if length > 1_000_000:
-            raise DataError(f"{folder}: tokenizer_config.json must state model_max_length")
-        return cls(folder, length, tokenizer)
+            length, indices = tokenizer.model_max_length, list(tokenizer.get_vocab().values())
+            if type(length) is not int or not 2 <= length <= _MOST_TOKENS:
+                raise DataError(
+                    f"{folder}: tokenizer_config.json must state model_max_length, a whole number "
+                    f"from 2 to {_MOST_TOKENS:,}"
+                )
+            if sorted(indices) != list(range(len(indices))):
+                raise DataError(f"{folder}: its vocabulary must number the tokens without gaps")
+            found = cls(folder, length, tokenizer)
+            found(["a"])  # some damage shows only in use
+        except (DataError, KeyboardInterrupt, Terminated):
+            raise
+        except BaseException as error:  # a library in Rust may panic, which is no Exception
+            raise DataError(f"{folder}: holds no CLIP tokenizer ({files.reason(error)})") from None
+        return found
 
     def __call__(self, captions: Sequence[str]) -> Int[ndarray, "b n"]:
         encoded = self._tokenizer(  # type: ignore[operator]

@@ -1,21 +1,22 @@
 """The videos of a study to frames, a few files at a time, into pieces of the scratch."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from glfa_jax.data import DataError
-from glfa_jax.data.scratch import filling, read_rows, write_json, write_rows
+from glfa_jax.data.attributes import StoredFile
+from glfa_jax.data.scratch import read_rows, write_json, write_rows
 from glfa_jax.data.signals import digest, hashed
 from glfa_jax.data.video import Part, read_parts
+from glfa_jax.files import whole_folder
+from glfa_jax.records import Text, read
 
 BUNDLE = 32  # clips in a piece; a file that holds more has a piece of its own
 
@@ -25,14 +26,13 @@ class Clips:
     """A finished piece: frames of some clips; `failed`: clip -> why it could not be read."""
 
     piece: Path
-    clips: tuple[str, ...]
-    failed: dict[str, str]
-    files: dict[str, dict[str, Any]]
+    clips: tuple[Text, ...]
+    failed: dict[Text, Text]
+    files: dict[Text, StoredFile]
 
     @classmethod
     def read(cls, piece: Path) -> "Clips":
-        about = json.loads((piece / "about.json").read_text(encoding="utf-8"))
-        return cls(piece, **{**about, "clips": tuple(about["clips"])})
+        return read(cls, piece / "about.json", error=DataError, piece=piece)
 
     def video(self, clip: str) -> UInt8[ndarray, "f h w 3"]:
         return read_rows(self.piece / "frames.npy", self.clips.index(clip), 1)[0]
@@ -63,12 +63,12 @@ class ReadClips:
         """Every clip that can be read; the others are named in the piece and stay black."""
         failed: dict[str, str] = {}
         shape = (len(self.clips), self.frames, *self.resolution, 3)
-        with filling(piece) as folder:
+        with whole_folder(piece) as folder:
             write_rows(folder / "frames.npy", self._read(failed), shape=shape, dtype=np.uint8)
             about = {
                 "clips": [name for name, _ in self.clips],
                 "failed": failed,
-                "files": {str(file): hashed(file) for file in self.sources if file.exists()},
+                "files": {str(file): hashed(file) for file in self.sources if file.is_file()},
             }
             write_json(folder / "about.json", about)
 

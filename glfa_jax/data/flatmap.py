@@ -35,6 +35,7 @@ class FlatMap:
         the region.
     pixel_mm: edge of a (square) pixel on the flat surface, mm; None where a picture was resized.
     sides: number of values of the left and right hemisphere, or of the picture.
+    walls: vertices that the flat surface of each side left out; none where there is a picture.
     """
 
     raster: int
@@ -44,6 +45,7 @@ class FlatMap:
     positions: Float[ndarray, "values 2"]
     pixel_mm: float | None
     sides: tuple[int, ...]
+    walls: tuple[Bool[ndarray, " v"], ...] = ()
 
     @cached_property
     def used(self) -> Bool[ndarray, " values"]:
@@ -112,6 +114,7 @@ def build(surfaces: Surfaces, *, raster: int) -> FlatMap:
         positions=positions,
         pixel_mm=plane.pixel_mm,
         sides=(surfaces.left.num_vertices, surfaces.right.num_vertices),
+        walls=(~surfaces.left.on_flat, ~surfaces.right.on_flat),
     )
 
 

@@ -1,27 +1,144 @@
 """GIFTI files opened with the errors that users make named."""
 
+import base64
+import math
+import zlib
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from nibabel.gifti.gifti import GiftiImage
+import numpy as np
+from jaxtyping import Float
+from nibabel.gifti.gifti import GiftiDataArray, GiftiImage
+from nibabel.gifti.parse_gifti_fast import GiftiImageParser, GiftiParseError
+from nibabel.gifti.util import array_index_order_codes, gifti_encoding_codes, gifti_endian_codes
+from nibabel.nifti1 import data_type_codes, intent_codes
+from numpy import ndarray
 
 from glfa_jax.data import DataError
+from glfa_jax.data.claims import check_size, unpacked
 from glfa_jax.data.damage import reading
 
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
+ROOM, GROWTH = 2**27, 20  # a file's text and values may take so many bytes, and so many a byte
+PACKED, ELSEWHERE = (
+    gifti_encoding_codes.code[name] for name in ("GZipBase64Binary", "ExternalFileBinary")
+)
+# Arrays that may lie beside the measurements.
+NO_SIGNAL = [
+    intent_codes.code[f"NIFTI_INTENT_{name}"]
+    for name in ("POINTSET", "TRIANGLE", "NODE_INDEX", "LABEL", "RGB_VECTOR", "RGBA_VECTOR")
+]
 
 
 def open_gifti(path: Path, *, side: Side) -> GiftiImage:
     """The image of one hemisphere; raises DataError where it is the other one."""
     with reading(path, "GIFTI"):
-        image = GiftiImage.from_filename(path)
+        most = ROOM + GROWTH * path.stat().st_size
+        with unpacked(path) as file:
+            text = file.read(most + 1)
+        if len(text) > most:
+            raise OSError(f"unpacks to more than {most:,} bytes")
+        parser = _Parser(path, most=most)
+        parser.parse(string=text)
+        image = parser.img
         stated = {
-            meta["AnatomicalStructurePrimary"]
+            meta["AnatomicalStructurePrimary"].replace("_", "").lower()
             for meta in (image.meta, *(array.meta for array in image.darrays))
             if "AnatomicalStructurePrimary" in meta
         }
     other = {"left": "CortexRight", "right": "CortexLeft"}[side]
-    if stated == {other}:
+    if stated == {other.lower()}:
         raise DataError(f"{path}: holds {other}, must hold the {side} hemisphere; left comes first")
     return image
+
+
+def read_series(path: Path, *, side: Side) -> Float[ndarray, "time v"]:
+    """The measurements in a file, whatever surface lies beside them."""
+    image = open_gifti(path, side=side)
+    with reading(path, "GIFTI"):
+        for index in image.get_arrays_from_intent("NIFTI_INTENT_NODE_INDEX"):
+            if not np.array_equal(index.data, np.arange(len(index.data))):
+                raise DataError(f"{path}: holds values of some vertices only, must hold all")
+        arrays = image.get_arrays_from_intent("NIFTI_INTENT_TIME_SERIES") or [
+            array for array in image.darrays if array.intent not in NO_SIGNAL
+        ]
+        if not arrays:
+            raise DataError(f"{path}: holds no time series")
+        parts = [np.asarray(array.data) for array in arrays]
+        for part in parts:
+            if part.ndim not in (1, 2) or part.dtype.kind not in "iuf":
+                raise DataError(
+                    f"{path}: must hold one number per vertex and volume, holds {part.dtype} "
+                    f"{part.shape}"
+                )
+        series = np.concatenate([part.reshape(len(part), -1).T for part in parts], dtype=np.float32)
+    check_size(path, volumes=len(series), values=series.shape[1])
+    return series
+
+
+def read_head(path: Path) -> tuple[int, float]:
+    """Vertices, and seconds from one volume to the next (0 where not stated), of the first array.
+
+    What lies behind the head of the first array is not read.
+    """
+    parser = _Parser(path, most=ROOM, buffer_size=2**16, head=True)
+    with reading(path, "GIFTI"):
+        with suppress(_HeadRead), unpacked(path) as file:
+            parser.parse(fptr=file)
+        array = next(array for array in parser.img.darrays if array.intent not in NO_SIGNAL)
+        stated = array.meta.get("TimeStep") or parser.img.meta.get("TimeStep") or "0"
+        return array.dims[0], float(stated) / 1000  # the format counts in milliseconds
+
+
+class _HeadRead(Exception):
+    """All that was wanted of a file is known."""
+
+
+class _Parser(GiftiImageParser):
+    """nibabel's, kept from taking more memory than a file of this size may need.
+
+    most: bytes that all arrays together may have. head: stops at the first values of a signal.
+    """
+
+    def __init__(self, path: Path, *, most: int, head: bool = False, **options: Any):
+        super().__init__(**options)
+        self.path, self.most, self.head = path, most, head
+
+    def StartElementHandler(self, name: str, attrs: dict[str, str]) -> None:
+        super().StartElementHandler(name, attrs)
+        if name == "DataArray" and self.da.encoding == ELSEWHERE:
+            raise DataError(f"{self.path}: keeps its values in other files, must hold them itself")
+        if name == "Data":
+            if self.head and self.da.intent not in NO_SIGNAL:
+                raise _HeadRead
+            self.most -= _bytes(self.da)
+            if self.most < 0:
+                raise GiftiParseError("its arrays claim to be far longer than the file")
+
+    def flush_chardata(self) -> None:
+        packed = self.write_to == "Data" and self.da.encoding == PACKED
+        if not packed or self._char_blocks is None:
+            super().flush_chardata()
+            return
+        text, self._char_blocks = "".join(self._char_blocks), None
+        self.da.data = _unpack(self.da, text)
+
+
+def _bytes(array: GiftiDataArray) -> int:
+    return math.prod(array.dims) * data_type_codes.dtype[array.datatype].itemsize
+
+
+def _unpack(array: GiftiDataArray, text: str) -> ndarray:
+    """As nibabel does, but never more than the array claims to hold."""
+    unpacker = zlib.decompressobj()
+    values = bytearray(unpacker.decompress(base64.b64decode(text), _bytes(array) + 1))
+    if not unpacker.eof:
+        raise GiftiParseError("an array does not hold as much as its dimensions say")
+    order = gifti_endian_codes.byteorder[array.endian]
+    dtype = data_type_codes.dtype[array.datatype].newbyteorder(order)
+    shape = tuple(array.dims)
+    return np.frombuffer(values, dtype).reshape(
+        shape, order=array_index_order_codes.npcode[array.ind_ord]
+    )

@@ -6,23 +6,70 @@ Written shard by shard under another name, which it changes when the last shard 
 that was stopped goes on where it was. The attribute `vae` tells whose latents they are.
 """
 
-import json
-import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import tensorstore as ts
 from jaxtyping import Float
 from numpy import ndarray
 
 from glfa_jax.data import DataError
-from glfa_jax.data.zarr import PLAIN, array_spec
+from glfa_jax.data.scratch import alone
+from glfa_jax.data.zarr import PLAIN, Layout, declared_shape, reading, writing
+from glfa_jax.errors import InputError
+from glfa_jax.files import read_object
+
+REMEDY = "remove its folder, train.latents makes it again"
 
 
 def stored_vae(store: Path, split: str) -> str | None:
     """The attribute `vae` of a store's finished latents; None where it has none."""
     return _vae_of(store / split / "latents")
+
+
+def open_latents(store: Path, split: str, *, video: tuple[int, ...]) -> Any:
+    """The array of finished latents, for reading; video: shape of the split's."""
+    name = f"{split}/latents"
+    with reading(store, name, remedy=REMEDY):
+        content = read_object(store / name / "zarr.json")
+        shard = content["chunk_grid"]["configuration"]["chunk_shape"][0]
+        shape = declared_shape(store / name)
+        if shape[:2] != video[:2]:
+            raise InputError(f"{shape[:2]} clips and frames, the videos are {video[:2]}")
+        layout = _layout(shape, shard=shard)
+        return layout.open(store / name, sizes=[None for _ in layout.files()])
+
+
+def _layout(shape: tuple[int, ...], *, shard: int, vae: str | None = None) -> Layout:
+    return Layout(
+        "float32",
+        shape,
+        ("clip", "frame", "height", "width", "channel"),
+        shard,
+        fill="NaN",  # samples that equal the fill value are not stored
+        codec=PLAIN,  # random digits: packing saves little and takes long
+        attributes=vae and {"vae": vae},
+    )
+
+
+@contextmanager
+def writing_latents(
+    store: Path,
+    split: str,
+    *,
+    clips: int,
+    shard: int,
+    sample: tuple[int, int, int, int],
+    vae: str,
+) -> Iterator["LatentsWriter"]:
+    """Alone at work: waits for another process, and then finds what that one has done.
+
+    Where the latents are finished, nothing is written, and the store may be read-only.
+    """
+    with nullcontext() if stored_vae(store, split) else alone(store / split / "latents"):
+        yield LatentsWriter(store, split, clips=clips, shard=shard, sample=sample, vae=vae)
 
 
 class LatentsWriter:
@@ -52,24 +99,12 @@ class LatentsWriter:
             )
         self.finished = stored == vae
         if not self.finished:
-            if _vae_of(self._aside) != vae:
+            layout = _layout((clips, *sample), shard=shard, vae=vae)
+            if not _fits(self._aside, layout, vae=vae):
                 shutil.rmtree(self._aside, ignore_errors=True)
-            self._array = self._guarded(
-                lambda: ts.open(
-                    array_spec(
-                        self._aside,
-                        dtype="float32",
-                        shape=(clips, *sample),
-                        axes=("clip", "frame", "height", "width", "channel"),
-                        fill="NaN",  # samples that equal the fill value are not stored
-                        shard=shard,
-                        codec=PLAIN,  # random digits: packing saves little and takes long
-                        attributes={"vae": vae},
-                    ),
-                    open=True,
-                    create=True,
-                )
-            )
+            with self._writing():
+                self._files = list(layout.files())
+                self._array = layout.create(self._aside)
 
     def pending(self) -> list[range]:
         """The shards, as the numbers of their clips, that are not written yet."""
@@ -77,36 +112,48 @@ class LatentsWriter:
             return []
         return [
             shard
-            for number, shard in enumerate(self._shards)
-            if not (self._aside / "c" / str(number) / "0/0/0/0").is_file()
+            for shard, file in zip(self._shards, self._files, strict=True)
+            if not (self._aside / file).is_file()
         ]
 
     def write(self, shard: range, values: Float[ndarray, "b f h w 2c"]) -> None:
         """One shard of `pending`, whole."""
-        self._guarded(lambda: self._array[shard.start : shard.stop].write(values))
+        with self._writing():
+            self._array[shard.start : shard.stop].write(values).result()
 
     def finish(self) -> None:
         """Gives the array its name."""
         if not self.finished:
-            os.rename(self._aside, self.path)
+            with self._writing():
+                self._aside.rename(self.path)
             self.finished = True
 
-    def _guarded(self, act: Any) -> Any:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            return act().result()
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
+            with writing(self.path):
+                yield
+        except InputError as error:
             raise DataError(
-                f"{self.path}: cannot be written ({reason}); what is written stays, the same "
-                "command goes on from there"
+                f"{error}; what is written stays, the same command goes on from there"
             ) from None
 
 
-def _vae_of(path: Path) -> str | None:
+def _fits(aside: Path, layout: Layout, *, vae: str) -> bool:
+    """Whether an earlier writer has begun with the very same."""
     try:
-        metadata = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-        return str(metadata["attributes"]["vae"])
-    except FileNotFoundError:
+        if _vae_of(aside) != vae:
+            return False
+        layout.open(aside)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _vae_of(path: Path) -> str | None:
+    if not path.exists():
         return None
-    except (ValueError, KeyError, TypeError, OSError):
+    try:
+        return str(read_object(path / "zarr.json")["attributes"]["vae"])
+    except (InputError, KeyError, TypeError):
         raise DataError(f"{path}: not latents of glfa_jax; remove it") from None

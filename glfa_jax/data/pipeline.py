@@ -124,6 +124,8 @@ def batches(
     clips = np.flatnonzero(present.all(axis=1))
     if paired and not len(clips):
         raise DataError(f"{store.path}: no {split} clip was seen by all of {', '.join(subjects)}")
+    if split == "train":
+        store.average(subjects=subjects)  # refused here where it is no number
     dataset = _ordered(clips, seed=seed, shuffle=shuffle, repeat=repeat)
     if paired < rows:
         for subject, column in zip(subjects, present.T, strict=True):
@@ -172,8 +174,7 @@ def volumes(
     clip, subject = np.nonzero(present)
     rows = np.stack([np.repeat(clip, window), np.repeat(subject, window)], axis=1)
     rows = np.concatenate([rows, np.tile(np.arange(window), len(clip))[:, None]], axis=1)
-    if not len(rows):
-        raise DataError(f"{store.path}: has no train sample of {', '.join(subjects)}")
+    store.average(subjects=subjects)  # refused here where there is none, or it is no number
     dataset = _ordered(rows, seed=seed, shuffle=True, repeat=True)
     dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=np.stack)
     dataset = dataset.map(_Share(process_index, process_count))
@@ -211,6 +212,8 @@ def windows(
     """
     if batch_size % process_count or not batch_size:
         raise DataError(f"batch_size: {batch_size} is no multiple of {process_count} processes")
+    if not len(clips):
+        raise DataError(f"{store.path}: no train clip to take windows of")
     dataset = _ordered(np.asarray(clips), seed=seed, shuffle=True, repeat=True)
     dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=np.array)
     dataset = dataset.map(_Share(process_index, process_count))
@@ -290,7 +293,7 @@ class _Assemble:
             if not latents:
                 self.video = self.video(every).__getitem__
         if latents:
-            self.video = partial(_no_frames, store.video(split, [0]).shape)
+            self.video = partial(_no_frames, store.sample)
             self.latents = read = cast(Callable[..., ndarray], partial(store.latents, split))
             if len(every) * read([0]).nbytes <= CACHE_BYTES:
                 self.latents = read(every).__getitem__
@@ -348,8 +351,8 @@ class _Assemble:
         return np.stack(windows, axis=1)
 
 
-def _no_frames(shape: tuple[int, ...], clips: Int[ndarray, " b"]) -> UInt8[ndarray, "b f h w 3"]:
-    return np.zeros((len(clips), 0, *shape[2:]), np.uint8)
+def _no_frames(sample: tuple[int, ...], clips: Int[ndarray, " b"]) -> UInt8[ndarray, "b f h w 3"]:
+    return np.zeros((len(clips), 0, *sample[1:]), np.uint8)
 
 
 def _one_frame(

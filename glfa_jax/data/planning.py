@@ -2,13 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from glfa_jax import config
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import SPLITS, Problems, Run, Split
 from glfa_jax.data.signals import Signal
+from glfa_jax.data.timing import TIME_TOLERANCE
 
 Key = tuple[str, int]  # clip and repeat; repeat -1 stands for the average over repeats
 
@@ -61,15 +62,18 @@ def same_repetition_time(runs: Sequence[Run], problems: Problems) -> list[Run]:
         raise DataError("no run of the study can be used")
     usual = Counter(run.repetition_time for run in runs).most_common(1)[0][0]
     example = next(run for run in runs if run.repetition_time == usual)
+    kept = []
     for run in runs:
-        if run.repetition_time != usual:
-            problems.add(
-                DataError(
-                    f"{run.scans[0]}: repetition time {run.repetition_time} s, but {usual} s in "
-                    f"{example.scans[0]}"
-                )
+        if abs(run.repetition_time - usual) <= TIME_TOLERANCE:
+            kept.append(run)
+            continue
+        problems.add(
+            DataError(
+                f"{run.scans[0]}: repetition time {run.repetition_time} s, but {usual} s in "
+                f"{example.scans[0]}"
             )
-    return [run for run in runs if run.repetition_time == usual]
+        )
+    return kept
 
 
 def without_shared_clips(runs: Sequence[Run], problems: Problems) -> list[Run]:
@@ -107,7 +111,8 @@ def plan(
     cuts = []
     for run, signal in runs:
         try:
-            cuts.append(_cut(run, signal, data, unreadable))
+            cuts.append(cut := _cut(run, signal, data, unreadable))
+            problems.noted += _sharing(cut)
         except DataError as error:
             problems.add(error)
     subjects: list[str] = []
@@ -143,8 +148,24 @@ def _cut(run: Run, signal: Signal, data: config.Data, unreadable: Mapping[str, s
     return Cut(run, signal, tuple(windows))
 
 
+def _sharing(cut: Cut) -> Iterator[str]:
+    """Says of trials that start so close together that they have one window."""
+    clips: dict[int, list[str]] = {}
+    for (clip, _), window in cut.windows:
+        if window is not None:
+            clips.setdefault(window.first, []).append(clip)
+    shared = [names for names in clips.values() if len(names) > 1]
+    if shared:
+        more = f", and {len(shared) - 1} more such windows" if shared[1:] else ""
+        yield (
+            f"sub-{cut.run.subject} run {cut.run.name}: clips {shared[0][0]} and {shared[0][1]} "
+            f"begin within one volume and have the same window{more}"
+        )
+
+
 def first_volume(run: Run, onset: float, volumes: int, data: config.Data) -> int | None:
-    """The volume nearest to onset + lag, the earlier of two equally near; None if it was dropped.
+    """The volume nearest to onset + lag, the earlier of two equally near; None if it was dropped
+    or never taken, as for trials before the scan.
 
     Raises DataError for an event after the end of its run.
     """
@@ -158,7 +179,7 @@ def first_volume(run: Run, onset: float, volumes: int, data: config.Data) -> int
         )
     volume = (onset + data.lag_seconds - run.start_time) / step
     nearest = math.ceil(volume - 0.5 - 1e-6)
-    if nearest < 0 and dropped and volume < -0.5 - 1e-6:
+    if (dropped or onset < 0) and volume < -0.5 - 1e-6:
         return None
     return max(nearest, 0)
 

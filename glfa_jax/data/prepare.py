@@ -7,6 +7,7 @@ store: the same command goes on after an interruption. Then puts the store toget
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -21,18 +22,18 @@ from glfa_jax import config
 from glfa_jax.cli import guarded
 from glfa_jax.data import DataError, flatmap
 from glfa_jax.data.assembling import Assembly
+from glfa_jax.data.attributes import Attributes, StoredFile, StoredRun
 from glfa_jax.data.clips import Clips, bundle
 from glfa_jax.data.flatmap import FlatMap
 from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, Study
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.planning import Plan, plan, same_repetition_time, without_shared_clips
+from glfa_jax.data.reuse import reuse, settings_of
 from glfa_jax.data.scratch import Scratch
 from glfa_jax.data.signals import Pixels, ReadRun, Signal, hashed
-from glfa_jax.data.store import Attributes, Store
+from glfa_jax.data.store import Store
 from glfa_jax.data.working import Task, carry_out
 
-# Settings that change no number of the store.
-FREE = ("store", "workers", "on_error", "latents")
 WARNINGS = 20  # printed; all of them are in the store
 
 
@@ -42,9 +43,8 @@ def prepare(data: config.Data, *, progress: bool = True) -> Store:
     Raises DataError in one sentence; nothing half-written is left under the store's name, and
     what was finished is not done again.
     """
-    settings = _settings(data)
-    if data.store.exists():
-        return _reuse(data.store, settings, progress=progress)
+    if os.path.lexists(data.store):
+        return _reused(data, progress=progress)
     if data.simulation is not None:
         from glfa_jax.simulate.study import write_study
 
@@ -55,14 +55,13 @@ def prepare(data: config.Data, *, progress: bool = True) -> Store:
     scratch = Scratch(data.store)
     with scratch.opened():
         if data.store.exists():  # another process was faster
-            return _reuse(data.store, settings, progress=progress)
-        _prepare(data, settings, study, flat, scratch, problems, progress=progress)
+            return _reused(data, progress=progress)
+        _prepare(data, study, flat, scratch, problems, progress=progress)
     return Store.open(data.store)
 
 
 def _prepare(
     data: config.Data,
-    settings: dict[str, Any],
     study: Study,
     flat: FlatMap,
     scratch: Scratch,
@@ -83,9 +82,10 @@ def _prepare(
         unreadable=unreadable,
         problems=problems,
     )
-    notes = [*study.notes, *dict.fromkeys(problems.noted)]
+    of_runs = [note for cut in made.cuts for note in cut.signal.notes]
+    notes = [*study.notes, *of_runs, *dict.fromkeys(problems.noted)]
     files = _files(data, study, made, videos)
-    attributes = _attributes(data, settings, study, made, files=files, notes=notes)
+    attributes = _attributes(data, study, made, files=files, notes=notes)
     total = (len(made.subjects) + 1) * sum(map(len, made.keys.values()))
     with (
         tqdm(total=total, disable=not progress, unit="sample", desc="store") as bar,
@@ -130,14 +130,14 @@ def _read(
 
 def _attributes(
     data: config.Data,
-    settings: dict[str, Any],
     study: Study,
     made: Plan,
     *,
-    files: Mapping[str, Any],
+    files: Mapping[str, StoredFile],
     notes: list[str],
 ) -> Attributes:
-    runs = [
+    settings = settings_of(data)
+    runs: list[StoredRun] = [
         {
             "subject": cut.run.subject,
             "name": cut.run.name,
@@ -175,9 +175,9 @@ def _attributes(
 
 def _files(
     data: config.Data, study: Study, made: Plan, videos: Sequence[Clips]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, StoredFile]:
     """Size and hash of every file that is in the store, in the study's order."""
-    known: dict[str, dict[str, Any]] = {}
+    known: dict[str, StoredFile] = {}
     for piece in (*(cut.signal for cut in made.cuts), *videos):
         known |= piece.files
     read = {str(file) for cut in made.cuts for file in cut.run.files}
@@ -209,36 +209,14 @@ def _relative(file: Path, root: Path) -> str:
     return str(file.relative_to(root) if file.is_relative_to(root) else file.resolve())
 
 
-def _settings(data: config.Data) -> dict[str, Any]:
-    """All that decides what is in the store; where it lies does not."""
-    settings = data.model_dump(mode="json", exclude=set(FREE))
-    return {**settings, "root": str(data.root.resolve())}
-
-
 def _digest(tree: Any) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def _reuse(path: Path, settings: dict[str, Any], *, progress: bool) -> Store:
-    store = Store.open(path)
-    if store.attributes.fingerprint != _digest(settings):
-        theirs = store.attributes.provenance["settings"]
-        differing = ", ".join(
-            key for key in settings | theirs if settings.get(key) != theirs.get(key)
-        )
-        raise DataError(
-            f"{path}: was prepared with other settings ({differing}); remove it or choose another "
-            "data.store"
-        )
-    for name, known in store.attributes.provenance["files"].items():
-        file = Path(settings["root"]) / name
-        if file.exists() and file.stat().st_size != known["size"]:
-            raise DataError(
-                f"{path}: {file} has changed since it was prepared; remove it or choose another "
-                "data.store"
-            )
+def _reused(data: config.Data, *, progress: bool) -> Store:
+    store = reuse(data)
     if progress:
-        print(f"{path}: up to date, reused", flush=True)
+        print(f"{data.store}: up to date, reused", flush=True)
         for line in _warnings(store.attributes.notes):
             print(line, flush=True)
     return store

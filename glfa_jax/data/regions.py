@@ -3,18 +3,19 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import is_zipfile
 
-import nibabel
 import numpy as np
 from jaxtyping import Bool, Float, Int8
-from nibabel.cifti2.cifti2 import Cifti2Image
-from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis
+from nibabel.cifti2.cifti2_axes import LabelAxis
 from numpy import ndarray
 
 from glfa_jax.data import DataError
+from glfa_jax.data.cifti import Cortex, axis_beside_models, cortex_of, open_cifti
 from glfa_jax.data.damage import reading
 from glfa_jax.data.gifti import SIDES, Side, open_gifti
 from glfa_jax.data.plane import side_by_side
+from glfa_jax.files import read_arrays
 
 UNLABELLED = "???"  # what parcellations call the cortex that belongs to no area
 
@@ -56,18 +57,16 @@ def picture(path: Path) -> Int8[ndarray, "h w"]:
 
     1: the region, -1: other cortex, 0: no cortex. Pickled arrays are refused.
     """
-    if not path.exists():
-        raise DataError(f"{path}: no such mask image")
-    with reading(path, ".npy or .npz of plain numbers"):
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                if "images" not in loaded.files:
-                    held = ", ".join(loaded.files) or "nothing"
-                    raise DataError(f"{path}: must hold the key images, holds {held}")
-                image = np.asarray(loaded["images"])
-        else:
-            image = np.asarray(loaded)
+    kind = ".npy or .npz of plain numbers"
+    if is_zipfile(path):
+        arrays = read_arrays(path, kind, error=DataError)
+        if "images" not in arrays:
+            held = ", ".join(arrays) or "nothing"
+            raise DataError(f"{path}: must hold the key images, holds {held:.200}")
+        image = arrays["images"]
+    else:
+        with reading(path, kind):
+            image = np.load(path, allow_pickle=False)
     if image.ndim == 3 and len(image) == 1:
         image = image[0]
     if image.ndim != 2:
@@ -129,48 +128,37 @@ def _gifti(path: Path, side: Side, count: int) -> ndarray:
     labels = image.get_arrays_from_intent("NIFTI_INTENT_LABEL")
     if not labels:
         raise DataError(f"{path}: no label GIFTI: holds no array of intent LABEL")
-    keys = np.asarray(labels[0].data).ravel()
-    if len(keys) != count:
+    with reading(path, "label GIFTI"):
+        keys = np.asarray(labels[0].data).ravel()
+        names = _names(keys, {label.key: label.label or "" for label in image.labeltable.labels})
+    if len(names) != count:
         raise DataError(
-            f"{path}: labels {len(keys)} vertices, the {side} surface has {count}; another mesh?"
+            f"{path}: labels {len(names)} vertices, the {side} surface has {count}; another mesh?"
         )
-    return _names(keys, {label.key: label.label or "" for label in image.labeltable.labels})
+    return names
 
 
 def _cifti(path: Path, sides: tuple[int, int]) -> tuple[ndarray, ndarray]:
-    with reading(path, "CIFTI"):
-        image = nibabel.load(path)
-        if not isinstance(image, Cifti2Image):
-            raise DataError(f"{path}: no CIFTI-2 file; one file of labels must be a .dlabel.nii")
-        axes = [image.header.get_axis(i) for i in range(image.ndim)]
-        models = next((axis for axis in axes if isinstance(axis, BrainModelAxis)), None)
-        table = next((axis for axis in axes if isinstance(axis, LabelAxis)), None)
-        if models is None or table is None:
-            raise DataError(f"{path}: no label CIFTI: needs a label axis and a brain-model axis")
-        keys = np.moveaxis(np.asarray(image.dataobj), axes.index(table), 0)[0]
-        names = _names(keys, {key: label[0] for key, label in table.label[0].items()})
+    with open_cifti(path) as image:
+        table, labels = axis_beside_models(path, image, LabelAxis, name="labels")
+        keys = np.moveaxis(np.asarray(image.values), table, 0)[0]
+        names = _names(keys, {key: label[0] for key, label in labels.label[0].items()})
         left, right = (
-            _whole_mesh(path, models, names, side, count)
+            _whole_mesh(path, cortex_of(path, image, 1 - table, side), names, side, count)
             for side, count in zip(SIDES, sides, strict=True)
         )
     return left, right
 
 
-def _whole_mesh(
-    path: Path, models: BrainModelAxis, names: ndarray, side: Side, count: int
-) -> ndarray:
+def _whole_mesh(path: Path, cortex: Cortex, names: ndarray, side: Side, count: int) -> ndarray:
     """The names of one hemisphere's grayordinates on all vertices of its mesh."""
-    structure = f"CIFTI_STRUCTURE_CORTEX_{side.upper()}"
-    if structure not in models.nvertices:
-        raise DataError(f"{path}: has no {structure}")
-    if models.nvertices[structure] != count:
+    if cortex.nvertices != count:
         raise DataError(
-            f"{path}: labels a mesh of {models.nvertices[structure]} vertices, the {side} surface "
-            f"has {count}; another mesh?"
+            f"{path}: labels a mesh of {cortex.nvertices} vertices, the {side} surface has "
+            f"{count}; another mesh?"
         )
-    rows = models.name == structure
     whole = np.full(count, "", names.dtype)
-    whole[models.vertex[rows]] = names[rows]
+    whole[cortex.vertices] = names[cortex.rows]
     return whole
 
 

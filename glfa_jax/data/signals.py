@@ -11,16 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
 from glfa_jax.data import DataError
+from glfa_jax.data.attributes import StoredFile
+from glfa_jax.data.damage import reading
 from glfa_jax.data.flatmap import FlatMap
+from glfa_jax.data.hemispheres import Witness
 from glfa_jax.data.layouts import Run
-from glfa_jax.data.scratch import filling, read_rows, write_array, write_json, write_rows
+from glfa_jax.data.scratch import read_rows, write_array, write_json, write_rows
+from glfa_jax.files import sha256, whole_folder
+from glfa_jax.records import Text, read
 
-FORMAT = 1  # of the pieces
+FORMAT = 2  # of the pieces
 COLUMNS = 2048  # pixels taken to float64 at a time
 
 
@@ -31,21 +36,24 @@ class Pixels:
     columns: the values that any pixel needs; only these are looked at.
     weights: (pixels, columns).
     sides: number of values of each half of the series.
+    walls: values of each half that lie in the medial wall, where that is known.
     """
 
     columns: Int[ndarray, " used"]
     weights: csr_array
     sides: tuple[int, ...]
+    walls: tuple[Bool[ndarray, " v"], ...] = ()
 
     @classmethod
     def of(cls, flat: FlatMap) -> "Pixels":
         rows: csr_array = flat.weights[np.flatnonzero(flat.mask)]
         columns = np.unique(rows.indices)
-        return cls(columns, csr_array(rows[:, columns]), flat.sides)
+        return cls(columns, csr_array(rows[:, columns]), flat.sides, flat.walls)
 
     @cached_property
     def digest(self) -> str:
-        parts = (self.columns, self.weights.indptr, self.weights.indices, self.weights.data)
+        weights = self.weights
+        parts = (self.columns, weights.indptr, weights.indices, weights.data, *self.walls)
         state = hashlib.sha256(repr(self.sides).encode())
         for part in parts:
             state.update(np.ascontiguousarray(part).data)
@@ -55,10 +63,11 @@ class Pixels:
         self, run: Run, block: Float[ndarray, "time values"], *, start: int
     ) -> Float[ndarray, "time p"]:
         """The pixels of a few volumes, the first of them volume `start` of the run."""
-        if block.shape[1] != sum(self.sides):
+        given = run.sides or (block.shape[1],)
+        if sum(given) != sum(self.sides) or run.sides not in ((), self.sides):
             raise DataError(
-                f"{run.scans[0]}: {block.shape[1]} values a volume, the flat map takes "
-                f"{' + '.join(map(str, self.sides))}"
+                f"{run.scans[0]}: {' + '.join(map(str, given))} values a volume, the flat map "
+                f"takes {' + '.join(map(str, self.sides))}"
             )
         used = np.ascontiguousarray(block[:, self.columns], np.float32)
         finite = np.isfinite(used)
@@ -79,6 +88,7 @@ class Signal:
     """A run's finished piece.
 
     volumes: all that windows may reach; the last `tail` of them count for nothing else.
+    notes: what seems to be wrong and does no harm, a sentence each.
     """
 
     piece: Path
@@ -86,11 +96,12 @@ class Signal:
     tail: int
     silent: int
     peak: float
-    files: dict[str, dict[str, Any]]
+    files: dict[Text, StoredFile]
+    notes: tuple[Text, ...]
 
     @classmethod
     def read(cls, piece: Path) -> "Signal":
-        return cls(piece, **json.loads((piece / "about.json").read_text(encoding="utf-8")))
+        return read(cls, piece / "about.json", error=DataError, piece=piece)
 
     @property
     def kept(self) -> int:
@@ -135,10 +146,12 @@ class ReadRun:
 
     def write(self, piece: Path) -> None:
         """z-scores (ddof 1) over the volumes before the tail; a constant pixel becomes zero."""
-        blocks, volumes = [], 0
-        for block in self.run.blocks():
-            blocks.append(self.pixels.take(self.run, block, start=volumes))
-            volumes += len(block)
+        blocks, volumes, witness = [], 0, Witness(self.pixels.walls)
+        with reading(self.run.scans[0], "scan"):
+            for block in self.run.blocks():
+                blocks.append(self.pixels.take(self.run, block, start=volumes))
+                witness.see(block)
+                volumes += len(block)
         kept = volumes - self.run.tail
         if kept < 2:
             raise DataError(f"{self.run.scans[0]}: {kept} volumes, at least 2 are needed")
@@ -168,8 +181,9 @@ class ReadRun:
             "silent": silent,
             "peak": peak,
             "files": {str(file): hashed(file) for file in self.sources},
+            "notes": witness.notes(self.run.scans),
         }
-        with filling(piece) as folder:
+        with whole_folder(piece) as folder:
             write_rows(folder / "z.npy", iter(blocks), shape=(volumes, pixels), dtype=np.float32)
             for name, values in (("mean", mean), ("tsnr", tsnr), ("course", course)):
                 write_array(folder / f"{name}.npy", values.astype(np.float32))
@@ -193,10 +207,7 @@ def digest(sources: tuple[Path, ...], *settings: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def hashed(path: Path) -> dict[str, Any]:
+def hashed(path: Path) -> StoredFile:
     """A file's entry in the provenance."""
-    with path.open("rb") as file:
-        return {
-            "size": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
+    with reading(path, "file"), path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": sha256(file)}

@@ -16,13 +16,11 @@ samples: in the train split every showing of a clip is its own sample, in the te
 are averaged. What `quality` holds is there to be looked at and enters no training.
 """
 
-import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -31,11 +29,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
 from glfa_jax.data import DataError
-from glfa_jax.data.latents import stored_vae
+from glfa_jax.data.attributes import Attributes, read_attributes, write_group
+from glfa_jax.data.latents import open_latents, stored_vae
 from glfa_jax.data.layouts import SPLITS, Split
-from glfa_jax.data.zarr import array_spec
+from glfa_jax.data.zarr import Layout, declared_shape, reading, writing
+from glfa_jax.files import whole_folder
 
-FORMAT = 2
 SHARD = 64
 SHARD_BYTES = 2**27  # a shard is held in memory, packed and unpacked, when it is written
 
@@ -54,41 +53,35 @@ def shard_length(sample_bytes: int) -> int:
     return length
 
 
-@dataclass(frozen=True)
-class Attributes:
-    """What the group says about itself.
-
-    repetition_time, lag_seconds: seconds. clips, captions: per split, one per sample.
-    clip_seconds: duration of a clip, the median over all showings.
-    layout, space: as in the settings.
-    repeats: most repeats of a test clip that each subject has seen.
-    runs: {subject, name, split, volumes, missing}, in the order they were read; volumes: those
-        that were z-scored; missing: trials whose window is not wholly in the run.
-    notes: one sentence on each thing that is not as expected, or was left out.
-    provenance: root, settings, files (name -> size and sha256), package version.
-    fingerprint: of the settings; identity: of settings and file contents.
-    """
-
-    subjects: tuple[str, ...]
-    repetition_time: float
-    lag_seconds: float
-    window: int
-    clips: dict[str, list[str]]
-    captions: dict[str, list[str]]
-    clip_seconds: float
-    layout: str
-    space: str
-    repeats: dict[str, int]
-    runs: list[dict[str, Any]]
-    notes: list[str]
-    fingerprint: str
-    identity: str
-    provenance: dict[str, Any]
+def layouts(
+    attributes: Attributes, *, mask: tuple[int, ...], sample: tuple[int, ...]
+) -> dict[str, Layout]:
+    """Every array of a store by its name; mask, sample: shapes of the mask and a clip's frames."""
+    maps = ("window", "row", "column")
+    window = (attributes.window, *mask)
+    found = {"mask": Layout("uint8", mask, maps[1:])}
+    for split in SPLITS:
+        clips = len(attributes.clips[split])
+        axes = ("clip", "frame", "height", "width", "channel")
+        shard = shard_length(prod(sample))
+        found[f"{split}/video"] = Layout("uint8", (clips, *sample), axes, shard)
+        for subject in attributes.subjects:
+            present = Layout("bool", (clips,), ("clip",), fill=False)
+            found[f"{split}/present/sub-{subject}"] = present
+            shape, shard = (clips, *window), shard_length(2 * prod(window))
+            found[f"{split}/fmri/sub-{subject}"] = Layout("float16", shape, ("clip", *maps), shard)
+    for subject in attributes.subjects:
+        found[f"train/average/sub-{subject}"] = Layout("float32", window, maps)
+        volumes = sum(run["volumes"] for run in attributes.runs if run["subject"] == subject)
+        for kind in get_args(Quality):
+            shape, axes = ((volumes,), ("volume",)) if kind == "course" else (mask, maps[1:])
+            found[f"quality/{kind}/sub-{subject}"] = Layout("float32", shape, axes)
+    return found
 
 
 @dataclass(frozen=True)
 class Store:
-    """A finished store, open for reading; arrays are opened once and kept."""
+    """A finished store, open for reading; opening it finds every array that is not whole."""
 
     path: Path
     attributes: Attributes
@@ -97,23 +90,21 @@ class Store:
     @classmethod
     def open(cls, path: str | Path) -> "Store":
         path = Path(path)
-        try:
-            group = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-            attributes = dict(group["attributes"])
-            version = attributes.pop("format")
-        except FileNotFoundError:
-            raise DataError(f"{path}: no prepared store; run glfa_jax.data.prepare") from None
-        except (ValueError, KeyError, TypeError, OSError):
-            raise DataError(f"{path}: not a prepared store of glfa_jax") from None
-        if version != FORMAT:
-            raise DataError(
-                f"{path}: store format {version}, this version reads {FORMAT}; remove it and "
-                "prepare it again"
-            )
-        attributes["subjects"] = tuple(attributes["subjects"])
-        return cls(path, Attributes(**attributes))
+        attributes, sizes = read_attributes(path)
+        shapes = {}
+        for name in ("mask", "train/video"):
+            with reading(path, name):
+                shapes[name] = declared_shape(path / name)
+        every = layouts(attributes, mask=shapes["mask"], sample=shapes["train/video"][1:])
+        store = cls(path, attributes)
+        for name, layout in every.items():
+            with reading(path, name):
+                known = store._known(name, layout) if sizes is None else sizes[name]
+                store._arrays[name] = layout.open(path / name, sizes=known)
+        return store
 
     @classmethod
+    @contextmanager
     def create(
         cls,
         path: str | Path,
@@ -122,20 +113,29 @@ class Store:
         mask: Bool[ndarray, "h w"],
         frames: int,
         resolution: tuple[int, int],
-    ) -> "Writer":
-        """For `with Store.create(...) as writer`; the store appears when the block ends well."""
-        return Writer(Path(path), attributes, mask=mask, frames=frames, resolution=resolution)
+    ) -> Iterator["Writer"]:
+        """The store appears when the block ends well."""
+        path = Path(path)
+        with whole_folder(path) as folder:
+            writer = Writer(path, folder, attributes, mask=mask, sample=(frames, *resolution, 3))
+            yield writer
+            writer.finish()
 
     def num_clips(self, split: Split) -> int:
         return len(self.attributes.clips[split])
 
     @property
+    def sample(self) -> tuple[int, int, int, int]:
+        """Frames, height, width and channels of a clip."""
+        return tuple(self._arrays["train/video"].shape[1:])
+
+    @property
     def mask(self) -> Bool[ndarray, "h w"]:
-        return self._array("mask").read().result().astype(bool)
+        return self._read(["mask"])[0].astype(bool)
 
     def video(self, split: Split, clips: Sequence[int] | ndarray) -> UInt8[ndarray, "b f h w 3"]:
         """Frames of several samples, read at the same time."""
-        return self._take(f"{split}/video", clips).result()
+        return self._take([f"{split}/video"], clips)[0]
 
     def has_latents(self, split: Split) -> bool:
         return self.latents_of(split) is not None
@@ -148,14 +148,20 @@ class Store:
         self, split: Split, clips: Sequence[int] | ndarray
     ) -> Float[ndarray, "b f h w 2c"] | None:
         """The VAE's mean and log-variance of several samples, float32; None where not kept."""
-        return self._take(f"{split}/latents", clips).result() if self.has_latents(split) else None
+        name = f"{split}/latents"
+        if not self.has_latents(split):
+            return None
+        if name not in self._arrays:
+            shape = self._arrays[f"{split}/video"].shape
+            self._arrays[name] = open_latents(self.path, split, video=shape)
+        return self._take([name], clips)[0]
 
     def fmri(
         self, split: Split, clips: Sequence[int] | ndarray, *, subjects: Sequence[str]
     ) -> Float[ndarray, "b s w h w2"]:
         """float16 windows of several samples and subjects, read at the same time."""
-        futures = [self._take(self._of(f"{split}/fmri", subject), clips) for subject in subjects]
-        return np.stack([future.result() for future in futures], axis=1)
+        names = [self._of(f"{split}/fmri", subject) for subject in subjects]
+        return np.stack(self._take(names, clips), axis=1)
 
     def volumes(
         self,
@@ -166,29 +172,35 @@ class Store:
         positions: Int[ndarray, " b"],
     ) -> Float[ndarray, "b h w"]:
         """float16 single volumes: `positions` within the windows of `clips`."""
-        array = self._array(self._of(f"{split}/fmri", subject))
-        return array[ts.d[0, 1][clips, positions]].read().result()
+        return self._read([self._of(f"{split}/fmri", subject)], ts.d[0, 1][clips, positions])[0]
 
     def present(self, split: Split, *, subjects: Sequence[str]) -> Bool[ndarray, "clips s"]:
         """Which subjects have which samples."""
         names = [self._of(f"{split}/present", subject) for subject in subjects]
-        return np.stack([self._array(name).read().result() for name in names], axis=1)
+        return np.stack(self._read(names), axis=1)
 
     def average(self, *, subjects: Sequence[str]) -> Float[ndarray, "w h w2"]:
         """Mean window over all train samples of the subjects, every sample with the same weight."""
         weights = self.present("train", subjects=subjects).sum(axis=0)
         names = [self._of("train/average", subject) for subject in subjects]
-        averages = np.stack([self._array(name).read().result() for name in names])
-        return np.average(averages, axis=0, weights=weights).astype(np.float32)
+        if not weights.any():
+            raise DataError(f"{self.path}: has no train sample of {', '.join(subjects)}")
+        average = np.average(np.stack(self._read(names)), axis=0, weights=weights)
+        if not np.isfinite(average).all():
+            raise DataError(
+                f"{self.path}: the fMRI of {', '.join(subjects)} is not finite throughout; remove "
+                "the store and prepare it again"
+            )
+        return average.astype(np.float32)
 
     def quality(self, kind: Quality, subject: str) -> Float[ndarray, "..."]:
         """A picture (row, column) or, for `course`, one value a volume; see `Quality`."""
-        return self._array(self._of(f"quality/{kind}", subject)).read().result()
+        return self._read([self._of(f"quality/{kind}", subject)])[0]
 
     def num_bytes(self, split: Split, *, subjects: Sequence[str]) -> int:
         """Size in memory of a split as stored."""
         names = [f"{split}/video", *(self._of(f"{split}/fmri", subject) for subject in subjects)]
-        arrays = [self._array(name) for name in names]
+        arrays = [self._arrays[name] for name in names]
         return sum(array.size * array.dtype.numpy_dtype.itemsize for array in arrays)
 
     def _of(self, group: str, subject: str) -> str:
@@ -197,135 +209,71 @@ class Store:
             raise DataError(f"{self.path}: has no subject {subject}; it holds {known}")
         return f"{group}/sub-{subject}"
 
-    def _take(self, name: str, clips: Sequence[int] | ndarray) -> Any:
+    def _take(self, names: Sequence[str], clips: Sequence[int] | ndarray) -> list[ndarray]:
+        """Some samples of each."""
         index: Int[ndarray, " b"] = np.asarray(clips, np.int64)
-        return self._array(name)[ts.d[0][index]].read()
+        count = self._arrays[names[0]].shape[0]
+        if index.min(initial=0) < 0 or index.max(initial=-1) >= count:
+            raise IndexError(f"{names[0]}: has {count} samples")  # ours to mend, and no damage
+        return self._read(names, ts.d[0][index])
 
-    def _array(self, name: str) -> Any:
-        if name not in self._arrays:
-            spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{self.path}/{name}"}}
-            try:
-                self._arrays[name] = ts.open(spec, open=True, read=True).result()
-            except ValueError as error:
-                reason = " ".join(str(error).split())
-                raise DataError(f"{self.path}: array {name} cannot be read ({reason})") from None
-        return self._arrays[name]
+    def _read(self, names: Sequence[str], part: Any = ...) -> list[ndarray]:
+        """Arrays or the same part of each, all read at the same time."""
+        waiting = []
+        for name in names:
+            with reading(self.path, name):
+                waiting.append(self._arrays[name][part].read())
+        found = []
+        for name, future in zip(names, waiting, strict=True):
+            with reading(self.path, name):
+                found.append(future.result())
+        return found
 
-
-def _sweep(path: Path) -> None:
-    """Removes what killed writers of this store left behind; those still at work are spared."""
-    for left in path.parent.glob(f".{path.name}.partial-*"):
-        process = int(left.name.rpartition("-")[2])
-        if process == os.getpid() or not _alive(process):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    def _known(self, name: str, layout: Layout) -> Iterator[int | None]:
+        """Which files there must be in a store without a seal, for `Layout.open`."""
+        split, _, rest = name.partition("/")
+        kind, _, subject = rest.partition("/")
+        samples = np.ones(layout.shape[0], bool)
+        if split == "quality" or kind == "present":  # may be zero throughout, which is not written
+            samples[:] = False
+        elif kind == "fmri":
+            [samples] = self._read([f"{split}/present/{subject}"])
+        for start in range(0, len(samples), layout.chunk[0]):
+            yield None if samples[start : start + layout.chunk[0]].any() else 0
 
 
 class Writer:
-    """Writes a store aside; leaving the block without an error gives it its name."""
+    """Fills the arrays of a store, whose name is `path`, in a folder aside."""
 
     def __init__(
         self,
         path: Path,
+        folder: Path,
         attributes: Attributes,
         *,
         mask: Bool[ndarray, "h w"],
-        frames: int,
-        resolution: tuple[int, int],
+        sample: tuple[int, int, int, int],
     ):
-        self.path, self.attributes, self.mask = path, attributes, mask
-        self.sample = (frames, *resolution, 3)
-        self._aside = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        self.path, self.sample = path, sample
+        self._folder, self._attributes = folder, attributes
+        self._layouts = layouts(attributes, mask=mask.shape, sample=sample)
         self._arrays: dict[str, Any] = {}
-
-    def __enter__(self) -> "Writer":
-        _sweep(self.path)
-        try:
-            self._aside.mkdir(parents=True)
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be written ({error.strerror})") from None
-        try:
-            self._lay_out()
-        except BaseException:
-            shutil.rmtree(self._aside)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
-    ) -> None:
-        if kind is None:
-            try:
-                os.rename(self._aside, self.path)
-            except OSError as error:
-                shutil.rmtree(self._aside)
-                raise DataError(f"{self.path}: cannot be written ({error.strerror})") from None
-        else:
-            shutil.rmtree(self._aside)
+        for name, layout in self._layouts.items():
+            for group in reversed(Path(name).parents):
+                write_group(folder / group, {})
+            with writing(path):
+                self._arrays[name] = layout.create(folder / name)
+        self.write("mask", mask)
 
     def write(self, name: str, values: ndarray, *, start: int | None = None) -> None:
         """Fills an array, or its samples from `start` on; whole shards are written fastest."""
         array = self._arrays[name]
         target = array if start is None else array[start : start + len(values)]
         values = values.astype(array.dtype.numpy_dtype, copy=False)
-        # Waited for, so that no copy is needed for a later change of `values`.
-        target.write(values, can_reference_source_data_indefinitely=True).result()
+        with writing(self.path):
+            # Waited for, so that no copy is needed for a later change of `values`.
+            target.write(values, can_reference_source_data_indefinitely=True).result()
 
-    def _lay_out(self) -> None:
-        attributes = self.attributes
-        self._group("", {"format": FORMAT, **vars(attributes)})
-        self._create("mask", "uint8", self.mask.shape, ("row", "column"))
-        self.write("mask", self.mask)
-        window = (attributes.window, *self.mask.shape)
-        maps = ("window", "row", "column")
-        for split in SPLITS:
-            self._group(split)
-            clips = len(attributes.clips[split])
-            axes = ("clip", "frame", "height", "width", "channel")
-            self._create(f"{split}/video", "uint8", (clips, *self.sample), axes)
-            kinds = ("fmri", "present", *(("average",) if split == "train" else ()))
-            for kind in kinds:
-                self._group(f"{split}/{kind}")
-            for subject in attributes.subjects:
-                name = f"sub-{subject}"
-                self._create(f"{split}/fmri/{name}", "float16", (clips, *window), ("clip", *maps))
-                self._create(f"{split}/present/{name}", "bool", (clips,), ("clip",))
-                if split == "train":
-                    self._create(f"{split}/average/{name}", "float32", window, maps)
-        self._group("quality")
-        for kind in get_args(Quality):
-            self._group(f"quality/{kind}")
-            for subject in attributes.subjects:
-                shape, axes = self.mask.shape, maps[1:]
-                if kind == "course":
-                    runs = [run for run in attributes.runs if run["subject"] == subject]
-                    shape, axes = (sum(run["volumes"] for run in runs),), ("volume",)
-                self._create(f"quality/{kind}/sub-{subject}", "float32", shape, axes)
-
-    def _group(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
-        folder = self._aside / name
-        folder.mkdir(exist_ok=True)
-        group = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
-        (folder / "zarr.json").write_text(json.dumps(group, indent=1), encoding="utf-8")
-
-    def _create(self, name: str, dtype: str, shape: Sequence[int], axes: Sequence[str]) -> None:
-        sampled = axes[0] == "clip" and len(axes) > 1
-        size = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
-        spec = array_spec(
-            self._aside / name,
-            dtype=dtype,
-            shape=shape,
-            axes=axes,
-            fill=False if dtype == "bool" else 0,
-            shard=shard_length(size) if sampled else None,
-        )
-        self._arrays[name] = ts.open(spec, create=True).result()
+    def finish(self) -> None:
+        sizes = {name: each.sizes(self._folder / name) for name, each in self._layouts.items()}
+        self._attributes.write(self._folder, sizes=sizes)

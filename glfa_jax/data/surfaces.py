@@ -29,6 +29,7 @@ GREATEST_STRETCH = 3.0
 TORN = 4.0
 # The third coordinate of a flat surface may vary by this share of its extent.
 FLATNESS = 1e-3
+CLEARLY = 10.0  # mm; surfaces that some program centred lie nearer to each other
 # Spaces of single subjects: no surface fits them all.
 OWN_SPACES = ("T1w", "T2w", "individual", "func", "bold", "boldref", "orig")
 
@@ -54,6 +55,13 @@ class Hemisphere:
     @property
     def num_vertices(self) -> int:
         return len(self.flat)
+
+    @property
+    def on_flat(self) -> Bool[ndarray, " v"]:
+        """Vertices that some sound triangle of the flat surface holds; the medial wall has none."""
+        kept = np.zeros(self.num_vertices, bool)
+        kept[self.faces] = True
+        return kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +115,7 @@ def load(data: config.Data) -> Surfaces:
         wanted = regions.from_picture(
             regions.picture(data.region.mask),
             flats=(mesh.left.flat, mesh.right.flat),
-            cortex=(_on_flat(mesh.left), _on_flat(mesh.right)),
+            cortex=(mesh.left.on_flat, mesh.right.on_flat),
         )
     parts = np.split(wanted, [mesh.left.num_vertices])
     left, right = map(_with_region, hemispheres, parts, SIDES)
@@ -202,6 +210,10 @@ def _given(files: config.Surfaces, space: str) -> Surfaces:
         region = np.zeros(len(flat), bool)
         region[faces] = True
         sides.append(Hemisphere(flat[:, :2].copy(), faces, region, faces, inflated=None, **others))
+    for kind in ("pial", "white"):
+        pair = getattr(files, kind)
+        if pair and np.diff([getattr(side, kind)[:, 0].mean() for side in sides]) < -CLEARLY:
+            raise DataError(f"{pair[0]}: lies to the right of {pair[1].name}; left comes first")
     return Surfaces(space, *sides)
 
 
@@ -256,13 +268,6 @@ def _edges(points: ndarray, faces: ndarray) -> ndarray:
     """Lengths of the three edges of every triangle."""
     corners = points[faces]
     return np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1)
-
-
-def _on_flat(side: Hemisphere) -> Bool[ndarray, " v"]:
-    """Vertices that some sound triangle of the flat surface holds."""
-    kept = np.zeros(side.num_vertices, bool)
-    kept[side.faces] = True
-    return kept
 
 
 def _with_region(side: Hemisphere, wanted: Bool[ndarray, " v"], name: Side) -> Hemisphere:

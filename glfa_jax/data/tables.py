@@ -1,27 +1,112 @@
-"""Tab-separated tables as BIDS writes them."""
+"""Tab-separated tables as BIDS writes them, and as R, pandas and spreadsheets do."""
 
 import csv
-from collections.abc import Sequence
-from pathlib import Path
+import io
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 from glfa_jax.data import DataError
+from glfa_jax.files import read_text, reason
+
+MOST_ROWS = 500_000  # no study shows as many clips, and each takes memory
+LONGEST_NAME = 255  # bytes; no disk takes longer ones
 
 
-def read_table(path: Path, *, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a table that has at least `columns`; every row must fill all of them."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: must be UTF-8 text") from None
-    reader = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        raise DataError(f"{path}: has no column {', '.join(missing)}")
-    rows = list(reader)
-    for number, row in enumerate(rows, start=2):
-        for name in columns:
-            if row[name] is None:
-                raise DataError(f"{path}: line {number} has no value for {name}")
+class Row(dict[str, str]):
+    """Values by column; `where` says file and line, for messages."""
+
+    def __init__(self, values: dict[str, str], *, path: Path, line: int):
+        super().__init__(values)
+        self.line, self.where = line, f"{path}: line {line}"
+
+    @property
+    def stim_file(self) -> str:
+        """The clip of the row, as a path from stimuli/, however it is spelled."""
+        value = self["stim_file"]
+        # BIDS counts stim_file from stimuli/; some writers repeat the folder.
+        parts = PurePosixPath(value).parts
+        parts = parts[1:] if parts[:1] == ("stimuli",) else parts
+        if (
+            not parts
+            or value in ("n/a", "stimuli")
+            or value.startswith("/")
+            or value.endswith(("/", "/."))
+            or ".." in parts
+            or "\\" in value
+            or any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in value)
+            or any(len(part.encode()) > LONGEST_NAME for part in parts)
+        ):
+            raise DataError(
+                f"{self.where}: stim_file must name a file inside stimuli/, is {value!r:.100}"
+            )
+        return "/".join(parts)
+
+
+def one_line(text: str) -> str:
+    """Text of a table as a message can hold it."""
+    return f"{' '.join(text.split()):.200}"
+
+
+def stop(error: DataError) -> None:
+    raise error
+
+
+def read_table(
+    path: Path, *, columns: Sequence[str], failed: Callable[[DataError], None] = stop
+) -> list[Row]:
+    """The rows of a table that has at least `columns`; every row must fill all of them.
+
+    A value may be in quotes, with those inside it doubled (RFC 4180). `failed` is told of a row
+    that cannot be used, and may raise to stop; the row is left out. Rows of nothing are passed
+    over.
+    """
+    records = _records(path, read_text(path, error=DataError))
+    _, header = next(records, (1, []))
+    header = [name.strip() for name in header]
+    for name in columns:
+        if (count := header.count(name)) != 1:
+            raise DataError(
+                f"{path}: has {'several columns' if count else 'no column'} {name}, its first line "
+                f"names {one_line(', '.join(header)) or 'none'}"
+            )
+    rows = []
+    for count, (line, record) in enumerate(records):
+        if count == MOST_ROWS:
+            raise DataError(f"{path}: has more than {MOST_ROWS:,} rows")
+        while len(record) > len(header) and not record[-1].strip():
+            record.pop()
+        row = Row(dict(zip(header, record, strict=False)), path=path, line=line)
+        missing = [name for name in columns if name not in row]
+        if len(record) > len(header):
+            failed(
+                DataError(
+                    f"{row.where} has {len(record)} values for {len(header)} columns; names of "
+                    "rows, as R writes them, need a column of their own"
+                )
+            )
+        elif missing:
+            failed(DataError(f"{row.where} has no value for {missing[0]}"))
+        else:
+            rows.append(row)
     return rows
+
+
+def _records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The line on which each record begins, and its values; empty ones are left out."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: line {line} is no row of tab-separated values ({reason(error)}); a value "
+                "that begins with a quote must end with one, and those inside it be doubled"
+            ) from None
+        if any("\0" in value for value in record):
+            raise DataError(f"{path}: line {line} holds a NUL, must be UTF-8 text")
+        if any(value.strip() for value in record):
+            yield line, record

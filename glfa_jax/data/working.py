@@ -2,11 +2,11 @@
 
 import os
 import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
-from multiprocessing import get_context, parent_process
+from contextlib import closing, contextmanager
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import Protocol
@@ -14,7 +14,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 from glfa_jax.data import DataError
-from glfa_jax.data.scratch import NoRoom
+from glfa_jax.errors import Terminated
 
 # Below this many bytes of files, a process reads them sooner than another one has started.
 SMALL = 2**28
@@ -67,16 +67,33 @@ def _results(
         for i in waiting:
             yield _try(*tasks[i])
         return
-    # A forked process would inherit the locks of threads that it does not have.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
     try:
-        for future in as_completed([pool.submit(_try, *tasks[i]) for i in waiting]):
-            yield future.result()
+        with _pool(workers) as pool:
+            for future in as_completed([pool.submit(_try, *tasks[i]) for i in waiting]):
+                yield future.result()
     except BrokenProcessPool:
         raise DataError(
             "a process that prepares the data was killed, perhaps for want of memory; run the same "
             "command again with a smaller data.workers, it goes on from what is finished"
         ) from None
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end what they are at and then themselves, or at once when asked to stop."""
+    before = set(active_children())
+    # A forked process would inherit the locks of threads that it does not have.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
+    try:
+        try:
+            yield pool
+        except (Exception, GeneratorExit):
+            pool.shutdown(cancel_futures=True)
+            raise
+    except (KeyboardInterrupt, Terminated):
+        for process in set(active_children()) - before:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -98,8 +115,6 @@ def _try(task: Task, piece: Path) -> DataError | None:
     """The reason why the piece cannot be made, as a value: exceptions would lose their class."""
     try:
         task.write(piece)
-    except NoRoom:
-        raise
     except DataError as error:
         return error
     except OSError as error:

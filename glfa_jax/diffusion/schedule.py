@@ -45,6 +45,15 @@ _CHOICES = {
     "timestep_spacing": (None, "linspace", "leading", "trailing"),
     "final_sigmas_type": ("zero", "sigma_min"),
 }
+_KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("num_train_timesteps", "steps_offset"), (int, "a whole number")),
+    **dict.fromkeys(("beta_start", "beta_end"), (int | float, "a number")),
+    **dict.fromkeys(
+        ("set_alpha_to_one", "rescale_betas_zero_snr", "lower_order_final"), (bool, "true or false")
+    ),
+}
+# Models are trained with a thousand; their tables are computed before anything else.
+_MOST_STEPS = 100_000
 _REQUIRED = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
 _CLIPS_BY_DEFAULT = ("DDIMScheduler", "DDPMScheduler")
 
@@ -81,12 +90,18 @@ class Schedule:
         for key, choices in _CHOICES.items():
             if getattr(self, key) not in choices:
                 raise ScheduleError(
-                    f"scheduler option {key}: {getattr(self, key)!r} is not supported, "
+                    f"scheduler option {key}: {getattr(self, key)!r:.60} is not supported, "
                     f"only {', '.join(map(repr, choices))}"
                 )
-        if self.num_train_timesteps < 1:
+        for key, (kind, wanted) in _KINDS.items():
+            value = getattr(self, key)
+            if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+                raise ScheduleError(f"scheduler option {key}: {value!r:.60} must be {wanted}")
+        least = 2 if self.rescale_betas_zero_snr else 1
+        if not least <= self.num_train_timesteps <= _MOST_STEPS:
             raise ScheduleError(
-                f"scheduler option num_train_timesteps: {self.num_train_timesteps} must be positive"
+                f"scheduler option num_train_timesteps: {self.num_train_timesteps!r:.60} must "
+                f"lie in {least} to {_MOST_STEPS:,}"
             )
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ScheduleError(
@@ -115,9 +130,11 @@ class Schedule:
                 known[key] = value
             elif key in _FIXED:
                 if value not in _FIXED[key]:
-                    problems.append(f"{key}: {value!r} is not supported, only {_FIXED[key][0]!r}")
+                    problems.append(
+                        f"{key}: {value!r:.60} is not supported, only {_FIXED[key][0]!r}"
+                    )
             elif key not in _WITHOUT_EFFECT:
-                problems.append(f"{key}: unknown option (given {value!r})")
+                problems.append(f"{key!r:.60}: unknown option (given {value!r:.60})")
         if problems:
             raise ScheduleError("scheduler configuration: " + "; ".join(problems))
         return cls(**known)

@@ -8,9 +8,11 @@ from typing import Any, Literal, get_args, get_origin
 # all time before a tensor is looked at.
 _LARGEST = 10**6
 _LARGEST_TABLE = 2**27
-_MOST_ENTRIES = 16
+_MOST_ENTRIES = 8
 _MOST = {
-    **dict.fromkeys(("num_hidden_layers", "layers_per_block", "depth", "decoder_depth"), 256),
+    **dict.fromkeys(("depth", "decoder_depth"), 128),
+    "num_hidden_layers": 64,
+    "layers_per_block": 8,
     "kernel_size": 255,
     "subjects": 256,
 }

@@ -31,11 +31,11 @@ def fields_from_config(
             continue
         if key in fixed and value not in fixed[key]:
             allowed = " or ".join(map(repr, fixed[key]))
-            problems.append(f"{key} is {value!r}, supported is {allowed}")
+            problems.append(f"{key} is {value!r:.60}, supported is {allowed}")
         elif key in known:
             values[key] = value
         elif key not in fixed:
-            problems.append(f"{key} is no option of {module.__name__}")
+            problems.append(f"{key:.60} is no option of {module.__name__}")
     problems += misfits(values, module=module)
     if problems:
         raise ValueError(f"config of {module.__name__}: {'; '.join(problems)}")

@@ -23,7 +23,7 @@ def fields(
     for key, values in allowed.items():
         if key in config and config[key] not in values:
             choices = " or ".join(map(repr, values))
-            problems.append(f"{key} is {config[key]!r}, supported is {choices}")
+            problems.append(f"{key} is {config[key]!r:.60}, supported is {choices}")
     picked = {}
     for key, default in defaults.items():
         value = config.get(key, default)

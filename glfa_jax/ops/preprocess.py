@@ -34,6 +34,8 @@ _FILTERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
 }
 # Pillow's numbers.
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}
+_LARGEST_SIDE = 10_000  # pixels; a table as wide is computed for each side that is resized
+_LARGEST_LEVEL = 1e6
 
 
 def resize_matrix(length: int, *, to: int, method: str) -> Float64[np.ndarray, "to length"]:
@@ -123,9 +125,9 @@ class Preprocessor:
         if on("do_resize", "size"):
             size = _size(config["size"], key="size")
             resample = config.get("resample", 2)
-            if resample not in _RESAMPLE:
+            if type(resample) is not int or resample not in _RESAMPLE:
                 raise ValueError(
-                    f"preprocessor configuration: resample is {resample!r}, supported is "
+                    f"preprocessor configuration: resample is {resample!r:.60}, supported is "
                     "2 (bilinear) or 3 (bicubic)"
                 )
             method = _RESAMPLE[resample]
@@ -134,9 +136,11 @@ class Preprocessor:
             crop = _size(config["crop_size"], key="crop_size")
             crop = (crop, crop) if isinstance(crop, int) else crop
         scale = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
+        (scale,) = _numbers([scale], key="rescale_factor", count=1, above=0)
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         if on("do_normalize", "image_mean"):
-            mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
+            mean = _numbers(config["image_mean"], key="image_mean", count=3)
+            std = _numbers(config.get("image_std"), key="image_std", count=3, above=0)
         return cls(size=size, method=method, crop=crop, scale=scale, mean=mean, std=std)
 
     def __call__(
@@ -170,14 +174,27 @@ class Preprocessor:
 
 def _size(value: Any, *, key: str) -> tuple[int, int] | int:
     """A size as the files write it: a number, {shortest_edge} or {height, width}."""
-    if isinstance(value, Mapping):
-        if value.keys() == {"shortest_edge"}:
-            return int(value["shortest_edge"])
-        if value.keys() == {"height", "width"}:
-            return int(value["height"]), int(value["width"])
-    elif isinstance(value, int):
-        return value
-    raise ValueError(
-        f"preprocessor configuration: {key} is {value!r}, supported is a number, "
-        "shortest_edge alone, or height and width"
-    )
+    sides = [value]
+    for keys in (["shortest_edge"], ["height", "width"]):
+        if isinstance(value, Mapping) and value.keys() == set(keys):
+            sides = [value[key] for key in keys]
+    if not all(type(side) is int and 0 < side <= _LARGEST_SIDE for side in sides):
+        raise ValueError(
+            f"preprocessor configuration: {key} is {value!r:.60}, supported is a number, "
+            f"shortest_edge alone, or height and width, from 1 to {_LARGEST_SIDE:,}"
+        )
+    return (sides[0], sides[1]) if len(sides) == 2 else sides[0]
+
+
+def _numbers(
+    values: Any, *, key: str, count: int, above: float = -_LARGEST_LEVEL
+) -> tuple[float, ...]:
+    fits = isinstance(values, list | tuple) and len(values) == count
+    if not fits or not all(
+        type(value) in (int, float) and above < value < _LARGEST_LEVEL for value in values
+    ):
+        raise ValueError(
+            f"preprocessor configuration: {key} is {values!r:.60}, must be {count} finite numbers"
+            + (" above 0" if above == 0 else "")
+        )
+    return tuple(values)

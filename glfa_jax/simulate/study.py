@@ -3,9 +3,10 @@
 import base64
 import csv
 import json
-import shutil
+import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,10 @@ from tqdm import tqdm
 
 from glfa_jax import config
 from glfa_jax.data import DataError
+from glfa_jax.data.scratch import alone
 from glfa_jax.data.video import write_mp4
+from glfa_jax.errors import InputError
+from glfa_jax.files import read_object, whole_folder
 from glfa_jax.simulate.cortex import Cortex, smooth_field, visual_cortex
 from glfa_jax.simulate.stimuli import Scene, caption, render, sample_scene
 from glfa_jax.simulate.subjects import (
@@ -60,18 +64,19 @@ def subject_names(simulation: config.Simulation) -> list[str]:
 def write_study(simulation: config.Simulation, root: Path, *, progress: bool = True) -> None:
     """Writes the study at `root`, or leaves a complete one with the same settings alone.
 
-    Raises DataError where `root` holds anything else. Until it is complete, the study lies at
-    `root` + ".partial".
+    Raises DataError where `root` holds anything else; waits for another process that writes it.
     """
     root = Path(root)
     _check(simulation)
-    if root.exists():
-        _require_same(root, simulation)
-        return
-    aside = root.with_name(root.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    if not os.path.lexists(root):
+        with alone(root):
+            if not os.path.lexists(root):  # another process was faster
+                with whole_folder(root) as folder:
+                    _write(simulation, folder, progress=progress)
+    _require_same(root, simulation)
 
+
+def _write(simulation: config.Simulation, folder: Path, *, progress: bool) -> None:
     cortex = visual_cortex()
     tuning = canonical_tuning(cortex, seed=simulation.seed)
     smoother = cortex.smoother(NOISE_SCALE)
@@ -89,10 +94,10 @@ def write_study(simulation: config.Simulation, root: Path, *, progress: bool = T
             split, index = ("train", number) if number < train else ("test", number - train)
             scene = sample_scene(rng, index if split == "train" else first_test + index)
             names.append(f"{split}_{index:04d}.mp4")
-            drives.append(_write_clip(aside / "stimuli" / names[-1], scene, simulation))
+            drives.append(_write_clip(folder / "stimuli" / names[-1], scene, simulation))
             rows.append({"stim_file": names[-1], "caption": caption(scene)} | vars(scene))
             bar.update()
-        _write_table(aside / "stimuli" / "captions.tsv", rows)
+        _write_table(folder / "stimuli" / "captions.tsv", rows)
         runs = _plan(simulation, drives)
 
         canonical = tuning.weights(cortex.canonical, cortex.side)
@@ -117,14 +122,13 @@ def write_study(simulation: config.Simulation, root: Path, *, progress: bool = T
                     repetition_time=simulation.repetition_time,
                 )
                 bold = baseline * (1 + SIGNAL_CHANGE * (signal + subject.noise * noise))
-                _write_run(aside / f"sub-{name}" / "func", name, run, bold, simulation, names)
+                _write_run(folder / f"sub-{name}" / "func", name, run, bold, simulation, names)
                 bar.update()
             _write_truth(
-                aside / "ground_truth" / f"sub-{name}.npz", subject, np.mean(power, axis=0)
+                folder / "ground_truth" / f"sub-{name}.npz", subject, np.mean(power, axis=0)
             )
-    _write_canonical(aside / "ground_truth" / "canonical.npz", cortex)
-    _write_description(aside, simulation)
-    aside.rename(root)
+    _write_canonical(folder / "ground_truth" / "canonical.npz", cortex)
+    _write_description(folder, simulation)
 
 
 def _check(simulation: config.Simulation) -> None:
@@ -148,12 +152,14 @@ def _settings(simulation: config.Simulation) -> dict[str, Any]:
 def _require_same(root: Path, simulation: config.Simulation) -> None:
     path = root / "dataset_description.json"
     try:
-        generator = json.loads(path.read_text(encoding="utf-8"))["GeneratedBy"][0]
-        name, theirs = generator["Name"], generator["Settings"]
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        generator = read_object(path)["GeneratedBy"][0]
+        name, theirs = generator["Name"], dict(generator["Settings"])
+    except (InputError, KeyError, IndexError, TypeError, ValueError):
         name, theirs = None, {}
     if name != GENERATOR:
         raise DataError(f"{root}: exists and is no simulated study; name another folder")
+    with suppress(ValueError, TypeError):  # options that did not exist then are at their defaults
+        theirs = _settings(config.Simulation(**theirs))
     ours = _settings(simulation)
     differing = [
         f"{key} is {theirs.get(key)} there and {ours.get(key)} here"

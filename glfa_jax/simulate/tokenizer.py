@@ -5,13 +5,14 @@ Byte-level byte-pair encoding as CLIP's (Radford et al. 2021), in the files that
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Regex, normalizers, pre_tokenizers
+
+from glfa_jax.files import write_atomically
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _SUFFIX = "</w>"
@@ -58,13 +59,13 @@ def write_tokenizer(texts: Iterable[str], folder: str | Path, *, max_length: int
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "vocab.json", _json({token: i for i, token in enumerate(tokens)}))
-    _write(
+    write_atomically(folder / "vocab.json", _json({token: i for i, token in enumerate(tokens)}))
+    write_atomically(
         folder / "merges.txt",
         "".join(f"{line}\n" for line in ("#version: 0.2", *map(" ".join, merges))),
     )
-    _write(folder / "special_tokens_map.json", _json(special))
-    _write(folder / "tokenizer_config.json", _json(settings))
+    write_atomically(folder / "special_tokens_map.json", _json(special))
+    write_atomically(folder / "tokenizer_config.json", _json(settings))
 
 
 def _count_words(texts: Iterable[str]) -> Counter[str]:
@@ -124,9 +125,3 @@ def _merge(parts: tuple[str, ...], pair: Pair) -> tuple[str, ...]:
 
 def _json(content: dict) -> str:
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_inspect_tells_what_a_pipeline_and_a_checkpoint_hold(call, tmp_path):
         (("import", "--kind", "vae", "--source", "vit", "--target", "o"), "describes no vae model"),
         (
             ("import", "--kind", "vit", "--source", "vit", "--target", "vit/config.json/o"),
-            "vit/config.json/o: cannot be made (Not a directory)",
+            "vit/config.json/o: cannot be written (Not a directory)",
         ),
         (
             ("import", "--kind", "vit", "--source", "vit", "--target", "o", "--drop-decoder"),
@@ -200,8 +201,67 @@ runpy.run_module("glfa_jax.convert", run_name="__main__", alter_sys=True)
         assert process.stdout.readline() == "writing\n"
         process.terminate()
         _, error = process.communicate(timeout=60)
-    assert (process.returncode, error) == (130, "\nstopped; nothing was written\n")
+    said = "\nasked to stop (SIGTERM); nothing was written\n"
+    assert (process.returncode, error) == (75, said)
     assert [path.name for path in tmp_path.iterdir()] == ["vit"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_an_import_is_whole_or_not_there_whenever_it_is_asked_to_end(number, code, tmp_path):
+    tiny.write("vit", tmp_path / "vit")
+    # The signal is sent by the process itself, as it comes to the line of this number.
+    at_a_line = """
+import os, runpy, sys
+number, line = int(sys.argv.pop()), int(sys.argv.pop())
+import glfa_jax.convert.transfer
+count = 0
+def trace(frame, event, argument):
+    global count
+    if "glfa_jax" not in frame.f_code.co_filename:
+        return None
+    count += event == "line"
+    if count == line and event == "line":
+        sys.settrace(None)
+        os.kill(os.getpid(), number)
+    return trace
+sys.settrace(trace)
+sys.argv[0] = "convert"
+runpy.run_module("glfa_jax.convert", run_name="__main__", alter_sys=True)
+"""
+    arguments = ["import", "--kind", "vit", "--source", "vit", "--target", "new/ours"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    rng = np.random.default_rng(int(number))
+    lines = [str(line) for line in rng.integers(700, 4900, 2)]
+    started = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                at_a_line,
+                *arguments[:-1],
+                f"new{line}/ours",
+                line,
+                str(number.value),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        for line in lines
+    ]
+    for process, line in zip(started, lines, strict=True):
+        _, error = process.communicate(timeout=120)
+        assert process.returncode in (code, 0), error
+        assert "Traceback" not in error
+        target = tmp_path / f"new{line}" / "ours"
+        if target.exists():
+            read_tensors(target)
+            assert [path.name for path in target.parent.iterdir()] == ["ours"]
+        else:
+            assert not target.parent.exists()
+            assert process.returncode == code
 
 
 def test_help_does_not_wait_for_jax():

@@ -118,6 +118,7 @@ def test_a_lora_goes_from_layout_to_layout(layout, place, call, tmp_path):  # no
     assert call("lora", "--source", target, "--base", unet, "--target", again)[0] == 0
     assert_same(load_lora(again, params=shapes()), ours)
     assert {path.name for path in again.iterdir()} == {
+        "SHA256SUMS",
         "adapter_config.json",
         "adapter_model.safetensors",
     }

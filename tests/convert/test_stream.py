@@ -83,7 +83,7 @@ def test_shards_are_named_and_indexed_as_others_do(tmp_path):
     write_tensors(tmp_path, tensors, config={}, filename="model.safetensors", shard_size=80)
     files = sorted(path.name for path in tmp_path.iterdir())
     names = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
-    assert files == ["config.json", *names, "model.safetensors.index.json"]
+    assert files == ["SHA256SUMS", "config.json", *names, "model.safetensors.index.json"]
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["metadata"] == {"total_size": 200}
     assert index["weight_map"] == {f"t{i}": names[i // 2] for i in range(5)}

@@ -1,6 +1,7 @@
 """Import and export: exact inverses for every kind, total, and nothing written on bad input."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from glfa_jax.convert.directory import read_tensors, write_tensors
 from glfa_jax.convert.pickled import write_pickled
 from glfa_jax.convert.sources import guess_kind, open_source
 from glfa_jax.convert.transfer import export_model, import_model
+from glfa_jax.data.captions import Tokenizer
 from tests.convert import test_pretrained as tiny
 from tests.convert.test_pretrained import CONFIGS, assert_same, contents, kind_of, refusal
 
@@ -51,6 +53,7 @@ def test_a_pipeline_goes_both_ways_with_all_its_parts(stored, tmp_path):
     import_model("text_to_video", source, tmp_path / "ours")
     export_model("text_to_video", tmp_path / "ours", tmp_path / "theirs")
     files = {str(path.relative_to(source)) for path in source.rglob("*")}
+    files |= {"tokenizer/SHA256SUMS", "scheduler/SHA256SUMS"}
     for folder in (tmp_path / "ours", tmp_path / "theirs"):
         assert {str(path.relative_to(folder)) for path in folder.rglob("*")} == files
         for part in pretrained.PARTS:
@@ -67,7 +70,9 @@ def test_a_model_brings_its_preprocessing_along(stored, tmp_path):
     (source / "training_args.bin").write_text("no weights")
     import_model("vit", source, tmp_path / "ours")
     names = {path.name for path in (tmp_path / "ours").iterdir()}
-    assert names == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert names == {
+        *("config.json", "model.safetensors", "preprocessor_config.json", "SHA256SUMS")
+    }
 
 
 @pytest.mark.parametrize(
@@ -107,6 +112,7 @@ def test_a_variant_is_read_when_asked_for_and_named_when_not(stored, tmp_path):
     source = shutil.copytree(stored / "vae", tmp_path / "vae")
     stem = "diffusion_pytorch_model"
     (source / f"{stem}.safetensors").rename(source / f"{stem}.fp16.safetensors")
+    (source / "SHA256SUMS").unlink()
     refusal(
         lambda: import_model("vae", source, tmp_path / "ours"),
         "there is the variant fp16, which must be asked for",
@@ -219,6 +225,7 @@ SPOILS += [spoil_dtype]
 def test_bad_input_is_named_and_nothing_is_written(spoil, direction, stored, tmp_path):
     source = shutil.copytree(stored / "vit", tmp_path / "vit")
     said = spoil(source)
+    (source / "SHA256SUMS").unlink()
     before = contents(tmp_path)
     refusal(lambda: direction("vit", source, tmp_path / "new" / "ours"), str(source), said)
     assert contents(tmp_path) == before
@@ -233,7 +240,7 @@ def test_a_broken_part_of_a_pipeline_stops_all(stored, tmp_path):
     (source / "unet" / "config.json").unlink()
     shutil.rmtree(source / "tokenizer")
     call = lambda: import_model("text_to_video", source, tmp_path / "ours")  # noqa: E731
-    message = refusal(call, said, f"{source / 'unet' / 'config.json'}: cannot be read")
+    message = refusal(call, said, f"{source / 'unet' / 'config.json'}: no such file")
     assert len(message.splitlines()) == 3
     assert list(tmp_path.iterdir()) == [source]
 
@@ -267,9 +274,9 @@ def test_a_failed_write_leaves_nothing(stored, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr(transfer, "_copy_companions", fail)
-    with pytest.raises(OSError, match="disk full"):
-        import_model("vit", stored / "vit", tmp_path / "a" / "b")
+    monkeypatch.setattr(transfer, "_write", fail)
+    call = lambda: import_model("vit", stored / "vit", tmp_path / "a" / "b")  # noqa: E731
+    refusal(call, f"{tmp_path / 'a' / 'b'}: cannot be written (disk full)")
     assert not list(tmp_path.iterdir())
 
 
@@ -283,3 +290,32 @@ def test_settings_are_parsed():
     assert given == {"num_heads": 8, "head": "conv", "mlp_ratio": 4.0}
     for wrong in ("num_heads", "=3", "a="):
         refusal(lambda wrong=wrong: transfer.parse_given([wrong]), "must read key=value")
+
+
+@pytest.mark.parametrize("part", ["tokenizer/vocab.json", "scheduler/scheduler_config.json"])
+def test_what_was_imported_beside_the_models_carries_checksums_too(part, stored, tmp_path):
+    transfer._copy_beside(stored / "text_to_video", tmp_path)
+    path = tmp_path / part
+    path.write_text(path.read_text().replace("1", "2"))
+    said = f"{path}: is not what was written"
+    refusal(lambda: pretrained.load_text_to_video(tmp_path), said)
+    read = Tokenizer.load if "tokenizer" in part else lambda _: pretrained.read_schedule(tmp_path)
+    refusal(lambda: read(path.parent), said)
+
+
+def test_a_changed_preprocessing_is_refused_with_its_model(stored, tmp_path):
+    source = shutil.copytree(stored / "vit", tmp_path / "vit")
+    (source / "preprocessor_config.json").write_text('{"do_resize": false}')
+    import_model("vit", source, tmp_path / "ours")
+    path = tmp_path / "ours" / "preprocessor_config.json"
+    path.write_text('{"do_resize": true}')
+    refusal(lambda: pretrained.load("vit", tmp_path / "ours"), f"{path}: is not what was written")
+
+
+def test_a_folder_in_the_tokenizers_stays_behind(stored, tmp_path):
+    source = shutil.copytree(stored / "text_to_video", tmp_path / "t2v")
+    (source / "tokenizer" / "loop").symlink_to(source)
+    os.mkfifo(source / "tokenizer" / "pipe")
+    (tmp_path / "ours").mkdir()
+    transfer._copy_beside(source, tmp_path / "ours")
+    assert not {"loop", "pipe"} & {path.name for path in (tmp_path / "ours/tokenizer").iterdir()}

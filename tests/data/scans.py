@@ -1,10 +1,14 @@
 """Small scanner files with the structure of the real ones."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
+
+from glfa_jax.data import DataError
 
 # Vertices of each mesh, and those that are no medial wall.
 MESH = (40, 44)
@@ -64,3 +68,27 @@ def write_nifti(path: Path, values: np.ndarray, *, affine: np.ndarray, step: flo
 def truncate(path: Path, part: float) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * part)])
+
+
+def ends_in_a_sentence(path: Path, task: Callable[[], Any]) -> None:
+    """Reading a damaged file may do, or is refused with its name and no more than a line."""
+    said = f"{path}: "
+    try:
+        task()
+    except DataError as error:
+        said = str(error)
+    assert said.startswith(f"{path}: ")
+    assert "\n" not in said
+
+
+def mutations(whole: bytes, *, head: int, count: int = 150) -> Iterator[bytes]:
+    """The file with a few bytes changed, most of them in its head, cut off or repeated."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        changed = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            end = min(head, len(whole)) if number % 3 else len(whole)
+            changed[rng.integers(end)] = rng.choice([0, 1, 127, 128, 255, rng.integers(256)])
+        if number % 7 == 0:
+            del changed[rng.integers(len(changed)) :]
+        yield bytes(changed)

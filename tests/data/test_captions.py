@@ -1,6 +1,7 @@
 """Captions: reading, tokens, augmentation."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -35,8 +36,11 @@ def test_table_is_read(tmp_path):
     [
         ("stim_file\ttext\na.mp4\tx\n", "has no column caption"),
         ("stim_file\tcaption\na.mp4\n", "line 2 has no value for caption"),
-        ("stim_file\tcaption\na.mp4\t \n", "clip a.mp4 has an empty caption"),
-        ("stim_file\tcaption\na.mp4\tx\na.mp4\ty\n", "clip a.mp4 has two different captions"),
+        ("stim_file\tcaption\na.mp4\t \n", "line 2: clip a.mp4 has an empty caption"),
+        (
+            "stim_file\tcaption\na.mp4\tx\n./a.mp4\ty\n",
+            "line 3: clip a.mp4 has another caption than in line 2",
+        ),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, text, message):
@@ -58,6 +62,57 @@ def test_tokens_are_padded_and_cut_to_the_models_length(tmp_path):
 def test_no_tokenizer_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match="no such tokenizer folder"):
         captions.Tokenizer.load(tmp_path / "none")
+
+
+def _vocabulary(folder) -> dict:
+    return json.loads((folder / "vocab.json").read_text())
+
+
+_SETTINGS = {"tokenizer_class": "CLIPTokenizer"}
+_DAMAGE = {
+    "an empty vocabulary file": ("vocab.json", lambda _: ""),
+    "a truncated one": ("vocab.json", lambda f: (f / "vocab.json").read_text()[:99]),
+    "a vocabulary that is a list": ("vocab.json", lambda _: "[]"),
+    "text as a number": ("vocab.json", lambda f: json.dumps(_vocabulary(f) | {"a": "0"})),
+    "one number for two tokens": ("vocab.json", lambda f: json.dumps(_vocabulary(f) | {"a": 1})),
+    "a number far off": ("vocab.json", lambda f: json.dumps(_vocabulary(f) | {"a": 10**6})),
+    "a negative number": ("vocab.json", lambda f: json.dumps(_vocabulary(f) | {"a": -1})),
+    "merges of unknown tokens": ("merges.txt", lambda _: "#version: 0.2\nr e\nreq q\n"),
+    "no merges but noise": ("merges.txt", lambda _: "#version: 0.2\n\x00\x01\x02\n"),
+    "settings that are a list": ("tokenizer_config.json", lambda _: "[]"),
+    "broken settings": ("tokenizer_config.json", lambda _: "{"),
+    "no length": ("tokenizer_config.json", lambda _: json.dumps(_SETTINGS)),
+    **{
+        f"a length of {length!r}": (
+            "tokenizer_config.json",
+            lambda _, length=length: json.dumps(_SETTINGS | {"model_max_length": length}),
+        )
+        for length in (0, -8, 1, 10**9, 8.5, "8", [8], None)
+    },
+    "a broken fast tokenizer": ("tokenizer.json", lambda _: "{"),
+    "a fast tokenizer without a model": ("tokenizer.json", lambda _: '{"version": "1.0"}'),
+    "a fast tokenizer of a wrong kind": ("tokenizer.json", lambda _: '{"model": 3}'),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), _DAMAGE.values(), ids=_DAMAGE)
+def test_a_damaged_tokenizer_is_one_sentence(name, content, tmp_path):
+    folder = write_tokenizer(tmp_path / "tokenizer")
+    (folder / name).write_text(content(folder))
+    with pytest.raises(DataError) as error:
+        captions.Tokenizer.load(folder)
+    assert str(error.value).startswith(f"{folder}: ")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_tokenizer_with_a_pipe_is_not_waited_for(tmp_path):
+    folder = write_tokenizer(tmp_path / "tokenizer")
+    (folder / "notes").mkdir()
+    captions.Tokenizer.load(folder)
+    (folder / "merges.txt").unlink()
+    os.mkfifo(folder / "merges.txt")
+    with pytest.raises(DataError, match=r"merges\.txt: is no plain file"):
+        captions.Tokenizer.load(folder)
 
 
 # Part of speech: its letter and synsets.

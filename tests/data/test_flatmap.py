@@ -215,7 +215,7 @@ def test_the_map_of_a_study_follows_its_layout(data, mesh, tmp_path):
 
 
 def test_a_study_without_a_map_is_told_so(data, tmp_path):
-    with pytest.raises(DataError, match=r"vc_roi.npz: no such mask image"):
+    with pytest.raises(DataError, match=r"vc_roi.npz: no such file"):
         flatmap.of(settings(layout="fudan", root=tmp_path))
     with pytest.raises(DataError, match=r"data.region.labels: scans of layout fudan are pictures"):
         flatmap.of(settings(layout="fudan", root=tmp_path, region=data.region))

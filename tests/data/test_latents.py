@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,8 @@ from glfa_jax.data.latents import LatentsWriter
 from glfa_jax.data.pipeline import batches, unit_range
 from glfa_jax.data.store import Store
 from glfa_jax.models.vae import AutoencoderKL
+from tests.data.test_store_damage import unseal
+from tests.test_lock import hold
 from train import latents
 
 
@@ -39,6 +43,7 @@ def own(store, tmp_path):
     kvstore = {"driver": "file", "path": str(path / "train" / "video")}
     video = ts.open({"driver": "zarr3", "kvstore": kvstore}, open=True).result()
     video.write(np.random.default_rng(0).integers(256, size=video.shape, dtype=np.uint8)).result()
+    unseal(path)
     return Store.open(path)
 
 
@@ -129,6 +134,47 @@ def test_a_failing_disk_is_one_sentence_and_what_is_done_stays(own, vae, small_s
     with pytest.raises(DataError, match=r"cannot be written .*goes on from there"):
         latents_writer.write(second, values)
     assert latents_writer.pending() == [second, third]
+
+
+def test_a_second_process_waits_and_finds_what_the_first_has_done(own, vae, monkeypatch, capsys):
+    first = hold(own.path / "train" / ".latents.working")
+    try:
+        second = threading.Thread(
+            target=latents.keep, args=[own, vae], kwargs={"vae_identity": "a"}
+        )
+        second.start()
+        while "waiting for its end" not in (said := capsys.readouterr().out):
+            assert second.is_alive()
+            time.sleep(0.05)
+        assert f"process {first.pid} on " in said
+        options = {"clips": 6, "shard": 64, "sample": (2, 8, 8, 8), "vae": "a"}
+        done = LatentsWriter(own.path, "train", **options)
+        done.write(range(6), np.ones((6, 2, 8, 8, 8), np.float32))
+        done.finish()
+    finally:
+        first.kill()
+        first.wait()
+    second.join(timeout=60)
+    assert "finished already" in capsys.readouterr().out
+    assert {p.name for p in (own.path / "train").iterdir() if "latents" in p.name} == {"latents"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"{"),
+        lambda path: path.unlink(),
+        lambda path: path.write_text(path.read_text().replace("[6,2,8,8,8]", "[9,2,8,8,8]")),
+    ],
+)
+def test_half_done_latents_that_are_damaged_are_begun_anew(own, vae, small_shards, damage):
+    half = LatentsWriter(own.path, "train", clips=6, shard=2, sample=(2, 8, 8, 8), vae="one")
+    half.write(range(2), np.ones((2, 2, 8, 8, 8), np.float32))
+    damage(own.path / "train" / ".latents.partial" / "zarr.json")
+    latents.keep(own, vae, vae_identity="one")
+    np.testing.assert_allclose(
+        own.latents("train", [0])[0, ..., :4], posterior(vae, own).mean[0], atol=1e-5
+    )
 
 
 def test_identity_is_of_configuration_and_weights(vae):

@@ -268,3 +268,19 @@ def test_volumes_resume(store):
     again.set_state(state)
     for ours, theirs in zip(take(again, 3), expected, strict=True):
         np.testing.assert_array_equal(ours["fmri"], theirs["fmri"])
+
+
+def test_what_is_no_number_is_refused_before_training(store, monkeypatch):
+    def average(*_, **__):
+        raise DataError("not finite")
+
+    monkeypatch.setattr(type(store), "average", average)
+    train(store, split="test", batch_size=2, shuffle=False, repeat=False)  # needs none
+    for stream in (train, lambda store: volumes(store, subjects=["01"], batch_size=4, seed=0)):
+        with pytest.raises(DataError, match="not finite"):
+            stream(store)
+
+
+def test_windows_of_no_clip_are_refused(store):
+    with pytest.raises(DataError, match=r"a\.zarr: no train clip to take windows of"):
+        pipeline.windows(store, subjects=["01"], clips=np.array([], int), batch_size=2, seed=0)

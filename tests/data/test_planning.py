@@ -35,7 +35,7 @@ def run(subject="01", name="1", split="train", trials=(("a", 0.0, 1),), tr=2.0, 
 
 
 def signal(volumes=10, tail=0):
-    return Signal(Path("nowhere"), volumes, tail, 0, 1.0, {})
+    return Signal(Path("nowhere"), volumes, tail, 0, 1.0, {}, ())
 
 
 def planned(*runs, volumes=10, data=DATA, unreadable=(), skip=False):
@@ -127,7 +127,7 @@ def test_train_showings_are_samples_and_test_repeats_are_one():
 def test_what_cannot_be_used_is_left_out_and_noted():
     made, noted = planned(
         run(),
-        run(name="2", trials=(("a", 0.0, 1), ("b", 0.0, 1))),  # a again, under the same repeat
+        run(name="2", trials=(("a", 0.0, 1), ("b", 2.0, 1))),  # a again, under the same repeat
         run(name="3", trials=(("c", 99.0, 1),)),
         run(name="4", trials=(("bad", 0.0, 1),)),
         TEST,
@@ -176,3 +176,32 @@ def test_a_clip_of_both_splits_never_stays_in_training():
     train, test = without_shared_clips(runs, Problems(skip=True))
     assert [trial.clip for trial in train.trials] == ["b"]
     assert test == TEST
+
+
+@pytest.mark.parametrize(
+    ("onset", "start", "first"),
+    [
+        (-4.0, 0.0, 0),  # BIDS counts from the first volume: the lag makes up for it
+        (-4.9, 0.0, 0),
+        (-5.1, 0.0, None),
+        (-3.1, 2.0, None),  # volumes show the middle of their time, or later
+        (-100.0, 0.0, None),
+    ],
+)
+def test_a_trial_before_the_scan_has_a_window_where_volumes_were_taken(onset, start, first):
+    assert first_volume(run(start=start), onset, 10, DATA) == first
+
+
+def test_a_repetition_time_of_more_digits_is_the_same():
+    runs = [run(name="1", tr=0.72), run(name="2", tr=0.7200001)]
+    assert same_repetition_time(runs, Problems(skip=False)) == runs
+
+
+def test_trials_that_share_a_window_are_noted():
+    trials = (("a", 0.0, 1), ("b", 0.9, 1), ("c", 4.0, 1), ("d", 4.2, 1), ("e", 4.3, 1))
+    _, noted = planned(run(trials=trials), TEST)
+    assert noted == [
+        "sub-01 run 1: clips a and b begin within one volume and have the same window, and 1 more "
+        "such windows"
+    ]
+    assert planned(run(trials=(("a", 0.0, 1), ("b", 2.0, 1))), TEST)[1] == []

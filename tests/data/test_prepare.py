@@ -21,6 +21,7 @@ from tests.data.conftest import (
     write_events,
     write_gifti,
 )
+from tests.data.scans import truncate
 
 
 def window(subject, run, first):
@@ -97,6 +98,13 @@ def test_reuse_and_refusal(store, study, capsys):
         prepare.prepare(settings(study, store.path, window=2))
 
 
+def test_a_store_from_before_an_option_fits_the_option_left_out(store, study):
+    assert "repetition_time" not in store.attributes.provenance["settings"]
+    prepare.prepare(settings(study, store.path, repetition_time="agreeing"), progress=False)
+    with pytest.raises(DataError, match=r"other settings \(repetition_time\); remove it"):
+        prepare.prepare(settings(study, store.path, repetition_time="sidecar"))
+
+
 def test_main_prints_a_summary_or_one_sentence(study, tmp_path, capsys):
     data = settings(study, tmp_path / "b.zarr").model_dump(mode="json")
     tree = {
@@ -161,7 +169,7 @@ def test_truncated_gifti(broken, part):
 def test_video_that_does_not_decode(broken):
     clip = broken / "stimuli" / "c.mp4"
     clip.write_bytes(clip.read_bytes()[:400])
-    refuses(broken, r"c\.mp4: does not decode as video")
+    refuses(broken, r"c\.mp4: truncated or no video")
 
 
 def test_clip_without_caption(broken):
@@ -201,7 +209,7 @@ def test_hemispheres_of_different_length(broken):
 
 def test_wrong_surface(broken):
     write_gifti(scan(broken), series_of("01", "02")[:, :642])
-    refuses(broken, r"10884 values a volume, the flat map takes 10242 \+ 10242")
+    refuses(broken, r"642 \+ 10242 values a volume, the flat map takes 10242 \+ 10242")
 
 
 def test_events_beyond_the_run(broken):
@@ -214,7 +222,10 @@ def test_events_beyond_the_run(broken):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("x\t2\ttrain\ta.mp4\t3", "line 2: onset must be a number >= 0, is 'x'"),
+        (
+            "x\t2\ttrain\ta.mp4\t3",
+            "line 2: onset must be a number of seconds from -86400 to 86400, is 'x'",
+        ),
         ("0\t2\ttrain\t../a.mp4\t3", "line 2: stim_file must name a file inside stimuli/"),
         ("0\t2\trest\ta.mp4\t3", "trial_type must be train or test throughout, is rest"),
     ],
@@ -287,7 +298,9 @@ def test_start_time_shifts_the_volumes(broken):
     np.testing.assert_allclose(fmri[0], window("01", "01", 1), atol=3e-3)
     np.testing.assert_allclose(fmri[1], window("01", "02", 2), atol=3e-3)
     sidecar.write_text(json.dumps({"RepetitionTime": REPETITION_TIME, "StartTime": 5}))
-    with pytest.raises(DataError, match=r"StartTime within it, are 2\.0 and 5\.0"):
+    with pytest.raises(
+        DataError, match="StartTime must be within 2 repetition times of 2 s, is 5 s"
+    ):
         prepare.prepare(settings(broken, broken.parent / "b.zarr", subjects=("01",)))
 
 
@@ -440,7 +453,7 @@ def test_errors_are_skipped_and_noted_when_asked(study, store, tmp_path, capsys)
     for sentence in (
         "sub-03: has no scans",
         "run-02_hemi-R_space-fsaverage5_bold.func.gii: truncated or no GIFTI",
-        "b.mp4: does not decode as video",
+        "b.mp4: truncated or no video",
         "sub-02 run 01: a trial starts at 99 s",
         "sub-02: has no complete train sample",
     ):
@@ -465,9 +478,21 @@ def test_errors_are_skipped_and_noted_when_asked(study, store, tmp_path, capsys)
     assert again.count("  warning: ") == len(notes)
 
 
+def test_exchanged_hemispheres_are_in_the_notes(broken):
+    mesh = fsaverage5()
+    for side, other in ((0, mesh.right), (1, mesh.left)):
+        half = series_of("01", "02")[:, 10_242 * side : 10_242 * (side + 1)]
+        write_gifti(scan(broken, side="LR"[side]), np.where(other.on_flat, half, 0))
+    data = settings(broken, broken.parent / "a.zarr", subjects=("01",))
+    notes = prepare.prepare(data, progress=False).attributes.notes
+    assert len(notes) == 2
+    assert notes[0].startswith(f"{scan(broken)}: seems to hold the right hemisphere instead")
+    assert notes[1].startswith(f"{scan(broken, side='R')}: seems to hold the left hemisphere")
+
+
 def test_nothing_useful_left_is_an_error_even_when_skipping(broken):
     for file in broken.glob("sub-01/func/*hemi-L*.gii"):
-        file.write_bytes(b"no scan")
+        truncate(file, 0.5)  # its head is whole
     data = settings(broken, broken.parent / "a.zarr", subjects=("01",), on_error="skip")
     with pytest.raises(DataError, match="no usable subject is left"):
         prepare.prepare(data, progress=False)

@@ -44,7 +44,7 @@ def test_cifti_takes_the_cortex_by_its_brain_models(
     blocks = list(readers.cifti(path))
     assert [len(block) for block in blocks[:-1]] == [volumes] * (len(blocks) - 1)
     assert 0 < np.isnan(expected).sum() < expected.size  # the medial wall is not in the file
-    assert readers.cifti_header(path) == (7, pytest.approx(0.72))
+    assert readers.cifti_header(path)[:2] == (7, pytest.approx(0.72))
 
 
 def test_cifti_of_another_kind_is_refused(tmp_path):
@@ -153,7 +153,7 @@ def test_volumes_are_sampled_between_white_and_pial(tmp_path, monkeypatch):
         for t in range(5)
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert readers.volume_header(path) == (5, 1.5)
+    assert readers.volume_header(path)[:2] == (5, 1.5)
 
 
 def test_vertices_outside_the_volume_are_not_a_number(tmp_path):
@@ -203,11 +203,3 @@ def test_dropping_every_volume_is_refused(tmp_path):
     blocks = partial(np.split, np.zeros((10, 3)), 2)
     refuses(r"10 volumes, and 4 \+ 6 of them", readers.trimmed(blocks, tmp_path / "a", 4, 6))
     refuses(r"10 volumes, and 20 \+ 0 of them", readers.trimmed(blocks, tmp_path / "a", 20, 0))
-
-
-def test_a_header_that_states_another_repetition_time(tmp_path):
-    path = tmp_path / "a.nii.gz"
-    for stated in (0.0, 2.0, 2.0009):
-        readers.check_step(path, stated, repetition_time=2.0)
-    with pytest.raises(DataError, match=r"a\.nii\.gz: wrong TR, its header says 1\.5 s and its"):
-        readers.check_step(path, 1.5, repetition_time=2.0)

@@ -1,6 +1,8 @@
 """Regions: areas by name from label GIFTI and CIFTI, and mask images."""
 
 import pickle
+import tracemalloc
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -90,7 +92,7 @@ def test_files_of_another_kind_are_refused(files, tmp_path):
     surface = write_surface(tmp_path / "a.surf.gii", np.eye(3), np.array([[0, 1, 2]]), "left")
     with pytest.raises(DataError, match=r"a.surf.gii: no label GIFTI"):
         regions.areas((surface, files["gifti"][1]), names=["V1"], sides=SIDES)
-    with pytest.raises(DataError, match=r"left.label.gii: no CIFTI-2 file"):
+    with pytest.raises(DataError, match=r"left.label.gii: truncated or no CIFTI"):
         regions.areas(files["gifti"][:1], names=["V1"], sides=SIDES)
     with pytest.raises(DataError, match=r"none.dlabel.nii: no such file"):
         regions.areas((tmp_path / "none.dlabel.nii",), names=["V1"], sides=SIDES)
@@ -160,7 +162,7 @@ def test_a_pickled_mask_image_never_runs(tmp_path, kind):
 
 
 def test_a_damaged_or_other_archive_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"none.npz: no such mask image"):
+    with pytest.raises(DataError, match=r"none.npz: no such file"):
         regions.picture(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", mask=MASK)
     with pytest.raises(DataError, match=r"other.npz: must hold the key images, holds mask"):
@@ -171,6 +173,24 @@ def test_a_damaged_or_other_archive_is_refused(tmp_path):
         (tmp_path / "cut.npz").write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"cut.npz: truncated"):
             regions.picture(tmp_path / "cut.npz")
+
+
+@pytest.mark.parametrize("shape", [(2**13, 2**13), (2**30, 2**30)])
+def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path, shape):
+    path = tmp_path / "mask.npz"
+    honest = shape[0] < 2**20
+    head = {"descr": "|i1", "fortran_order": False, "shape": shape}
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive, archive.open("images.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, head)
+        file.write(bytes(2**26 if honest else 9))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"mask\.npz: (would take|needs more memory|truncated)"):
+            regions.picture(path)
+        # The system makes room for what is claimed only when it is written to.
+        assert not honest or tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 def test_vertices_take_the_nearest_pixel_of_a_mask_image():

@@ -1,12 +1,12 @@
 """A preparation that is stopped, killed or runs out of room loses nothing that was finished."""
 
-import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,14 @@ import pytest
 
 from glfa_jax.data import DataError, prepare
 from glfa_jax.data.clips import ReadClips
-from glfa_jax.data.scratch import Scratch, filling, read_rows, write_array
+from glfa_jax.data.scratch import Scratch, read_rows, write_array
 from glfa_jax.data.signals import ReadRun
 from glfa_jax.data.working import carry_out
+from glfa_jax.errors import InputError
+from glfa_jax.files import is_alive, whole_folder
+from glfa_jax.starting import EXIT_STOPPED
 from tests.data.conftest import settings, stem
+from tests.test_lock import hold
 
 RUNS = {f"sub-{subject}-run-{run}" for subject in ("01", "02") for run in ("01", "02", "03", "04")}
 
@@ -25,11 +29,11 @@ RUNS = {f"sub-{subject}-run-{run}" for subject in ("01", "02") for run in ("01",
 DOOMED = """
 import os, signal, sys
 from pathlib import Path
-from glfa_jax.data import assembling, clips, prepare, signals
+from glfa_jax.data import clips, prepare, signals, store as stored
 from tests.data.conftest import settings
 
 root, store, module, name, count = sys.argv[1:]
-owner = {"signals": signals, "clips": clips, "assembling": assembling.Assembly}[module]
+owner = {"signals": signals, "clips": clips, "store": stored.Writer}[module]
 kept, left = getattr(owner, name), [int(count)]
 
 def doomed(*given, **named):
@@ -72,7 +76,7 @@ def doom(study, path, *where):
     ("where", "left"),
     [
         (("signals", "write_json", 4), 6),  # while the fourth piece of nine is written
-        (("assembling", "_write", 7), 0),  # while the store is
+        (("store", "write", 8), 0),  # while the store is
     ],
 )
 def test_a_killed_preparation_goes_on_from_its_pieces(study, store, tmp_path, done, where, left):
@@ -160,7 +164,9 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_is_finished(
     assert ended.returncode == 2
     [sentence] = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in ended.stderr
-    assert sentence.startswith(f"error: {tmp_path}: disk full, needs up to ")
+    place = tmp_path / ".a.zarr.scratch" if pieces == 0 else path
+    assert sentence.startswith(f"error: {place}")
+    assert ": cannot be written, the disk is full (" in sentence
     assert not path.exists()
     prepare.prepare(settings(study, path, window=8), progress=False)
     assert len(done) == 9 - pieces
@@ -173,38 +179,40 @@ def test_a_full_disk_is_never_skipped(study, tmp_path, monkeypatch):
 
     monkeypatch.setattr("glfa_jax.data.scratch.np.lib.format.write_array_header_1_0", full)
     data = settings(study, tmp_path / "a.zarr", on_error="skip")
-    message = r"disk full, needs up to [\d,]+ bytes at a time and had [\d,]+ free"
-    with pytest.raises(DataError, match=message):
+    message = r"cannot be written, the disk is full \([\d,]+ bytes free\); make room and run"
+    with pytest.raises(InputError, match=message):
         prepare.prepare(data, progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_preparation_waits_for_the_first(study, tmp_path, done, capsys):
     path = tmp_path / "a.zarr"
-    scratch = Scratch(path)
-    scratch.folder.mkdir()
-    with (scratch.folder / "lock").open("wb") as first:
-        fcntl.flock(first, fcntl.LOCK_EX)
+    first = hold(Scratch(path).folder)
+    try:
         second = threading.Thread(target=prepare.prepare, args=[settings(study, path)])
         second.start()
         second.join(timeout=3)
         assert second.is_alive()
         assert done == []
+    finally:
+        first.kill()
+        first.wait()
     second.join(timeout=120)
     assert path.is_dir()
-    assert "another process prepares it, waiting" in capsys.readouterr().out
+    assert f"process {first.pid} on " in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 
 def test_a_piece_is_whole_or_not_there(tmp_path):
     values = np.arange(24, dtype=np.float32).reshape(6, 4)
-    with filling(tmp_path / "kind" / "piece") as folder:
+    with whole_folder(tmp_path / "kind" / "piece") as folder:
         write_array(folder / "a.npy", values)
         assert not (tmp_path / "kind" / "piece").exists()
     piece = tmp_path / "kind" / "piece"
     np.testing.assert_array_equal(np.load(piece / "a.npy"), values)
     np.testing.assert_array_equal(read_rows(piece / "a.npy", 2, 3), values[2:5])
     np.testing.assert_array_equal(read_rows(piece / "a.npy"), values)
-    with pytest.raises(RuntimeError), filling(tmp_path / "kind" / "other"):
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "kind" / "other"):
         raise RuntimeError
     assert os.listdir(tmp_path / "kind") == ["piece"]
 
@@ -222,3 +230,43 @@ def test_a_worker_that_is_killed_is_told_of(tmp_path):
     tasks = [(Dying(), tmp_path / "a"), (Dying(), tmp_path / "b")]
     with pytest.raises(DataError, match=r"was killed, .* a smaller data\.workers"):
         carry_out(tasks, workers=2, failed=lambda error: None, progress=False)
+
+
+@pytest.mark.parametrize("how", ["twice", "with its workers"])
+def test_asked_to_stop_a_preparation_ends_with_its_workers(tmp_path, how):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.data.sleeping", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        begun = [tmp_path / "a.begun", tmp_path / "b.begun"]
+        while not all(path.exists() and path.read_text() for path in begun):
+            assert process.poll() is None
+            time.sleep(0.05)
+        if how == "with its workers":
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            process.terminate()
+            process.terminate()
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == EXIT_STOPPED
+    assert "asked to stop (SIGTERM); the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert not any(is_alive(int(path.read_text())) for path in begun)
+
+
+@pytest.mark.parametrize("file", ["about.json", "mean.npy", "z.npy"])
+def test_a_damaged_piece_is_one_sentence(study, tmp_path, monkeypatch, file):
+    data = settings(study, tmp_path / "a.zarr", subjects=("01",))
+    with monkeypatch.context() as patch:
+        patch.setattr("glfa_jax.data.prepare.plan", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prepare.prepare(data, progress=False)
+    for path in (tmp_path / ".a.zarr.scratch" / "runs").glob(f"*/{file}"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"/{file}: (not valid JSON|truncated or no array)"):
+        prepare.prepare(data, progress=False)

@@ -1,5 +1,6 @@
 """A run's values to z-scores: the same however the run is cut into blocks."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,7 @@ class Drawn:
     mask = np.arange(16).reshape(4, 4) % 16 < 9
     weights = csr_array(np.concatenate([WEIGHTS.toarray(), np.zeros((7, VALUES))]))
     sides = (18, 12)
+    walls = ()
 
 
 def blocks(series, sizes):
@@ -122,3 +124,44 @@ def test_the_key_changes_with_whatever_the_piece_is_made_of(tmp_path):
     run = task(tmp_path).run
     others.append(ReadRun(run, Pixels(np.arange(VALUES), thicker, Drawn.sides)).key)
     assert len({same, *others}) == 5
+
+
+class Failing:
+    """A reader with a mistake of its own."""
+
+    def __call__(self):
+        yield SERIES[:3]
+        raise KeyError("odd")
+
+
+def test_whatever_a_reader_raises_is_said_of_its_file(tmp_path):
+    failing = task(tmp_path)
+    failing = replace(failing, run=replace(failing.run, blocks=Failing()))
+    with pytest.raises(DataError, match=r"L\.gii: truncated or no scan \('odd'\)"):
+        failing.write(tmp_path / "runs" / "a")
+    assert list(tmp_path.glob("runs/*")) == []
+
+
+def test_each_hemisphere_must_fit_its_mesh(tmp_path):
+    whole = task(tmp_path)
+    for sides, says in (
+        ((12, 18), r"12 \+ 18 values .* takes 18 \+ 12"),
+        ((18, 11), r"18 \+ 11 val"),
+    ):
+        exchanged = replace(whole, run=replace(whole.run, sides=sides))
+        with pytest.raises(DataError, match=rf"L\.gii: {says}"):
+            exchanged.write(tmp_path / "runs" / "a")
+    replace(whole, run=replace(whole.run, sides=(18, 12))).write(tmp_path / "runs" / "a")
+
+
+def test_what_seems_wrong_is_noted_with_the_piece(tmp_path):
+    walls = (np.arange(15) < 5, np.arange(15) >= 9)
+    for halves, count in ((walls, 0), (walls[::-1], 2)):
+        series = SERIES.copy()
+        series[:, np.concatenate(halves)] = 0
+        one = task(tmp_path, series=series)
+        pixels = replace(one.pixels, sides=(15, 15), walls=walls)
+        piece = tmp_path / "runs" / str(count)
+        replace(one, pixels=pixels).write(piece)
+        assert len(Signal.read(piece).notes) == count
+        assert replace(one, pixels=pixels).key != one.key

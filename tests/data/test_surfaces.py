@@ -248,6 +248,15 @@ def test_exchanged_hemispheres_are_noticed(files):
         DataError, match=r"right.pial.surf.gii: holds CortexRight, must hold the left"
     ):
         load(files, pial=files.pial[::-1])
+    places = {}  # of no metadata
+    for side, one in files.sheets.items():
+        points = one.pial * [-1, 1, 1]
+        path = files.folder / f"{side}.mirrored.surf.gii"
+        places[side] = write_surface(path, points, one.faces, None)
+    with pytest.raises(
+        DataError, match=r"left.mirrored.surf.gii: lies to the right of right\.mirrored\S+; left c"
+    ):
+        load(files, pial=(places["left"], places["right"]))
 
 
 def test_files_that_are_no_flat_surface_are_refused(files, tmp_path):

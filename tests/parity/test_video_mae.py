@@ -6,7 +6,9 @@ import pytest
 import torch
 import transformers
 
-from glfa_jax.convert.mapping import import_params
+from glfa_jax.convert import pretrained
+from glfa_jax.convert.directory import write_tensors
+from glfa_jax.convert.mapping import ConversionError, import_params
 from glfa_jax.convert.video_mae import TABLE
 from glfa_jax.models.video_mae import VideoMaeClassifier
 from tests.parity import transformers_models as tools
@@ -103,3 +105,36 @@ def test_a_video_of_a_wrong_length_is_refused(tmp_path):
     _, model, params, *_ = build(tmp_path)
     with pytest.raises(ValueError, match=r"must be \(6, 8, 8, 3\)"):
         tools.apply(model, params, VIDEO[:, :4])
+
+
+@pytest.mark.parametrize("key_bias", [None, 0.0, 3.0])
+def test_biases_that_are_stored_in_the_projections_give_the_same_logits(key_bias, tmp_path):
+    """A bias of the keys adds the same to all logits of a query, and cancels in the softmax."""
+    theirs, _, _, config, tensors, _ = build(tmp_path / "theirs")
+    newer, keys = {}, np.random.default_rng(2).standard_normal(24).astype(np.float32)
+    for name, tensor in tensors.items():
+        newer[name.replace(".q_bias", ".query.bias").replace(".v_bias", ".value.bias")] = tensor
+        if name.endswith(".q_bias") and key_bias is not None:
+            newer[name.replace(".q_bias", ".key.bias")] = keys * np.float32(key_bias)
+    assert any(name.endswith(".query.bias") for name in newer)
+    write_tensors(tmp_path / "ours", newer, config=config, filename="model.safetensors")
+    module, variables = pretrained.load("video_mae", tmp_path / "ours")
+    logits = tools.apply(module, variables["params"], VIDEO)
+    if key_bias:
+        add_key_biases(theirs, keys * np.float32(key_bias))
+    tools.assert_close(logits, theirs(PIXELS).logits, tools.FORWARD)
+
+
+def add_key_biases(model, biases) -> None:
+    for layer in model.videomae.encoder.layer:
+        attention = layer.attention.attention
+        attention.key.bias = torch.nn.Parameter(torch.from_numpy(biases))
+
+
+def test_two_spellings_of_one_bias_are_refused(tmp_path):
+    *_, config, tensors, _ = build(tmp_path / "theirs")
+    name = next(name for name in tensors if name.endswith(".q_bias"))
+    twice = tensors | {name.replace(".q_bias", ".query.bias"): tensors[name]}
+    write_tensors(tmp_path / "ours", twice, config=config, filename="model.safetensors")
+    with pytest.raises(ConversionError, match=r"unused: .*\.query\.bias"):
+        pretrained.load("video_mae", tmp_path / "ours")

@@ -306,7 +306,7 @@ def _set_clip(key, value):
     [
         (lambda run: (run / "metrics.json").unlink(), r"metrics\.json: missing; eval\.score"),
         (lambda run: shutil.rmtree(run / "samples"), r"index\.json: missing; eval\.sample"),
-        (lambda run: (run / "config.yaml").unlink(), r"config\.yaml: cannot be read"),
+        (lambda run: (run / "config.yaml").unlink(), r"config\.yaml: no such file"),
         (lambda run: (run / "metrics.json").write_text("[]"), "list of at least one object"),
         (lambda run: (run / "metrics.json").write_text("{"), "not valid JSON"),
         (

@@ -1,5 +1,8 @@
 import csv
 import json
+import shutil
+import threading
+import time
 
 import nibabel
 import numpy as np
@@ -13,6 +16,7 @@ from glfa_jax.data.video import read_all
 from glfa_jax.simulate import stimuli, study
 from glfa_jax.simulate.__main__ import main
 from glfa_jax.simulate.cortex import visual_cortex
+from tests.test_lock import hold
 
 TINY = Simulation(subjects=2, train_runs=1, test_runs=1, clips_per_run=4)
 
@@ -161,19 +165,55 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupted_study_has_no_final_name_and_is_written_anew(tmp_path, monkeypatch, root):
+def test_an_interrupted_study_leaves_nothing_and_is_written_anew(tmp_path, monkeypatch, root):
     target = tmp_path / "study"
     with monkeypatch.context() as patch:
         patch.setattr(study, "draw_subject", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             study.write_study(TINY, target, progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["study.partial"]
+    assert not list(tmp_path.iterdir())
     study.write_study(TINY, target, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["study"]
     # The same settings give the same bytes (videos are left to the encoder).
     for path in sorted(root.rglob("*")):
         if path.is_file() and path.suffix in (".gii", ".tsv", ".json"):
             assert (target / path.relative_to(root)).read_bytes() == path.read_bytes(), path
+
+
+def test_a_second_process_waits_and_takes_what_the_first_has_written(tmp_path, root, capsys):
+    target = tmp_path / "study"
+    first = hold(tmp_path / ".study.working")
+    try:
+        second = threading.Thread(target=study.write_study, args=[TINY, target])
+        second.start()
+        while "waiting for its end" not in capsys.readouterr().out:
+            assert second.is_alive()
+            time.sleep(0.05)
+        shutil.copytree(root, target)
+    finally:
+        first.kill()
+        first.wait()
+    second.join(timeout=60)
+    assert "simulate" not in capsys.readouterr().err  # no bar: nothing was written
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
+@pytest.mark.parametrize("settings", [5, None, [], "x"])
+def test_a_description_that_makes_no_sense_is_no_simulated_study(tmp_path, settings):
+    about = {"GeneratedBy": [{"Name": study.GENERATOR, "Settings": settings}]}
+    (tmp_path / "dataset_description.json").write_text(json.dumps(about))
+    with pytest.raises(DataError, match=f"{tmp_path.name}: "):
+        study.write_study(TINY, tmp_path, progress=False)
+
+
+def test_options_that_did_not_exist_then_are_at_their_defaults(tmp_path, root):
+    about = json.loads((root / "dataset_description.json").read_text())
+    settings = about["GeneratedBy"][0]["Settings"]
+    del settings["seed"]
+    (tmp_path / "dataset_description.json").write_text(json.dumps(about))
+    study.write_study(TINY, tmp_path, progress=False)
+    with pytest.raises(DataError, match=r"other settings \(seed is 0 there and 1 here\)"):
+        study.write_study(TINY.model_copy(update={"seed": 1}), tmp_path, progress=False)
 
 
 def test_the_command_writes_a_study_and_refuses_nonsense_in_one_sentence(tmp_path, capsys):

@@ -177,7 +177,11 @@ def test_a_kept_model_is_complete_or_not_there(settings, monkeypatch, capsys):
     lea.run(settings, wordless)
     assert "lea: finished already" in capsys.readouterr().out
     folder = system.model_folder(settings, "lea")
-    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in folder.iterdir()} == {
+        "SHA256SUMS",
+        "config.json",
+        "model.safetensors",
+    }
     module, params = lea.fit_model(settings, store)
     loaded = pretrained.load("lea", folder)
     assert loaded.module == module

@@ -39,6 +39,7 @@ class Run:
     blocks: reads the time series, a few volumes at a time, volumes to drop left out; float32,
         values in the order that the layout's flat map takes. Raises DataError where a file is
         damaged. Must pickle, so that another process can call it.
+    sides: number of values of each hemisphere, where the files tell.
     tail: volumes at the end of `blocks` that windows may reach but mean and spread leave out.
     """
 
@@ -52,6 +53,7 @@ class Run:
     files: tuple[Path, ...]
     blocks: Callable[[], Blocks]
     tail: int = 0
+    sides: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

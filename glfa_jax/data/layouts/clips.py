@@ -1,6 +1,8 @@
 """What every layout does with its clips: each needs a video file and a caption."""
 
-from collections.abc import Mapping, Sequence
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +27,7 @@ def with_clips(
     `captions_file`.
     """
     shown = dict.fromkeys(trial.clip for run in runs for trial in run.trials)
+    captions = _spelled(captions, shown)
     missing: set[Path] = set()
     usable: list[str] = []
     wordless: list[str] = []
@@ -32,7 +35,7 @@ def with_clips(
         path = videos[clip].path
         if path in missing:
             continue
-        if not path.is_file():
+        if not os.path.isfile(path):  # nor has a name that no disk takes
             missing.add(path)  # said once, however many clips it holds
             problems.add(DataError(f"{path}: no such video file, though clip {clip} is shown"))
         elif clip not in captions:
@@ -54,3 +57,37 @@ def with_clips(
         files=tuple(dict.fromkeys([*read, *files, captions_file])),
         notes=tuple(notes),
     )
+
+
+def _spelled(captions: Mapping[str, str], clips: Iterable[str]) -> dict[str, str]:
+    """Captions of `clips`, also of those that are encoded in another way in the table."""
+    alike: dict[str, list[str]] = {}
+    for name in captions:
+        alike.setdefault(composed(name), []).append(name)
+    found = {clip: alike.get(composed(clip), []) for clip in clips}
+    return {
+        clip: captions[clip if clip in captions else names[0]]
+        for clip, names in found.items()
+        if clip in captions or len(names) == 1
+    }
+
+
+def on_disk(folder: Path, clip: str) -> str:
+    """The clip's name as the disk has it, where only the encoding of accents differs.
+
+    Names of which there are two are left alone.
+    """
+    if clip.isascii():
+        return clip
+    place = folder
+    for part in clip.split("/"):
+        if not os.path.lexists(place / part) and os.path.isdir(place):
+            alike = [name for name in os.listdir(place) if composed(name) == composed(part)]
+            part = alike[0] if len(alike) == 1 else part
+        place = place / part
+    return place.relative_to(folder).as_posix()
+
+
+def composed(name: str) -> str:
+    """A name with letters and their accents in one; macOS takes them apart."""
+    return unicodedata.normalize("NFC", name)

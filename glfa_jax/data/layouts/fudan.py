@@ -10,6 +10,7 @@ Runs of subject 1 show all 200 clips of a list. Those of the others show 50: run
 (q - 1) // 4 + 1. A clip of 8 s gives two samples of 4 s, `1234_0s` and `1234_4s`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.layouts.vid2name import read_vid2name
 from glfa_jax.data.readers import hdf5, hdf5_shape, trimmed
 from glfa_jax.data.video import Part
+from glfa_jax.files import read_text
 
 REPETITION_TIME = 0.8
 TRIAL_VOLUMES = 13  # 8 s of video, 2.4 s of blank
@@ -33,6 +35,7 @@ DROPPED = 3  # volumes before the first trial
 QUARTERS = 4  # runs that share a list, in all subjects but the first
 WHOLE = "1"  # the subject whose runs show whole lists
 KEY = "images"
+ID = re.compile("[0-9]{1,18}")  # of a video; Python refuses to count in thousands of digits
 
 # Of the WebVid part, where `data.runs` is left out.
 _FIRST = RunNumbers(train=(2, 3, 5, 6, 7), test=(1, 4))
@@ -61,9 +64,13 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         names = read_vid2name(captions_file)
     else:  # clips by the names of their files
         captions_file = data.captions
-        table = read_captions(captions_file)
-        stems = {Path(name).stem: caption for name, caption in table.items()}
-        names = {int(stem): caption for stem, caption in stems.items() if stem.isdecimal()}
+        names: dict[int, str] = {}
+        for name, caption in read_captions(captions_file, failed=problems.add).items():
+            stem = Path(name).stem
+            if not ID.fullmatch(stem):
+                continue
+            if names.setdefault(video := int(stem), caption) != caption:
+                problems.add(DataError(f"{captions_file}: video {video} has two captions"))
     runs, notes, conditions = [], [], {}
     for subject in data.subjects:
         try:
@@ -166,14 +173,9 @@ def _part(stimuli: Path, clip: str) -> Part:
 
 
 def _read_condition(path: Path) -> list[int]:
-    try:
-        lines = path.read_text(encoding="utf-8").split()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: must be text, an integer video id a line") from None
+    lines = read_text(path, error=DataError).split()
     for line in lines:
-        if not (line.isascii() and line.isdecimal()):
+        if not ID.fullmatch(line):
             raise DataError(f"{path}: must hold an integer video id a line, one is {line!r:.50}")
     if not lines or len(lines) % QUARTERS:
         raise DataError(
@@ -185,7 +187,8 @@ def _read_condition(path: Path) -> list[int]:
 
 def _present(planned: Sequence[_Planned], problems: Problems, notes: list[str]) -> list[Run]:
     """A missing run is a problem, unless all it shows is repeated in another."""
-    there = [plan for plan in planned if plan.path.is_file()]
+    # A link to nowhere is a run that is not left out on purpose: reading it says what is wrong.
+    there = [plan for plan in planned if plan.path.exists() or plan.path.is_symlink()]
     seen = {video for plan in there for video in plan.videos}
     for plan in planned:
         if plan in there:

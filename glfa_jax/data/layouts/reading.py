@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from glfa_jax import config
-from glfa_jax.data import DataError
+from glfa_jax.data import DataError, placed
 from glfa_jax.data.layouts import Problems, Study, bids, fudan, wen2018
 
 # The names are those that `config.Data.layout` allows.
@@ -17,5 +17,5 @@ LAYOUTS: dict[str, Callable[[config.Data, Problems], Study]] = {
 def read_study(data: config.Data, problems: Problems) -> Study:
     """Everything but the time series; what cannot be used goes to `problems`."""
     if not data.root.is_dir():
-        raise DataError(f"{data.root}: no such study folder")
+        raise DataError(f"{placed(data.root)}: no such study folder")
     return LAYOUTS[data.layout](data, problems)

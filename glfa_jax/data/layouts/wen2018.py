@@ -49,7 +49,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
             "data.captions: layout wen2018 comes without captions; name a table with the columns "
             "stim_file (seg1/000 to test5/239, one of 240 clips of 2 s a film) and caption"
         )
-    captions = read_captions(data.captions)
+    captions = read_captions(data.captions, failed=problems.add)
     runs, notes = [], []
     for subject in data.subjects:
         folder = data.root / "video_fmri_dataset" / f"subject{subject}" / "fmri"
@@ -86,7 +86,7 @@ def _repeats(
     runs, missing = [], []
     for repeat in range(1, film.repeats + 1):
         path = folder / film.name / "cifti" / f"{film.name}_{repeat}_Atlas.dtseries.nii"
-        if not path.is_file():
+        if not (path.exists() or path.is_symlink()):  # a link to nowhere is not left out on purpose
             missing.append(repeat)
             continue
         try:
@@ -107,7 +107,7 @@ def _repeats(
 
 def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
     # The step that the header states is not looked at: it is known here.
-    volumes, _ = cifti_header(path)
+    volumes, _, sides = cifti_header(path)
     if volumes not in DROPPED:
         raise DataError(f"{path}: {volumes} volumes, must be {' or '.join(map(str, DROPPED))}")
     before, after = DROPPED[volumes]
@@ -125,4 +125,5 @@ def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
         files=(path,),
         blocks=partial(trimmed, partial(cifti, path), path, before, 0),
         tail=after,  # the answer to the last clips lies there
+        sides=sides,
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from glfa_jax.data.look.inspection import reading, spread_evenly
+from glfa_jax.data.look.inspection import spread_evenly
 from glfa_jax.data.store import Store
 from glfa_jax.data.video import resize
 from glfa_jax.report import figures
@@ -21,12 +21,8 @@ def _times(store: Store) -> tuple[float, float]:
     return window, max(window, store.attributes.clip_seconds)
 
 
-def _frames(store: Store) -> int:
-    return store.video("test", [0]).shape[1] if store.num_clips("test") else 1
-
-
 def rhythm(store: Store) -> str:
-    about, frames, period = store.attributes, _frames(store), _times(store)[1]
+    about, frames, period = store.attributes, store.sample[0], _times(store)[1]
     return "\n".join(
         keyframes(name, cells=cells, seconds=seconds, period=period)
         for name, cells, seconds in (
@@ -41,9 +37,8 @@ def clips_section(store: Store, number: int) -> str:
     picks = spread_evenly(store, clips=number)
     if not picks:
         return absent_note("No clips were asked for, or the store holds no test sample.")
-    with reading(store):
-        maps = store.fmri("test", picks, subjects=about.subjects).astype(np.float32)
-        videos = store.video("test", picks)
+    maps = store.fmri("test", picks, subjects=about.subjects).astype(np.float32)
+    videos = store.video("test", picks)
     there = store.present("test", subjects=about.subjects)[picks]
     scale = Scale.around_zero(figures.map_limit([maps[there]], mask))
     window, period = _times(store)

@@ -1,7 +1,6 @@
 """What a prepared store says about itself when it is read through once, shard by shard."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -68,8 +67,7 @@ def inspect(store: Store, *, progress: bool) -> Inspection:
         for split in SPLITS:
             for block in _blocks(store.num_clips(split), size=max(1, SHARD // len(subjects))):
                 there = present[split][block.start : block.stop]
-                with reading(store):
-                    maps = store.fmri(split, np.asarray(block), subjects=subjects)
+                maps = store.fmri(split, np.asarray(block), subjects=subjects)
                 maps = maps[..., mask]  # b s w p, float16
                 values = [maps[there[:, i], i].astype(np.float32) for i in range(len(subjects))]
                 for subject, value in zip(subjects, values, strict=True):
@@ -116,18 +114,6 @@ def spread_evenly(store: Store, *, clips: int) -> list[int]:
 def _blocks(count: int, *, size: int) -> Iterator[range]:
     for start in range(0, count, size):
         yield range(start, min(start + size, count))
-
-
-@contextmanager
-def reading(store: Store) -> Iterator[None]:
-    """Around nothing but reads: says which store is damaged."""
-    try:
-        yield
-    except DataError:
-        raise
-    except ValueError as error:  # what a damaged shard raises
-        reason = " ".join(str(error).split())
-        raise DataError(f"{store.path}: cannot be read ({reason})") from None
 
 
 def _draw(values: ndarray, mask: Bool[ndarray, "h w"], *, empty: float) -> ndarray:

@@ -1,7 +1,6 @@
 """The page as a whole: head, sections and where a store comes from."""
 
 import json
-import os
 from pathlib import Path
 
 from glfa_jax.data import DataError
@@ -12,25 +11,18 @@ from glfa_jax.data.look.glance import glance_section
 from glfa_jax.data.look.inspection import Inspection, inspect
 from glfa_jax.data.look.pictures import between_section, maps_section
 from glfa_jax.data.store import Store
+from glfa_jax.files import whole_file
 from glfa_jax.report.html import escape, fill
 from glfa_jax.report.words import count_text, listing
 
 
 def write(store: Store, target: Path, *, clips: int, progress: bool) -> None:
-    """Writes the page, or nothing; raises DataError."""
+    """Writes the page, or nothing; raises InputError."""
     if target.is_dir():
         raise DataError(f"{target}: is a folder, --out must name a file such as look.html")
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        # Opened before the long reading: a place that cannot be written is told at once.
-        with aside.open("w", encoding="utf-8") as file:
-            page = render(store, inspect(store, progress=progress), clips=clips)
-            file.write(page)
-        aside.replace(target)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror})") from None
-    finally:
-        aside.unlink(missing_ok=True)
+    # Opened before the long reading: a place that cannot be written is told at once.
+    with whole_file(target) as place, place.open("w", encoding="utf-8") as file:
+        file.write(render(store, inspect(store, progress=progress), clips=clips))
 
 
 def render(store: Store, inspection: Inspection, *, clips: int) -> str:

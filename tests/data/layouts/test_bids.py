@@ -1,9 +1,12 @@
 """BIDS derivatives as fMRIPrep names them, of surfaces, CIFTI and volumes."""
 
+import gzip
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -11,7 +14,7 @@ from glfa_jax import config
 from glfa_jax.data import DataError, surfaces
 from glfa_jax.data.layouts import Problems
 from glfa_jax.data.layouts.reading import read_study
-from tests.data.scans import write_cifti, write_nifti
+from tests.data.scans import MESH, write_cifti, write_nifti
 from tests.data.test_readers import AFFINE, two_sides, write_gifti
 
 TR = 1.5
@@ -198,7 +201,7 @@ def test_captions_may_lie_elsewhere(tmp_path):
     root = write_study(tmp_path / "bids", "cifti")
     table = (root / "stimuli" / "captions.tsv").rename(tmp_path / "words.tsv")
     assert load(settings(root, "cifti", captions=table)).captions["a.mp4"] == "caption a"
-    with pytest.raises(DataError, match=r"stimuli/captions\.tsv: cannot be read"):
+    with pytest.raises(DataError, match=r"stimuli/captions\.tsv: no such file"):
         load(settings(root, "cifti"))
 
 
@@ -222,7 +225,7 @@ def test_a_wrong_repetition_time_is_noticed(tmp_path, kind):
     load(settings(root, kind))
     sidecar.write_text('{"RepetitionTime": 2.0}')
     study = refuses(
-        r"run-2_\S+nii\S*: wrong TR, its header says 1\.5 s and its sidecar 2 s",
+        r"run-2_\S+nii\S*: its header says TR 1\.5 s and its sidecar 2 s; correct the wrong one",
         settings(root, kind),
     )
     assert [run.name for run in study.runs] == ["1"]  # nothing else is lost
@@ -240,6 +243,35 @@ def root(tmp_path):
 
 def file(root, ending, run=1):
     return root / "sub-01" / "func" / f"sub-01_task-clips_run-{run}_{ending}"
+
+
+@pytest.mark.parametrize("side", "LR")
+def test_the_time_that_either_hemisphere_states_is_compared(root, side):
+    path = file(root, f"hemi-{side}_space-fsaverage5_bold.func.gii", run=2)
+    image = nibabel.load(path)
+    for stated, noted in (("1500.0", 0), ("1.5", 1), ("1000", 1), ("2000", None)):
+        image.meta["TimeStep"] = stated
+        nibabel.save(image, path)
+        if noted is None:
+            refuses(rf"run-2_hemi-{side}_\S+: its header says TR 2 s and its", settings(root))
+        else:
+            study = load(settings(root))
+            assert [note.startswith(f"{path}: its header") for note in study.notes] == noted * [
+                True
+            ]
+            assert [(run.repetition_time, run.sides) for run in study.runs] == 2 * [(TR, (14, 16))]
+
+
+def test_a_packed_series_is_found(tmp_path):
+    root = write_study(tmp_path / "bids", "cifti")
+    for path in (root / "sub-01" / "func").glob("*.nii"):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    run = load(settings(root, "cifti")).runs[0]
+    assert (run.sides, run.scans[0].suffix) == (MESH, ".gz")
+    np.testing.assert_array_equal(
+        np.concatenate(list(run.blocks())), expected_of("cifti", 1, tmp_path)
+    )
 
 
 @pytest.mark.parametrize("side", "LR")
@@ -296,10 +328,13 @@ def test_exchanged_hemispheres_are_noticed(root):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("x\t2\ttrain\ta.mp4\t3", "line 2: onset must be a number >= 0, is 'x'"),
+        (
+            "x\t2\ttrain\ta.mp4\t3",
+            "line 2: onset must be a number of seconds from -86400 to 86400, is 'x'",
+        ),
         ("0\t2\ttrain\t../a.mp4\t3", "line 2: stim_file must name a file inside stimuli/"),
         ("0\t2\trest\ta.mp4\t3", "trial_type must be train or test throughout, is rest"),
-        ("0\t2\ttrain\ta.mp4\t-1", "line 2: repeat must be a number >= 0, is '-1'"),
+        ("0\t2\ttrain\ta.mp4\t-1", "line 2: repeat must be a whole number >= 0, is '-1'"),
     ],
 )
 def test_events_that_make_no_sense(root, row, message):
@@ -311,10 +346,13 @@ def test_events_that_make_no_sense(root, row, message):
 @pytest.mark.parametrize(
     ("sidecar", "message"),
     [
-        ("{", "must be JSON with RepetitionTime in seconds"),
+        ("{", "not valid JSON"),
         ("{}", "must be JSON with RepetitionTime in seconds"),
         ('{"RepetitionTime": "2"}', "RepetitionTime must be a number of seconds, is '2'"),
-        ('{"RepetitionTime": 2, "StartTime": 5}', r".*StartTime within it, are 2\.0 and 5\.0"),
+        (
+            '{"RepetitionTime": 2, "StartTime": 5}',
+            "StartTime must be within 2 repetition times of 2 s, is 5 s",
+        ),
     ],
 )
 def test_sidecars_that_make_no_sense(root, sidecar, message):
@@ -332,3 +370,203 @@ def test_clips_without_video_or_caption_are_left_out_when_asked(root):
     (root / "stimuli" / "b.mp4").touch()
     study = refuses(r"captions\.tsv: has no caption for clip a\.mp4$", settings(root))
     assert set(study.captions) == {"b.mp4", "x.mp4", "y.mp4"}
+
+
+def events_of(root, run):
+    return load(settings(root)).runs[run - 1].trials
+
+
+def sidecars_away(root):
+    """Without sidecars of its own, every scan depends on what it inherits."""
+    for path in (root / "sub-01" / "func").glob("*_bold.json"):
+        path.unlink()
+
+
+def test_the_raw_study_may_write_runs_with_more_digits(tmp_path):
+    raw = write_study(tmp_path / "raw", "gifti")
+    root = raw / "derivatives" / "fmriprep"
+    write_scan(root / "sub-01" / "func", "sub-01_task-clips_run-1", "cifti", 1)
+    events = file(raw, "events.tsv")
+    events.rename(events.with_name(events.name.replace("run-1", "run-001")))
+    (run,) = load(settings(root, "cifti")).runs
+    assert (run.name, run.trials[0].clip) == ("1", "a.mp4")
+    write_scan(root / "sub-01" / "func", "sub-01_task-clips_run-01", "cifti", 1)
+    refuses(r"one run in several forms \(\S+run-01\S+, \S+run-1\S+\)", settings(root, "cifti"))
+
+
+def test_events_of_one_run_in_two_spellings_are_refused(root):
+    events = file(root, "events.tsv")
+    shutil.copy(events, str(events).replace("run-1", "run-01"))
+    study = refuses(
+        r"func: \S+run-01_events\.tsv and \S+run-1_events\.tsv hold both", settings(root)
+    )
+    assert [run.name for run in study.runs] == ["2"]
+
+
+def test_sessions_of_similar_names_stay_apart(tmp_path):
+    root = tmp_path / "bids"
+    write_stimuli(root)
+    for session, clips in (("1", "a"), ("01", "b")):
+        folder = root / "sub-01" / f"ses-{session}" / "func"
+        stem = f"sub-01_ses-{session}_task-clips"
+        write_scan(folder, stem, "cifti", 1)
+        write_events(folder, stem, "train", clips)
+    runs = load(settings(root, "cifti")).runs
+    assert [(run.name, run.trials[0].clip) for run in runs] == [
+        ("ses-01", "b.mp4"),
+        ("ses-1", "a.mp4"),
+    ]
+
+
+def test_sidecars_are_inherited_and_the_nearest_value_holds(root):
+    sidecars_away(root)
+    above = root / "task-clips_bold.json"
+    above.write_text('{"RepetitionTime": 2, "StartTime": 0.5}')
+    (root / "task-rest_bold.json").write_text('{"RepetitionTime": 9}')
+    runs = load(settings(root)).runs
+    assert [(run.repetition_time, run.start_time) for run in runs] == [(2.0, 0.5)] * 2
+    of_subject = root / "sub-01" / "sub-01_task-clips_bold.json"
+    of_subject.write_text('{"StartTime": 1}')
+    of_run = file(root, "bold.json", run=2)
+    of_run.write_text('{"RepetitionTime": 2.5}')
+    runs = load(settings(root)).runs
+    assert [(run.repetition_time, run.start_time) for run in runs] == [(2.0, 1.0), (2.5, 1.0)]
+    assert runs[1].files[2:-1] == (above, of_subject, of_run)
+    of_run.write_text('{"RepetitionTime": true}')
+    refuses(r"run-2_bold\.json: RepetitionTime must be a number", settings(root))
+    above.write_text('{"RepetitionTime": null}')
+    refuses(r"task-clips_bold\.json: RepetitionTime must be a number", settings(root))
+
+
+def test_of_two_sidecars_in_a_folder_the_one_of_more_entities_is_nearer(root):
+    sidecars_away(root)
+    file(root, "bold.json").write_text('{"RepetitionTime": 2}')
+    file(root, "hemi-L_bold.json").write_text('{"RepetitionTime": 3}')
+    file(root, "hemi-L_space-other_bold.json").write_text('{"RepetitionTime": 4}')
+    study = refuses(r"run-2\S+json: no such file, and it should say Rep", settings(root))
+    assert study.runs[0].repetition_time == 3.0
+    shutil.copy(file(root, "bold.json"), file(root, "bold.func.json"))
+    assert refuses(r"run-2\S+json: no such file", settings(root)).runs[0].repetition_time == 3.0
+
+
+def test_events_are_inherited_and_the_nearest_table_holds(root):
+    for run in (1, 2):
+        file(root, "events.tsv", run=run).unlink()
+    above = write_events(root, "task-clips", "train", "a")
+    assert [trial.clip for trial in events_of(root, 2)] == ["a.mp4"]
+    nearer = write_events(root / "sub-01", "sub-01_task-clips", "train", "b")
+    write_events(root / "sub-01" / "func", "sub-01_task-clips_run-2", "test", "x")
+    study = load(settings(root))
+    assert [run.trials[0].clip for run in study.runs] == ["b.mp4", "x.mp4"]
+    assert nearer in study.files
+    assert above not in study.files
+
+
+def test_the_raw_study_is_inherited_from_where_the_derivative_is_silent(tmp_path):
+    raw = write_study(tmp_path / "raw", "gifti")
+    root = raw / "derivatives" / "fmriprep"
+    sidecar = write_scan(root / "sub-01" / "func", "sub-01_task-clips_run-1", "cifti", 1)[-1]
+    file(raw, "events.tsv").unlink()
+    write_events(raw, "task-clips", "train", "a")
+    told = raw / "task-clips_bold.json"
+    told.write_text(f'{{"RepetitionTime": {TR}, "StartTime": 1.25}}')
+    (run,) = load(settings(root, "cifti")).runs
+    assert (run.start_time, told in run.files) == (0.75, False)
+    sidecar.write_text("{}")
+    (run,) = load(settings(root, "cifti")).runs
+    assert (run.repetition_time, told in run.files) == (TR, True)
+
+
+@pytest.mark.parametrize("kind", ["cifti", "volume"])
+def test_which_repetition_time_to_trust_can_be_said(tmp_path, kind):
+    root = write_study(tmp_path / "bids", kind)
+    for path in (root / "sub-01" / "func").glob("*_bold.json"):
+        path.write_text('{"RepetitionTime": 2}')
+    for trust, seconds in (("header", TR), ("sidecar", 2.0)):
+        study = load(settings(root, kind, repetition_time=trust))
+        assert [run.repetition_time for run in study.runs] == [seconds] * 2
+        assert [note.rpartition("; ")[2] for note in study.notes] == [
+            f"taken to be {seconds:g} s"
+        ] * 2
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "message"),
+    [
+        ('{"RepetitionTime": 2000}', "RepetitionTime 2000 s is implausible"),
+        ('{"RepetitionTime": 0}', "RepetitionTime 0 s is implausible"),
+        ('{"RepetitionTime": -2}', "RepetitionTime -2 s is implausible"),
+        *(
+            (f'{{"RepetitionTime": {value}}}', "RepetitionTime must be a number of seconds, is ")
+            for value in ("true", "NaN", "1e999", "-Infinity", "[2]", "{}", "null", "1" * 400)
+        ),
+        ('{"RepetitionTime": 2, "StartTime": -4.1}', "StartTime must be within 2 repetition"),
+        ('{"RepetitionTime": 2, "StartTime": NaN}', "StartTime must be a number of seconds"),
+        ('{"RepetitionTime": 2, "StartTime": "1"}', "StartTime must be a number of seconds"),
+        ('{"RepetitionTime": 2, "RepetitionTime": 3}', "not valid JSON .*RepetitionTime"),
+        ("[2]", "must hold a JSON object"),
+        ('{"a": ' + "[" * 50_000, "not valid JSON \\(nested too deeply"),
+        ('{"RepetitionTime": ' + "1" * 5000 + "}", "not valid JSON "),
+    ],
+)
+def test_sidecars_of_implausible_values(root, sidecar, message):
+    file(root, "hemi-L_space-fsaverage5_bold.json").write_text(sidecar)
+    study = refuses(message, settings(root))
+    assert [run.name for run in study.runs] == ["2"]
+
+
+def test_a_scan_may_start_before_its_clock(root):
+    file(root, "hemi-L_space-fsaverage5_bold.json").write_text(
+        '{"RepetitionTime": 2, "StartTime": -1.5}'
+    )
+    assert load(settings(root)).runs[0].start_time == -1.5
+
+
+def test_a_bad_row_is_noted_once_however_many_runs_inherit_it(root):
+    for run in (1, 2):
+        file(root, "events.tsv", run=run).unlink()
+    (root / "task-clips_events.tsv").write_text(
+        HEADER + "0\t2\ttrain\ta.mp4\t1\nx\t2\ttrain\tb.mp4\t1\nn/a\t2\ttrain\tb.mp4\t1\n"
+    )
+    study = refuses(r"task-clips_events\.tsv: line 3: onset must be", settings(root))
+    assert [[trial.clip for trial in run.trials] for run in study.runs] == [["a.mp4"]] * 2
+    assert [note.partition(".tsv: ")[2] for note in study.notes] == [
+        "line 4: onset is n/a, left out"
+    ]
+
+
+def test_captions_are_found_however_clips_are_spelled(root):
+    apart = [unicodedata.normalize(form, "\u00fc.mp4") for form in ("NFC", "NFD")]
+    (root / "stimuli" / apart[1]).touch()
+    file(root, "events.tsv").write_text(f"{HEADER}0\t2\ttrain\t./{apart[0]}\t1\n")
+    table = root / "stimuli" / "captions.tsv"
+    table.write_text(f"{table.read_text()}stimuli/{apart[0]}\twith dots\n")
+    study = load(settings(root))
+    assert study.captions[apart[1]] == "with dots"
+    assert study.videos[apart[1]].path.is_file()
+
+
+def test_a_clip_whose_file_is_a_folder_or_has_no_possible_path(root):
+    (root / "stimuli" / "b.mp4").unlink()
+    (root / "stimuli" / "b.mp4").mkdir()
+    refuses(r"b\.mp4: no such video file", settings(root))
+    long = "/".join(["x" * 200] * 30)
+    file(root, "events.tsv").write_text(f"{HEADER}0\t2\ttrain\t{long}\t1\n")
+    refuses(r"x: no such video file", settings(root))
+
+
+def test_a_surface_may_state_its_repetition_time_in_milliseconds(root):
+    path = file(root, "hemi-L_space-fsaverage5_bold.func.gii")
+    image = nibabel.load(path)
+    image.darrays[0].meta["TimeStep"] = str(1000 * TR)
+    nibabel.save(image, path)
+    study = load(settings(root))
+    assert (study.runs[0].repetition_time, study.notes) == (TR, ())
+    assert study.runs[0].sides == (14, 16)
+    image.darrays[0].meta["TimeStep"] = "1000"  # the default of a converter
+    nibabel.save(image, path)
+    (note,) = load(settings(root)).notes
+    assert note.endswith("its header says TR 1 s and its sidecar 1.5 s; taken to be 1.5 s")
+    image.darrays[0].meta["TimeStep"] = "800"
+    nibabel.save(image, path)
+    refuses(r"hemi-L\S+: its header says TR 0\.8 s and its sidecar 1\.5 s", settings(root))

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import struct
 from pathlib import Path
 
 import h5py
@@ -11,7 +12,7 @@ import pytest
 
 from glfa_jax import config
 from glfa_jax.data import DataError
-from glfa_jax.data.layouts import Problems
+from glfa_jax.data.layouts import Problems, vid2name
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.layouts.vid2name import read_vid2name
 
@@ -197,6 +198,9 @@ def test_missing_runs(broken):
     assert study.notes == ("subject 2: run 14, a repeat, is missing",)
     # The repeats of the others keep their numbers.
     assert {t.repeat for t in runs_of(study, "2", "test")[-1].trials} == {2}
+    scan(broken, 2, 14).symlink_to("none")  # not fetched is not left out
+    refuses(r"run-14_\S+\.h5: is a link to a file that is not there; fetch it", settings(broken))
+    scan(broken, 2, 14).unlink()
     scan(broken, 2, 8).unlink()
     study, _ = refuses(r"sub-0002_task-video_run-8_\S+\.h5: no such file", settings(broken))
     assert len(study.runs) == 7 + 28 - 2
@@ -228,10 +232,12 @@ def test_subjects_that_are_not_there(broken):
 def test_lists_and_captions_with_mistakes(broken):
     stimuli = own_stimuli(broken)
     table = replace(stimuli / "condition" / "run3.txt")
-    study, _ = refuses(r"run3\.txt: cannot be read \(No such file", settings(broken))
+    study, _ = refuses(r"run3\.txt: no such file", settings(broken))
     assert len(study.runs) == 7 + 28 - 5
     table.write_text("12\n3x\n")
     refuses(r"run3\.txt: must hold an integer video id a line, one is '3x'", settings(broken))
+    table.write_text("12\n" + 5000 * "3")
+    refuses(r"run3\.txt: must hold an integer video id a line, one is '333", settings(broken))
     table.write_text("12\n13\n14\n")
     refuses(r"run3\.txt: 3 video ids, must be a multiple of 4", settings(broken))
     table.write_text("".join(f"{video}\n" for video in LISTS[3]))
@@ -247,6 +253,9 @@ def test_lists_and_captions_with_mistakes(broken):
     captions.write_text("\n".join(["stim_file\tcaption", *rows]) + "\n")
     study = read_study(settings(broken, captions=captions), Problems(skip=False))
     assert study.captions["3007_4s"] == "other words for 3007"
+    captions.write_text(captions.read_text() + "other/3007.avi\tand others\n")
+    refuses(r"captions\.tsv: video 3007 has two captions", settings(broken, captions=captions))
+    captions.write_text("\n".join(["stim_file\tcaption", *rows]) + "\n")
     (stimuli / "3007.mp4").unlink()
     _, problems = refuses(
         r"3007\.mp4: no such video file, though clip 3007_0s",
@@ -341,5 +350,70 @@ def test_damaged_captions_are_refused(tmp_path):
         with pytest.raises(DataError, match=r"vid2name\.npy: "):
             read_vid2name(path)
     path.unlink()
-    with pytest.raises(DataError, match=r"vid2name\.npy: cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"vid2name\.npy: no such file"):
+        read_vid2name(path)
+
+
+def bomb(tmp_path, pickled):
+    """A numpy file around a pickle, without its STOP."""
+    header = io.BytesIO()
+    np.save(header, np.array({}, object), allow_pickle=True)
+    path = tmp_path / "vid2name.npy"
+    path.write_bytes(header.getvalue()[: header.getvalue().index(b"\n") + 1] + pickled + b".")
+    return path
+
+
+def doubled(times):
+    """Lists in lists: a few bytes hold 2 ** times of them."""
+    inner = b"]q\x00"
+    for i in range(times):
+        inner = b"](" + inner + b"h%ceq%c" % (i, i + 1)
+    return inner
+
+
+LISTS_IN_LISTS = doubled(60)
+TEXT = b"X" + struct.pack("<i", 2**20) + b"x" * 2**20 + b"q\x00"
+LATIN = b"X\x06\x00\x00\x00latin1q\x01"
+ENCODED = b"c_codecs\nencode\nh\x00h\x01\x86R"
+FLOAT = b"G" + struct.pack(">d", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (b"}K\x01" + LISTS_IN_LISTS + b"s", "maps 1 to a list"),
+        (b"}" + LISTS_IN_LISTS + b"K\x01s", "holds a list as a key"),
+        (b"cnumpy\ndtype\n" + LISTS_IN_LISTS + b"\x85R", "holds a number type called a list"),
+        (
+            b"cnumpy._core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\x00\x00\x00U1\x85R"
+            b"\x8a\x05\x00\x00\x00\x00\x7f\x86R",
+            "holds a number without a type or bytes",
+        ),
+        (b"}\x8a\x09" + b"\xff" * 8 + b"\x1fX\x01\x00\x00\x00as", "holds a key beyond 1,1"),
+        (b"}c__builtin__\ncomplex\n" + FLOAT * 2 + b"\x86RK\x01s", "holds a complex as a key"),
+        (TEXT + LATIN + ENCODED * 2000, "builds far more than it holds"),
+        (b"]" * 5001, "holds more than 5,000 instructions"),
+    ],
+)
+def test_captions_made_to_exhaust_the_machine_are_refused_at_once(
+    tmp_path, monkeypatch, pickled, message
+):
+    monkeypatch.setattr(vid2name, "MOST_INSTRUCTIONS", 5000)
+    path = bomb(tmp_path, b"\x80\x02" + pickled)
+    with pytest.raises(DataError, match=message) as caught:
+        read_vid2name(path)
+    assert len(str(caught.value)) < 400
+
+
+def test_one_caption_may_stand_for_many_videos(tmp_path):
+    start = b"\x80\x02}K\x00X\x06\x00\x00\x00 a b  q\x00s"
+    keys = b"".join(b"M" + struct.pack("<H", video) + b"h\x00s" for video in range(1, 1000))
+    assert read_vid2name(bomb(tmp_path, start + keys)) == dict.fromkeys(range(1000), "a b")
+
+
+def test_no_captions_are_as_large_as_this(tmp_path):
+    path = tmp_path / "vid2name.npy"
+    with path.open("wb") as file:
+        file.truncate(2**26 + 1)
+    with pytest.raises(DataError, match=r"vid2name\.npy: 67,108,865 bytes, far more than captions"):
         read_vid2name(path)

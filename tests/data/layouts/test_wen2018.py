@@ -160,6 +160,18 @@ def test_a_film_without_any_repeat_is_an_error(broken):
 
 
 @pytest.mark.usefixtures("few_films")
+def test_a_repeat_that_was_not_fetched_is_not_left_out(broken):
+    gone = scan(broken, 1, "seg1", 2)
+    gone.unlink()
+    gone.symlink_to("none")
+    study, _ = refuses(
+        r"seg1_2_Atlas\.dtseries\.nii: is a link to a file that is not there; fetch it",
+        settings(broken, subjects=("1",)),
+    )
+    assert "seg1_2" not in {run.name for run in study.runs}
+
+
+@pytest.mark.usefixtures("few_films")
 def test_other_mistakes(broken):
     study, _ = refuses(
         r"subject2/fmri: no such folder; subject 2 has no scans",

@@ -105,7 +105,10 @@ def test_a_damaged_shard_is_one_sentence(make):
     content = bytearray(shard.read_bytes())
     content[100:400] = bytes(300)
     shard.write_bytes(content)
-    with pytest.raises(DataError, match=r"made\.zarr: cannot be read \(.+\)") as caught:
+    with pytest.raises(
+        DataError,
+        match=r"made\.zarr: array test/fmri/sub-02 cannot be read, the store is damaged \(.+\)",
+    ) as caught:
         inspect(store, progress=False)
     assert "\n" not in str(caught.value)
 

@@ -54,6 +54,21 @@ def test_head_says_what_is_in_the_store(text):
     assert "Simple checks found nothing out of the ordinary." in plain
 
 
+def test_a_store_without_test_samples_is_shown(make):
+    def change(made):
+        for about in ("clips", "captions"):
+            made.attributes[about] = {**made.attributes[about], "test": []}
+        for name in made.arrays:
+            if name.startswith("test/"):
+                made.arrays[name] = made.arrays[name][:0]
+
+    store = make(change)
+    assert store.sample == (FRAMES, 8, 12, 3)
+    plain = words(render(store, inspect(store, progress=False), clips=2))
+    assert "7 train and 0 test samples" in plain
+    assert "the store holds no test sample" in plain
+
+
 def test_every_subject_has_every_map(text):
     shown = pictures(text)
     for subject in SUBJECTS:

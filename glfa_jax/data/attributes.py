@@ -1,0 +1,157 @@
+"""What a prepared store says about itself, in the `zarr.json` of its group."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from glfa_jax.data import DataError, placed
+from glfa_jax.data.layouts import SPLITS, Split
+from glfa_jax.errors import InputError
+from glfa_jax.files import read_object, reason
+from glfa_jax.records import Text, decode
+
+FORMAT = 2
+
+
+class StoredRun(TypedDict):
+    """volumes: those that were z-scored; missing: trials whose window is not wholly in the run."""
+
+    subject: Text
+    name: Text
+    split: Split
+    volumes: int
+    missing: int
+
+
+class StoredFile(TypedDict):
+    size: int
+    sha256: Text
+
+
+class Provenance(TypedDict, total=False):
+    """files: by name. glfa_jax: version of the package."""
+
+    root: Text
+    settings: dict[Text, Any]
+    files: dict[Text, StoredFile]
+    glfa_jax: Text
+
+
+class Seal(TypedDict):
+    """What shows that nothing of a store has changed or is missing; it lies in the provenance.
+
+    sizes: bytes of each file of an array, by its name. digest: of all attributes.
+    """
+
+    sizes: dict[Text, list[int]]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """All that is known of a store without its arrays.
+
+    repetition_time, lag_seconds: seconds. clips, captions: per split, one per sample.
+    clip_seconds: duration of a clip, the median over all showings.
+    layout, space: as in the settings.
+    repeats: most repeats of a test clip that each subject has seen.
+    runs: in the order they were read.
+    notes: one sentence on each thing that is not as expected, or was left out.
+    fingerprint: of the settings; identity: of settings and file contents.
+    """
+
+    subjects: tuple[str, ...]
+    repetition_time: float
+    lag_seconds: float
+    window: int
+    clips: dict[Split, list[Text]]
+    captions: dict[Split, list[Text]]
+    clip_seconds: float
+    layout: Text
+    space: Text
+    repeats: dict[str, int]
+    runs: list[StoredRun]
+    notes: list[Text]
+    fingerprint: Text
+    identity: Text
+    provenance: Provenance
+
+    def check(self) -> None:
+        """Raises InputError for what fits the annotations and still makes no store."""
+        for name, fits in (
+            ("subjects", self.subjects and all(s.isalnum() for s in self.subjects)),
+            ("subjects", len(set(self.subjects)) == len(self.subjects)),
+            ("repetition_time", self.repetition_time > 0),
+            ("window", self.window > 0),
+            ("clips", set(self.clips) == set(SPLITS)),
+            ("captions", _lengths(self.captions) == _lengths(self.clips)),
+            ("repeats", set(self.repeats) == set(self.subjects)),
+            ("runs", all(run["volumes"] >= 0 for run in self.runs)),
+        ):
+            if not fits:
+                raise InputError(f"{name}: makes no sense, {json.dumps(getattr(self, name)):.80}")
+
+    def write(self, folder: Path, *, sizes: Mapping[str, list[int]]) -> None:
+        content = {"format": FORMAT, **vars(self)}
+        seal = {"sizes": sizes, "digest": _digest(content, sizes)}
+        content["provenance"] = {**self.provenance, "seal": seal}
+        write_group(folder, content)
+
+
+def read_attributes(store: Path) -> tuple[Attributes, dict[str, list[int]] | None]:
+    """With the seal's sizes; None for a store of before there were seals."""
+    path = store / "zarr.json"
+    if not path.exists():
+        if store.exists():
+            raise DataError(
+                f"{store}: holds no prepared store; remove it and run glfa_jax.data.prepare, or "
+                "choose another data.store"
+            )
+        link = f" (links to {store.readlink()}, which is not there)" if store.is_symlink() else ""
+        raise DataError(f"{placed(store)}: no prepared store{link}; run glfa_jax.data.prepare")
+    try:
+        content = read_object(path)["attributes"]
+        version = content["format"]
+        if version == FORMAT:
+            return _unsealed(content)
+    except (InputError, OverflowError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{store}: not a prepared store of glfa_jax, or damaged ({reason(error)}); remove it "
+            "and prepare it again"
+        ) from None
+    raise DataError(
+        f"{store}: store format {version!s:.20}, this version reads {FORMAT}; remove it and "
+        "prepare it again"
+    )
+
+
+def _unsealed(content: dict[str, Any]) -> tuple[Attributes, dict[str, list[int]] | None]:
+    given = content["provenance"].pop("seal", None)
+    seal = None if given is None else decode(Seal, given, "seal")
+    digest = seal and _digest(content, seal["sizes"])
+    del content["format"]
+    attributes = decode(Attributes, content)
+    attributes.check()
+    if seal is None:
+        return attributes, None
+    if seal["digest"] != digest:
+        raise InputError("its attributes are not those that were written")
+    return attributes, seal["sizes"]
+
+
+def _digest(content: Mapping[str, Any], sizes: Mapping[str, list[int]]) -> str:
+    text = json.dumps([content, sizes], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
+    folder.mkdir(exist_ok=True)
+    group = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+    (folder / "zarr.json").write_text(json.dumps(group, indent=1), encoding="utf-8")
+
+
+def _lengths(lists: Mapping[Split, list[str]]) -> dict[Split, int]:
+    return {split: len(entries) for split, entries in lists.items()}

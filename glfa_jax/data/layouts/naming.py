@@ -1,0 +1,143 @@
+"""Names of BIDS files, and which of them hold for a scan (the inheritance principle)."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from glfa_jax.data import DataError
+
+# Entities that say in which form a scan is given, not which scan it is.
+FORM = ("hemi", "space", "den", "res", "desc", "echo", "part")
+# Entities whose values are numbers: run-01 and run-1 are one run.
+NUMBERED = ("run", "echo", "split", "inv", "flip")
+
+Key = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Name:
+    """A file's name taken apart: key-value entities, then suffix and extension.
+
+    entities: as spelled; compared: so that equal ones mean the same.
+    """
+
+    path: Path
+    entities: Mapping[str, str]
+    compared: Mapping[str, str]
+    suffix: str
+    extension: str
+
+    @classmethod
+    def parse(cls, path: Path) -> "Name | None":
+        stem, dot, extension = path.name.partition(".")
+        *pairs, suffix = stem.split("_")
+        split = [pair.partition("-") for pair in pairs]
+        if not all(key and dash and value for key, dash, value in split):
+            return None
+        entities = {key: value for key, _, value in split}
+        compared = {
+            key: value.lstrip("0") or "0" if key in NUMBERED and value.isdecimal() else value
+            for key, value in entities.items()
+        }
+        return cls(path, entities, compared, suffix, dot + extension)
+
+    @property
+    def run(self) -> Key:
+        """What tells the runs of a subject and task apart."""
+        return _of_run(self.compared)
+
+    @property
+    def label(self) -> str:
+        """The run's number where that tells all, else every entity: ses-1_run-02."""
+        run = _of_run(self.entities)
+        if len(run) == 1 and run[0][0] == "run":
+            return run[0][1]
+        return "_".join(f"{name}-{value}" for name, value in run) or "only"
+
+    def holds_for(self, scan: "Name", *, ignoring: Collection[str] = ()) -> bool:
+        return all(
+            scan.compared.get(key) == value
+            for key, value in self.compared.items()
+            if key not in ignoring
+        )
+
+
+def _of_run(entities: Mapping[str, str]) -> Key:
+    skip = ("sub", "task", *FORM)
+    return tuple((key, value) for key, value in entities.items() if key not in skip)
+
+
+def natural(key: Key) -> tuple[list, Key]:
+    """Run 10 after run 2; ses-1 and ses-01 in an order of their own."""
+    return [
+        (name, [(int(part), "") if part.isdecimal() else (-1, part) for part in _digits(value)])
+        for name, value in key
+    ], key
+
+
+def _digits(text: str) -> list[str]:
+    return [part for part in re.split(r"(\d+)", text) if part]
+
+
+class Dataset:
+    """The names in the folders of a study, raw or derivative; every folder is listed once."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._listed: dict[Path, list[Name]] = {}
+
+    def names(self, folder: Path) -> list[Name]:
+        """Nothing where there is no such folder."""
+        if folder not in self._listed:
+            paths = sorted(folder.iterdir()) if folder.is_dir() else ()
+            self._listed[folder] = [name for path in paths if (name := Name.parse(path))]
+        return self._listed[folder]
+
+    def functional(self, subject: str, task: str) -> Iterator[Name]:
+        """Of a subject's functional folders, in all sessions."""
+        above = self.root / f"sub-{subject}"
+        for folder in sorted((above / "func", *above.glob("ses-*/func"))):
+            for name in self.names(folder):
+                if (name.entities.get("sub"), name.entities.get("task")) == (subject, task):
+                    yield name
+
+    def inherited(
+        self,
+        scan: Name,
+        *,
+        below: Path,
+        suffix: str,
+        extensions: Collection[str],
+        ignoring: Collection[str] = (),
+    ) -> list[Name]:
+        """The files that hold for a scan, the farthest first: a nearer one says it better.
+
+        below: the study that the scan lies in; its folders have the same names here. In one folder
+        the file with more entities is nearer; `ignoring` some.
+        """
+        found: list[Name] = []
+        place = self.root
+        for part in (".", *scan.path.parent.relative_to(below).parts):
+            place = place / part
+            here = [
+                name
+                for name in self.names(place)
+                if name.suffix == suffix
+                and name.extension in extensions
+                and name.holds_for(scan, ignoring=ignoring)
+            ]
+            here.sort(key=_nearness)
+            for one, other in pairwise(here):
+                if _nearness(one) == _nearness(other):
+                    raise DataError(
+                        f"{place}: {one.path.name} and {other.path.name} hold both for "
+                        f"{scan.path.name}; leave one of them there"
+                    )
+            found += here
+        return found
+
+
+def _nearness(name: Name) -> tuple[int, int]:
+    return len(name.entities), -len(name.extension)
