@@ -17,11 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fuzz.corpus import Case, Corpus
-from benchmarks.fuzz.serving import Kind, Limits, Outcome, resident, serve
+from benchmarks.fuzz.serving import (
+    Kind,
+    Limits,
+    Outcome,
+    Start,
+    processor_seconds,
+    resident,
+    serve,
+)
 
 _FORK = multiprocessing.get_context("fork")
 _GLANCE = 0.05  # seconds between two looks at a reader's memory
 _FIRST = 60.0, 2**32  # seconds and bytes, at most, before an input: a sound file is read
+# A process that does not get its share of a busy machine is given more time, but not for ever.
+_BUSY, _PATIENCE = 0.8, 4.0
 _AHEAD = 16  # cases that a reader is handed, so that it need not wait for the next one
 
 
@@ -80,7 +90,7 @@ class _Reader:
     _process: Any = None
     _began: float = 0.0
     _looked: float = 0.0
-    _start: tuple[int, int] | None = None  # memory at first, and what it may take
+    _start: Start | None = None
 
     def begin(self, case: Case, *, anew: bool = False) -> None:
         if anew or self._process is None:
@@ -114,16 +124,17 @@ class _Reader:
             yield self._over("crash", f"the process ended with {name}")
         if not self.cases:
             return
-        now = time.monotonic()
+        if (now := time.monotonic()) - self._looked < _GLANCE:
+            return
+        self._looked = now
+        start = self._start or Start(most=_FIRST[1])
         limit = self.limits.seconds if self._start else _FIRST[0]
-        if now - self._began > limit:
-            yield self._over("hang", f"not read after {limit:g} s")
-        elif now - self._looked > _GLANCE:
-            self._looked = now
-            before, most = self._start or (0, _FIRST[1])
-            if (taken := resident(self._process.pid) - before) > most:
-                says = f"took {taken:,} bytes, {most:,} are allowed"
-                yield self._over("memory", says, taken)
+        waited, worked = now - self._began, processor_seconds(self._process.pid) - start.worked
+        if waited > limit and (worked > _BUSY * limit or waited > _PATIENCE * limit):
+            yield self._over("hang", f"not read after {waited:.1f} s")
+        elif (taken := resident(self._process.pid) - start.memory) > start.most:
+            says = f"took {taken:,} bytes, {start.most:,} are allowed"
+            yield self._over("memory", says, taken)
 
     def _over(self, kind: Kind, says: str, taken: int = 0) -> Outcome:
         case, *self._left = self.cases

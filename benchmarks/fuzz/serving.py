@@ -30,7 +30,8 @@ _LONGEST = 1000  # characters of a sentence
 
 @dataclass(frozen=True)
 class Limits:
-    """seconds: of one input. memory: bytes above what the process had, besides `times` the file."""
+    """seconds: of one input, on a machine that does nothing else. memory: bytes above what the
+    process had, besides `times` the file."""
 
     seconds: float = 5.0
     memory: int = 2**28
@@ -46,6 +47,16 @@ class Outcome:
     says: str
     seconds: float
     taken: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a process has before an input. worked: seconds of processors. most: bytes that the
+    input may take beside its `memory`."""
+
+    memory: int = 0
+    worked: float = 0.0
+    most: int = 0
 
 
 def serve(connection: Any, corpora: Mapping[str, Corpus], folder: Path, limits: Limits) -> None:
@@ -74,7 +85,7 @@ def serve(connection: Any, corpora: Mapping[str, Corpus], folder: Path, limits: 
         before = resident(os.getpid())
         most = limits.memory + limits.times * len(content)
         _forget_peak()
-        connection.send((before, most))
+        connection.send(Start(before, time.process_time(), most))
         start = time.perf_counter()
         kind, says = _read(corpus.parser, path, place, sound=case.number < 0 and not case.replaced)
         seconds = time.perf_counter() - start
@@ -122,6 +133,15 @@ def resident(process: int) -> int:
     except (OSError, IndexError):
         return 0
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def processor_seconds(process: int) -> float:
+    """What all threads of a process have worked."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _forget_peak() -> None:

@@ -117,10 +117,16 @@ def test_what_a_parser_does_is_found_out(read, kind: str, tmp_path: Path):
     assert {outcome.kind for outcome in outcomes} == {kind}
 
 
-def test_a_hang_is_ended(tmp_path: Path):
-    outcomes = tried(hang, tmp_path, limits=Limits(seconds=0.3))
+def work(path: Path) -> None:
+    while True:
+        pass
+
+
+@pytest.mark.parametrize("read", [hang, work])
+def test_a_hang_is_ended(read, tmp_path: Path):
+    outcomes = tried(read, tmp_path, inputs=2, limits=Limits(seconds=0.2))
     assert {outcome.kind for outcome in outcomes} == {"hang"}
-    assert all(outcome.seconds >= 0.3 for outcome in outcomes)
+    assert all(outcome.seconds >= 0.2 for outcome in outcomes)
 
 
 def test_inputs_that_wait_behind_one_that_ends_its_process_are_read(tmp_path: Path):
