@@ -42,8 +42,6 @@ _VARIANT = re.compile(
     r"((\.(?P<middle>\w+))?\.index(\.(?P<end>\w+))?\.json)?"
 )
 _CONFIG = "config.json"
-# What git leaves in the place of a large file that was not fetched.
-_POINTER = b"version https://git-lfs.github.com/"
 # What transformers demands of a file that it is to load.
 PYTORCH_METADATA = {"format": "pt"}
 
@@ -283,11 +281,6 @@ def release(tensor: np.ndarray) -> None:
 def read_file(path: Path) -> dict[str, np.ndarray]:
     """Views of the mapped file. Writing to one changes memory only."""
     with files.reading(path, "safetensors file", error=DirectoryError):
-        with path.open("rb") as file:
-            if file.read(len(_POINTER)) == _POINTER:
-                raise DirectoryError(
-                    f"{path}: is a pointer of git-lfs, not the file itself: run git lfs pull"
-                )
         if path.suffix != ".safetensors":
             return state_dict(read_pickled(path), path=path)
         return _views(path)

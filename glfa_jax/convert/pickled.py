@@ -10,6 +10,7 @@ import mmap
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -168,7 +169,10 @@ def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
         start = info.header_offset + 30 + sum(struct.unpack("<HH", lengths))
         if signature != b"PK\x03\x04" or start + info.file_size > len(mapped):
             raise PickledError(f"truncated or damaged at the record {name:.40}")
-        return np.ndarray((info.file_size,), np.uint8, mapped, start)
+        content = np.ndarray((info.file_size,), np.uint8, mapped, start)
+        if info.CRC not in (0, zlib.crc32(content)):  # 0: PyTorch was told to leave them out
+            raise PickledError(f"damaged: the record {name:.40} does not fit its checksum")
+        return content
 
     def storage(key: str, dtype: np.dtype, count: int) -> np.ndarray:
         return _storage(record(f"data/{key}"), key, dtype, count)

@@ -9,7 +9,8 @@ from glfa_jax.data import DataError
 # How far a header may be from the sidecar, seconds: some programs keep TR in few digits.
 TIME_TOLERANCE = 1e-3
 PLAUSIBLE = (0.05, 20.0)  # seconds; no scanner takes whole volumes faster, nobody waits longer
-UNSET = 1.0  # what many programs leave in a header when they do not know
+# What many programs leave in a header when they do not know: a 1, of seconds or milliseconds.
+UNSET = (1.0, 1e-3)
 UNIT_SLIPS = (1e-6, 1e-3, 1e3, 1e6)  # header through sidecar where one of them names another unit
 
 Trust = Literal["agreeing", "sidecar", "header"]
@@ -28,7 +29,7 @@ def repetition_time(
         return _plausible(path, sidecar)
     differ = f"{path}: its header says TR {header:g} s and its sidecar {sidecar:g} s"
     slip = any(math.isclose(header, slip * sidecar, rel_tol=1e-3) for slip in UNIT_SLIPS)
-    if trust == "agreeing" and not slip and header != UNSET:
+    if trust == "agreeing" and not slip and header not in UNSET:
         raise DataError(
             f"{differ}; correct the wrong one, or let data.repetition_time say which to trust"
         )
