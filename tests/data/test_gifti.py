@@ -143,9 +143,7 @@ def test_a_file_with_fewer_or_more_volumes_than_it_announces_is_refused(tmp_path
     path = write(tmp_path / "a.gii", arrays_of(SERIES.astype(np.float32)))
     content = path.read_bytes()
     path.write_bytes(content.replace(b'DataArrays="5"', b'DataArrays="' + announced + b'"'))
-    with pytest.raises(
-        DataError, match=r"truncated or no GIFTI \(Actual # of data arrays does not"
-    ):
+    with pytest.raises(DataError, match=r"truncated or no GIFTI \(Actual # of data arrays"):
         read(path)
 
 
