@@ -105,15 +105,15 @@ def read_text(path: Path, *, error: type[InputError] = InputError) -> str:
 def read_json(path: Path, *, error: type[InputError] = InputError) -> Any:
     text = read_text(path, error=error)
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=keys_once)
     except RecursionError:
         raise error(f"{path}: not valid JSON (nested too deeply)") from None
     except ValueError as caught:
         raise error(f"{path}: not valid JSON ({reason(caught)})") from None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of a key given twice nobody knows which value is meant."""
+def keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key given twice nobody knows which value is meant."""
     found = dict(pairs)
     if len(found) < len(pairs):
         (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)

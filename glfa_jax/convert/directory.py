@@ -291,7 +291,7 @@ def _views(path: Path) -> dict[str, np.ndarray]:
         pass  # checks that the header fits the file, without gaps and overlaps
     content = np.memmap(path, np.uint8, mode="c").view(np.ndarray)
     start = 8 + int(content[:8].view("<u8")[0])
-    header = json.loads(content[8:start].tobytes(), object_pairs_hook=_once)
+    header = json.loads(content[8:start].tobytes(), object_pairs_hook=files.keys_once)
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():
@@ -303,10 +303,3 @@ def _views(path: Path) -> dict[str, np.ndarray]:
         flat = np.frombuffer(content.data, dtype, count, offset) if count else np.empty(0, dtype)
         tensors[name] = flat.reshape(entry["shape"])
     return tensors
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    held = dict(pairs)
-    if len(held) < len(pairs):
-        raise ValueError("a name occurs twice in its header")
-    return held

@@ -24,9 +24,7 @@ from glfa_jax.unpickle import Global, PickledError, load
 
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _ALIGNMENT = 64  # bytes, as PyTorch aligns storages
-# By how much a compressed file may grow: PyTorch compresses nothing, and numbers shrink little.
-_EXPANSION, _ALWAYS = 64, 2**26
-# The same of tensors that repeat what is stored, or share it: more than a few are no model's.
+# Bytes that tensors may have which repeat what is stored, or share it, however small the file.
 _REPEATED = 2**20
 _NESTS = ("state_dict", "model", "model_state_dict", "module", "net")
 
@@ -158,9 +156,9 @@ def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
             raise PickledError("compressed in another way than zip files usually are")
         if info.compress_type == zipfile.ZIP_DEFLATED:
             expanded += info.file_size
-            if expanded > max(_ALWAYS, _EXPANSION * len(mapped)):
+            if expanded > max(files.ALWAYS, files.EXPANSION * len(mapped)):
                 raise PickledError(
-                    f"compressed, and {_EXPANSION} times as large or more when it is expanded"
+                    f"compressed, and {files.EXPANSION} times as large or more when it is expanded"
                 )
             with archive.open(info) as compressed:  # as much as it says, whatever there is
                 return np.frombuffer(bytearray(compressed.read(info.file_size)), np.uint8)
@@ -246,10 +244,10 @@ def _load(stream: Any, storages: _Storages, *, size: int = 0) -> Any:
             nonlocal held
             built = build(*arguments)
             held += 0 if built is None else built.nbytes
-            if held > max(_REPEATED, _EXPANSION * size):
+            if held > max(_REPEATED, files.EXPANSION * size):
                 raise PickledError(
-                    f"its tensors repeat what it stores: they are {_EXPANSION} times as large as "
-                    "the file, or more"
+                    f"its tensors repeat what it stores: they are {files.EXPANSION} times as large "
+                    "as the file, or more"
                 )
             return built
 

@@ -23,13 +23,15 @@ def repetition_time(
 
     header: what the scan itself says, 0 where it says nothing.
     trust: which holds where they differ. With "agreeing" a header that is surely a mistake, the
-        usual default or the sidecar's number in another unit, is noted; any other is refused.
+        usual default, no time at all or the sidecar's number in another unit, is noted; any other
+        is refused.
     """
     if abs(header - sidecar) <= TIME_TOLERANCE or header == 0:
         return _plausible(path, sidecar)
     differ = f"{path}: its header says TR {header:g} s and its sidecar {sidecar:g} s"
     slip = any(math.isclose(header, slip * sidecar, rel_tol=1e-3) for slip in UNIT_SLIPS)
-    if trust == "agreeing" and not slip and header not in UNSET:
+    unset = header in UNSET or not 0 < header < math.inf
+    if trust == "agreeing" and not (slip or unset):
         raise DataError(
             f"{differ}; correct the wrong one, or let data.repetition_time say which to trust"
         )
