@@ -105,14 +105,20 @@ def read_text(path: Path, *, error: type[InputError] = InputError) -> str:
 def read_json(path: Path, *, error: type[InputError] = InputError) -> Any:
     text = read_text(path, error=error)
     try:
-        return json.loads(text, object_pairs_hook=keys_once)
-    except RecursionError:
-        raise error(f"{path}: not valid JSON (nested too deeply)") from None
+        return parse_json(text)
     except ValueError as caught:
         raise error(f"{path}: not valid JSON ({reason(caught)})") from None
 
 
-def keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def parse_json(text: str | bytes) -> Any:
+    """Raises ValueError for whatever is no JSON."""
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; of a key given twice nobody knows which value is meant."""
     found = dict(pairs)
     if len(found) < len(pairs):

@@ -291,7 +291,7 @@ def _views(path: Path) -> dict[str, np.ndarray]:
         pass  # checks that the header fits the file, without gaps and overlaps
     content = np.memmap(path, np.uint8, mode="c").view(np.ndarray)
     start = 8 + int(content[:8].view("<u8")[0])
-    header = json.loads(content[8:start].tobytes(), object_pairs_hook=files.keys_once)
+    header = files.parse_json(content[8:start].tobytes())
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():

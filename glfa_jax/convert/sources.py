@@ -83,8 +83,10 @@ def locate(source: str | Path, *, allow_download: bool = False) -> Path:
     Without `hub:`, a repository is downloaded only where `allow_download` says so.
     """
     text = str(source)
-    if not text.startswith(_HUB) and Path(source).exists():
-        return Path(source)
+    if not text.startswith(_HUB) and (place := Path(source)).exists():
+        if not place.is_dir():
+            files.refuse_special(place, error=DirectoryError)
+        return place
     name = text.removeprefix(_HUB)
     if not _REPOSITORY.fullmatch(name):
         expected = "must be hub:owner/name" if name != text else "no such file or folder"
