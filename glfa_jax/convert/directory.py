@@ -35,13 +35,9 @@ _STEMS = {
     "safetensors": ("model", "diffusion_pytorch_model"),
     "bin": ("pytorch_model", "diffusion_pytorch_model"),
 }
-# The same with a variant in any of the places where diffusers and transformers have put it.
-_VARIANT = re.compile(
-    rf"({'|'.join({stem for stems in _STEMS.values() for stem in stems})})"
-    rf"(\.(?P<first>\w+))?(-\d+-of-\d+)?(\.(?P<last>\w+))?\.({'|'.join(_STEMS)})"
-    r"((\.(?P<middle>\w+))?\.index(\.(?P<end>\w+))?\.json)?"
-)
 _CONFIG = "config.json"
+# Bytes that tensors may have which repeat what is stored, or share it, however small the file.
+_REPEATED = 2**20
 # What transformers demands of a file that it is to load.
 PYTORCH_METADATA = {"format": "pt"}
 
@@ -133,14 +129,19 @@ def _listed(names: Iterable[str]) -> str:
 
 def _hint(folder: Path, variant: str | None) -> str:
     """At `model.fp16.safetensors` where `model.safetensors` was looked for, or lone shards."""
-    names = [path.name for path in folder.glob("*")]
-    matches = [match for match in map(_VARIANT.fullmatch, names) if match]
-    held = sorted({v for match in matches for v in match.groupdict().values() if v} - {variant})
+    stems = {stem for stems in _STEMS.values() for stem in stems}
+    held: set[str] = set()
+    lone = False
+    for path in folder.glob("*"):
+        stem, *endings = re.sub(r"-\d+-of-\d+", "", path.name).split(".")
+        if stem in stems and _STEMS.keys() & endings and endings[-1] in (*_STEMS, "json"):
+            held |= {*endings} - {*_STEMS, "index", "json", variant}
+            lone |= "-of-" in path.name
     if not held:
-        lone = any("-of-" in match[0] for match in matches)
         return "; there are shards, but no index of them" if lone else ""
     return (
-        f"; there is the variant {' and '.join(held)}, which must be asked for: --variant {held[0]}"
+        f"; there is the variant {' and '.join(sorted(held))}, which must be asked for: "
+        f"--variant {min(held)}"
     )
 
 
@@ -282,7 +283,14 @@ def read_file(path: Path) -> dict[str, np.ndarray]:
     """Views of the mapped file. Writing to one changes memory only."""
     with files.reading(path, "safetensors file", error=DirectoryError):
         if path.suffix != ".safetensors":
-            return state_dict(read_pickled(path), path=path)
+            tensors = state_dict(read_pickled(path), path=path)
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            if size > max(_REPEATED, files.EXPANSION * path.stat().st_size):
+                raise DirectoryError(
+                    f"{path}: its tensors repeat what it stores: they are {files.EXPANSION} times "
+                    "as large as the file, or more"
+                )
+            return tensors
         return _views(path)
 
 
