@@ -123,8 +123,8 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Others' names may be many and long, and hold instructions to the terminal."""
-    return f"{', '.join(n if n.isprintable() else repr(n) for n in names):.2000}"
+    """Others' names may hold line breaks."""
+    return ", ".join(n if n.isprintable() else repr(n) for n in names)
 
 
 def _hint(folder: Path, variant: str | None) -> str:
