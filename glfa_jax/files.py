@@ -34,6 +34,7 @@ POINTER = re.compile(
 # By how much a packed file may grow when it is unpacked; what is smaller than ALWAYS may.
 EXPANSION, ALWAYS = 64, 2**26
 CHECKSUMS = "SHA256SUMS"  # in the format that `sha256sum -c` reads
+_LISTED = re.compile("([0-9a-f]{64}) [ *]([^/]+)")  # one of its lines
 
 _HOST = socket.gethostname().partition(".")[0]
 
@@ -104,15 +105,21 @@ def read_text(path: Path, *, error: type[InputError] = InputError) -> str:
 def read_json(path: Path, *, error: type[InputError] = InputError) -> Any:
     text = read_text(path, error=error)
     try:
-        return json.loads(text, object_pairs_hook=_once)
-    except RecursionError:
-        raise error(f"{path}: not valid JSON (nested too deeply)") from None
+        return parse_json(text)
     except ValueError as caught:
         raise error(f"{path}: not valid JSON ({reason(caught)})") from None
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Raises ValueError for whatever is no JSON."""
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of a key given twice nobody knows which value is meant."""
+    """A JSON object; of a key given twice nobody knows which value is meant."""
     found = dict(pairs)
     if len(found) < len(pairs):
         (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
@@ -311,11 +318,11 @@ def verify_checksums(folder: Path, *, error: type[InputError] = InputError) -> N
     listed = folder / CHECKSUMS
     if not listed.exists():
         return
-    for number, line in enumerate(read_text(listed, error=error).splitlines(), start=1):
-        wanted, _, name = line.partition("  ")
-        if len(wanted) != 64 or not name or Path(name).name != name:
+    lines = read_text(listed, error=error).splitlines() or [""]
+    for number, line in enumerate(lines, start=1):
+        if not (found := _LISTED.fullmatch(line)):
             raise error(f"{listed}: line {number} is no checksum and file name")
-        path = folder / name
+        wanted, path = found[1], folder / found[2]
         with reading(path, "file of this folder", error=error), path.open("rb") as file:
             given = sha256(file)
         if given != wanted:

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import hashlib
 import os
 import zipfile
 from pathlib import Path
@@ -147,9 +148,12 @@ def test_checksums_find_a_flipped_bit_and_are_those_of_sha256sum(tmp_path):
     (tmp_path / "a").unlink()
     with pytest.raises(InputError, match="a: no such file"):
         files.verify_checksums(tmp_path)
-    (tmp_path / files.CHECKSUMS).write_text("damaged\n")
-    with pytest.raises(InputError, match="line 1 is no checksum"):
-        files.verify_checksums(tmp_path)
+    for nothing in ("damaged\n", "", f"{'0' * 64}  ../a\n"):
+        (tmp_path / files.CHECKSUMS).write_text(nothing)
+        with pytest.raises(InputError, match="line 1 is no checksum"):
+            files.verify_checksums(tmp_path)
+    (tmp_path / files.CHECKSUMS).write_text(f"{hashlib.sha256(b'').hexdigest()} *b\n")
+    files.verify_checksums(tmp_path)  # as `sha256sum --binary` writes it
 
 
 def test_what_is_no_array_in_an_archive_of_arrays_is_left_out(tmp_path):

@@ -35,15 +35,9 @@ _STEMS = {
     "safetensors": ("model", "diffusion_pytorch_model"),
     "bin": ("pytorch_model", "diffusion_pytorch_model"),
 }
-# The same with a variant in any of the places where diffusers and transformers have put it.
-_VARIANT = re.compile(
-    rf"({'|'.join({stem for stems in _STEMS.values() for stem in stems})})"
-    rf"(\.(?P<first>\w+))?(-\d+-of-\d+)?(\.(?P<last>\w+))?\.({'|'.join(_STEMS)})"
-    r"((\.(?P<middle>\w+))?\.index(\.(?P<end>\w+))?\.json)?"
-)
 _CONFIG = "config.json"
-# What git leaves in the place of a large file that was not fetched.
-_POINTER = b"version https://git-lfs.github.com/"
+# Bytes that tensors may have which repeat what is stored, or share it, however small the file.
+_REPEATED = 2**20
 # What transformers demands of a file that it is to load.
 PYTORCH_METADATA = {"format": "pt"}
 
@@ -129,20 +123,25 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Others' names may be many and long, and hold instructions to the terminal."""
-    return f"{', '.join(n if n.isprintable() else repr(n) for n in names):.2000}"
+    """Others' names may hold line breaks."""
+    return ", ".join(n if n.isprintable() else repr(n) for n in names)
 
 
 def _hint(folder: Path, variant: str | None) -> str:
     """At `model.fp16.safetensors` where `model.safetensors` was looked for, or lone shards."""
-    names = [path.name for path in folder.glob("*")]
-    matches = [match for match in map(_VARIANT.fullmatch, names) if match]
-    held = sorted({v for match in matches for v in match.groupdict().values() if v} - {variant})
+    stems = {stem for stems in _STEMS.values() for stem in stems}
+    held: set[str] = set()
+    lone = False
+    for path in folder.glob("*"):
+        stem, *endings = re.sub(r"-\d+-of-\d+", "", path.name).split(".")
+        if stem in stems and _STEMS.keys() & endings and endings[-1] in (*_STEMS, "json"):
+            held |= {*endings} - {*_STEMS, "index", "json", variant}
+            lone |= "-of-" in path.name
     if not held:
-        lone = any("-of-" in match[0] for match in matches)
         return "; there are shards, but no index of them" if lone else ""
     return (
-        f"; there is the variant {' and '.join(held)}, which must be asked for: --variant {held[0]}"
+        f"; there is the variant {' and '.join(sorted(held))}, which must be asked for: "
+        f"--variant {min(held)}"
     )
 
 
@@ -283,13 +282,15 @@ def release(tensor: np.ndarray) -> None:
 def read_file(path: Path) -> dict[str, np.ndarray]:
     """Views of the mapped file. Writing to one changes memory only."""
     with files.reading(path, "safetensors file", error=DirectoryError):
-        with path.open("rb") as file:
-            if file.read(len(_POINTER)) == _POINTER:
-                raise DirectoryError(
-                    f"{path}: is a pointer of git-lfs, not the file itself: run git lfs pull"
-                )
         if path.suffix != ".safetensors":
-            return state_dict(read_pickled(path), path=path)
+            tensors = state_dict(read_pickled(path), path=path)
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            if size > max(_REPEATED, files.EXPANSION * path.stat().st_size):
+                raise DirectoryError(
+                    f"{path}: its tensors repeat what it stores: they are {files.EXPANSION} times "
+                    "as large as the file, or more"
+                )
+            return tensors
         return _views(path)
 
 
@@ -298,7 +299,7 @@ def _views(path: Path) -> dict[str, np.ndarray]:
         pass  # checks that the header fits the file, without gaps and overlaps
     content = np.memmap(path, np.uint8, mode="c").view(np.ndarray)
     start = 8 + int(content[:8].view("<u8")[0])
-    header = json.loads(content[8:start].tobytes(), object_pairs_hook=_once)
+    header = files.parse_json(content[8:start].tobytes())
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():
@@ -310,10 +311,3 @@ def _views(path: Path) -> dict[str, np.ndarray]:
         flat = np.frombuffer(content.data, dtype, count, offset) if count else np.empty(0, dtype)
         tensors[name] = flat.reshape(entry["shape"])
     return tensors
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    held = dict(pairs)
-    if len(held) < len(pairs):
-        raise ValueError("a name occurs twice in its header")
-    return held

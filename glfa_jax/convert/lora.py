@@ -245,7 +245,7 @@ def _options(config: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, l
             numbers.append((f"{key} {pattern!r}", value))
             try:
                 re.compile(pattern)
-            except re.error as error:
+            except (re.error, RecursionError, OverflowError) as error:
                 problems.append(f"{key} {pattern!r:.60} is no regular expression ({error})")
             if _INTRICATE.search(pattern):
                 problems.append(f"{key} {pattern!r:.60} is too intricate a regular expression")

@@ -114,10 +114,11 @@ def _read_config(path: Path) -> dict[str, Any] | None:
         metadata = file.metadata() or {}
     try:
         if _METADATA not in metadata:
-            plain = ("r", "lora_alpha")  # some scripts write these two alone
-            return {key: json.loads(metadata[key]) for key in plain if key in metadata} or None
-        config = json.loads(metadata[_METADATA])
-    except (ValueError, RecursionError) as error:
+            # Some scripts write these two alone.
+            plain = {key: metadata[key] for key in ("r", "lora_alpha") if key in metadata}
+            return {key: files.parse_json(value) for key, value in plain.items()} or None
+        config = files.parse_json(metadata[_METADATA])
+    except ValueError as error:
         raise DirectoryError(
             f"{path}: metadata of the adapter is no JSON ({files.reason(error)})"
         ) from None

@@ -10,6 +10,7 @@ import mmap
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -23,10 +24,6 @@ from glfa_jax.unpickle import Global, PickledError, load
 
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _ALIGNMENT = 64  # bytes, as PyTorch aligns storages
-# By how much a compressed file may grow: PyTorch compresses nothing, and numbers shrink little.
-_EXPANSION, _ALWAYS = 64, 2**26
-# The same of tensors that repeat what is stored, or share it: more than a few are no model's.
-_REPEATED = 2**20
 _NESTS = ("state_dict", "model", "model_state_dict", "module", "net")
 
 # Every dense type of PyTorch that numpy has; both call them by the same names.
@@ -157,9 +154,9 @@ def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
             raise PickledError("compressed in another way than zip files usually are")
         if info.compress_type == zipfile.ZIP_DEFLATED:
             expanded += info.file_size
-            if expanded > max(_ALWAYS, _EXPANSION * len(mapped)):
+            if expanded > max(files.ALWAYS, files.EXPANSION * len(mapped)):
                 raise PickledError(
-                    f"compressed, and {_EXPANSION} times as large or more when it is expanded"
+                    f"compressed, and {files.EXPANSION} times as large or more when it is expanded"
                 )
             with archive.open(info) as compressed:  # as much as it says, whatever there is
                 return np.frombuffer(bytearray(compressed.read(info.file_size)), np.uint8)
@@ -168,14 +165,17 @@ def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
         start = info.header_offset + 30 + sum(struct.unpack("<HH", lengths))
         if signature != b"PK\x03\x04" or start + info.file_size > len(mapped):
             raise PickledError(f"truncated or damaged at the record {name:.40}")
-        return np.ndarray((info.file_size,), np.uint8, mapped, start)
+        content = np.ndarray((info.file_size,), np.uint8, mapped, start)
+        if info.CRC not in (0, zlib.crc32(content)):  # 0: PyTorch was told to leave them out
+            raise PickledError(f"damaged: the record {name:.40} does not fit its checksum")
+        return content
 
     def storage(key: str, dtype: np.dtype, count: int) -> np.ndarray:
         return _storage(record(f"data/{key}"), key, dtype, count)
 
     if roots[0] + "byteorder" in names and record("byteorder").tobytes() != b"little":
         raise PickledError("written on a big-endian machine; only little-endian files are read")
-    return _load(io.BytesIO(record("data.pkl").tobytes()), storage, size=len(mapped))
+    return _load(io.BytesIO(record("data.pkl").tobytes()), storage)
 
 
 def _read_legacy(mapped: mmap.mmap) -> Any:
@@ -212,7 +212,7 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
         return _storage(np.ndarray((size,), np.uint8, mapped, offset), key, dtype, count)
 
     mapped.seek(start)
-    return _load(mapped, storage, size=len(mapped))
+    return _load(mapped, storage)
 
 
 def _storage(content: np.ndarray, key: str, dtype: np.dtype, count: int) -> np.ndarray:
@@ -222,12 +222,8 @@ def _storage(content: np.ndarray, key: str, dtype: np.dtype, count: int) -> np.n
     return content[:size].view(dtype)
 
 
-def _load(stream: Any, storages: _Storages, *, size: int = 0) -> Any:
-    """The object of the pickle at the stream's position, with tensors on these storages.
-
-    size: of the file, in bytes, which bounds those of all tensors together.
-    """
-    held = 0
+def _load(stream: Any, storages: _Storages) -> Any:
+    """The object of the pickle at the stream's position, with tensors on these storages."""
 
     def persistent(identity: Any) -> np.ndarray | None:
         match identity:
@@ -237,22 +233,7 @@ def _load(stream: Any, storages: _Storages, *, size: int = 0) -> Any:
                 return storages(key, _STORAGES[kind], count)
         raise PickledError("refers to an object that is no storage")
 
-    def bounded(build: Callable[..., np.ndarray | None]) -> Callable[..., np.ndarray | None]:
-        def tensor(*arguments: Any) -> np.ndarray | None:
-            nonlocal held
-            built = build(*arguments)
-            held += 0 if built is None else built.nbytes
-            if held > max(_REPEATED, _EXPANSION * size):
-                raise PickledError(
-                    f"its tensors repeat what it stores: they are {_EXPANSION} times as large as "
-                    "the file, or more"
-                )
-            return built
-
-        return tensor
-
-    functions = _FUNCTIONS | {name: bounded(build) for name, build in _TENSORS.items()}
-    return load(stream, functions=functions, names={*_STORAGES, *_DTYPES}, persistent=persistent)
+    return load(stream, functions=_FUNCTIONS, names={*_STORAGES, *_DTYPES}, persistent=persistent)
 
 
 def _tensor(
@@ -294,13 +275,11 @@ def _whole(numbers: Any) -> tuple[int, ...]:
     return numbers
 
 
-_TENSORS: dict[str, Callable[..., np.ndarray | None]] = {
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "torch.Size": _whole,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
-}
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "torch.Size": _whole,
     "torch._utils._rebuild_parameter": lambda data, requires_grad, hooks: data,
     "torch._utils._rebuild_parameter_with_state": lambda data, requires_grad, hooks, state: data,
 }

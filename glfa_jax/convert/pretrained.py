@@ -252,7 +252,7 @@ def _describing(kind: str, place: str | Path) -> Iterator[None]:
     except DirectoryError:
         raise
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
-        reason = f"{' '.join(str(error).split()):.2000}"
+        reason = " ".join(str(error).split())
         raise DirectoryError(
             f"{place}: its configuration describes no {kind} model ({reason})"
         ) from None

@@ -83,8 +83,10 @@ def locate(source: str | Path, *, allow_download: bool = False) -> Path:
     Without `hub:`, a repository is downloaded only where `allow_download` says so.
     """
     text = str(source)
-    if not text.startswith(_HUB) and Path(source).exists():
-        return Path(source)
+    if not text.startswith(_HUB) and (place := Path(source)).exists():
+        if not place.is_dir():
+            files.refuse_special(place, error=DirectoryError)
+        return place
     name = text.removeprefix(_HUB)
     if not _REPOSITORY.fullmatch(name):
         expected = "must be hub:owner/name" if name != text else "no such file or folder"
@@ -108,8 +110,9 @@ def _download(name: str) -> Path:
             repository, revision=revision, allow_patterns=_needed(held)
         )
     except Exception as error:  # of the network, of the hub, of the disk: many unrelated classes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DirectoryError(f"{_HUB}{name}: cannot be downloaded ({reason})") from None
+        raise DirectoryError(
+            f"{_HUB}{name}: cannot be downloaded ({files.reason(error)})"
+        ) from None
     return Path(folder)
 
 

@@ -5,7 +5,6 @@ So both directions check that every tensor of the source and every leaf of the m
 and then copy, from mapped files into files that are written aside and renamed at the end.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -283,7 +282,7 @@ def parse_given(settings: list[str]) -> dict[str, Any]:
         if not (key and separator and value):
             raise InputError(f"--set {setting!r}: must read key=value")
         try:
-            given[key] = json.loads(value)
+            given[key] = files.parse_json(value)
         except ValueError:
             given[key] = value
     return given

@@ -48,10 +48,3 @@ class _Gzip(gzip.GzipFile):
 def most_bytes(path: Path, file: BinaryIO) -> int:
     """What can be unpacked from a file at most."""
     return path.stat().st_size * (MOST_UNPACKED if isinstance(file, _Gzip) else 1)
-
-
-def check_sum(file: BinaryIO, *, end: int) -> None:
-    """Raises where a packed file, read up to `end`, is not what was packed; the sum lies behind."""
-    if isinstance(file, _Gzip):
-        file.seek(end)
-        file.read(2**20)

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import warnings
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -41,15 +42,18 @@ def open_gifti(path: Path, *, side: Side) -> GiftiImage:
         if len(text) > most:
             raise OSError(f"unpacks to more than {most:,} bytes")
         parser = _Parser(path, most=most)
-        parser.parse(string=text)
+        with warnings.catch_warnings():
+            # What nibabel only warns of: arrays, volumes perhaps, that are announced and not there.
+            warnings.filterwarnings("error", "Actual # of data arrays", UserWarning)
+            parser.parse(string=text)
         image = parser.img
-        stated = {
-            meta["AnatomicalStructurePrimary"].replace("_", "").lower()
+        stated = [
+            meta.get("AnatomicalStructurePrimary", "")
             for meta in (image.meta, *(array.meta for array in image.darrays))
-            if "AnatomicalStructurePrimary" in meta
-        }
-    other = {"left": "CortexRight", "right": "CortexLeft"}[side]
-    if stated == {other.lower()}:
+        ]
+    named = [each for each in SIDES if any(each in name.lower() for name in stated)]
+    if named and side not in named:
+        other = f"Cortex{named[0].title()}"
         raise DataError(f"{path}: holds {other}, must hold the {side} hemisphere; left comes first")
     return image
 

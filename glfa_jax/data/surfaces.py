@@ -219,8 +219,6 @@ def _given(files: config.Surfaces, space: str) -> Surfaces:
 
 def _check_flat(path: Path, points: Float[ndarray, "u 3"]) -> None:
     low, high = points.min(axis=0), points.max(axis=0)
-    if not np.isfinite(points).all():
-        raise DataError(f"{path}: has coordinates that are not finite")
     if high[2] - low[2] > FLATNESS * max(high[:2] - low[:2]):
         raise DataError(
             f"{path}: not a flat surface: its third coordinate goes from {low[2]:.1f} to "
@@ -242,6 +240,8 @@ def _read(path: Path, side: Side) -> tuple[Float[ndarray, "v 3"], Int[ndarray, "
         good = False
     if not good:
         raise DataError(f"{path}: no surface GIFTI: needs points (POINTSET) and their triangles")
+    if not np.isfinite(points[faces]).all():
+        raise DataError(f"{path}: has coordinates that are not finite")
     return points, faces
 
 

@@ -9,7 +9,8 @@ from glfa_jax.data import DataError
 # How far a header may be from the sidecar, seconds: some programs keep TR in few digits.
 TIME_TOLERANCE = 1e-3
 PLAUSIBLE = (0.05, 20.0)  # seconds; no scanner takes whole volumes faster, nobody waits longer
-UNSET = 1.0  # what many programs leave in a header when they do not know
+# What many programs leave in a header when they do not know: a 1, of seconds or milliseconds.
+UNSET = (1.0, 1e-3)
 UNIT_SLIPS = (1e-6, 1e-3, 1e3, 1e6)  # header through sidecar where one of them names another unit
 
 Trust = Literal["agreeing", "sidecar", "header"]
@@ -22,13 +23,15 @@ def repetition_time(
 
     header: what the scan itself says, 0 where it says nothing.
     trust: which holds where they differ. With "agreeing" a header that is surely a mistake, the
-        usual default or the sidecar's number in another unit, is noted; any other is refused.
+        usual default, no time at all or the sidecar's number in another unit, is noted; any other
+        is refused.
     """
     if abs(header - sidecar) <= TIME_TOLERANCE or header == 0:
         return _plausible(path, sidecar)
     differ = f"{path}: its header says TR {header:g} s and its sidecar {sidecar:g} s"
     slip = any(math.isclose(header, slip * sidecar, rel_tol=1e-3) for slip in UNIT_SLIPS)
-    if trust == "agreeing" and not slip and header != UNSET:
+    unset = header in UNSET or not 0 < header < math.inf
+    if trust == "agreeing" and not (slip or unset):
         raise DataError(
             f"{differ}; correct the wrong one, or let data.repetition_time say which to trust"
         )

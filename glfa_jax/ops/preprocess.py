@@ -118,6 +118,12 @@ class Preprocessor:
                 raise ValueError(f"preprocessor configuration: {switch} is true, {key} is missing")
             return given if wanted is None else bool(wanted)
 
+        for switch, value in config.items():
+            if switch.startswith("do_") and not isinstance(value, bool | None):
+                raise ValueError(
+                    f"preprocessor configuration: {switch:.60} is {value!r:.60}, must be true or "
+                    "false"
+                )
         for switch in ("do_pad", "do_reduce_labels", "do_flip_channel_order"):
             if config.get(switch):
                 raise ValueError(f"preprocessor configuration: {switch} is not supported")

@@ -118,6 +118,7 @@ def test_inspect_tells_what_a_pipeline_and_a_checkpoint_hold(call, tmp_path):
             "absent: no such file",
         ),
         (("inspect", "--source", "absent"), "absent: no such file or folder"),
+        (("inspect", "--source", os.devnull), f"{os.devnull}: is no plain file"),
         (("verify", "--kind", "vit", "--source", "absent"), "absent: no such file or folder"),
         (
             ("import", "--kind", "vit", "--source", "vit", "--target", "o", "--shard-size", "big"),

@@ -291,6 +291,12 @@ def test_what_is_not_supported_is_named(name, kind):
         ({"rank_pattern": {"^" + Q: 3}}, f"rank: {Q} has 2, the adapter configuration says 3"),
         ({"rank_pattern": [3]}, "rank_pattern is [3], must map patterns to numbers"),
         ({"alpha_pattern": {"(": 3}}, "alpha_pattern '(' is no regular expression"),
+        ({"alpha_pattern": {"(" * 9999: 3}}, "is no regular expression (maximum recursion"),
+        (
+            {"rank_pattern": {"a{99999999999}": 3}},
+            "is no regular expression (the repetition number",
+        ),
+        ({"rank_pattern": {"(a+)+$": 3}}, "too intricate a regular expression"),
         ({"alpha_pattern": {"to_q": True}}, "alpha_pattern 'to_q' is True, must be a finite"),
         ({"use_dora": True}, "adapter configuration: use_dora True is not supported"),
         ({"peft_type": "LOHA"}, "adapter configuration: peft_type 'LOHA' is not supported"),

@@ -286,6 +286,8 @@ def test_an_architecture_is_stated_for_checkpoints_only(stored):
 
 
 def test_settings_are_parsed():
+    deep = "[" * 100_000
+    assert transfer.parse_given([f"num_heads={deep}"]) == {"num_heads": deep}
     given = transfer.parse_given(["num_heads=8", "head=conv", "mlp_ratio=4.0"])
     assert given == {"num_heads": 8, "head": "conv", "mlp_ratio": 4.0}
     for wrong in ("num_heads", "=3", "a="):

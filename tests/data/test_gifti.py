@@ -121,11 +121,29 @@ def test_the_head_is_known_without_the_rest(tmp_path):
     assert readers.header_of(path) == (0, 0.8, (12,))
 
 
-@pytest.mark.parametrize("name", ["CortexRight", "CORTEX_RIGHT", "cortexright"])
+@pytest.mark.parametrize(
+    "name", ["CortexRight", "CORTEX_RIGHT", "cortex right", "CIFTI_STRUCTURE_CORTEX_RIGHT", "right"]
+)
 def test_the_other_hemisphere_is_told_however_it_is_spelled(tmp_path, name):
     arrays = arrays_of(SERIES.astype(np.float32))
     path = write(tmp_path / "a.gii", arrays, AnatomicalStructurePrimary=name)
     with pytest.raises(DataError, match="holds CortexRight, must hold the left hemisphere"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["CortexLeftAndRight", "Cortex", ""])
+def test_a_structure_that_is_not_the_other_one_is_read(tmp_path, name):
+    arrays = arrays_of(SERIES.astype(np.float32))
+    path = write(tmp_path / "a.gii", arrays, AnatomicalStructurePrimary=name)
+    np.testing.assert_array_equal(read(path), SERIES)
+
+
+@pytest.mark.parametrize("announced", [b"4", b"6"])
+def test_a_file_with_fewer_or_more_volumes_than_it_announces_is_refused(tmp_path, announced):
+    path = write(tmp_path / "a.gii", arrays_of(SERIES.astype(np.float32)))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'DataArrays="5"', b'DataArrays="' + announced + b'"'))
+    with pytest.raises(DataError, match=r"truncated or no GIFTI \(Actual # of data arrays"):
         read(path)
 
 

@@ -278,6 +278,8 @@ def test_files_that_are_no_flat_surface_are_refused(files, tmp_path):
     nan = write_surface(tmp_path / "nan.gii", left.flat * np.nan, left.faces, None)
     with pytest.raises(DataError, match=r"nan.gii: has coordinates that are not finite"):
         load(files, flat=(nan, files.flat[1]))
+    with pytest.raises(DataError, match=r"nan.gii: has coordinates that are not finite"):
+        load(files, pial=(nan, files.pial[1]))
     lost = tmp_path / "lost.gii"
     with pytest.raises(DataError, match=r"lost.gii: no such file"):
         load(files, flat=(lost, files.flat[1]))

@@ -20,7 +20,7 @@ def test_a_header_that_agrees_or_says_nothing_leaves_the_sidecar(header, trust):
     assert decided(header, 2.0, trust) == (2.0, [])
 
 
-@pytest.mark.parametrize("header", [1.0, 2000.0, 0.002, 2e6, 2e-6])
+@pytest.mark.parametrize("header", [1.0, 0.001, 2000.0, 0.002, 2e6, 2e-6, -2, math.nan, math.inf])
 def test_a_default_or_another_unit_in_the_header_is_noted(header):
     seconds, (note,) = decided(header, 2.0)
     assert seconds == 2.0
@@ -29,7 +29,7 @@ def test_a_default_or_another_unit_in_the_header_is_noted(header):
     )
 
 
-@pytest.mark.parametrize("header", [1.5, 1.002, 0.998, 4.0, -2.0, math.nan, math.inf])
+@pytest.mark.parametrize("header", [1.5, 1.002, 0.998, 4.0])
 def test_a_contradiction_is_refused(header):
     with pytest.raises(DataError, match=r"its header says TR .* its sidecar 2 s; correct"):
         decided(header, 2.0)

@@ -91,6 +91,8 @@ def test_resizing_keeps_constants_and_mirrors(method, length, to):
         ({"do_resize": True}, "size is missing"),
         ({"do_normalize": True}, "image_mean is missing"),
         ({"do_pad": True}, "do_pad"),
+        ({"size": 5, "do_resize": "false"}, "do_resize is 'false', must be true or false"),
+        ({"do_rescale": "no"}, "do_rescale is"),
         ({"size": 10**9}, "size is 1000000000"),
         ({"size": 0}, "size is 0"),
         ({"size": {"shortest_edge": "224"}}, "size is"),
