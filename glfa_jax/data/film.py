@@ -22,7 +22,8 @@ from glfa_jax.data.damage import reading
 # What holds its pictures itself: no playlist, script or pattern that names other files.
 FORMATS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "gif", "ogg", "nut"),
-    *("mxf", "rm", "dv", "ivf", "h264", "hevc", "m4v", "mjpeg", "yuv4mpegpipe"),
+    *("mxf", "rm", "dv", "ivf", "h264", "hevc", "m4v", "mjpeg", "yuv4mpegpipe", "apng", "obu"),
+    *("wtv", "swf"),
 )
 MOST_PIXELS = 2**27  # of a picture; a damaged size must not take all memory
 LARGE = 2**19  # pixels, from where on memory must not wait for Python to look for what is unused
@@ -198,7 +199,7 @@ class _Index:
             np.array([float((duration or 0) * unit) for _, duration, _ in timed]),
             rate=float(rate or 0),
             unit=float(unit),
-            ends=_ends(container, stream),
+            ends=_ends(container, stream, first=float(starts[0])),
         )
         keys = [] if by_packet else [time for time, _, key in timed if key]
         return cls(starts, step, float(1 / rate) if rate else step, keys, unit, by_packet)
@@ -219,11 +220,12 @@ class _Index:
         return float(ticks) * self.unit.numerator / self.unit.denominator
 
 
-def _ends(container: Any, stream: Any) -> Iterator[float]:
-    """When the stream and the whole file end, by their heads."""
+def _ends(container: Any, stream: Any, *, first: float) -> Iterator[float]:
+    """When the stream and the whole file end, by their heads; they may not say when they begin."""
     for part, unit in ((stream, stream.time_base), (container, 1 / av.time_base)):
         if part.duration:
-            yield float(((part.start_time or 0) + part.duration) * unit)
+            start = first if part.start_time is None else float(part.start_time * unit)
+            yield start + float(part.duration * unit)
 
 
 def _last_step(

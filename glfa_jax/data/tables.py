@@ -57,9 +57,9 @@ def read_table(
 ) -> list[Row]:
     """The rows of a table that has at least `columns`; every row must fill all of them.
 
-    A value may be in quotes, with those inside it doubled (RFC 4180). `failed` is told of a row
-    that cannot be used, and may raise to stop; the row is left out. Rows of nothing are passed
-    over.
+    A value may be in quotes, with those inside it doubled (RFC 4180); spaces around it, as in
+    columns of one width, are no part of it. `failed` is told of a row that cannot be used, and may
+    raise to stop; the row is left out. Rows of nothing are passed over.
     """
     records = _records(path, read_text(path, error=DataError))
     _, header = next(records, (1, []))
@@ -76,7 +76,8 @@ def read_table(
             raise DataError(f"{path}: has more than {MOST_ROWS:,} rows")
         while len(record) > len(header) and not record[-1].strip():
             record.pop()
-        row = Row(dict(zip(header, record, strict=False)), path=path, line=line)
+        values = [value.strip(" ") for value in record]
+        row = Row(dict(zip(header, values, strict=False)), path=path, line=line)
         missing = [name for name in columns if name not in row]
         if len(record) > len(header):
             failed(

@@ -79,7 +79,13 @@ def test_a_turn_is_a_quarter_turn_within_rounding_or_refused(clip, tmp_path):
 @pytest.mark.parametrize("last", [0.2, 1.0])
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("a.mp4", "libx264"), ("a.mkv", "mpeg4"), ("a.webm", "libvpx"), ("a.gif", "gif")],
+    [
+        ("a.mp4", "libx264"),
+        ("a.mkv", "mpeg4"),
+        ("a.webm", "libvpx"),
+        ("a.gif", "gif"),
+        ("a.wmv", "wmv2"),  # begins later than at 0, without saying so
+    ],
 )
 def test_the_last_picture_stays_as_long_as_the_file_says(tmp_path, name, codec, last):
     options = PLAIN if codec == "libx264" else {}
@@ -157,6 +163,19 @@ def test_pictures_without_any_times_follow_each_other_at_the_frame_rate(tmp_path
     np.testing.assert_array_equal(read(path, frames=10), video.read_all(path))
     with closing(film.Film(path)) as opened:
         assert opened.end == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.apng", "apng", "rgb24"),
+        ("a.wtv", "mpeg2video", "yuv420p"),
+        ("a.swf", "flv", "yuv420p"),
+    ],
+)
+def test_rarer_files_that_hold_their_pictures_are_read(tmp_path, name, codec, pixels):
+    path = films.encode(tmp_path / name, 8, codec=codec, pixels=pixels)
+    np.testing.assert_array_equal(read(path, frames=8), video.read_all(path))
 
 
 # --- only what is needed --------------------------------------------------------------------------
