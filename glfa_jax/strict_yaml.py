@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from glfa_jax.errors import InputError
-from glfa_jax.files import reason
+from glfa_jax.files import one_line, reason
 
 # Far more than any configuration has. Aliases count as often as they are used: a few lines of
 # them may stand for more values than memory holds.
@@ -85,10 +85,10 @@ def parse(text: str) -> Any:
     except InputError:
         raise
     except yaml.MarkedYAMLError as error:
-        said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+        said = one_line(f"{error.context or ''} {error.problem or ''}")
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InputError(f"not valid YAML ({said:.200}{where})") from None
+        raise InputError(f"not valid YAML ({said}{where})") from None
     except Exception as error:  # dates that do not exist, values that their tags do not fit
         raise InputError(f"not valid YAML ({reason(error)})") from None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from glfa_jax.data import DataError
-from glfa_jax.files import read_text, reason
+from glfa_jax.files import one_line, read_text, reason
 
 MOST_ROWS = 500_000  # no study shows as many clips, and each takes memory
 LONGEST_NAME = 255  # bytes; no disk takes longer ones
@@ -41,11 +41,6 @@ class Row(dict[str, str]):
                 f"{self.where}: stim_file must name a file inside stimuli/, is {value!r:.100}"
             )
         return "/".join(parts)
-
-
-def one_line(text: str) -> str:
-    """Text of a table as a message can hold it."""
-    return f"{' '.join(text.split()):.200}"
 
 
 def stop(error: DataError) -> None:

@@ -12,7 +12,8 @@ from statistics import median
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import SPLITS, Split, Trial
 from glfa_jax.data.layouts.clips import on_disk
-from glfa_jax.data.tables import Row, one_line, read_table
+from glfa_jax.data.tables import Row, read_table
+from glfa_jax.files import one_line
 
 COLUMNS = ("onset", "duration", "trial_type", "stim_file", "repeat")
 DAY = 86_400.0  # seconds, longer than any run
