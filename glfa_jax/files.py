@@ -210,16 +210,18 @@ def sweep(path: Path) -> None:
 
 def _at_work(name: str) -> bool:
     host, _, rest = name.rpartition(".partial-")[2].rpartition("-")[0].rpartition("-")
-    if host != _HOST or not rest.isdigit():
+    if host != _HOST or not rest.isdecimal():
         return True  # of another machine, which alone can tell
     return is_alive(int(rest))
 
 
 def is_alive(process: int) -> bool:
     """Whether a process of this machine runs."""
+    if process < 1:  # would ask for a group of them
+        return False
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the latter for a number that none can have
         return False
     except OSError:
         pass  # another user's

@@ -189,12 +189,13 @@ def _content(path: Path) -> bytes | None:
 
 def _holder(content: bytes | None) -> Holder | None:
     """Whom a lock names; None where nobody can read it."""
+    fields = Holder.__dataclass_fields__.values()
     try:
         entries = json.loads(content or b"")
-        holder = Holder(**{name: entries[name] for name in Holder.__dataclass_fields__})
+        fits = all(type(entries[field.name]) is field.type for field in fields)
+        return Holder(**{field.name: entries[field.name] for field in fields}) if fits else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return holder if holder.process in range(1, 2**31) else None
 
 
 @cache

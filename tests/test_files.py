@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +150,20 @@ def test_checksums_find_a_flipped_bit_and_are_those_of_sha256sum(tmp_path):
     (tmp_path / files.CHECKSUMS).write_text("damaged\n")
     with pytest.raises(InputError, match="line 1 is no checksum"):
         files.verify_checksums(tmp_path)
+
+
+def test_what_is_no_array_in_an_archive_of_arrays_is_left_out(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, good=np.arange(3))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("bad.npy", b"no array")
+    assert list(files.read_arrays(path, "archive")) == ["good"]
+
+
+@pytest.mark.parametrize("rest", ["x", "\u00b2", "1" + "0" * 30, "0"])
+def test_names_beside_a_file_that_tell_no_process_hinder_no_writer(tmp_path, rest):
+    whole = files.aside(tmp_path / "a.json").name
+    host = whole.rpartition(".partial-")[2].rsplit("-", 2)[0]
+    (tmp_path / f".a.json.partial-{host}-{rest}-abcdef12").touch()
+    files.write_atomically(tmp_path / "a.json", "{}")
+    assert (tmp_path / "a.json").read_text() == "{}"

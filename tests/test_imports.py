@@ -165,7 +165,7 @@ OWNED = {
     "orbax": (("glfa_jax/training/checkpoints",), "orbax is hidden in one file"),
     "grain": (("glfa_jax/data/pipeline",), "grain is hidden in one file"),
     "nibabel": (
-        ("glfa_jax/data", "glfa_jax/simulate", "tests/data", "tests/simulate"),
+        ("glfa_jax/data", "glfa_jax/simulate", "tests/data", "tests/simulate", "benchmarks/fuzz"),
         "scanner files are read under data and written under simulate",
     ),
     "h5py": (

@@ -106,12 +106,19 @@ def test_on_another_host_silence_is_death(tmp_path, fast, capsys):
     assert "4321 on node7" in capsys.readouterr().out
 
 
+def like_mine(**changes: object) -> bytes:
+    return json.dumps(asdict(lock.Holder.me()) | changes).encode()
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"host": 1}', b"\xff", b"[" * 10**5, "process"]
+    "content",
+    [
+        *(b"", b"{", b"[]", b'{"host": 1}', b"\xff", b"[" * 100_000),
+        *(like_mine(process="1"), like_mine(process=7.0), like_mine(host=["a"])),
+        *(like_mine(process=number) for number in (0, -1, 2**31, 10**400)),
+    ],
 )
 def test_a_lock_that_nobody_can_read_is_watched_and_broken(tmp_path, fast, content):
-    if content == "process":
-        content = json.dumps(asdict(lock.Holder.me()) | {"process": "7"}).encode()
     (tmp_path / ".lock").write_bytes(content)
     with lock.only_one(tmp_path):
         assert json.loads((tmp_path / ".lock").read_text())["process"] == os.getpid()
