@@ -14,7 +14,7 @@ LONGEST_NAME = 255  # bytes; no disk takes longer ones
 
 
 class Row(dict[str, str]):
-    """Values by column; `where` says file and line, for messages."""
+    """Values by column, of those asked for; `where` says file and line, for messages."""
 
     def __init__(self, values: dict[str, str], *, path: Path, line: int):
         super().__init__(values)
@@ -50,7 +50,7 @@ def stop(error: DataError) -> None:
 def read_table(
     path: Path, *, columns: Sequence[str], failed: Callable[[DataError], None] = stop
 ) -> list[Row]:
-    """The rows of a table that has at least `columns`; every row must fill all of them.
+    """These `columns` of a table, which may have more; every row must fill all of them.
 
     A value may be in quotes, with those inside it doubled (RFC 4180); spaces around it, as in
     columns of one width, are no part of it. `failed` is told of a row that cannot be used, and may
@@ -71,8 +71,8 @@ def read_table(
             raise DataError(f"{path}: has more than {MOST_ROWS:,} rows")
         while len(record) > len(header) and not record[-1].strip():
             record.pop()
-        values = [value.strip(" ") for value in record]
-        row = Row(dict(zip(header, values, strict=False)), path=path, line=line)
+        given = dict(zip(header, record, strict=False))
+        row = Row({k: given[k].strip(" ") for k in columns if k in given}, path=path, line=line)
         missing = [name for name in columns if name not in row]
         if len(record) > len(header):
             failed(
