@@ -181,7 +181,12 @@ class _Index:
             raise ValueError("holds no picture")
         unit, rate = stream.time_base, stream.average_rate or stream.guessed_rate
         # AVI knows no times of pictures, only of packets; what libraries make of them is wrong.
-        by_packet = container.format.name == "avi" or all(row[0] is None for row in rows)
+        # Some MXF gives them for each other though later pictures are decoded first.
+        by_packet = (
+            container.format.name == "avi"
+            or all(pts is None for pts, *_ in rows)
+            or (stream.codec_context.has_b_frames and all(pts == dts for pts, dts, *_ in rows))
+        )
         timed = [
             (time, duration, key)
             for pts, dts, duration, key in rows

@@ -150,9 +150,11 @@ def test_an_avi_that_says_of_pictures_that_nothing_has_changed_is_whole(tmp_path
         np.testing.assert_array_equal(back[number], back[number - 1])
 
 
-@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
-def test_an_avi_with_pictures_predicted_from_later_ones_is_in_order(tmp_path, codec):
-    path = films.encode(tmp_path / "a.avi", 12, codec=codec, options={"bf": "2"})
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.avi", "libx264"), ("a.avi", "mpeg4"), ("a.mxf", "libx264")]
+)
+def test_pictures_predicted_from_later_ones_are_in_order(tmp_path, name, codec):
+    path = films.encode(tmp_path / name, 12, codec=codec, options={"bf": "2"})
     back = read(path, frames=12).astype(int)
     distance = np.abs(back[:, None] - films.pictures(12)).mean(axis=(2, 3, 4))
     assert (distance.argmin(axis=1) == np.arange(12)).all()
