@@ -18,6 +18,8 @@ _BOXES = (
 _PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes in a transport stream's packet, before its mark
 _PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # of a Windows Media file
 _PROGRAM = b"\0\0\1\xba"
+_MATERIAL = b"\6\x0e\x2b\x34"
+_HEAD = 32  # bytes that tell the length of any piece
 _LONGEST = 8  # bytes of a number in Matroska
 
 
@@ -42,6 +44,8 @@ def _format(start: bytes) -> Callable[[BinaryIO], int]:
         return partial(_chain, start=13, length=_tag)
     if start[:4] == _PROGRAM:
         return partial(_chain, start=0, length=_pack)
+    if start[:4] == _MATERIAL:
+        return partial(_chain, start=0, length=_triplet)
     if start[:4] == b"\x1a\x45\xdf\xa3":
         return _matroska
     if start[:4] == b"GIF8":
@@ -57,7 +61,7 @@ def _chain(file: BinaryIO, start: int, length: Callable[[bytes], int]) -> int:
     length: of a piece by its first bytes, 0 where it is none.
     """
     end = start
-    while (head := _at(file, end, 16)) and (size := length(head)):
+    while (head := _at(file, end, _HEAD)) and (size := length(head)):
         end += size
     return end
 
@@ -85,10 +89,19 @@ def _tag(head: bytes) -> int:
 def _pack(head: bytes) -> int:
     """Of an MPEG program stream."""
     if head[:4] == _PROGRAM:
-        return 14 + (head[-3] & 7 if len(head) == 16 else 0) if head[4:5] >= b"\x40" else 12
+        return 14 + (head[13] & 7 if len(head) > 13 else 0) if head[4:5] >= b"\x40" else 12
     if head[:3] == _PROGRAM[:3] and head[3:4] >= b"\xbb":
         return 6 + int.from_bytes(head[4:6])
     return 0
+
+
+def _triplet(head: bytes) -> int:
+    """Of MXF: a key of 16 bytes, a length of one byte or as many as that says, a value."""
+    if head[:4] != _MATERIAL:
+        return 0
+    first = int.from_bytes(head[16:17])
+    after = 17 + (first & 127 if first & 128 else 0)
+    return after + (int.from_bytes(head[17:after]) if first & 128 else first)
 
 
 def _matroska(file: BinaryIO) -> int:

@@ -598,7 +598,9 @@ def test_other_files_are_refused(tmp_path):
         b"\0" * 99,
     ):
         path.write_bytes(content)
-        with pytest.raises(PickledError, match=r"a\.pth: .*(truncated|holds the instruction|pointer of git)"):
+        with pytest.raises(
+            PickledError, match=r"a\.pth: .*(truncated|holds the instruction|pointer of git)"
+        ):
             read_pickled(path)
 
 

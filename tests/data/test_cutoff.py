@@ -19,6 +19,7 @@ KINDS = {
     "a.ts": {},
     "a.flv": {"codec": "flv1"},
     "a.mpg": {"codec": "mpeg2video"},
+    "a.mxf": {"codec": "mpeg2video"},
 }
 
 
