@@ -809,8 +809,7 @@ def _sentence(error: Any, schema: type[Section]) -> str:
     if kind == "missing":
         return f"{key}: missing"
     if kind == "value_error":
-        said = f"{error['ctx']['error']!s:.1000}"
-        return f"{key}.{said}" if key else said
+        return f"{key}.{error['ctx']['error']}" if key else str(error["ctx"]["error"])
     if kind in ("model_type", "dict_type"):
         got = "nothing" if error["input"] is None else given
         return f"{key}: must be a section that holds keys, got {got}"
@@ -820,7 +819,7 @@ def _sentence(error: Any, schema: type[Section]) -> str:
         return f"{key}: must consist of {_PATTERNS[error['ctx']['pattern']]}, got {given}"
     if kind == "string_type" and isinstance(error["input"], int | float):
         return f"{key}: must be text, got the number {given}; quote it"
-    return f"{key}: {error['msg']:.500}, got {given}"
+    return f"{key}: {error['msg']}, got {given}"
 
 
 def _section(schema: type[Section], keys: tuple[str | int, ...]) -> type[Section]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from glfa_jax.data import DataError
-from glfa_jax.files import one_line, read_text, reason
+from glfa_jax.files import read_text, reason
 
 MOST_ROWS = 500_000  # no study shows as many clips, and each takes memory
 LONGEST_NAME = 255  # bytes; no disk takes longer ones
@@ -63,7 +63,7 @@ def read_table(
         if (count := header.count(name)) != 1:
             raise DataError(
                 f"{path}: has {'several columns' if count else 'no column'} {name}, its first line "
-                f"names {one_line(', '.join(header)) or 'none'}"
+                f"names {', '.join(header) or 'none':.200}"
             )
     rows = []
     for count, (line, record) in enumerate(records):
