@@ -15,6 +15,9 @@ _BOXES = (
     *(b"ftyp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"ssix", b"styp", b"prft", b"emsg"),
     *(b"meta", b"uuid", b"free", b"skip", b"wide", b"pnot"),
 )
+_HOLDING_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
+_COUNTS = {b"stsz": 16, b"trun": 12}  # where in these boxes the number of samples stands
+_FEW = 2**22  # samples, which take 100 MB
 _PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes in a transport stream's packet, before its mark
 _PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # of a Windows Media file
 _PROGRAM = b"\0\0\1\xba"
@@ -36,7 +39,7 @@ def refuse_cut_off(path: Path) -> None:
 def _format(start: bytes) -> Callable[[BinaryIO], int]:
     """What tells how many bytes a file that starts so must have, 0 where that is not known."""
     if start[4:8] in _BOXES:
-        return partial(_chain, start=0, length=_box)
+        return _movie
     if start[:4] == b"RIFF":
         # Some writers count the 8 bytes before the size with it.
         return lambda file: _chain(file, 0, _chunk) - 8
@@ -66,13 +69,34 @@ def _chain(file: BinaryIO, start: int, length: Callable[[bytes], int]) -> int:
     return end
 
 
-def _box(head: bytes) -> int:
-    """Of MP4 and QuickTime."""
+def _movie(file: BinaryIO) -> int:
+    """MP4 and QuickTime; libraries make room for all samples that it announces.
+
+    Of sound in old codecs a byte may hold several.
+    """
+    end = _chain(file, 0, lambda head: _size(head) if head[4:8] in _BOXES else 0)
+    samples = _samples(file, 0, end)
+    return max(end, samples // 8 if samples > _FEW else 0)
+
+
+def _samples(file: BinaryIO, start: int, end: int) -> int:
+    """How many the boxes there announce."""
+    count = 0
+    while start < end and (size := _size(head := _at(file, start, _HEAD))):
+        if head[4:8] in _HOLDING_BOXES:
+            count += _samples(file, start + 8, min(start + size, end))
+        elif place := _COUNTS.get(head[4:8]):
+            count += int.from_bytes(head[place : place + 4])
+        start += size
+    return count
+
+
+def _size(head: bytes) -> int:
+    """Of a box; 0 where it is left open, to the end of the file."""
     size = int.from_bytes(head[:4])
     if size == 1:
         size = int.from_bytes(head[8:16])
-    # A box may leave its size open: it reaches to the end of the file.
-    return size if head[4:8] in _BOXES and size >= 8 else 0
+    return size if size >= 8 else 0
 
 
 def _chunk(head: bytes) -> int:
