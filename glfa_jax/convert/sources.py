@@ -108,8 +108,9 @@ def _download(name: str) -> Path:
             repository, revision=revision, allow_patterns=_needed(held)
         )
     except Exception as error:  # of the network, of the hub, of the disk: many unrelated classes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DirectoryError(f"{_HUB}{name}: cannot be downloaded ({reason})") from None
+        raise DirectoryError(
+            f"{_HUB}{name}: cannot be downloaded ({files.reason(error)})"
+        ) from None
     return Path(folder)
 
 
