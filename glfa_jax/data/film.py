@@ -25,6 +25,7 @@ FORMATS = (
     *("mxf", "rm", "dv", "ivf", "h264", "hevc", "m4v", "mjpeg", "yuv4mpegpipe", "apng", "obu"),
     *("wtv", "swf"),
 )
+BY_PACKET = ("avi", "mxf")
 MOST_PIXELS = 2**27  # of a picture; a damaged size must not take all memory
 LARGE = 2**19  # pixels, from where on memory must not wait for Python to look for what is unused
 FAR = 32  # pictures; skipping fewer costs more than decoding them
@@ -180,13 +181,8 @@ class _Index:
         if not rows:
             raise ValueError("holds no picture")
         unit, rate = stream.time_base, stream.average_rate or stream.guessed_rate
-        # AVI knows no times of pictures, only of packets; what libraries make of them is wrong.
-        # Some MXF gives them for each other though later pictures are decoded first.
-        by_packet = (
-            container.format.name == "avi"
-            or all(pts is None for pts, *_ in rows)
-            or (stream.codec_context.has_b_frames and all(pts == dts for pts, dts, *_ in rows))
-        )
+        # These know steady times of packets, none of pictures; what libraries make of them is wrong.
+        by_packet = container.format.name in BY_PACKET or all(row[0] is None for row in rows)
         timed = [
             (time, duration, key)
             for pts, dts, duration, key in rows
