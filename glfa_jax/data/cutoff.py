@@ -53,6 +53,8 @@ def _format(start: bytes) -> Callable[[BinaryIO], int]:
         return _matroska
     if start[:4] == b"GIF8":
         return _gif
+    if start[:2] == b"\xff\xd8":
+        return _jpeg
     if start[:4] == b"\x30\x26\xb2\x75":
         return _windows_media
     return _transport if 0x47 in (start[:1] + start[4:5]) else lambda file: 0
@@ -166,6 +168,14 @@ def _gif(file: BinaryIO) -> int:
 def _colours(flags: bytes) -> int:
     """Bytes of the table of colours that the flags announce."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 128 else 0
+
+
+def _jpeg(file: BinaryIO) -> int:
+    """One picture or more: behind where the last, or its scan, begins lies the mark of its end."""
+    size = os.fstat(file.fileno()).st_size
+    tail = _at(file, max(0, size - 2**24), 2**24)
+    begins = max(tail.rfind(b"\xff\xd8"), tail.rfind(b"\xff\xda"))
+    return size + (tail.rfind(b"\xff\xd9") < begins)
 
 
 def _windows_media(file: BinaryIO) -> int:

@@ -24,6 +24,7 @@ FORMATS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "gif", "ogg", "nut"),
     *("mxf", "rm", "dv", "ivf", "h264", "hevc", "m4v", "mjpeg", "yuv4mpegpipe", "apng", "obu"),
     *("wtv", "swf"),
+    *("image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe"),  # a picture alone
 )
 BY_PACKET = ("avi", "mxf")
 MOST_PIXELS = 2**27  # of a picture; a damaged size must not take all memory
@@ -181,7 +182,7 @@ class _Index:
         if not rows:
             raise ValueError("holds no picture")
         unit, rate = stream.time_base, stream.average_rate or stream.guessed_rate
-        # These know steady times of packets, none of pictures; what libraries make of them is wrong.
+        # These know steady times of packets, none of pictures; what libraries make of it is wrong.
         by_packet = container.format.name in BY_PACKET or all(row[0] is None for row in rows)
         timed = [
             (time, duration, key)
@@ -253,10 +254,12 @@ def _last_step(
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """Container and video stream; whatever fails while they are open becomes a DataError."""
     limit = {"max_pixels": str(MOST_PIXELS)}
-    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS), **limit}
+    # A name alone could mean a protocol, and that of a picture a pattern for many.
+    options = {"protocol_whitelist": "file", "pattern_type": "none", **limit}
+    options["format_whitelist"] = ",".join(FORMATS)
     with reading(path, "video"):
         try:
-            # A name alone could mean a protocol or a pattern; its tags may be in any encoding.
+            # Its tags may be in any encoding.
             with av.open(
                 f"file:{path.absolute()}", options=options, metadata_errors="replace"
             ) as container:

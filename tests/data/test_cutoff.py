@@ -20,6 +20,7 @@ KINDS = {
     "a.flv": {"codec": "flv1"},
     "a.mpg": {"codec": "mpeg2video"},
     "a.mxf": {"codec": "mpeg2video"},
+    "a.mjpeg": {"codec": "mjpeg", "pixels": "yuvj420p"},
 }
 
 

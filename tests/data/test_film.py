@@ -6,9 +6,11 @@ from contextlib import closing
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from glfa_jax.data import DataError, film, video
 from tests.data import films
+from tests.data.scans import truncate
 
 SIZE = (films.HEIGHT, films.WIDTH)
 PLAIN = {"bf": "0"}
@@ -165,6 +167,18 @@ def test_pictures_without_any_times_follow_each_other_at_the_frame_rate(tmp_path
     np.testing.assert_array_equal(read(path, frames=10), video.read_all(path))
     with closing(film.Film(path)) as opened:
         assert opened.end == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("name", ["a%d.jpg", "a*.png", "a.webp", "a.bmp", "a.tiff"])
+def test_a_picture_alone_is_a_clip_in_which_nothing_moves(tmp_path, name):
+    pictures = [Image.fromarray(picture) for picture in films.pictures(2)]
+    pictures[1].save(tmp_path / name.replace("%d", "0").replace("*", "0"))  # what a pattern finds
+    pictures[0].save(tmp_path / name)
+    back = read(tmp_path / name, frames=3).astype(int)
+    assert np.abs(back - films.pictures(1)).mean() < 8
+    truncate(tmp_path / name, 0.8)
+    with pytest.raises(DataError, match=r"truncated or no video \("):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize(
