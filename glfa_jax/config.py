@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from glfa_jax import strict_yaml
 from glfa_jax.errors import InputError
-from glfa_jax.files import read_text
+from glfa_jax.files import one_line, read_text
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -761,7 +761,7 @@ def _validated(
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        source = " ".join([source, *(f"--set {_line(override)}" for override in overrides)])
+        source = " ".join([source, *(f"--set {one_line(override)}" for override in overrides)])
         mistakes = error.errors()
         # A list whose entries are wrong is also called too short.
         outer = {place["loc"][:depth] for place in mistakes for depth in range(len(place["loc"]))}
@@ -793,11 +793,6 @@ def _override(tree: dict[str, Any], override: str) -> None:
     tree[leaf] = _parse(value, f"--set {override!r:.200}")
 
 
-def _line(text: str) -> str:
-    """What a user wrote, as one line of a message can hold it."""
-    return f"{' '.join(text.split()):.200}"
-
-
 _PATTERNS = {
     r"^[A-Za-z0-9]+$": "letters and digits",
     r"^[A-Za-z0-9._-]+$": "letters, digits, '.', '_' and '-'",
@@ -806,7 +801,7 @@ _PATTERNS = {
 
 
 def _sentence(error: Any, schema: type[Section]) -> str:
-    key = _line(".".join(map(str, error["loc"])))
+    key = one_line(".".join(map(str, error["loc"])))
     kind, given = error["type"], f"{error['input']!r:.200}"
     if kind == "extra_forbidden":
         known = ", ".join(_section(schema, error["loc"][:-1]).model_fields)
@@ -814,8 +809,7 @@ def _sentence(error: Any, schema: type[Section]) -> str:
     if kind == "missing":
         return f"{key}: missing"
     if kind == "value_error":
-        said = f"{error['ctx']['error']!s:.1000}"
-        return f"{key}.{said}" if key else said
+        return f"{key}.{error['ctx']['error']}" if key else str(error["ctx"]["error"])
     if kind in ("model_type", "dict_type"):
         got = "nothing" if error["input"] is None else given
         return f"{key}: must be a section that holds keys, got {got}"
@@ -825,7 +819,7 @@ def _sentence(error: Any, schema: type[Section]) -> str:
         return f"{key}: must consist of {_PATTERNS[error['ctx']['pattern']]}, got {given}"
     if kind == "string_type" and isinstance(error["input"], int | float):
         return f"{key}: must be text, got the number {given}; quote it"
-    return f"{key}: {error['msg']:.500}, got {given}"
+    return f"{key}: {error['msg']}, got {given}"
 
 
 def _section(schema: type[Section], keys: tuple[str | int, ...]) -> type[Section]:

@@ -86,8 +86,12 @@ def refuse_special(path: Path, *, error: type[InputError] = InputError) -> None:
 
 def reason(error: BaseException) -> str:
     """An exception's text in one line of bounded length; its class where it says nothing."""
-    text = " ".join(str(error).split())
-    return f"{text:.200}" if text else type(error).__name__
+    return one_line(str(error)) or type(error).__name__
+
+
+def one_line(text: str) -> str:
+    """What stands in a file, as a message can hold it."""
+    return f"{' '.join(text.split()):.200}"
 
 
 def read_text(path: Path, *, error: type[InputError] = InputError) -> str:

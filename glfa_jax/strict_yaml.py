@@ -7,13 +7,14 @@ from typing import Any
 import yaml
 
 from glfa_jax.errors import InputError
-from glfa_jax.files import reason
+from glfa_jax.files import one_line, reason
 
 # Far more than any configuration has. Aliases count as often as they are used: a few lines of
 # them may stand for more values than memory holds.
-LONGEST_TEXT, LONGEST_VALUE = 2**20, 2000  # characters
+LONGEST_TEXT, LONGEST_VALUE = 2**19, 2000  # characters
 DEEPEST = 50  # sections in sections
 MOST_VALUES = 50_000
+_NO_CHARACTER = re.compile("[\0\ud800-\udfff]")  # no file or folder can be called so
 
 
 class _Loader(yaml.SafeLoader):
@@ -41,8 +42,11 @@ class _Loader(yaml.SafeLoader):
             self._count += self._sizes[node]
         else:
             raise InputError(f"line {line} names what it is itself a part of")
-        if isinstance(node, yaml.ScalarNode) and len(node.value) > LONGEST_VALUE:
-            raise InputError(f"line {line} holds a value of {len(node.value):,} characters")
+        if isinstance(node, yaml.ScalarNode):
+            if len(node.value) > LONGEST_VALUE:
+                raise InputError(f"line {line} holds a value of {len(node.value):,} characters")
+            if found := _NO_CHARACTER.search(node.value):
+                raise InputError(f"line {line} holds {found[0]!a}, which is no character")
         if self._count > MOST_VALUES:
             raise InputError(f"holds more than {MOST_VALUES:,} values, aliases counted in full")
         return node
@@ -81,10 +85,10 @@ def parse(text: str) -> Any:
     except InputError:
         raise
     except yaml.MarkedYAMLError as error:
-        said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+        said = one_line(f"{error.context or ''} {error.problem or ''}")
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InputError(f"not valid YAML ({said:.200}{where})") from None
+        raise InputError(f"not valid YAML ({said}{where})") from None
     except Exception as error:  # dates that do not exist, values that their tags do not fit
         raise InputError(f"not valid YAML ({reason(error)})") from None
 

@@ -154,8 +154,8 @@ def load(
             case "TUPLE":
                 stack.append(tuple(since_mark()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
-                count = int(name[-1])
-                stack[-count:] = [tuple(stack[-count:])]
+                size = int(name[-1])
+                stack[-size:] = [tuple(stack[-size:])]
             case "APPEND" | "APPENDS" as name:
                 items = since_mark() if name == "APPENDS" else [stack.pop()]
                 stack[-1].extend(items)

@@ -16,6 +16,7 @@ from glfa_jax.data import DataError
 from glfa_jax.data.tables import read_table, stop
 from glfa_jax.errors import Terminated
 
+MISSING = ("", "n/a", "N/A", "NA", "nan", "NaN")  # as BIDS, R, pandas and MATLAB write nothing
 _MOST_TOKENS = 10_000  # of a caption; CLIP's are 77
 
 # Words of one line may stand for each other. Used where WordNet is not installed.
@@ -58,8 +59,8 @@ def read_captions(
     for row in read_table(Path(path), columns=("stim_file", "caption"), failed=failed):
         try:
             clip, caption = row.stim_file, row["caption"].strip()
-            if not caption:
-                raise DataError(f"{row.where}: clip {clip} has an empty caption")
+            if caption in MISSING:
+                raise DataError(f"{row.where}: clip {clip} has an empty caption, {caption!r}")
         except DataError as error:
             failed(error)
             continue

@@ -22,8 +22,11 @@ from glfa_jax.data.damage import reading
 # What holds its pictures itself: no playlist, script or pattern that names other files.
 FORMATS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "gif", "ogg", "nut"),
-    *("mxf", "rm", "dv", "ivf", "h264", "hevc", "m4v", "mjpeg", "yuv4mpegpipe"),
+    *("mxf", "rm", "dv", "ivf", "h264", "hevc", "m4v", "mjpeg", "yuv4mpegpipe", "apng", "obu"),
+    *("wtv", "swf"),
+    *("image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe"),  # a picture alone
 )
+BY_PACKET = ("avi", "mxf")
 MOST_PIXELS = 2**27  # of a picture; a damaged size must not take all memory
 LARGE = 2**19  # pixels, from where on memory must not wait for Python to look for what is unused
 FAR = 32  # pictures; skipping fewer costs more than decoding them
@@ -179,8 +182,8 @@ class _Index:
         if not rows:
             raise ValueError("holds no picture")
         unit, rate = stream.time_base, stream.average_rate or stream.guessed_rate
-        # AVI knows no times of pictures, only of packets; what libraries make of them is wrong.
-        by_packet = container.format.name == "avi" or all(row[0] is None for row in rows)
+        # These know steady times of packets, none of pictures; what libraries make of it is wrong.
+        by_packet = container.format.name in BY_PACKET or all(row[0] is None for row in rows)
         timed = [
             (time, duration, key)
             for pts, dts, duration, key in rows
@@ -198,7 +201,7 @@ class _Index:
             np.array([float((duration or 0) * unit) for _, duration, _ in timed]),
             rate=float(rate or 0),
             unit=float(unit),
-            ends=_ends(container, stream),
+            ends=_ends(container, stream, first=float(starts[0])),
         )
         keys = [] if by_packet else [time for time, _, key in timed if key]
         return cls(starts, step, float(1 / rate) if rate else step, keys, unit, by_packet)
@@ -219,11 +222,12 @@ class _Index:
         return float(ticks) * self.unit.numerator / self.unit.denominator
 
 
-def _ends(container: Any, stream: Any) -> Iterator[float]:
-    """When the stream and the whole file end, by their heads."""
+def _ends(container: Any, stream: Any, *, first: float) -> Iterator[float]:
+    """When the stream and the whole file end, by their heads; they may not say when they begin."""
     for part, unit in ((stream, stream.time_base), (container, 1 / av.time_base)):
         if part.duration:
-            yield float(((part.start_time or 0) + part.duration) * unit)
+            start = first if part.start_time is None else float(part.start_time * unit)
+            yield start + float(part.duration * unit)
 
 
 def _last_step(
@@ -250,10 +254,12 @@ def _last_step(
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """Container and video stream; whatever fails while they are open becomes a DataError."""
     limit = {"max_pixels": str(MOST_PIXELS)}
-    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS), **limit}
+    # A name alone could mean a protocol, and that of a picture a pattern for many.
+    options = {"protocol_whitelist": "file", "pattern_type": "none", **limit}
+    options["format_whitelist"] = ",".join(FORMATS)
     with reading(path, "video"):
         try:
-            # A name alone could mean a protocol or a pattern; its tags may be in any encoding.
+            # Its tags may be in any encoding.
             with av.open(
                 f"file:{path.absolute()}", options=options, metadata_errors="replace"
             ) as container:

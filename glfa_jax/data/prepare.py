@@ -83,7 +83,8 @@ def _prepare(
         problems=problems,
     )
     of_runs = [note for cut in made.cuts for note in cut.signal.notes]
-    notes = [*study.notes, *of_runs, *dict.fromkeys(problems.noted)]
+    said = [*study.notes, *of_runs, *dict.fromkeys(problems.noted)]
+    notes = [str(DataError(note)) for note in said]  # in a line that a terminal can show
     files = _files(data, study, made, videos)
     attributes = _attributes(data, study, made, files=files, notes=notes)
     total = (len(made.subjects) + 1) * sum(map(len, made.keys.values()))

@@ -14,7 +14,7 @@ LONGEST_NAME = 255  # bytes; no disk takes longer ones
 
 
 class Row(dict[str, str]):
-    """Values by column; `where` says file and line, for messages."""
+    """Values by column, of those asked for; `where` says file and line, for messages."""
 
     def __init__(self, values: dict[str, str], *, path: Path, line: int):
         super().__init__(values)
@@ -43,11 +43,6 @@ class Row(dict[str, str]):
         return "/".join(parts)
 
 
-def one_line(text: str) -> str:
-    """Text of a table as a message can hold it."""
-    return f"{' '.join(text.split()):.200}"
-
-
 def stop(error: DataError) -> None:
     raise error
 
@@ -55,11 +50,11 @@ def stop(error: DataError) -> None:
 def read_table(
     path: Path, *, columns: Sequence[str], failed: Callable[[DataError], None] = stop
 ) -> list[Row]:
-    """The rows of a table that has at least `columns`; every row must fill all of them.
+    """These `columns` of a table, which may have more; every row must fill all of them.
 
-    A value may be in quotes, with those inside it doubled (RFC 4180). `failed` is told of a row
-    that cannot be used, and may raise to stop; the row is left out. Rows of nothing are passed
-    over.
+    A value may be in quotes, with those inside it doubled (RFC 4180); spaces around it, as in
+    columns of one width, are no part of it. `failed` is told of a row that cannot be used, and may
+    raise to stop; the row is left out. Rows of nothing are passed over.
     """
     records = _records(path, read_text(path, error=DataError))
     _, header = next(records, (1, []))
@@ -68,7 +63,7 @@ def read_table(
         if (count := header.count(name)) != 1:
             raise DataError(
                 f"{path}: has {'several columns' if count else 'no column'} {name}, its first line "
-                f"names {one_line(', '.join(header)) or 'none'}"
+                f"names {', '.join(header) or 'none':.200}"
             )
     rows = []
     for count, (line, record) in enumerate(records):
@@ -76,7 +71,8 @@ def read_table(
             raise DataError(f"{path}: has more than {MOST_ROWS:,} rows")
         while len(record) > len(header) and not record[-1].strip():
             record.pop()
-        row = Row(dict(zip(header, record, strict=False)), path=path, line=line)
+        given = dict(zip(header, record, strict=False))
+        row = Row({k: given[k].strip(" ") for k in columns if k in given}, path=path, line=line)
         missing = [name for name in columns if name not in row]
         if len(record) > len(header):
             failed(

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import av
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from numpy import ndarray
+from scipy.sparse import csr_array
 
 from glfa_jax.data import DataError
 from glfa_jax.data.film import Film
@@ -100,32 +101,32 @@ def resize(frames: Frames, *, resolution: tuple[int, int]) -> Frames:
     rows, columns = (
         _weights(old, new) for old, new in zip(frames.shape[1:3], resolution, strict=True)
     )
-    resized = (
-        columns @ _scaled_rows(rows, frame) for frame in frames
-    )  # (y, h) (h, w, c) -> (y, w, c), then (x, w) (y, w, c) -> (y, x, c)
-    return np.stack([np.rint(frame).astype(np.uint8) for frame in resized])
+    shown = []
+    for frame in frames:
+        # In pieces of the width, since a picture in float32 is four times as large.
+        pieces = np.array_split(frame, -(-frame.size // PIECE), axis=1)
+        low = np.concatenate([_scaled(rows, piece) for piece in pieces], axis=1)
+        small = _scaled(columns, low.swapaxes(0, 1)).swapaxes(0, 1)
+        shown.append(np.rint(small).astype(np.uint8))
+    return np.stack(shown)
 
 
-def _scaled_rows(rows: ndarray, frame: ndarray) -> Float[ndarray, "y w 3"]:
-    """In pieces of the width, since a picture in float32 is four times as large."""
-    pieces = -(-frame.size // PIECE)
-    return np.concatenate(
-        [
-            np.tensordot(rows, piece.astype(np.float32), axes=1)
-            for piece in np.array_split(frame, pieces, axis=1)
-        ],
-        axis=1,
-    )
+def _scaled(weights: csr_array, picture: Shaped[ndarray, "old n 3"]) -> Float[ndarray, "new n 3"]:
+    scaled = weights @ picture.reshape(len(picture), -1).astype(np.float32)
+    return scaled.reshape(-1, *picture.shape[1:])
 
 
 @lru_cache(maxsize=8)
-def _weights(old: int, new: int) -> Float[ndarray, "new old"]:
-    """A triangle filter around each new pixel's centre, as wide as the coarser of the two grids."""
+def _weights(old: int, new: int) -> csr_array:
+    """A triangle filter around each new pixel's centre, as wide as the coarser of the two grids.
+
+    (new, old); almost all of it is 0.
+    """
     scale = old / new
     centres = (np.arange(new) + 0.5) * scale - 0.5
     distance = np.abs(centres[:, None] - np.arange(old)) / max(scale, 1.0)
     weights = np.maximum(1 - distance, 0)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return csr_array((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
 
 
 def write_mp4(path: str | Path, frames: Frames, *, frame_rate: float) -> None:

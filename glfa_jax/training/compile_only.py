@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding
 
 from glfa_jax import config
 from glfa_jax.errors import TrainingError
+from glfa_jax.files import reason
 from glfa_jax.training import speed
 from glfa_jax.training.loop import LossFn, abstract_state, jitted_step
 from glfa_jax.training.optim import Group, optimizer
@@ -91,10 +92,10 @@ def devices_of(topology: str) -> Any:
             platform="tpu", topology_name=topology, **options
         ).devices
     except Exception as error:  # the plugin's errors are of many kinds
-        reason = " ".join(str(error).split())[:200]
         raise TrainingError(
-            f"--compile-only {topology}: no such TPU slice, or libtpu is not installed ({reason}); "
-            "pip install 'glfa_jax[tpu]' and name it like v5e:2x2, v5p:2x2x1, v6e:4x4, or here"
+            f"--compile-only {topology}: no such TPU slice, or libtpu is not installed "
+            f"({reason(error)}); pip install 'glfa_jax[tpu]' and name it like v5e:2x2, v5p:2x2x1, "
+            "v6e:4x4, or here"
         ) from None
 
 

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 
 from glfa_jax import config
 from glfa_jax.errors import InputError, TrainingError
+from glfa_jax.files import reason
 from glfa_jax.lock import only_one
 from glfa_jax.starting import STOPPING
 
@@ -31,8 +32,9 @@ def start(processes: config.Processes) -> None:
     try:
         jax.distributed.initialize(**given)
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise TrainingError(f"hardware.processes: cannot join the others ({reason})") from None
+        raise TrainingError(
+            f"hardware.processes: cannot join the others ({reason(error)})"
+        ) from None
 
 
 def is_main() -> bool:

@@ -36,7 +36,10 @@ def test_table_is_read(tmp_path):
     [
         ("stim_file\ttext\na.mp4\tx\n", "has no column caption"),
         ("stim_file\tcaption\na.mp4\n", "line 2 has no value for caption"),
-        ("stim_file\tcaption\na.mp4\t \n", "line 2: clip a.mp4 has an empty caption"),
+        *(
+            (f"stim_file\tcaption\na.mp4\t{none}\n", "line 2: clip a.mp4 has an empty caption")
+            for none in (" ", "n/a", "NA", "nan")
+        ),
         (
             "stim_file\tcaption\na.mp4\tx\n./a.mp4\ty\n",
             "line 3: clip a.mp4 has another caption than in line 2",

@@ -19,6 +19,8 @@ KINDS = {
     "a.ts": {},
     "a.flv": {"codec": "flv1"},
     "a.mpg": {"codec": "mpeg2video"},
+    "a.mxf": {"codec": "mpeg2video"},
+    "a.mjpeg": {"codec": "mjpeg", "pixels": "yuvj420p"},
 }
 
 
@@ -34,6 +36,19 @@ def test_a_file_that_is_cut_off_anywhere_is_refused_and_the_whole_one_read(tmp_p
         for part in (video.Part(path), video.Part(path, 0.0, 0.1)):
             with pytest.raises(DataError, match=rf"{name}: truncated or no video"):
                 list(video.read_parts(path, [part], frames=6, resolution=(8, 12)))
+
+
+@pytest.mark.parametrize(
+    ("name", "box", "place"), [("end.mp4", b"stsz", 12), ("pieces.mp4", b"trun", 8)]
+)
+def test_samples_that_no_file_of_this_size_holds_take_no_memory(tmp_path, name, box, place):
+    path = films.encode(tmp_path / name, 3, **KINDS[name])
+    content = bytearray(path.read_bytes())
+    place += content.index(box)
+    content[place : place + 4] = (2**26).to_bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"has [0-9,]+ bytes, needs at least 8,388,608"):
+        video.read_all(path)
 
 
 @pytest.mark.parametrize("after", [bytes(100), b"TAGofsomeoneelse" * 8])

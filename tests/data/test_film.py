@@ -6,9 +6,11 @@ from contextlib import closing
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from glfa_jax.data import DataError, film, video
 from tests.data import films
+from tests.data.scans import truncate
 
 SIZE = (films.HEIGHT, films.WIDTH)
 PLAIN = {"bf": "0"}
@@ -79,7 +81,13 @@ def test_a_turn_is_a_quarter_turn_within_rounding_or_refused(clip, tmp_path):
 @pytest.mark.parametrize("last", [0.2, 1.0])
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("a.mp4", "libx264"), ("a.mkv", "mpeg4"), ("a.webm", "libvpx"), ("a.gif", "gif")],
+    [
+        ("a.mp4", "libx264"),
+        ("a.mkv", "mpeg4"),
+        ("a.webm", "libvpx"),
+        ("a.gif", "gif"),
+        ("a.wmv", "wmv2"),  # begins later than at 0, without saying so
+    ],
 )
 def test_the_last_picture_stays_as_long_as_the_file_says(tmp_path, name, codec, last):
     options = PLAIN if codec == "libx264" else {}
@@ -144,9 +152,11 @@ def test_an_avi_that_says_of_pictures_that_nothing_has_changed_is_whole(tmp_path
         np.testing.assert_array_equal(back[number], back[number - 1])
 
 
-@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
-def test_an_avi_with_pictures_predicted_from_later_ones_is_in_order(tmp_path, codec):
-    path = films.encode(tmp_path / "a.avi", 12, codec=codec, options={"bf": "2"})
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.avi", "libx264"), ("a.avi", "mpeg4"), ("a.mxf", "libx264")]
+)
+def test_pictures_predicted_from_later_ones_are_in_order(tmp_path, name, codec):
+    path = films.encode(tmp_path / name, 12, codec=codec, options={"bf": "2"})
     back = read(path, frames=12).astype(int)
     distance = np.abs(back[:, None] - films.pictures(12)).mean(axis=(2, 3, 4))
     assert (distance.argmin(axis=1) == np.arange(12)).all()
@@ -157,6 +167,31 @@ def test_pictures_without_any_times_follow_each_other_at_the_frame_rate(tmp_path
     np.testing.assert_array_equal(read(path, frames=10), video.read_all(path))
     with closing(film.Film(path)) as opened:
         assert opened.end == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("name", ["a%d.jpg", "a*.png", "a.webp", "a.bmp", "a.tiff"])
+def test_a_picture_alone_is_a_clip_in_which_nothing_moves(tmp_path, name):
+    pictures = [Image.fromarray(picture) for picture in films.pictures(2)]
+    pictures[1].save(tmp_path / name.replace("%d", "0").replace("*", "0"))  # what a pattern finds
+    pictures[0].save(tmp_path / name)
+    back = read(tmp_path / name, frames=3).astype(int)
+    assert np.abs(back - films.pictures(1)).mean() < 8
+    truncate(tmp_path / name, 0.8)
+    with pytest.raises(DataError, match=r"truncated or no video \("):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.apng", "apng", "rgb24"),
+        ("a.wtv", "mpeg2video", "yuv420p"),
+        ("a.swf", "flv", "yuv420p"),
+    ],
+)
+def test_rarer_files_that_hold_their_pictures_are_read(tmp_path, name, codec, pixels):
+    path = films.encode(tmp_path / name, 8, codec=codec, pixels=pixels)
+    np.testing.assert_array_equal(read(path, frames=8), video.read_all(path))
 
 
 # --- only what is needed --------------------------------------------------------------------------

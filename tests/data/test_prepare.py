@@ -490,6 +490,15 @@ def test_exchanged_hemispheres_are_in_the_notes(broken):
     assert notes[1].startswith(f"{scan(broken, side='R')}: seems to hold the left hemisphere")
 
 
+def test_notes_are_lines_that_a_terminal_can_show(broken, capsys):
+    with Path(f"{stem(broken, '01', '02')}_events.tsv").open("a") as events:
+        events.write('8\t1\t"grey\x1b[2J\nscreen"\tn/a\tn/a\n')
+    made = prepare.prepare(settings(broken, broken.parent / "a.zarr", subjects=("01",)))
+    [note] = made.attributes.notes
+    assert note.endswith(r"left out: grey\x1b[2J screen (1)")
+    assert f"  warning: {note}\n" in capsys.readouterr().out
+
+
 def test_nothing_useful_left_is_an_error_even_when_skipping(broken):
     for file in broken.glob("sub-01/func/*hemi-L*.gii"):
         truncate(file, 0.5)  # its head is whole

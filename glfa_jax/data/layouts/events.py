@@ -12,7 +12,7 @@ from statistics import median
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import SPLITS, Split, Trial
 from glfa_jax.data.layouts.clips import on_disk
-from glfa_jax.data.tables import Row, one_line, read_table
+from glfa_jax.data.tables import Row, read_table
 
 COLUMNS = ("onset", "duration", "trial_type", "stim_file", "repeat")
 DAY = 86_400.0  # seconds, longer than any run
@@ -59,7 +59,7 @@ def _of_one_split(
     splits: list[Split] = [split for split in SPLITS if split in kinds]
     if len(splits) != 1:
         raise DataError(
-            f"{path}: trial_type must be train or test throughout, is {one_line(', '.join(kinds))}"
+            f"{path}: trial_type must be train or test throughout, is {', '.join(kinds):.200}"
         )
     kept = []
     for row in rows:
@@ -72,8 +72,7 @@ def _of_one_split(
     others = ", ".join(f"{kind} ({kinds[kind]})" for kind in kinds if kind != splits[0])
     if others:
         notes.append(
-            f"{path}: rows whose trial_type is neither train nor test are left out: "
-            f"{one_line(others)}"
+            f"{path}: rows whose trial_type is neither train nor test are left out: {others:.200}"
         )
     return splits[0], kept
 

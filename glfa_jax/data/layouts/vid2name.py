@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from glfa_jax.data import DataError
+from glfa_jax.data.captions import MISSING
 from glfa_jax.data.damage import reading
 from glfa_jax.files import MOST_TEXT
 from glfa_jax.unpickle import PickledError, Stateful, load
 
+LONGEST = 2**17  # bytes of a caption
 MOST_INSTRUCTIONS = 2**19  # enough for fifty thousand captions, however they are written
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -47,7 +49,7 @@ def _captions(content: Any) -> dict[int, str]:
     items = content.items if isinstance(content, _Array) else [content]
     if not isinstance(items, list) or len(items) != 1 or not isinstance(items[0], dict):
         raise PickledError("must hold one dict of video id and caption")
-    stripped = cache(str.strip)  # many ids may share a long caption
+    stripped = cache(_stripped)  # many ids may share a long caption
     captions = {}
     for video, caption in items[0].items():
         if type(video) is not int or not isinstance(caption, str) or not stripped(caption):
@@ -56,6 +58,12 @@ def _captions(content: Any) -> dict[int, str]:
             )
         captions[video] = stripped(caption)
     return captions
+
+
+def _stripped(caption: str) -> str:
+    """Nothing where no caption is given; raises for what is no text that can be written."""
+    text = caption.strip()
+    return "" if text in MISSING or len(text.encode()) > LONGEST else text
 
 
 def _told(value: Any) -> str:
