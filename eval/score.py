@@ -9,6 +9,7 @@ RUN/on-STORE/adapted-4min with both.
 """
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -105,6 +106,8 @@ def score_all(test: HeldOut, results: Path) -> tuple[list[dict], Scores, Path]:
     """Scores every subject and writes what is found: lines of metrics.json, scores, report."""
     settings, index_path = test.settings, folder(test.settings) / "index.json"
     read_clips(index_path)  # hours before it is written to
+    if not os.access(results, os.W_OK):
+        raise InputError(f"{results}: must not be written to; choose another results_dir")
     scorer_of, rows, scored = scorers(test, Judges(settings)), [], {}
     for subject in tqdm(settings.protocol.test_subjects, desc="score", unit="subject"):
         scored[subject], lines = score_subject(test, scorer_of(subject), subject)

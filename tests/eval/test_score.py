@@ -138,3 +138,14 @@ def test_an_index_that_the_report_could_not_use_is_refused_before_anything_is_sc
     (decoded / "samples" / "clip.mp4").unlink()
     with pytest.raises(InputError, match=r"index\.json: entry 0 names 'clip\.mp4', which is not"):
         score.main(settings)
+
+
+def test_a_folder_that_must_not_be_written_to_is_refused_before_anything_is_scored(
+    settings, decoded, monkeypatch
+):
+    monkeypatch.setattr(score, "score_subject", lambda *_: 1 / 0)
+    monkeypatch.setattr(score.os, "access", lambda *_: False)
+    with pytest.raises(
+        InputError, match=r"run: must not be written to; choose another results_dir"
+    ):
+        score.main(settings)
