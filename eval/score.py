@@ -9,6 +9,7 @@ RUN/on-STORE/adapted-4min with both.
 """
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from glfa_jax.lock import only_one
 from glfa_jax.method import method_name
 from glfa_jax.metrics import statistics
 from glfa_jax.report import page
+from glfa_jax.report.inputs import read_clips
 from glfa_jax.report.words import count_text
 from glfa_jax.results import FILE, Sampling, Scores
 from glfa_jax.training.loop import check_unchanged, refuse_if_changed
@@ -103,7 +105,9 @@ def main(settings: config.Config) -> None:
 def score_all(test: HeldOut, results: Path) -> tuple[list[dict], Scores, Path]:
     """Scores every subject and writes what is found: lines of metrics.json, scores, report."""
     settings, index_path = test.settings, folder(test.settings) / "index.json"
-    read_index(index_path)  # hours before it is written to
+    read_clips(index_path)  # hours before it is written to
+    if not os.access(results, os.W_OK):
+        raise InputError(f"{results}: must not be written to; choose another results_dir")
     scorer_of, rows, scored = scorers(test, Judges(settings)), [], {}
     for subject in tqdm(settings.protocol.test_subjects, desc="score", unit="subject"):
         scored[subject], lines = score_subject(test, scorer_of(subject), subject)
@@ -147,21 +151,12 @@ def say_all(rows: list[dict], scores: Scores, report: Path) -> None:
 def with_scores(index_path: Path, scores: Scores) -> list[dict]:
     """The index of the samples, every clip with its scores."""
     found = {(clip.subject, clip.clip): clip.scores for clip in scores.clips}
-    index = read_index(index_path)
     with reading(index_path, "index of these samples", remedy=SAMPLE_AGAIN):
+        index = read_json(index_path)
         for entry in index:
             own = found[entry["subject"], entry["clip"]]
             entry["scores"] = {name: round(value, 5) for name, value in own.items()}
     return index
-
-
-def read_index(path: Path) -> list[dict]:
-    """An entry a clip and subject, as eval.sample writes it."""
-    index = read_json(path)
-    entries = index if isinstance(index, list) else [None]
-    if not all(isinstance(entry, dict) and {"subject", "clip"} <= set(entry) for entry in entries):
-        raise InputError(f"{path}: is no index of samples; {SAMPLE_AGAIN}")
-    return entries
 
 
 if __name__ == "__main__":

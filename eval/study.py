@@ -18,7 +18,7 @@ from pathlib import Path
 
 from eval import findings, protocols
 from glfa_jax import config, system
-from glfa_jax.cli import EXIT_STOPPED, run_main
+from glfa_jax.cli import EXIT_STOPPED, command_line, run_main
 from glfa_jax.errors import InputError, Stopped
 from glfa_jax.files import read_object, whole_folder, write_atomically
 from glfa_jax.lock import only_one
@@ -94,7 +94,7 @@ def run_cell(own: config.Config, label: str) -> None:
         if code == EXIT_STOPPED:
             raise Stopped(f"{label}: {module} was stopped")
         if code:
-            raise InputError(f"{label}: {' '.join(command[1:])} ended with {code}")
+            raise InputError(f"{label}: {command_line('python', *command[1:])} ended with {code}")
 
 
 def settings_file(own: config.Config) -> Path:

@@ -5,6 +5,7 @@ import codecs
 import os
 import shlex
 import signal
+import string
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -119,15 +120,28 @@ def _named(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}"
 
 
+_PLAIN = (string.ascii_letters + string.digits + " _./=-").encode()
+
+
 def command_line(*parts: object) -> str:
-    """A command as a shell takes it."""
-    return shlex.join(map(str, parts))
+    """A command as a shell takes it, in one line that this terminal can show."""
+    return " ".join(_quoted(str(part)) for part in parts)
+
+
+def _quoted(word: str) -> str:
+    with suppress(UnicodeEncodeError):
+        word.encode(sys.stdout.encoding or "ascii")
+        if word.isprintable():
+            return shlex.quote(word)
+    # As bytes, which the shells of today take in quotes of this kind.
+    spelt = [chr(b) if b in _PLAIN else f"\\x{b:02x}" for b in os.fsencode(word)]
+    return f"$'{''.join(spelt)}'"
 
 
 def next_step(*parts: object) -> str:
     """What to type next, and where."""
     command = command_line("python", "-m", *parts)
-    return f"relative paths count from {Path.cwd()}\nnext: {command}"
+    return f"relative paths count from {command_line(Path.cwd())}\nnext: {command}"
 
 
 # What our sentences hold besides ASCII, where a terminal cannot show it.
@@ -166,9 +180,10 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         sys.unraisablehook = self._unraisable
         for number, handler in self._before.items():
-            # Done with, a command is no longer starting.
-            gone = handler in (None, end_at_once)
-            signal.signal(number, signal.SIG_DFL if gone else handler)
+            if handler in (None, end_at_once):
+                # A command that is done is no longer starting, and its exit code is known.
+                handler = signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN
+            signal.signal(number, handler)
 
     def _stop(self, number: int, _: object) -> None:
         if self.asked is None:

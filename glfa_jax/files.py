@@ -277,12 +277,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
             raise
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file aside, then renames it: it has its old or its new content, never a part.
 
-    One that holds the text already is left alone, so that a finished run may be read-only.
+    One that holds the content already is left alone, so that a finished run may be read-only.
     """
-    content = text.encode("utf-8")
+    content = content.encode("utf-8") if isinstance(content, str) else content
     with suppress(OSError):
         if path.read_bytes() == content:
             return

@@ -64,17 +64,25 @@ def only_one(folder: Path, *, wait: bool = False) -> Iterator[None]:
     folder that must not be written to is not locked: nothing is done in it.
     """
     path = folder.absolute() / ".lock"
-    if path in _held:  # by a command that calls another one
+    # By a command that calls another one; or nothing is done here.
+    if path in _held or (folder.is_dir() and not os.access(folder, os.W_OK)):
         yield
         return
     made = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
     try:
-        mine = _take(path, wait=wait)
-    except OSError as error:
-        if not folder.is_dir() or os.access(folder, os.W_OK):
-            raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
-        yield
-        return
+        with files.writing(folder):
+            mine = _take(path, wait=wait)
+        with _beating(path, mine):
+            yield
+    finally:
+        with suppress(OSError):  # not empty, as they should be
+            for place in made:
+                place.rmdir()
+
+
+@contextmanager
+def _beating(path: Path, mine: Holder) -> Iterator[None]:
+    """Gives signs of life, and the lock back."""
     _held.add(path)
     ended = threading.Event()
     beating = threading.Thread(target=_beat, args=(path, mine, ended), daemon=True)
@@ -87,9 +95,6 @@ def only_one(folder: Path, *, wait: bool = False) -> Iterator[None]:
         _held.discard(path)
         if _holder(_content(path)) == mine:
             files.remove(path)
-        with suppress(OSError):  # not empty, as they should be
-            for place in made:
-                place.rmdir()
 
 
 def _take(path: Path, *, wait: bool) -> Holder:
@@ -181,9 +186,14 @@ def _write(path: Path, me: Holder, *, beat: int = 0) -> None:
 
 
 def _content(path: Path) -> bytes | None:
+    """None without a lock; of one that must not be read, when its holder last gave a sign."""
     try:
         return path.read_bytes()
+    except FileNotFoundError:
+        return None
     except OSError:
+        with suppress(OSError):
+            return str(path.stat().st_mtime_ns).encode()
         return None
 
 

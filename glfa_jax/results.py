@@ -9,13 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from glfa_jax.errors import InputError
-from glfa_jax.files import write_atomically
+from glfa_jax.files import read_json, write_atomically
 from glfa_jax.records import decode
 
 FORMAT = 3
@@ -146,22 +146,16 @@ class Scores:
         # Numbers of numpy become Python's.
         content = {"format": FORMAT} | asdict(self)
         text = json.dumps(content, indent=1, ensure_ascii=False, default=lambda x: x.item())
-        _parse(text, path)
+        _decoded(json.loads(text), path)
         write_atomically(path, text + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "Scores":
         """Reads the file, or `scores.json` in a folder; InputError names the file and the fault."""
         path = file_of(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot be read ({error.strerror}); python -m eval.score writes it"
-            ) from None
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: is no text ({error.reason})") from None
-        return _parse(text, path)
+        if not path.exists():
+            raise InputError(f"{path}: no such file; python -m eval.score writes it")
+        return _decoded(read_json(path), path)
 
 
 def file_of(path: Path) -> Path:
@@ -170,11 +164,7 @@ def file_of(path: Path) -> Path:
     return path / FILE if path.is_dir() else path
 
 
-def _parse(text: str, path: Path) -> Scores:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from None
+def _decoded(content: Any, path: Path) -> Scores:
     try:
         if not isinstance(content, dict) or "format" not in content:
             raise InputError("must hold an object with a format")

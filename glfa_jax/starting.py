@@ -7,7 +7,6 @@ scheduler that ends the job, gets a sentence too.
 import os
 import signal
 import sys
-from itertools import pairwise
 from types import FrameType
 
 # What ends a program without asking it. A terminal that is closed sends SIGHUP, not known
@@ -15,20 +14,14 @@ from types import FrameType
 STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 EXIT_INTERRUPTED = 130
 EXIT_STOPPED = 75  # worth starting again (EX_TEMPFAIL)
-OURS = ("glfa_jax", "train", "eval")
-
-
-def is_command(arguments: list[str]) -> bool:
-    """Whether this process was started as `python -m` one of our modules."""
-    for option, value in pairwise(arguments):
-        if option == "-m":
-            return value.partition(".")[0] in OURS
-    return False
 
 
 def end_quietly() -> None:
-    """Signals end the process with a sentence, at once. Ignored ones (`nohup`) stay ignored."""
-    if is_command(sys.orig_argv):
+    """Signals end the process with a sentence, at once. Ignored ones (`nohup`) stay ignored.
+
+    For `python -m` one of our modules alone: while it is looked for, this stands for its name.
+    """
+    if sys.argv[:1] == ["-m"]:
         for number in (signal.SIGINT, *STOPPING):
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 signal.signal(number, end_at_once)

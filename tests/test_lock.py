@@ -124,6 +124,25 @@ def test_a_lock_that_nobody_can_read_is_watched_and_broken(tmp_path, fast, conte
         assert json.loads((tmp_path / ".lock").read_text())["process"] == os.getpid()
 
 
+def test_a_lock_that_must_not_be_read_is_watched_all_the_same(tmp_path, fast, monkeypatch):
+    """Of another user, who lets nobody read his files."""
+    path, read = elsewhere(tmp_path), Path.read_bytes
+
+    def refused(self: Path) -> bytes:
+        if self.exists() and b"node7" in read(self):
+            raise PermissionError(13, "Permission denied")
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    signs = threading.Timer(0.2, path.touch)
+    signs.start()
+    with pytest.raises(InputError, match="has not said its name, works"), lock.only_one(tmp_path):
+        pass
+    signs.join()
+    with lock.only_one(tmp_path):
+        assert json.loads(read(path))["process"] == os.getpid()
+
+
 def test_who_waits_comes_after(tmp_path, capfd):
     process = hold(tmp_path)
     threading.Timer(0.5, process.kill).start()

@@ -147,9 +147,13 @@ def test_a_fault_is_one_sentence_that_names_the_file(scores, tmp_path, change, s
 
 
 def test_what_is_no_file_of_scores_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"scores\.json: cannot be read .* eval\.score writes it"):
+    with pytest.raises(InputError, match=r"scores\.json: no such file; .* eval\.score writes it"):
         Scores.read(tmp_path)
-    for content, words in ((b"{", "not valid JSON"), (b"\xff", "is no text"), (b"[1]", "object")):
+    for content, words in (
+        (b"{", "not valid JSON"),
+        (b"\xff", "must be UTF-8 text"),
+        (b"[1]", "object"),
+    ):
         (tmp_path / FILE).write_bytes(content)
         with pytest.raises(InputError, match=words):
             Scores.read(tmp_path)

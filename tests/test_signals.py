@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 
-from glfa_jax.starting import is_command
+from glfa_jax.cli import command_line
 
 ROOT = Path(__file__).parents[1]
 # What a shell starts in the background ignores Ctrl-C, and so do its children.
@@ -63,6 +64,27 @@ def line(process: subprocess.Popen) -> str:
     return process.stdout.readline().strip()
 
 
+@pytest.fixture
+def elsewhere(tmp_path) -> Path:
+    """A package with the name of one of ours, whose modules a test writes."""
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "__init__.py").write_text("import glfa_jax\n")
+    return tmp_path
+
+
+def started(folder: Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # As from a terminal, wherever these tests were started.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("number", "code", "said"),
@@ -97,23 +119,12 @@ def test_what_nohup_lets_it_ignore_it_ignores(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_while_it_imports_it_ends_quietly_as_well(tmp_path, number, code):
+def test_while_it_imports_it_ends_quietly_as_well(elsewhere, number, code):
     """The second of two modules that are imported waits for the signal."""
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "__init__.py").write_text("import glfa_jax\n")
-    (tmp_path / "train" / "slow.py").write_text(
+    (elsewhere / "train" / "slow.py").write_text(
         "print('importing', flush=True)\nimport time\ntime.sleep(60)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "train.slow"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        # As from a terminal, wherever these tests were started.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    process = started(elsewhere, "-m", "train.slow")
     assert line(process) == "importing"
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
@@ -126,16 +137,30 @@ def test_while_it_imports_it_ends_quietly_as_well(tmp_path, number, code):
 @pytest.mark.parametrize(
     ("arguments", "ours"),
     [
-        (["python", "-m", "train.cotrain", "--config", "a"], True),
-        (["python", "-X", "dev", "-m", "glfa_jax.report", "runs"], True),
-        (["python", "-m", "pytest", "-m", "train"], False),
-        (["python", "script.py", "-m"], False),
-        (["python", "-m", "trainer"], False),
-        (["python"], False),
+        (["-m", "train.slow", "--config", "a"], True),
+        (["-X", "dev", "-Bmtrain.slow"], True),
+        (["-m", "importer", "-m", "train"], False),
+        (["importer.py", "-m", "train"], False),
     ],
 )
-def test_signals_are_taken_over_for_our_commands_alone(arguments, ours):
-    assert is_command(arguments) is ours
+def test_signals_are_taken_over_for_our_commands_alone(elsewhere, arguments, ours):
+    code = "import signal\nprint(callable(signal.getsignal(signal.SIGTERM)))\n"
+    (elsewhere / "train" / "slow.py").write_text(code)
+    (elsewhere / "importer.py").write_text("import glfa_jax\n" + code)
+    said, _ = started(elsewhere, *arguments).communicate(timeout=60)
+    assert said == f"{ours}\n"
+
+
+def test_a_command_that_is_done_keeps_its_exit_code(elsewhere):
+    (elsewhere / "train" / "slow.py").write_text(
+        "import atexit, sys, time\nfrom glfa_jax.cli import guarded\n"
+        "def end():\n    print('ending', flush=True)\n    time.sleep(0.5)\n"
+        "atexit.register(end)\nsys.exit(guarded(lambda: None))\n"
+    )
+    process = started(elsewhere, "-m", "train.slow")
+    assert line(process) == "ending"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
 
 
 def test_a_terminal_that_knows_ascii_only_is_spelt_to(tmp_path):
@@ -148,6 +173,30 @@ def test_a_terminal_that_knows_ascii_only_is_spelt_to(tmp_path):
     process = run(code, env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
     said, error = process.communicate(timeout=60)
     assert (process.returncode, said, error) == (2, ".9 +- .1 ^ \\u4e2d\n", "error: \\udcff ...\n")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "plain",
+        "it's",
+        "two\nlines",
+        "caf\u00e9",
+        "\x1b[31m",
+        "not-utf-8-\udcff",
+        "$HOME `ls`",
+        "~",
+        "",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_shell_takes_the_next_command_as_it_was_meant(monkeypatch, word, encoding):
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(BytesIO(), encoding=encoding))
+    line = command_line("printf", "%s", word)
+    assert line.isprintable()
+    assert line.isascii() or encoding == "utf-8"
+    said = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
+    assert said == os.fsencode(word)
 
 
 def test_signals_after_a_command_are_nobody_s_business(tmp_path):

@@ -234,8 +234,10 @@ class Store:
         split, _, rest = name.partition("/")
         kind, _, subject = rest.partition("/")
         samples = np.ones(layout.shape[0], bool)
-        if split == "quality" or kind == "present":  # may be zero throughout, which is not written
+        if split == "quality":  # may be zero throughout, which is not written
             samples[:] = False
+        elif kind == "present":
+            samples[:] = (self.path / split / "fmri" / subject / "c").exists()
         elif kind == "fmri":
             [samples] = self._read([f"{split}/present/{subject}"])
         for start in range(0, len(samples), layout.chunk[0]):

@@ -112,6 +112,8 @@ def reading(
     """Around nothing but the reading of an array: says that the store is damaged, and where."""
     try:
         yield
+    except DataError:  # of another array
+        raise
     except Exception as error:
         why = files.reason(error).partition(" [tensorstore_spec")[0]
         raise DataError(

@@ -107,7 +107,7 @@ def read(run_dir: Path) -> Run:
         config=config,
         config_text=(run_dir / "config.yaml").read_text(encoding="utf-8"),
         metrics=_metrics(run_dir / "metrics.json"),
-        clips=_clips(run_dir / "samples" / "index.json"),
+        clips=read_clips(run_dir / "samples" / "index.json"),
         maps=_maps(run_dir / "alignment.npz"),
         logs={stage: _log(run_dir / stage / "log.jsonl") for stage in stages},
     )
@@ -185,7 +185,8 @@ def _metrics(path: Path) -> list[Metric]:
     return out
 
 
-def _clips(path: Path) -> list[Clip]:
+def read_clips(path: Path) -> list[Clip]:
+    """An index of samples. Raises ReportError."""
     root = path.parent.resolve()
 
     def existing(name: str, position: int) -> Path:

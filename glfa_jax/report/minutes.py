@@ -1,11 +1,12 @@
 """How well a new subject is decoded, by how much of its data was used, as one picture."""
 
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
-from glfa_jax.files import whole_file
+from glfa_jax.files import write_atomically
 
 # Of a method, by minutes of the new subject that were used, then by metric: a value a seed. 0 is
 # zero-shot, infinity a method that was trained on the subject.
@@ -37,6 +38,7 @@ def draw(lines: dict[str, Line], path: Path, *, metrics: list[str]) -> None:
         panel.set(title=metric, xlabel="minutes of the new subject")
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
-    with whole_file(path, suffix=path.suffix) as aside:
-        figure.savefig(aside, dpi=120)
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=120)
     plt.close(figure)
+    write_atomically(path, drawn.getvalue())

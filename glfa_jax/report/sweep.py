@@ -1,12 +1,13 @@
 """How metrics depend on the settings of sampling, as one picture of a sweep's table."""
 
 import textwrap
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
-from glfa_jax.files import whole_file
+from glfa_jax.files import write_atomically
 
 # What may vary along a panel's axis, the first that does.
 _AXES = {
@@ -58,9 +59,10 @@ def draw(rows: list[dict], path: Path) -> None:
     if labels:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(textwrap.fill(_caption(rows), 70 * columns), fontsize="small")
-    with whole_file(path, suffix=path.suffix) as aside:
-        figure.savefig(aside, dpi=120)
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=120)
     plt.close(figure)
+    write_atomically(path, drawn.getvalue())
 
 
 def _means(groups: list[list[dict]], key: str) -> list[float]:

@@ -313,20 +313,17 @@ def read_done(folder: Path) -> Done | None:
     path = folder / "done.json"
     if not path.exists():
         return None
-    content = read_object(path)
-    match content:
-        case {"step": int(step), "metrics": dict(metrics)} if all(
-            map(_is_number, metrics.values())
-        ):
-            return Done(step, metrics)
-    raise InputError(
-        f"{path}: must hold step and metrics; remove it, and the same command goes on from the "
-        "last checkpoint"
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+    try:
+        match read_object(path):
+            case {"step": int(step), "metrics": dict(metrics)} if all(
+                isinstance(value, int | float) for value in metrics.values()
+            ):
+                return Done(step, metrics)
+        raise InputError(f"{path}: must hold step and metrics")
+    except InputError as error:
+        raise InputError(
+            f"{error}; remove it, and the training goes on from its last checkpoint"
+        ) from None
 
 
 def unmark_done(folder: Path) -> None:

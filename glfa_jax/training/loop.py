@@ -192,7 +192,7 @@ def keep_config(folder: Path, ours: config.Section) -> None:
 
     A finished run may be read-only, and what differs then changes no number of it.
     """
-    if is_main() and not (folder.is_dir() and not os.access(folder, os.W_OK)):
+    if is_main() and (not folder.is_dir() or os.access(folder, os.W_OK)):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "config.yaml", config.dump(ours))
     together("the configuration is written")

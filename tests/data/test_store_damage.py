@@ -195,9 +195,14 @@ def test_a_store_of_before_is_read_and_its_missing_files_are_noticed(own, whole)
     unseal(own)
     assert read_all(own) == read_all(whole)
     # Zero throughout, it was not written.
-    for file in ("quality/reliability/sub-01/c/0/0", "test/present/sub-01/c/0"):
-        (own / file).unlink()
+    (own / "quality/reliability/sub-01/c/0/0").unlink()
     assert not Store.open(own).quality("reliability", "01").any()
+    present = own / "train/present/sub-01/c/0"
+    content = present.read_bytes()
+    present.unlink()
+    with pytest.raises(DataError, match=r"train/present/sub-01 .*/c/0: no such file\)"):
+        Store.open(own)
+    present.write_bytes(content)
     (own / "train/fmri/sub-01/c/1/0/0/0").unlink()
     with pytest.raises(DataError, match=r"train/fmri/sub-01 .*/c/1/0/0/0: no such file\)"):
         Store.open(own)

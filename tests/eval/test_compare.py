@@ -426,7 +426,7 @@ def test_one_clip_and_no_file_are_refused(compare):
     assert "one clip; tests need two or more" in compare([one([0.5], "a"), one([0.4], "b")]).error
     refused = compare([one(BASE, "GLFA")], "absent")
     assert refused.code == 2
-    assert "error: absent: cannot be read" in refused.error
+    assert "error: absent: no such file" in refused.error
     assert "=absent: must be RUN or LABEL=RUN" in compare([one(BASE, "GLFA")], "=absent").error
 
 

@@ -11,6 +11,7 @@ from scipy import stats
 from eval import score
 from eval.scoring import Measured, Scored
 from glfa_jax import config
+from glfa_jax.errors import InputError
 from glfa_jax.results import Better, Metric, Scores
 from tests.eval import made
 from tests.eval.made import SSIM
@@ -36,7 +37,9 @@ def decoded(settings, monkeypatch) -> Path:
     """A run folder with samples, and commands that find everything else in place."""
     samples = settings.run_dir / "samples"
     samples.mkdir(parents=True)
-    index = [{"subject": "03", "clip": clip} for clip in range(CLIPS)]
+    files = {"generated": "clip.mp4", "truth": "clip.mp4"}
+    index = [{"subject": "03", "clip": clip, **files} for clip in range(CLIPS)]
+    (samples / "clip.mp4").touch()
     (samples / "index.json").write_text(json.dumps(index))
     store = SimpleNamespace(attributes=SimpleNamespace(identity="data"))
     test = SimpleNamespace(
@@ -126,3 +129,23 @@ def test_the_p_value_is_the_larger_of_both_tests():
 def test_what_nothing_is_known_to_compare_with_has_no_p_value():
     line = score.row(Measured("CLIP-pcc", SSIM, np.linspace(0, 1, 9), None), seed=0)
     assert line["p_value"] is line["chance"] is line["mismatched"] is None
+
+
+def test_an_index_that_the_report_could_not_use_is_refused_before_anything_is_scored(
+    settings, decoded, monkeypatch
+):
+    monkeypatch.setattr(score, "score_subject", lambda *_: 1 / 0)
+    (decoded / "samples" / "clip.mp4").unlink()
+    with pytest.raises(InputError, match=r"index\.json: entry 0 names 'clip\.mp4', which is not"):
+        score.main(settings)
+
+
+def test_a_folder_that_must_not_be_written_to_is_refused_before_anything_is_scored(
+    settings, decoded, monkeypatch
+):
+    monkeypatch.setattr(score, "score_subject", lambda *_: 1 / 0)
+    monkeypatch.setattr(score.os, "access", lambda *_: False)
+    with pytest.raises(
+        InputError, match=r"run: must not be written to; choose another results_dir"
+    ):
+        score.main(settings)

@@ -396,7 +396,7 @@ def test_runs_begun_with_other_settings_are_refused(settings, commands):
 
 def test_a_run_that_fails_is_named(settings, monkeypatch):
     monkeypatch.setattr(study, "run", lambda command: 3)
-    with pytest.raises(InputError, match=r"GLFA, seed 0: -m train.cotrain .* ended with 3"):
+    with pytest.raises(InputError, match=r"GLFA, seed 0: python -m train.cotrain .* ended with 3"):
         study.main(settings)
     assert "train.cotrain" in study.times_of(settings.cell("GLFA", 0))
 
