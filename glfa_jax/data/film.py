@@ -256,6 +256,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     limit = {"max_pixels": str(MOST_PIXELS)}
     # A name alone could mean a protocol, and that of a picture a pattern for many.
     options = {"protocol_whitelist": "file", "pattern_type": "none", **limit}
+    options["max_streams"] = "64"  # all are looked into while a file is opened
     options["format_whitelist"] = ",".join(FORMATS)
     with reading(path, "video"):
         try:

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Shaped
 
+from glfa_jax.errors import InputError
+
 
 def _triangle(x: np.ndarray) -> np.ndarray:
     return np.maximum(0.0, 1.0 - np.abs(x))
@@ -82,7 +84,7 @@ def centre_crop(
     """The middle of each picture; raises when the picture is smaller."""
     h, w = image.shape[-3:-1]
     if h < height or w < width:
-        raise ValueError(
+        raise InputError(
             f"centre crop: pictures are {h} by {w}, must be at least {height} by {width}"
         )
     top, left = (h - height) // 2, (w - width) // 2
@@ -141,6 +143,12 @@ class Preprocessor:
         if on("do_center_crop", "crop_size"):
             crop = _size(config["crop_size"], key="crop_size")
             crop = (crop, crop) if isinstance(crop, int) else crop
+            # Of a shortest edge, the other one depends on the picture.
+            short = isinstance(size, int) and min(crop) > size
+            if short or (isinstance(size, tuple) and (crop[0] > size[0] or crop[1] > size[1])):
+                raise ValueError(
+                    f"preprocessor configuration: crop_size is {crop}, larger than size, {size}"
+                )
         scale = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
         (scale,) = _numbers([scale], key="rescale_factor", count=1, above=0)
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)

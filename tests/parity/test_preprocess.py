@@ -99,6 +99,8 @@ def test_resizing_keeps_constants_and_mirrors(method, length, to):
         ({"size": {"height": 5, "width": None}}, "size is"),
         ({"size": [224]}, "size is"),
         ({"crop_size": {"height": -5, "width": 5}}, "crop_size is"),
+        ({"size": {"shortest_edge": 5}, "crop_size": 6}, r"crop_size is \(6, 6\), larger than"),
+        ({"size": {"height": 9, "width": 5}, "crop_size": 6}, "crop_size is .* larger than"),
         ({"size": 5, "resample": [2]}, "resample is"),
         ({"rescale_factor": "x"}, "rescale_factor is"),
         ({"rescale_factor": float("nan")}, "rescale_factor is"),
