@@ -73,15 +73,15 @@ def elsewhere(tmp_path) -> Path:
 
 
 def started(folder: Path, *arguments: str) -> subprocess.Popen:
+    # As from a terminal, wherever these tests were started.
+    begin = "import os, sys\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     return subprocess.Popen(
-        [sys.executable, *arguments],
+        [sys.executable, "-c", LISTEN + begin, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        # As from a terminal, wherever these tests were started.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -197,6 +197,16 @@ def test_a_shell_takes_the_next_command_as_it_was_meant(monkeypatch, word, encod
     assert line.isascii() or encoding == "utf-8"
     said = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
     assert said == os.fsencode(word)
+
+
+def test_what_storage_complains_of_to_nobody_is_not_shown():
+    code = (
+        "from glfa_jax.cli import guarded\nclass Deleted:\n    def __init__(self, why):\n"
+        "        self.why = why\n    def __del__(self):\n        raise RuntimeError(self.why)\n"
+        "def work():\n    Deleted('Event loop is closed')\n    Deleted('ours')\nguarded(work)"
+    )
+    _, error = run(code).communicate(timeout=60)
+    assert error.count("RuntimeError: ours") == error.count("RuntimeError: ") == 1
 
 
 def test_signals_after_a_command_are_nobody_s_business(tmp_path):

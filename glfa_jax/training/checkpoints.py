@@ -9,6 +9,7 @@ itself hands back missing arrays as shapes and casts types without a word.
 import hashlib
 import importlib.metadata
 import json
+import logging
 import shutil
 import sys
 from collections import Counter
@@ -25,7 +26,7 @@ from flax.traverse_util import unflatten_dict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from glfa_jax.errors import InputError, TrainingError
-from glfa_jax.files import read_object, write_atomically
+from glfa_jax.files import is_full, read_object, write_atomically
 from glfa_jax.training.processes import anywhere, is_main, together
 from glfa_jax.training.state import TrainState
 
@@ -33,6 +34,10 @@ _SECTIONS = ("metrics", "fingerprint", "versions", "arrays", "checksums")  # of 
 _LIBRARIES = ("glfa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 T = TypeVar("T")
+
+# What fails is told here, in a sentence; orbax prints a traceback of each of its threads as well.
+for name in ("absl", "asyncio"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class Restored(NamedTuple):
@@ -158,11 +163,12 @@ class Checkpoints:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
+        why = "the disk is full" if is_full(error) else _short(error)
         if jax.process_count() > 1:  # the others may have written their parts: nobody can go on
             raise TrainingError(
-                f"{self._folder}: a checkpoint could not be written ({_short(error)})"
+                f"{self._folder}: a checkpoint could not be written ({why})"
             ) from None
-        self._unwritten = _short(error)
+        self._unwritten = why
         print(
             f"{self._folder}: a checkpoint could not be written ({self._unwritten}); going on, the "
             "next will be tried",
