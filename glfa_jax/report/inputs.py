@@ -11,7 +11,7 @@ import numpy as np
 from glfa_jax import config as config_module
 from glfa_jax.config import Config, ConfigError
 from glfa_jax.errors import InputError
-from glfa_jax.files import read_arrays, read_json, read_text
+from glfa_jax.files import read_arrays, read_json, read_text, reading
 from glfa_jax.results import Better
 
 # Folder of each training stage, its name for a reader.
@@ -134,7 +134,10 @@ def _number(value: Any, key: str, path: Path, position: int) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ReportError(f"{path}: entry {position}: {key!r} must be a number, is {value!r}.")
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
 
 
 def _better(row: dict[str, Any], path: Path, position: int) -> Better:
@@ -225,6 +228,9 @@ def read_clips(path: Path) -> list[Clip]:
     return out
 
 
+_NUMBERS = ("isc_before", "isc_after", "isc_one_kernel", "undone")
+
+
 def _maps(path: Path) -> Maps | None:
     if not path.exists():
         return None
@@ -233,15 +239,20 @@ def _maps(path: Path) -> Maps | None:
     missing = [key for key in needed if key not in held]
     if missing:
         raise ReportError(f"{path}: lacks {', '.join(missing)}.")
-    mask, before, after = held["mask"].astype(bool), held["before"], held["after"]
-    expected = (len(held["subjects"]), *mask.shape)
+    with reading(path, "archive of maps", error=ReportError):
+        mask = held["mask"].astype(bool)
+        before, after = (
+            held[name].astype(float, casting="same_kind") for name in ("before", "after")
+        )
+        numbers = {name: float(array) for name, array in held.items() if name in _NUMBERS}
+    expected = (held["subjects"].size, *mask.shape)
     if mask.ndim != 2 or not mask.any() or before.shape != expected or after.shape != expected:
         raise ReportError(
             f"{path}: before {before.shape} and after {after.shape} must both be {expected}, "
             "one map per subject on a mask that holds cortex."
         )
     known = {
-        name: value if math.isfinite(value := float(held.get(key, math.nan))) else None
+        name: value if math.isfinite(value := numbers.get(key, math.nan)) else None
         for name, key in (
             ("one_kernel", "isc_one_kernel"),
             ("undone", "undone"),
@@ -249,11 +260,11 @@ def _maps(path: Path) -> Maps | None:
     }
     return Maps(
         mask=mask,
-        subjects=[str(subject) for subject in held["subjects"]],
+        subjects=[str(subject) for subject in held["subjects"].ravel()],
         before=before,
         after=after,
-        isc_before=float(held["isc_before"]),
-        isc_after=float(held["isc_after"]),
+        isc_before=numbers["isc_before"],
+        isc_after=numbers["isc_after"],
         **known,
     )
 

@@ -5,9 +5,11 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from glfa_jax import config as config_module
@@ -297,6 +299,19 @@ def test_absent_parts_are_noted(run):
     assert "(GLFA) was off in this run" in words(page.write(run).read_text())
 
 
+def _set_array(name: str, how: str | tuple[int, ...]) -> Callable[[Path], None]:
+    """An array of the maps as another type, or of another shape."""
+
+    def spoil(run: Path) -> None:
+        with np.load(run / "alignment.npz") as archive:
+            arrays = dict(archive)
+        old = arrays[name]
+        new = np.zeros(old.shape, how) if isinstance(how, str) else np.zeros(how)
+        np.savez(run / "alignment.npz", **(arrays | {name: new}))
+
+    return spoil
+
+
 def _set_clip(key, value):
     return lambda run: edit(run / "samples/index.json", lambda rows: rows[3].update({key: value}))
 
@@ -329,6 +344,8 @@ def _set_clip(key, value):
             lambda run: (run / "alignment.npz").write_bytes(b"no"),
             r"alignment\.npz: truncated or no",
         ),
+        (_set_array("before", "M8[s]"), r"alignment\.npz: truncated or no archive of maps"),
+        (_set_array("isc_after", (2,)), r"alignment\.npz: truncated or no archive of maps"),
         (
             lambda run: (run / "cotrain/log.jsonl").write_text('no\n{"step": 1, "loss": 1}\n'),
             "line 1 is no JSON object",
