@@ -210,7 +210,7 @@ def check_unchanged(folder: Path, ours: config.Section, *, ignore: tuple[str, ..
             theirs = config.load(path, schema=type(ours))
         except config.ConfigError as error:
             raise TrainingError(
-                f"{folder}: was written by another version of the program ({error}); "
+                f"{folder}: is damaged, or of another version of the program ({error}); "
                 "use another folder"
             ) from None
         changed = [
