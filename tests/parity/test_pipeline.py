@@ -17,12 +17,12 @@ import pytest
 import torch
 import transformers
 
-from glfa_jax.convert.directory import read_json
 from glfa_jax.convert.pretrained import TextToVideo, load_text_to_video
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.sampler import sample
 from glfa_jax.diffusion.schedule import Schedule
+from glfa_jax.files import read_object
 from glfa_jax.simulate.tokenizer import write_tokenizer
 from tests.parity.diffusers_models import randomise_matrices
 
@@ -205,7 +205,7 @@ def test_frames(case: str, pair: Pair, noise: np.ndarray, generate, tmp_path: Pa
     assert wanted.frames.std() > 0.1
     assert np.mean((wanted.frames == 0) | (wanted.frames == 1)) < 0.1
 
-    schedule = Schedule.from_config(read_json(tmp_path / "scheduler_config.json"))
+    schedule = Schedule.from_config(read_object(tmp_path / "scheduler_config.json"))
     captions, negative = pair.tokenizer(CAPTIONS), pair.tokenizer([NEGATIVE])
     got = generate(noise, captions, negative, guidance, schedule=schedule, method=method)
     assert np.abs(got.latents - wanted.latents).max() < 1e-4 * np.abs(wanted.latents).max()

@@ -99,15 +99,17 @@ def run(store: Store, folder: Path, *, hardware: config.Hardware, kind: str = ""
 
 def main(store: str, folder: str, place: str, sizes: str, kind: str) -> int:
     where = tiny.place_of(place)
-    processes.start(where)
     hardware = config.Hardware(mesh=tiny.mesh_of(sizes), shard_from_bytes=0)
     if kind == "save":
         kill_while_saving(10)
     if kind == "blind" and where.index == (where.count or 0) - 1:
         fail_to_read_once()
-    return guarded(
-        lambda: run(Store.open(store), Path(folder), hardware=hardware, kind=kind) and None
-    )
+
+    def work() -> None:
+        processes.start(where)  # in here, as commands do it: JAX is to hear of SIGTERM
+        run(Store.open(store), Path(folder), hardware=hardware, kind=kind)
+
+    return guarded(work)
 
 
 if __name__ == "__main__":

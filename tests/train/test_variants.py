@@ -151,8 +151,12 @@ def test_a_run_keeps_its_configuration_where_fewer_steps_are_refused(store, tmp_
     settings = settings_of(tmp_path, store, cotrain={"steps": 4})
     (tmp_path / "cotrain" / "checkpoints" / "5").mkdir(parents=True)
     (tmp_path / "config.yaml").write_text(before := config.dump(settings))
-    with pytest.raises(InputError, match=r"cotrain.steps: 4, but .* trained for 5 steps already"):
-        stages.begin(settings_of(tmp_path, store, cotrain={"steps": 4, "log_every": 3}))
+    fewer = settings_of(tmp_path, store, cotrain={"steps": 4, "log_every": 3})
+    with (
+        pytest.raises(InputError, match=r"cotrain.steps: 4, but .* trained for 5 steps already"),
+        stages.begun(fewer),
+    ):
+        pass
     assert (tmp_path / "config.yaml").read_text() == before
 
 
