@@ -10,8 +10,17 @@ _DROP = 24  # PR_CAPBSET_DROP
 _OVERRIDE = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
 
+# For `python -c`: starts Python with the arguments that follow.
+MINDING_PERMISSIONS = """
+import os, sys
+from tests.readonly import give_up_override
+give_up_override()
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 def give_up_override() -> None:
-    """For `preexec_fn`: the program that is started minds permissions, root's as well."""
+    """The program that is started next minds permissions, root's as well."""
     for capability in _OVERRIDE:
         ctypes.CDLL(None).prctl(_DROP, capability, 0, 0, 0)
 

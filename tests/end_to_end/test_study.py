@@ -27,7 +27,7 @@ from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.lock import only_one
 from glfa_jax.results import Scores
 from tests.data.test_store_damage import unseal
-from tests.readonly import give_up_override, read_only
+from tests.readonly import MINDING_PERMISSIONS, read_only
 from train import adapt, cotrain, lea
 
 ROOT = Path(__file__).parents[2]
@@ -240,11 +240,10 @@ def test_a_run_that_is_read_only_decodes_with_results_elsewhere(study, tmp_path)
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
     with read_only(folder):
         step = subprocess.run(
-            [sys.executable, "-c", READS, settings, tmp_path],
+            [sys.executable, "-c", MINDING_PERMISSIONS, "-c", READS, settings, tmp_path],
             cwd=ROOT,
             capture_output=True,
             text=True,
-            preexec_fn=give_up_override,
         )
     assert step.returncode == 0, step.stderr
     assert "cotrain: finished already" in step.stdout
