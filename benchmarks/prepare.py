@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.memory import peak_memory
 from glfa_jax import config
-from glfa_jax.data.prepare import prepare
 from glfa_jax.data.store import Store
 from glfa_jax.data.video import write_mp4
+from glfa_jax.preparation import prepare
 
 HEIGHT, WIDTH = 1023, 2514  # SPEC §5.3
 REGION_HEIGHT, REGION_WIDTH = 714, 719

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring import write_result
-from eval.decoding import open_test
-from eval.sweep import Cell, decode_all
 from glfa_jax import config
+from glfa_jax.evaluation.decoding import open_test
+from glfa_jax.evaluation.sweep import Cell, decode_all
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import signal
 import string
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from glfa_jax import config
 from glfa_jax.errors import InputError, Stopped, Terminated, TrainingError
 from glfa_jax.files import reason
-from glfa_jax.starting import EXIT_INTERRUPTED, EXIT_STOPPED, STOPPING, end_at_once
+from glfa_jax.starting import EXIT_INTERRUPTED, EXIT_STOPPED, STOPPING, end_at_once, typed
 
 EXIT_BAD_INPUT = 2
 # Schedulers signal every process of a job, and some of them signal their own: not to be asked twice
@@ -28,13 +28,17 @@ SAME_REQUEST = 5.0  # seconds
 
 def run_main(
     main: Callable[..., None],
+    arguments: Sequence[str] | None = None,
     *,
+    command: str,
     schema: type[config.Section] = config.Config,
     description: str | None = None,
     compile_only: Callable[[Any, str, Path | None], None] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-) -> None:
-    """Reads the configuration named on the command line and calls `main` with it.
+) -> int:
+    """Reads the configuration named on the command line and calls `main` with it; the exit code.
+
+    arguments: of the command line, without its name. command: as in `starting.typed`.
 
     With `--compile-only TOPOLOGY`, calls `compile_only` with it, the topology and the file for the
     report instead. `options`: more arguments by name, with what argparse is told about each; `main`
@@ -43,7 +47,9 @@ def run_main(
     What the user can mend ends as one sentence on stderr; a mistake of ours as a traceback.
     """
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=typed(command),
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML configuration")
     parser.add_argument(
@@ -63,16 +69,16 @@ def run_main(
             "what a step needs",
         )
         parser.add_argument("--report", type=Path, metavar="FILE", help="keeps that as JSON")
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
 
     def run() -> None:
-        settings = config.load(arguments.config, arguments.set, schema=schema)
-        if compile_only is not None and arguments.compile_only:
-            compile_only(settings, arguments.compile_only, arguments.report)
+        settings = config.load(given.config, given.set, schema=schema)
+        if compile_only is not None and given.compile_only:
+            compile_only(settings, given.compile_only, given.report)
         else:
-            main(settings, **{name: getattr(arguments, name) for name in options or {}})
+            main(settings, **{name: getattr(given, name) for name in options or {}})
 
-    sys.exit(guarded(run))
+    return guarded(run)
 
 
 def guarded(
@@ -138,9 +144,9 @@ def _quoted(word: str) -> str:
     return f"$'{''.join(spelt)}'"
 
 
-def next_step(*parts: object) -> str:
+def next_step(command: str, *arguments: object) -> str:
     """What to type next, and where."""
-    command = command_line("python", "-m", *parts)
+    command = f"{typed(command)} {command_line(*arguments)}"
     return f"relative paths count from {command_line(Path.cwd())}\nnext: {command}"
 
 

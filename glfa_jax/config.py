@@ -7,7 +7,7 @@ keys, wrong types and duplicate keys are refused before anything else happens.
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -60,6 +60,20 @@ class Section(BaseModel):
     """Messages of validators start with the key they are about, as seen from their section."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Names that options had in earlier versions, in files that are still read.
+    former: ClassVar[dict[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_former_names(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        for old, new in cls.former.items():
+            if old in given:
+                if new in given:
+                    raise ValueError(f"{old}: is called {new} now, and both are given")
+                given = {new if key == old else key: value for key, value in given.items()}
+        return given
 
     @field_validator("*", mode="before")
     @classmethod
@@ -147,6 +161,8 @@ class RunNumbers(Section):
 class Data(Section):
     """Where scans come from and how they become samples."""
 
+    former = {"raster": "map_size"}
+
     layout: Literal["bids", "wen2018", "fudan"] = "bids"
     root: Path
     store: Path
@@ -169,7 +185,7 @@ class Data(Section):
         default=None,
         description="layout fudan: runs of each subject; of the WebVid part if left out",
     )
-    raster: Positive = Field(default=256, description="height and width of the flat map, pixels")
+    map_size: Positive = Field(default=256, description="height and width of the flat map, pixels")
     lag_seconds: Rate = Field(default=4.0, description="haemodynamic lag")
     window: Positive = Field(default=5, description="volumes of fMRI per clip")
     frames: Positive = Field(default=6, description="video frames per clip")
@@ -559,11 +575,11 @@ class Config(Section):
             )
         if self.method == "lea" and self.sweep.checkpoints:
             raise ValueError("sweep.checkpoints: must be left out with method lea, which has none")
-        self._refuse_layers_for_checkpoints()
+        self._validate_layers_of_checkpoints()
         roles = ["train_subjects"]
         if self.protocol.test_store is None:
             roles.append("test_subjects")
-        self._refuse_layers_for_others()
+        self._validate_layers_of_subjects()
         for role in roles:
             strangers = set(getattr(self.protocol, role)) - set(self.data.subjects)
             if strangers:
@@ -571,9 +587,9 @@ class Config(Section):
                     f"protocol.{role}: {sorted(strangers)} not among data.subjects "
                     f"{list(self.data.subjects)}"
                 )
-        if self.data.raster % self.encoder.patch_size:
+        if self.data.map_size % self.encoder.patch_size:
             raise ValueError(
-                f"data.raster: {self.data.raster} is no multiple of encoder.patch_size "
+                f"data.map_size: {self.data.map_size} is no multiple of encoder.patch_size "
                 f"{self.encoder.patch_size}"
             )
         for name in ("contrast", "cotrain"):
@@ -602,7 +618,7 @@ class Config(Section):
             )
         return self
 
-    def _refuse_layers_for_others(self) -> None:
+    def _validate_layers_of_subjects(self) -> None:
         """Layers belong to subjects by name, and a name means another person in another store."""
         minutes, protocol = self.evaluation.adapted_minutes, self.protocol
         if protocol.test_store is not None:
@@ -621,7 +637,7 @@ class Config(Section):
                 "must be left out"
             )
 
-    def _refuse_layers_for_checkpoints(self) -> None:
+    def _validate_layers_of_checkpoints(self) -> None:
         """A layer is fitted to the finished model, whose weights no other checkpoint has."""
         fitted = self.evaluation.adapted_minutes is not None
         asked, finished = self.sweep.checkpoints, self.cotrain.steps
@@ -656,7 +672,7 @@ class Study(Section):
         for method in self.methods:
             if "=" in method or method.startswith("-") or not method.isprintable():
                 raise ValueError(f"methods: {method!r}, must be one line without = or leading -")
-            self._refuse_hopeless(method)
+            self._validate_method(method)
             folder = self.folder(method)
             alike = folder.lower()  # one folder on some disks
             if alike in folders:
@@ -666,7 +682,7 @@ class Study(Section):
             folders[alike] = method
         return self
 
-    def _refuse_hopeless(self, method: str) -> None:
+    def _validate_method(self, method: str) -> None:
         """What would fail only after hours of training."""
         if not self.folder(method):
             raise ValueError(

@@ -17,6 +17,7 @@ from glfa_jax.diffusion.sampler import sample
 from glfa_jax.diffusion.schedule import Schedule
 from glfa_jax.errors import InputError
 from glfa_jax.models import lora
+from glfa_jax.starting import typed
 from glfa_jax.subject_alignment import encoder_for
 from glfa_jax.training.checkpoints import read_done, restore_params
 from glfa_jax.training.sharding import make_mesh, place_batch, place_params
@@ -29,7 +30,7 @@ class Decoder(NamedTuple):
     schedule: Schedule
 
 
-def refuse_unfinished(settings: config.Config) -> None:
+def validate_finished(settings: config.Config) -> None:
     """Raises InputError where `load_decoder` would find no model, or one of another length."""
     last = "lea" if settings.method == "lea" else "cotrain"
     finished = system.model_folder(settings, last).is_dir()
@@ -39,7 +40,7 @@ def refuse_unfinished(settings: config.Config) -> None:
     if not finished:
         what = "the regression" if last == "lea" else "stage 2"
         raise InputError(
-            f"{settings.run_dir}: {what} is not finished; run python -m train.cotrain with this "
+            f"{settings.run_dir}: {what} is not finished; run {typed('train.cotrain')} with this "
             "configuration first"
         )
 

@@ -16,8 +16,9 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -54,7 +55,7 @@ def reading(
     """
     todo = f"; {remedy}" if remedy else ""
     try:
-        refuse_special(path, error=error)
+        validate_regular(path, error=error)
         yield
     except (InputError, TrainingError, Stopped):
         raise
@@ -66,7 +67,7 @@ def reading(
         raise error(f"{path}: truncated or no {kind} ({reason(caught)}){todo}") from None
 
 
-def refuse_special(path: Path, *, error: type[InputError] = InputError) -> None:
+def validate_regular(path: Path, *, error: type[InputError] = InputError) -> None:
     """Raises where there is no plain file: reading from a pipe, say, would wait for ever.
 
     Data sets kept with git hold links and short texts in place of files that were not fetched.
@@ -300,7 +301,7 @@ def savez_atomically(path: Path, **arrays: ArrayLike) -> None:
 # --- checksums ------------------------------------------------------------------------------------
 
 
-def sha256(file: BinaryIO) -> str:
+def sha256(file: BufferedReader) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -32,6 +32,6 @@ def decoded_store(settings: config.Config, trained: Store) -> Store:
             if theirs != ours:
                 raise InputError(
                     f"protocol.test_store: {path} holds {what} of {theirs}, the decoder was "
-                    f"trained on {ours}; prepare it with the same data.raster, window and frames"
+                    f"trained on {ours}; prepare it with the same data.map_size, window and frames"
                 )
     return store

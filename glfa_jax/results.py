@@ -17,6 +17,7 @@ from jaxtyping import Float
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_json, write_atomically
 from glfa_jax.records import decode
+from glfa_jax.starting import typed
 
 FORMAT = 3
 FILE = "scores.json"
@@ -154,7 +155,7 @@ class Scores:
         """Reads the file, or `scores.json` in a folder; InputError names the file and the fault."""
         path = file_of(path)
         if not path.exists():
-            raise InputError(f"{path}: no such file; python -m eval.score writes it")
+            raise InputError(f"{path}: no such file; {typed('eval.score')} writes it")
         return _decoded(read_json(path), path)
 
 

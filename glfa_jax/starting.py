@@ -7,6 +7,7 @@ scheduler that ends the job, gets a sentence too.
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
 # What ends a program without asking it. A terminal that is closed sends SIGHUP, not known
@@ -19,9 +20,10 @@ EXIT_STOPPED = 75  # worth starting again (EX_TEMPFAIL)
 def end_quietly() -> None:
     """Signals end the process with a sentence, at once. Ignored ones (`nohup`) stay ignored.
 
-    For `python -m` one of our modules alone: while it is looked for, this stands for its name.
+    For commands alone: `glfa-jax`, or `python -m` one of our modules, whose name is "-m" while it
+    is looked for.
     """
-    if sys.argv[:1] == ["-m"]:
+    if sys.argv[:1] == ["-m"] or _by_console():
         for number in (signal.SIGINT, *STOPPING):
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 signal.signal(number, end_at_once)
@@ -30,3 +32,25 @@ def end_quietly() -> None:
 def end_at_once(number: int, _: FrameType | None) -> None:
     os.write(2, b"\nstopped while starting; nothing was begun\n")
     os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_STOPPED)
+
+
+def typed(command: str) -> str:
+    """How a command is typed here: "train.cotrain" is `python -m train.cotrain` in a checkout, and
+    `glfa-jax cotrain` where the package is installed alone or was started by that name."""
+    beside = Path(__file__).parents[1] / command.replace(".", "/")
+    there = beside.is_dir() or beside.with_suffix(".py").is_file()
+    if there and not _by_console():
+        return f"python -m {command}"
+    return f"glfa-jax {command.rpartition('.')[2]}"
+
+
+def _by_console() -> bool:
+    started = Path(sys.argv[0] if sys.argv else "")
+    return started.stem == "glfa-jax" or started.parts[-2:] == ("glfa_jax", "__main__.py")
+
+
+def program(command: str) -> list[str]:
+    """The same as a program to start, with this interpreter."""
+    if typed(command).startswith("python"):
+        return [sys.executable, "-m", command]
+    return [sys.executable, "-m", "glfa_jax", command.rpartition(".")[2]]

@@ -25,6 +25,7 @@ from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.models.alignment import Alignment
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.starting import typed
 from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.loop import check_unchanged
 
@@ -41,7 +42,7 @@ def _fitted(settings: Config, *, subject: str, minutes: float) -> Path:
     return system.model_folder(settings, stage)
 
 
-def require_layer(settings: Config, *, subject: str) -> None:
+def validate_layer(settings: Config, *, subject: str) -> None:
     """Refuses a subject whose maps the run has no layer for; reads nothing but small files."""
     minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
     if not settings.aligned:
@@ -56,9 +57,9 @@ def require_layer(settings: Config, *, subject: str) -> None:
                 f"{folder}: no layer was fitted to {minutes:g} minutes of subject {subject}; first "
                 f"run {_command(settings, subject, f'{minutes:g}')}"
             )
-        refuse_outdated(settings, folder)
+        validate_current(settings, folder)
         check_unchanged(folder.parent, settings.adapt)
-        _refuse_other_length(settings, folder, subject=subject, minutes=minutes)
+        _validate_length(settings, folder, subject=subject, minutes=minutes)
     elif settings.alignment.per_subject:
         raise InputError(
             f"subject {subject}: has no alignment layer, only {', '.join(trained)} were trained "
@@ -70,11 +71,11 @@ def require_layer(settings: Config, *, subject: str) -> None:
 def encoder_for(settings: Config, encoder: Pretrained, *, subject: str) -> Pretrained:
     """The trained encoder with the subject's layer for all maps; the rest is shared with it.
 
-    Without alignment, the encoder itself. Raises InputError as `require_layer`.
+    Without alignment, the encoder itself. Raises InputError as `validate_layer`.
     """
     module, params = encoder.module, encoder.variables["params"]
     if not settings.aligned:
-        require_layer(settings, subject=subject)
+        validate_layer(settings, subject=subject)
         return encoder
     layer = layer_for(settings, encoder, subject=subject)
     rest = {name: x for name, x in params.items() if not name.startswith(_LAYER)}
@@ -86,9 +87,9 @@ def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> dict:
 
     A training subject's is the one that it was trained with; another's is the one fitted to
     `evaluation.adapted_minutes`, or without them the shared one. Raises InputError as
-    `require_layer`.
+    `validate_layer`.
     """
-    require_layer(settings, subject=subject)
+    validate_layer(settings, subject=subject)
     module, params = encoder.module, encoder.variables["params"]
     minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
     if subject not in trained and minutes is not None:
@@ -177,7 +178,7 @@ def save_fitted(folder: Path, module: Alignment, params: dict, *, about: dict[st
     )
 
 
-def refuse_outdated(settings: Config, folder: Path) -> None:
+def validate_current(settings: Config, folder: Path) -> None:
     """A fitted layer belongs to the model that stage 2 had left when it was fitted, and one of a
     subject of `protocol.test_store` to the data that it held.
     """
@@ -195,7 +196,7 @@ def refuse_outdated(settings: Config, folder: Path) -> None:
         )
 
 
-def _refuse_other_length(settings: Config, folder: Path, *, subject: str, minutes: float) -> None:
+def _validate_length(settings: Config, folder: Path, *, subject: str, minutes: float) -> None:
     """A layer may be fitted for longer later on; what is decoded with it says for how long."""
     done, steps = read_done(folder.parent), settings.adapt.steps
     if done is None or done.step != steps:
@@ -209,7 +210,7 @@ def _refuse_other_length(settings: Config, folder: Path, *, subject: str, minute
 def _command(settings: Config, subject: str, minutes: str) -> str:
     words = ("--config", settings.run_dir / "config.yaml", *elsewhere(settings))
     wanted = ("--subject", subject, "--minutes", minutes)
-    return command_line("python", "-m", "train.adapt", *words, *wanted)
+    return f"{typed('train.adapt')} {command_line(*words, *wanted)}"
 
 
 def elsewhere(settings: Config) -> list[str]:

@@ -22,7 +22,7 @@ CLIP, VIDEO_CLASSIFIER, IMAGE_CLASSIFIER = "clip", "video-classifier", "image-cl
 
 
 @dataclass(frozen=True)
-class Judge:
+class EvaluationModel:
     """A pretrained model with the preprocessing it wants; called on RGB in [-1, 1]."""
 
     model: Pretrained
@@ -58,20 +58,20 @@ def check_foundation(settings: config.Config) -> None:
         if (steps := max(asked, default=0)) >= most:
             raise InputError(f"{key}.sampling_steps: {steps}, must be below the {most} of training")
     read_config(settings.foundation / CLIP)
-    judges = {
+    models = {
         VIDEO_CLASSIFIER: pretrained.configured(
             "video_mae", settings.foundation / VIDEO_CLASSIFIER
         ),
         IMAGE_CLASSIFIER: pretrained.configured("vit", settings.foundation / IMAGE_CLASSIFIER),
     }
-    for name, judge in judges.items():
-        classes = judge.num_labels
+    for name, model in models.items():
+        classes = model.num_labels
         if max(settings.evaluation.ways) > classes - 2:
             raise InputError(
                 f"evaluation.ways: {max(settings.evaluation.ways)}, but {name} knows {classes} "
                 "classes: three of them are the true ones, the rest must suffice for the draw"
             )
-    tubelet = judges[VIDEO_CLASSIFIER].tubelet_size
+    tubelet = models[VIDEO_CLASSIFIER].tubelet_size
     if settings.data.frames % tubelet:
         raise InputError(
             f"data.frames: {settings.data.frames}, must be a multiple of {tubelet}, the "
@@ -89,7 +89,9 @@ def load_text_encoder(settings: config.Config, **options: Any) -> Pretrained:
     return pretrained.load("clip_text", folder, **options)
 
 
-def load_judge(settings: config.Config, kind: str, name: str, **options: Any) -> Judge:
+def load_evaluation_model(
+    settings: config.Config, kind: str, name: str, **options: Any
+) -> EvaluationModel:
     """CLIP or a classifier: `kind` and `options` as in convert.pretrained, `name` its folder."""
     folder = settings.foundation / name
     path = folder / "preprocessor_config.json"
@@ -98,18 +100,18 @@ def load_judge(settings: config.Config, kind: str, name: str, **options: Any) ->
         preprocess = Preprocessor.from_config(preprocessing)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return Judge(pretrained.load(kind, folder, **options), preprocess)
+    return EvaluationModel(pretrained.load(kind, folder, **options), preprocess)
 
 
-def load_video_classifier(settings: config.Config) -> Judge:
+def load_video_classifier(settings: config.Config) -> EvaluationModel:
     """For clips of `data.frames`: its positions are computed, so any multiple of a tubelet does."""
-    judge = load_judge(settings, "video_mae", VIDEO_CLASSIFIER)
-    module = judge.model.module.clone(num_frames=settings.data.frames)
-    return replace(judge, model=judge.model._replace(module=module))
+    loaded = load_evaluation_model(settings, "video_mae", VIDEO_CLASSIFIER)
+    module = loaded.model.module.clone(num_frames=settings.data.frames)
+    return replace(loaded, model=loaded.model._replace(module=module))
 
 
-def load_clip(settings: config.Config, **options: Any) -> Judge:
-    return load_judge(settings, "clip", CLIP, **options)
+def load_clip(settings: config.Config, **options: Any) -> EvaluationModel:
+    return load_evaluation_model(settings, "clip", CLIP, **options)
 
 
 def tokenizer(settings: config.Config) -> Tokenizer:
@@ -121,8 +123,8 @@ def _transformer(settings: config.Config) -> dict[str, Any]:
     """What all models share that read fMRI maps."""
     encoder = settings.encoder
     return {
-        "height": settings.data.raster,
-        "width": settings.data.raster,
+        "height": settings.data.map_size,
+        "width": settings.data.map_size,
         "patch_size": encoder.patch_size,
         "dim": encoder.width,
         "depth": encoder.depth,

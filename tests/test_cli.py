@@ -54,7 +54,8 @@ def call(monkeypatch, capsys):
     def run(command: str, *arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", [command, *map(str, arguments)])
         # runpy would warn of, and run again, what other tests have imported already.
-        monkeypatch.delitem(sys.modules, command, raising=False)
+        ran = f"{command}.__main__" if command == "glfa_jax.report" else command
+        monkeypatch.delitem(sys.modules, ran, raising=False)
         with pytest.raises(SystemExit) as end:
             runpy.run_module(command, run_name="__main__", alter_sys=False)
         return end.value.code, capsys.readouterr().err
@@ -101,10 +102,10 @@ def test_an_unknown_key_is_named(command, call, folder, given):
 
 @pytest.mark.parametrize("command", CONFIGURED)
 def test_a_wrong_value_is_named(command, call, folder, given):
-    wrong = ("--set", "data.raster=-3")
+    wrong = ("--set", "data.map_size=-3")
     code, error = call(command, "--config", given, *wrong, *BESIDES.get(command, ()))
     assert code == 2
-    assert_one_sentence(error, "data.raster: Input should be greater than 0, got -3")
+    assert_one_sentence(error, "data.map_size: Input should be greater than 0, got -3")
     assert found(folder) == []
 
 
@@ -193,14 +194,14 @@ def test_a_process_of_its_own_ends_the_same_way(folder, given):
 
 @pytest.mark.parametrize("command", ["train.cotrain"])
 def test_a_missing_foundation_is_named(command, call, folder, given, monkeypatch):
-    monkeypatch.setattr("train.stages.prepare", lambda data: None)
+    monkeypatch.setattr("glfa_jax.stages.running.prepare", lambda data: None)
     code, error = call(command, "--config", given)
     assert code == 2
     assert_one_sentence(error, "error: foundation/text-to-video/", "no such file")
 
 
 def test_a_foundation_of_another_width_is_refused(call, folder, given, monkeypatch):
-    monkeypatch.setattr("train.stages.prepare", lambda data: None)
+    monkeypatch.setattr("glfa_jax.stages.running.prepare", lambda data: None)
     tiny.write_text_to_video(folder / "foundation" / "text-to-video")
     width = pretrained.build("unet3d", tiny.CONFIGS["unet3d"]).cross_attention_dim
     code, error = call("train.cotrain", "--config", given)

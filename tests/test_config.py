@@ -127,7 +127,7 @@ MISTAKES = {
     r"data.subjects \['01', '02', '03'\]$",
     "protocol.test_subjects=['05']": r"protocol.test_subjects: \['05'\] not among data.subjects ",
     "protocol.train_subjects=['01', '01']": "protocol.train_subjects: each may be named once, got ",
-    "data.raster=250": "data.raster: 250 is no multiple of encoder.patch_size 16$",
+    "data.map_size=250": "data.map_size: 250 is no multiple of encoder.patch_size 16$",
     "contrast.batch_size=31": "contrast.batch_size: 31 is no multiple of the number of "
     "protocol.train_subjects, 2$",
     "cotrain.paired_fraction=0.05": "cotrain.paired_fraction: 0.05 of a batch of 8 rows is none of "

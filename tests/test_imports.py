@@ -15,7 +15,24 @@ STANDARD = frozenset(sys.stdlib_module_names)
 COMMON = (
     *("jaxtyping", "numpy"),
     *("glfa_jax.errors", "glfa_jax.files", "glfa_jax.lock", "glfa_jax.records"),
+    "glfa_jax.starting",
 )
+
+# The floors of the house, lowest first: a room knows rooms before it, and none behind.
+FLOORS = (
+    *("errors", "starting", "files", "lock", "records", "strict_yaml", "unpickle", "batch"),
+    *("config", "cli", "results", "method"),
+    *("ops", "diffusion", "metrics", "models"),
+    "convert",
+    *("data", "training"),
+    *("comparison", "simulate", "preparation"),
+    *("system", "subject_alignment", "decoder", "protocol"),
+    "report",
+    *("stages", "evaluation"),
+    "commands",
+)
+# What is only ever started, by its module's name, stands above all rooms wherever it lies.
+COMMANDS = ("glfa_jax/data/prepare", "glfa_jax/data/look", "glfa_jax/__main__")
 
 
 @dataclass(frozen=True)
@@ -70,20 +87,7 @@ LAYERS = (
         ),
         "conversion knows models, numpy and safetensors",
     ),
-    # A study that is not there yet is simulated first.
-    Rule(
-        "glfa_jax/data/prepare",
-        (
-            *("scipy", "tqdm", "glfa_jax.cli", "glfa_jax.config", "glfa_jax.data"),
-            "glfa_jax.simulate.study",
-        ),
-        "data yield numpy and touch no device",
-    ),
-    Rule(
-        "glfa_jax/data/look",
-        ("tqdm", "glfa_jax.cli", "glfa_jax.data", "glfa_jax.report"),
-        "a store is looked at through the pictures of the report",
-    ),
+    *(Rule(where, ("glfa_jax",), "a command starts what the package can do") for where in COMMANDS),
     Rule(
         "glfa_jax/data",
         (
@@ -120,6 +124,11 @@ LAYERS = (
         "the tables know what they show",
     ),
     Rule(
+        "glfa_jax/report/inspection",
+        ("scipy", "tqdm", "glfa_jax.data", "glfa_jax.report"),
+        "a store is inspected through what data reads",
+    ),
+    Rule(
         "glfa_jax/report",
         (
             *("matplotlib", "PIL", "glfa_jax.config", "glfa_jax.data.video"),
@@ -139,6 +148,7 @@ LAYERS = (
         "reading a command line starts no device",
     ),
     Rule("glfa_jax/results", (), "a file format knows nothing else"),
+    Rule("glfa_jax/commands", ("glfa_jax.__version__",), "commands are imported when they start"),
     Rule("glfa_jax/errors", (), "errors know nothing"),
     Rule("glfa_jax/starting", (), "a command's first lines take no time to import"),
     Rule("glfa_jax/files", (), "files are read and written with numpy at most"),
@@ -146,10 +156,11 @@ LAYERS = (
     Rule("glfa_jax/records", (), "JSON is read with nothing but annotations"),
     Rule("glfa_jax/unpickle", (), "pickles are read with nothing but the standard library"),
     Rule("glfa_jax/batch", (), "the contract knows nothing"),
-    # The assembly of the parts (system, decoder, cli): all of the package, never the programs.
-    Rule("glfa_jax", ("jax", "flax", "glfa_jax"), "the package never knows its programs"),
-    Rule("train", ("jax", "flax", "optax", "tqdm", "glfa_jax", "train"), "train knows glfa_jax"),
-    Rule("eval", ("jax", "flax", "scipy", "tqdm", "glfa_jax", "eval"), "eval knows glfa_jax"),
+    # The assembly of the parts: all of the package, never the programs.
+    Rule("glfa_jax", ("jax", "flax", "tqdm", "glfa_jax"), "the package never knows its programs"),
+    Rule("train/foundation", ("jax", "optax", "glfa_jax"), "train knows glfa_jax"),
+    Rule("train", ("glfa_jax",), "train knows glfa_jax"),
+    Rule("eval", ("glfa_jax",), "eval knows glfa_jax"),
 )
 
 # Modules that only these files may import.
@@ -181,7 +192,6 @@ OWNED = {
 
 # Imported inside a function only, so that the module can be had without it.
 LAZY = {
-    ("glfa_jax/data/prepare", "glfa_jax.simulate"),
     # Slow to import, and most studies need neither.
     ("glfa_jax/data/hdf5", "h5py"),
     ("glfa_jax/data/readers", "nilearn"),
@@ -261,6 +271,59 @@ def test_every_file_knows_only_whom_it_may():
     assert not found, "\n".join(found)
 
 
+def rooms(path: str, source: str) -> Iterator[tuple[str, int]]:
+    """The rooms of the package that a file of it knows, with the lines."""
+    for entry in imports(source, package=path.rsplit("/", 1)[0].replace("/", ".")):
+        _, *inside = entry.module.split(".")
+        if entry.module.startswith("glfa_jax.") and not inside[0].startswith("__"):
+            yield inside[0], entry.line
+
+
+def upward(path: str, source: str) -> list[str]:
+    """One sentence for each import that runs up."""
+    stem = path.removesuffix(".py")
+    own = stem.split("/")[1]
+    if stem in COMMANDS or stem.endswith("/__main__") or own == "__init__":
+        return []
+    return [
+        f"{path}:{line} imports {room}, which stands above {own}"
+        for room, line in rooms(path, source)
+        if room != own and FLOORS.index(room) > FLOORS.index(own)
+    ]
+
+
+def test_no_arrow_runs_up():
+    files = sorted((ROOT / "glfa_jax").rglob("*.py"))
+    found = [
+        sentence
+        for file in files
+        for sentence in upward(file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_every_room_stands_on_one_floor():
+    there = {p.stem for p in (ROOT / "glfa_jax").iterdir() if (p / "__init__.py").is_file()}
+    there |= {p.stem for p in (ROOT / "glfa_jax").glob("*.py") if not p.stem.startswith("__")}
+    assert sorted(FLOORS) == sorted(there)
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("glfa_jax/data/store.py", "from glfa_jax.report import figures"),
+        ("glfa_jax/data/store.py", "def f():\n    from glfa_jax.simulate.study import x"),
+        ("glfa_jax/files.py", "from glfa_jax import config"),
+        ("glfa_jax/models/vae.py", "from .. import system"),
+    ],
+)
+def test_an_arrow_that_runs_up_is_named(path, line):
+    [sentence] = upward(path, line)
+    assert sentence.startswith(f"{path}:")
+    assert "stands above" in sentence
+    assert not upward("glfa_jax/data/prepare.py", line)
+
+
 def test_the_rules_speak_of_files_that_exist():
     named = [rule.where for rule in LAYERS] + [stem for stem, _ in LAZY]
     named += [owner for owners, _ in OWNED.values() for owner in owners]
@@ -273,7 +336,7 @@ def test_the_rules_speak_of_files_that_exist():
     [
         ("glfa_jax/system.py", "import train.cotrain", "never knows its programs"),
         ("glfa_jax/system.py", "from eval import score", "never knows its programs"),
-        ("train/cotrain.py", "from eval.sample import folder", "train knows glfa_jax"),
+        ("train/cotrain.py", "from eval.sample import command", "train knows glfa_jax"),
         ("eval/score.py", "from train import stages", "eval knows glfa_jax"),
         ("glfa_jax/models/vae.py", "from glfa_jax import config", "models are pure"),
         ("glfa_jax/models/vae.py", "from ..data import store", "models are pure"),
@@ -288,8 +351,8 @@ def test_the_rules_speak_of_files_that_exist():
         ("glfa_jax/data/pipeline.py", "def f():\n    import jax", "touch no device"),
         ("glfa_jax/data/store.py", "from glfa_jax.simulate import study", "touch no device"),
         ("glfa_jax/data/store.py", "from glfa_jax.report import figures", "touch no device"),
-        ("glfa_jax/data/look/page.py", "import jax", "pictures of the report"),
-        ("glfa_jax/data/prepare.py", "from glfa_jax.simulate.study import x", "inside a function"),
+        ("glfa_jax/report/inspection/page.py", "import jax", "what data reads"),
+        ("glfa_jax/data/prepare.py", "import jax", "starts what the package can do"),
         ("glfa_jax/simulate/cortex.py", "from jax import numpy", "touch no device"),
         ("glfa_jax/training/loop.py", "from glfa_jax.models import vae", "knows no model"),
         ("glfa_jax/report/page.py", "import jax", "drawn from files"),

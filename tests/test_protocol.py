@@ -20,7 +20,7 @@ def load(tmp_path):
     def read(*overrides: str) -> config.Config:
         path = tmp_path / "given.yaml"
         path.write_text(MINIMAL, encoding="utf-8")
-        return config.load(path, ["data.raster=32", "data.frames=4", *overrides])
+        return config.load(path, ["data.map_size=32", "data.frames=4", *overrides])
 
     return read
 
@@ -145,7 +145,7 @@ def test_the_committed_configurations_decode_one_data_set_with_a_run_on_another(
     assert settings.protocol.test_subjects == there.data.subjects
 
     def prepared(data: config.Data, **about: str) -> Any:
-        sizes = {"side": data.raster, "window": data.window, "frames": data.frames}
+        sizes = {"side": data.map_size, "window": data.window, "frames": data.frames}
         return store(**sizes, subjects=data.subjects, **about)
 
     other = prepared(there.data)

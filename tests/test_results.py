@@ -9,7 +9,7 @@ import pytest
 
 from glfa_jax.errors import InputError
 from glfa_jax.results import FILE, ClipScores, Scores
-from tests.eval import made
+from tests.evaluation import made
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ not seen.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from glfa_jax.diffusion.schedule import MODELSCOPE, Schedule, noise_like
 from glfa_jax.files import write_atomically
 from glfa_jax.simulate import stimuli
 from glfa_jax.simulate.tokenizer import write_tokenizer
-from glfa_jax.training.loop import refuse_if_changed, train, use_compilation_cache
+from glfa_jax.training.loop import train, use_compilation_cache, validate_unchanged
 from glfa_jax.training.optim import OTHERWISE, Group
 from glfa_jax.training.processes import alone_in
 
@@ -542,9 +543,11 @@ def _write_json(path: Path, content: dict) -> None:
 def main(settings: config.Foundation) -> None:
     use_compilation_cache()
     with alone_in(settings.run_dir):
-        refuse_if_changed(settings.run_dir, settings)
+        validate_unchanged(settings.run_dir, settings)
         Foundation(settings).run()
 
 
 if __name__ == "__main__":
-    run_main(main, schema=config.Foundation, description=__doc__)
+    sys.exit(
+        run_main(main, command="train.foundation", schema=config.Foundation, description=__doc__)
+    )

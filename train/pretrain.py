@@ -1,82 +1,8 @@
-"""Fine-tunes the fMRI autoencoder (fMRI-PTE) on training volumes (SPEC §2.1, §3).
+"""`python -m train.pretrain --config FILE`: fine-tunes the fMRI autoencoder."""
 
-    python -m train.pretrain --config configs/demo.yaml
+import sys
 
-The encoder sees the training split only: of the training subjects (protocol `strict`) or of all
-subjects (`published`).
-"""
-
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-
-from glfa_jax import config, system
-from glfa_jax.cli import run_main
-from glfa_jax.data import pipeline
-from glfa_jax.data.store import Store
-from glfa_jax.training.losses import reconstruction_loss
-from glfa_jax.training.optim import OTHERWISE, Group, merge, split
-from train.stages import begun, complete, compute_in, run_stage, share, store_model
-
-NAME = "pretrain"
-# Position tables are fixed.
-GROUPS = (Group(r"pos_embed$", None), Group(OTHERWISE, 1.0))
-
-
-def subjects(settings: config.Config) -> tuple[str, ...]:
-    """Whose training volumes the encoder may see under the protocol."""
-    if settings.protocol.pretraining == "strict":
-        return settings.protocol.train_subjects
-    return settings.data.subjects
-
-
-def run(settings: config.Config, store: Store) -> None:
-    if complete(settings, NAME):
-        return
-    module = system.autoencoder(settings)
-    volume = jnp.zeros((1, settings.data.raster, settings.data.raster))
-    params = jax.jit(module.init)(jax.random.key(settings.seed), volume)["params"]
-    parts = split(params, groups=GROUPS)
-    stream = pipeline.volumes(
-        store,
-        subjects=subjects(settings),
-        batch_size=settings.pretrain.batch_size,
-        seed=settings.seed,
-        **share(settings),
-    )
-
-    computing = module.clone(**compute_in(settings))
-
-    def loss_fn(params: dict, frozen: Any, batch: Any, key: jax.Array):
-        variables = {"params": merge(params, frozen["fixed"])}
-        fmri = batch["fmri"].astype(jnp.float32)
-        out: Any = computing.apply(variables, fmri, deterministic=False, rngs={"dropout": key})
-        return reconstruction_loss(out.image, fmri, frozen["mask"]).mean(), {}
-
-    trained = run_stage(
-        settings,
-        NAME,
-        says=f"the autoencoder, on training volumes of subjects {', '.join(subjects(settings))} "
-        f"(protocol {settings.protocol.pretraining})",
-        init=parts.trainable,
-        frozen={"fixed": parts.frozen, "mask": jnp.asarray(store.mask, jnp.float32)},
-        loss_fn=loss_fn,
-        groups=GROUPS,
-        batches=stream,
-    )
-    params = jax.device_get(merge(trained, parts.frozen))
-    store_model(
-        settings,
-        NAME,
-        lambda folder: system.save_own("fmri_autoencoder", folder, module, params),
-    )
-
-
-def main(settings: config.Config) -> None:
-    with begun(settings) as store:
-        run(settings, store)
-
+from glfa_jax.stages.pretrain import command
 
 if __name__ == "__main__":
-    run_main(main, description=__doc__)
+    sys.exit(command())

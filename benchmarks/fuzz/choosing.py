@@ -10,7 +10,7 @@ from benchmarks.fuzz.corpus import Case, Corpus
 from benchmarks.fuzz.parser import Parser
 from benchmarks.fuzz.serving import Outcome
 from glfa_jax.errors import InputError
-from glfa_jax.files import refuse_special
+from glfa_jax.files import validate_regular
 
 # From the name of a parser to the module that knows it: only what is asked for is imported.
 MODULES = {
@@ -88,7 +88,7 @@ def keep(folder: Path, outcome: Outcome, corpus: Corpus) -> Path:
 
 def replayed(path: Path, corpus: Corpus) -> Case:
     """A file that `keep` wrote; another one goes where its ending is usual."""
-    refuse_special(path)
+    validate_regular(path)
     fitting = [place for place in corpus.places if path.name.endswith(f"-{_flat(place)}")]
     fitting += [place for place in corpus.places if place.suffix == path.suffix]
     fitting += corpus.places

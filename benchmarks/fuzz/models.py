@@ -166,7 +166,7 @@ def _preprocessors(folder: Path) -> Sequence[Path]:
 
 def _read_preprocessor(path: Path) -> None:
     settings = cast(config.Config, SimpleNamespace(foundation=path.parents[1]))
-    judge = system.load_judge(settings, "vit", path.parent.name)
+    judge = system.load_evaluation_model(settings, "vit", path.parent.name)
     judge.preprocess(np.zeros((2, 12, 16, 3), np.uint8))
 
 

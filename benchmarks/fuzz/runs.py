@@ -11,15 +11,15 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from benchmarks.fuzz.parser import Parser, Unnoticed
-from eval.decoding import HeldOut
-from eval.sample import folder as samples_folder
-from eval.sample import read_samples
-from eval.score import with_scores
 from glfa_jax import config, lock
 from glfa_jax.data.latents import LatentsWriter
 from glfa_jax.data.layouts import SPLITS
 from glfa_jax.data.store import Attributes, Quality, Store
 from glfa_jax.data.video import read_all, write_gif, write_mp4
+from glfa_jax.evaluation.decoding import HeldOut
+from glfa_jax.evaluation.sample import folder as samples_folder
+from glfa_jax.evaluation.sample import read_samples
+from glfa_jax.evaluation.score import with_scores
 from glfa_jax.report import inputs
 from glfa_jax.results import ClipKey, ClipScores, Metric, Overall, Protocol, Sampling, Scores
 from glfa_jax.training.checkpoints import Checkpoints, mark_done, read_done, restore_params

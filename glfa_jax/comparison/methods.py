@@ -74,11 +74,11 @@ def grouped(runs: Sequence[Run]) -> tuple[Method, ...]:
         raise InputError("no runs to compare")
     first = runs[0]
     for run in runs:
-        _refuse_missing(run)
+        _validate_no_missing(run)
     for run in runs[1:]:
-        _refuse_other_protocol(run, first)
-        _refuse_other_clips(run, first)
-        _refuse_other_judges(run, first)
+        _validate_same_protocol(run, first)
+        _validate_same_clips(run, first)
+        _validate_same_evaluation_models(run, first)
     members: dict[str, list[Run]] = {}
     for run in runs:
         members.setdefault(run.scores.method, []).append(run)
@@ -86,7 +86,7 @@ def grouped(runs: Sequence[Run]) -> tuple[Method, ...]:
     for name, own in members.items():
         ordered = sorted(own, key=lambda run: run.scores.seed)
         for before, run in pairwise(ordered):
-            _refuse_other_run_of_method(run, before)
+            _validate_same_method(run, before)
         methods.append(Method(name, tuple(ordered)))
     return tuple(methods)
 
@@ -123,7 +123,7 @@ def common_metrics(methods: Sequence[Method], *, wanted: Sequence[str] | None) -
     if not per_clip and not overall:
         raise InputError(f"no metric that all runs have; some have {_text(every)}")
     for run in runs[1:]:
-        _refuse_other_definition(run, runs[0], (*per_clip, *overall))
+        _validate_same_definition(run, runs[0], (*per_clip, *overall))
     return Metrics(tuple(per_clip), tuple(overall), tuple(lacking.items()))
 
 
@@ -139,7 +139,7 @@ def _definitions(run: Run) -> dict[str, Metric | Overall]:
 # --- refusals -----------------------------------------------------------------------------------
 
 
-def _refuse_missing(run: Run) -> None:
+def _validate_no_missing(run: Run) -> None:
     if missing := run.scores.missing:
         raise InputError(
             f"{run.source}: {len(missing)} of the wanted clips were not sampled "
@@ -147,7 +147,7 @@ def _refuse_missing(run: Run) -> None:
         )
 
 
-def _refuse_other_protocol(run: Run, first: Run) -> None:
+def _validate_same_protocol(run: Run, first: Run) -> None:
     ours, theirs = asdict(run.scores.protocol), asdict(first.scores.protocol)
     for key, value in ours.items():
         other = theirs[key]
@@ -160,7 +160,7 @@ def _refuse_other_protocol(run: Run, first: Run) -> None:
             )
 
 
-def _refuse_other_clips(run: Run, first: Run) -> None:
+def _validate_same_clips(run: Run, first: Run) -> None:
     ours, theirs = set(run.scores.keys), set(first.scores.keys)
     if ours != theirs:
         parts = [
@@ -174,7 +174,7 @@ def _refuse_other_clips(run: Run, first: Run) -> None:
         )
 
 
-def _refuse_other_judges(run: Run, first: Run) -> None:
+def _validate_same_evaluation_models(run: Run, first: Run) -> None:
     """A judge that only one of them asked has no metric in common with the other."""
     ours, theirs = run.scores.judges, first.scores.judges
     for name in ours:
@@ -185,7 +185,7 @@ def _refuse_other_judges(run: Run, first: Run) -> None:
             )
 
 
-def _refuse_other_run_of_method(run: Run, other: Run) -> None:
+def _validate_same_method(run: Run, other: Run) -> None:
     name = run.scores.method
     if run.scores.seed == other.scores.seed:
         raise InputError(
@@ -209,7 +209,7 @@ def _settings(scores: Scores) -> dict[str, str]:
     return {**scores.training, **sampling}
 
 
-def _refuse_other_definition(run: Run, first: Run, names: Iterable[str]) -> None:
+def _validate_same_definition(run: Run, first: Run, names: Iterable[str]) -> None:
     for name in names:
         ours, theirs = (_definitions(r)[name] for r in (run, first))
         for key in ("variant", "better", "unit"):

@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 from glfa_jax.cli import guarded
+from glfa_jax.starting import typed
 
 # As the modules that do the work list them; those import jax, and --help need not wait for it.
 KINDS = (
@@ -26,7 +27,7 @@ LAYOUTS = ("peft", "diffusers")
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m glfa_jax.convert",
+        prog=typed("glfa_jax.convert"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -102,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def command(argv: list[str] | None = None) -> int:
     """The exit code: 0, 1 when a verification failed, 2 for bad input."""
     arguments = _parser().parse_args(argv)
     passed: list[bool] = []
@@ -204,4 +205,4 @@ def _written(arguments: argparse.Namespace, models: list[Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

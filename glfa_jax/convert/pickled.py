@@ -165,8 +165,11 @@ def _read_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
         start = info.header_offset + 30 + sum(struct.unpack("<HH", lengths))
         if signature != b"PK\x03\x04" or start + info.file_size > len(mapped):
             raise PickledError(f"truncated or damaged at the record {name:.40}")
-        content = np.ndarray((info.file_size,), np.uint8, mapped, start)
-        if info.CRC not in (0, zlib.crc32(content)):  # 0: PyTorch was told to leave them out
+        content: Any = np.ndarray((info.file_size,), np.uint8, mapped, start)
+        if info.CRC not in (
+            0,
+            zlib.crc32(memoryview(content)),
+        ):  # 0: PyTorch was told to leave them out
             raise PickledError(f"damaged: the record {name:.40} does not fit its checksum")
         return content
 

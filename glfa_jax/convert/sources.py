@@ -85,7 +85,7 @@ def locate(source: str | Path, *, allow_download: bool = False) -> Path:
     text = str(source)
     if not text.startswith(_HUB) and (place := Path(source)).exists():
         if not place.is_dir():
-            files.refuse_special(place, error=DirectoryError)
+            files.validate_regular(place, error=DirectoryError)
         return place
     name = text.removeprefix(_HUB)
     if not _REPOSITORY.fullmatch(name):

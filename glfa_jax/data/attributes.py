@@ -12,6 +12,7 @@ from glfa_jax.data.layouts import SPLITS, Split
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object, reason
 from glfa_jax.records import Text, decode
+from glfa_jax.starting import typed
 
 FORMAT = 2
 
@@ -105,13 +106,14 @@ def read_attributes(store: Path) -> tuple[Attributes, dict[str, list[int]] | Non
     """With the seal's sizes; None for a store of before there were seals."""
     path = store / "zarr.json"
     if not path.exists():
+        prepare = typed("glfa_jax.data.prepare")
         if store.exists():
             raise DataError(
-                f"{store}: holds no prepared store; remove it and run glfa_jax.data.prepare, or "
+                f"{store}: holds no prepared store; remove it and run {prepare}, or "
                 "choose another data.store"
             )
         link = f" (links to {store.readlink()}, which is not there)" if store.is_symlink() else ""
-        raise DataError(f"{placed(store)}: no prepared store{link}; run glfa_jax.data.prepare")
+        raise DataError(f"{placed(store)}: no prepared store{link}; run {prepare}")
     try:
         content = read_object(path)["attributes"]
         version = content["format"]

@@ -90,7 +90,7 @@ class Tokenizer:
         files.verify_checksums(folder, error=DataError)
         for path in folder.iterdir():
             if not path.is_dir():
-                files.refuse_special(path, error=DataError)
+                files.validate_regular(path, error=DataError)
         try:
             tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
             length, indices = tokenizer.model_max_length, list(tokenizer.get_vocab().values())

@@ -4,7 +4,7 @@ import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from glfa_jax.data import DataError
 
@@ -25,7 +25,7 @@ def check_size(path: Path, *, volumes: int, values: int) -> None:
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator[BinaryIO]:
+def unpacked(path: Path) -> Iterator[Any]:
     """The file's content, packed with gzip or not: the first bytes tell, whatever its name."""
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP

@@ -26,7 +26,7 @@ _HEAD = 32  # bytes that tell the length of any piece
 _LONGEST = 8  # bytes of a number in Matroska
 
 
-def refuse_cut_off(path: Path) -> None:
+def validate_complete(path: Path) -> None:
     with reading(path, "video"), path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(16)

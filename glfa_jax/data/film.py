@@ -12,11 +12,12 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from av.stream import Disposition
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from glfa_jax.data import DataError
-from glfa_jax.data.cutoff import refuse_cut_off
+from glfa_jax.data.cutoff import validate_complete
 from glfa_jax.data.damage import reading
 
 # What holds its pictures itself: no playlist, script or pattern that names other files.
@@ -30,7 +31,7 @@ BY_PACKET = ("avi", "mxf")
 MOST_PIXELS = 2**27  # of a picture; a damaged size must not take all memory
 LARGE = 2**19  # pixels, from where on memory must not wait for Python to look for what is unused
 FAR = 32  # pictures; skipping fewer costs more than decoding them
-COVERS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
 
 Picture = UInt8[ndarray, "h w 3"]
 
@@ -43,7 +44,7 @@ class Film:
     """
 
     def __init__(self, path: Path):
-        refuse_cut_off(path)
+        validate_complete(path)
         self.path = path
         self.decoded = 0
         with _opened(path) as (container, stream):
@@ -137,7 +138,7 @@ class Film:
 
     def _is_far(self, start: float, key: float) -> bool:
         starts = self._index.starts
-        return np.searchsorted(starts, key) - np.searchsorted(starts, start) > FAR
+        return bool(np.searchsorted(starts, key) - np.searchsorted(starts, start) > FAR)
 
     def _lacks_end(self, start: float) -> bool:
         # Packets of AVI may say only that the picture stays.
@@ -281,7 +282,7 @@ def _video(path: Path, container: Any) -> Any:
     streams = [s for s in container.streams.video if not s.disposition & COVERS]
     if not streams:
         raise DataError(f"{path}: holds no video stream")
-    default = av.stream.Disposition.default
+    default = Disposition.default
     stream = next((s for s in streams if s.disposition & default), streams[0])
     codec = stream.codec_context
     if codec is None:

@@ -1,4 +1,4 @@
-"""Scans to picture and back: both flat hemispheres side by side on one square raster."""
+"""Scans to picture and back: both flat hemispheres side by side on one square map."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from glfa_jax.data.plane import side_by_side
 from glfa_jax.data.surfaces import Hemisphere, Surfaces, triangle_areas
 
 MARGIN = 1  # pixels left free around the cortex
-SMALLEST_RASTER = 16
+SMALLEST_MAP = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class FlatMap:
     walls: vertices that the flat surface of each side left out; none where there is a picture.
     """
 
-    raster: int
+    map_size: int
     weights: csr_array
     inverse: csr_array
     mask: Bool[ndarray, "h w"]
@@ -57,19 +57,19 @@ class FlatMap:
     def to_map(self, values: Float[ndarray, "*t values"]) -> Float[ndarray, "*t h w"]:
         """Draws values over the cortex, zero outside the mask."""
         pixels = _apply(self.weights, values)
-        return pixels.reshape(*values.shape[:-1], self.raster, self.raster)
+        return pixels.reshape(*values.shape[:-1], self.map_size, self.map_size)
 
     def to_surface(self, picture: Float[ndarray, "*t h w"]) -> Float[ndarray, "*t values"]:
         """Reads a map where the values lie, zero outside the region."""
-        return _apply(self.inverse, picture.reshape(*picture.shape[:-2], self.raster**2))
+        return _apply(self.inverse, picture.reshape(*picture.shape[:-2], self.map_size**2))
 
 
 def of(data: config.Data) -> FlatMap:
     """The flat map that a study's scans are drawn on."""
-    if data.raster < SMALLEST_RASTER:
-        raise DataError(f"data.raster: must be at least {SMALLEST_RASTER}, is {data.raster}")
+    if data.map_size < SMALLEST_MAP:
+        raise DataError(f"data.map_size: must be at least {SMALLEST_MAP}, is {data.map_size}")
     if data.layout != "fudan":
-        return build(surfaces.load(data), raster=data.raster)
+        return build(surfaces.load(data), map_size=data.map_size)
     if data.region is not None and data.region.mask is None:
         raise DataError(
             "data.region.labels: scans of layout fudan are pictures, not vertices; give "
@@ -77,28 +77,28 @@ def of(data: config.Data) -> FlatMap:
         )
     path = data.region.mask if data.region else data.root / "vc_roi.npz"
     assert path is not None  # the schema asks for labels or mask
-    return from_picture(regions.picture(path), raster=data.raster)
+    return from_image(regions.picture(path), map_size=data.map_size)
 
 
-def build(surfaces: Surfaces, *, raster: int) -> FlatMap:
-    """The flat map of a cortex on `raster` x `raster` pixels, cropped to its region."""
-    _check_raster(raster)
+def build(surfaces: Surfaces, *, map_size: int) -> FlatMap:
+    """The flat map of a cortex on `map_size` x `map_size` pixels, cropped to its region."""
+    _check_map_size(map_size)
     hemispheres = (surfaces.left, surfaces.right)
     plane = side_by_side(
         (surfaces.left.flat, surfaces.right.flat),
         shown=(surfaces.left.region, surfaces.right.region),
-        shape=(raster, raster),
+        shape=(map_size, map_size),
         margin=MARGIN,
     )
     positions = np.full((surfaces.num_vertices, 2), np.nan)
     weights, inverses, offset = [], [], 0
     for name, side, points in zip(SIDES, hemispheres, plane.points, strict=True):
-        weights.append(_barycentric(points, side, raster))
-        mask = np.zeros(raster**2, bool)
+        weights.append(_barycentric(points, side, map_size))
+        mask = np.zeros(map_size**2, bool)
         mask[weights[-1].coords[0]] = True
         if not mask.any():
             raise DataError(
-                f"data.raster: at {raster} pixels the region's {name} hemisphere falls between "
+                f"data.map_size: at {map_size} pixels the region's {name} hemisphere falls between "
                 "them; choose more"
             )
         region = np.flatnonzero(side.region)
@@ -107,10 +107,10 @@ def build(surfaces: Surfaces, *, raster: int) -> FlatMap:
         offset += side.num_vertices
     drawn = _stack(weights, axis=1)
     return FlatMap(
-        raster=raster,
+        map_size=map_size,
         weights=drawn,
         inverse=_stack(inverses, axis=0),
-        mask=_rows(drawn).reshape(raster, raster),
+        mask=_rows(drawn).reshape(map_size, map_size),
         positions=positions,
         pixel_mm=plane.pixel_mm,
         sides=(surfaces.left.num_vertices, surfaces.right.num_vertices),
@@ -118,21 +118,21 @@ def build(surfaces: Surfaces, *, raster: int) -> FlatMap:
     )
 
 
-def from_picture(mask: Int8[ndarray, "h w"], *, raster: int) -> FlatMap:
+def from_image(mask: Int8[ndarray, "h w"], *, map_size: int) -> FlatMap:
     """The flat map of scans that are pictures already: the region's bounding box, resized.
 
     mask: 1 region, -1 other cortex, 0 no cortex. The signal is interpolated bilinearly as torch
     does with align_corners=False, no smoothing before; neighbours that are no cortex are left out.
     A pixel is in the mask where the pixel of the picture nearest to it is 1.
     """
-    _check_raster(raster)
+    _check_map_size(map_size)
     rows, columns = np.nonzero(mask == 1)
     if not len(rows):
         raise DataError("mask: has no pixel of the region (1)")
     corner = np.array([rows.min(), columns.min()])
     box = np.array([rows.max(), columns.max()]) + 1 - corner
     # Both steps of pixel i on each axis: its neighbours before and behind, and their shares.
-    places, shares, nearest = zip(*(_resized(int(size), raster) for size in box), strict=True)
+    places, shares, nearest = zip(*(_resized(int(size), map_size) for size in box), strict=True)
     drawn = mask[corner[0] + nearest[0][:, None], corner[1] + nearest[1]] == 1
     row, column = np.nonzero(drawn)
     source_row = corner[0] + places[0][row][:, [0, 0, 1, 1]]
@@ -140,16 +140,16 @@ def from_picture(mask: Int8[ndarray, "h w"], *, raster: int) -> FlatMap:
     share = shares[0][row][:, [0, 0, 1, 1]] * shares[1][column][:, [0, 1, 0, 1]]
     share *= mask[source_row, source_column] != 0
     share /= share.sum(axis=1, keepdims=True)
-    pixel = np.repeat(row * raster + column, 4)
+    pixel = np.repeat(row * map_size + column, 4)
     source = (source_row * mask.shape[1] + source_column).ravel()
-    weights = coo_array((share.ravel(), (pixel, source)), (raster**2, mask.size))
+    weights = coo_array((share.ravel(), (pixel, source)), (map_size**2, mask.size))
 
-    points = (np.stack([rows, columns], 1) - corner + 0.5) * (raster / box) - 0.5
+    points = (np.stack([rows, columns], 1) - corner + 0.5) * (map_size / box) - 0.5
     region = rows * mask.shape[1] + columns
     positions = np.full((mask.size, 2), np.nan)
     positions[region] = points
     return FlatMap(
-        raster=raster,
+        map_size=map_size,
         weights=_stack([weights], axis=0),
         inverse=_stack([_bilinear(points, region, mask.size, drawn.ravel())], axis=0),
         mask=drawn,
@@ -159,21 +159,21 @@ def from_picture(mask: Int8[ndarray, "h w"], *, raster: int) -> FlatMap:
     )
 
 
-def _resized(size: int, raster: int) -> tuple[ndarray, ndarray, ndarray]:
-    """One axis: the two neighbours (raster, 2) of each pixel, their shares, the nearest one."""
-    index = np.arange(raster)
-    centre = np.clip((index + 0.5) * (size / raster) - 0.5, 0, size - 1)
+def _resized(size: int, map_size: int) -> tuple[ndarray, ndarray, ndarray]:
+    """One axis: the two neighbours (map_size, 2) of each pixel, their shares, the nearest one."""
+    index = np.arange(map_size)
+    centre = np.clip((index + 0.5) * (size / map_size) - 0.5, 0, size - 1)
     before = np.floor(centre).astype(int)
     behind = centre - before
     places = np.stack([before, np.minimum(before + 1, size - 1)], 1)
     # In whole numbers, so that no rounding decides between two pixels equally near.
-    return places, np.stack([1 - behind, behind], 1), (2 * index + 1) * size // (2 * raster)
+    return places, np.stack([1 - behind, behind], 1), (2 * index + 1) * size // (2 * map_size)
 
 
-def _check_raster(raster: int) -> None:
-    if raster < SMALLEST_RASTER:
+def _check_map_size(map_size: int) -> None:
+    if map_size < SMALLEST_MAP:
         raise ValueError(
-            f"raster: must be at least {SMALLEST_RASTER} pixels to show the cortex, got {raster}"
+            f"map_size: must be at least {SMALLEST_MAP} pixels to show the cortex, got {map_size}"
         )
 
 
@@ -182,12 +182,12 @@ def _rows(matrix: csr_array) -> Bool[ndarray, " r"]:
     return np.diff(matrix.indptr) > 0
 
 
-def _barycentric(points: ndarray, side: Hemisphere, raster: int) -> coo_array:
+def _barycentric(points: ndarray, side: Hemisphere, map_size: int) -> coo_array:
     """(pixels, vertices of one hemisphere): each pixel centre in the triangle that holds it."""
     faces = side.region_faces
     corners = points[faces]  # t 3 2
     first = np.maximum(np.ceil(corners.min(axis=1)).astype(int), 0)
-    last = np.minimum(np.floor(corners.max(axis=1)).astype(int), raster - 1)
+    last = np.minimum(np.floor(corners.max(axis=1)).astype(int), map_size - 1)
     size = np.maximum(last - first + 1, 0)  # t 2: the pixels of every triangle's box
     count = size.prod(axis=1)
     triangle = np.repeat(np.arange(len(faces)), count)
@@ -196,13 +196,13 @@ def _barycentric(points: ndarray, side: Hemisphere, raster: int) -> coo_array:
     shares = _shares(candidates, corners[triangle])
     # A pixel on a shared edge lies in two triangles that agree on its value: one is kept.
     held = np.flatnonzero(shares.min(axis=1) >= -1e-9)
-    pixel, keep = np.unique(candidates[held] @ [raster, 1], return_index=True)
+    pixel, keep = np.unique(candidates[held] @ [map_size, 1], return_index=True)
     held = held[keep]
     shares = np.maximum(shares[held], 0)
     shares /= shares.sum(axis=1, keepdims=True)
     columns = faces[triangle[held]]
     return coo_array(
-        (shares.ravel(), (np.repeat(pixel, 3), columns.ravel())), (raster**2, len(points))
+        (shares.ravel(), (np.repeat(pixel, 3), columns.ravel())), (map_size**2, len(points))
     )
 
 
@@ -225,13 +225,13 @@ def _bilinear(points: ndarray, owners: ndarray, count: int, mask: ndarray) -> co
 
     owners: the value, one of `count`, that lies at each point.
     """
-    raster = math.isqrt(mask.size)
+    map_size = math.isqrt(mask.size)
     base = np.floor(points).astype(int)
     part = points - base
     pixels, shares = [], []
     for step in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        row, column = np.clip(base + step, 0, raster - 1).T
-        pixel = row * raster + column
+        row, column = np.clip(base + step, 0, map_size - 1).T
+        pixel = row * map_size + column
         share = np.prod(np.where(step, part, 1 - part), axis=1)
         pixels.append(pixel)
         shares.append(share * mask[pixel])
@@ -239,11 +239,11 @@ def _bilinear(points: ndarray, owners: ndarray, count: int, mask: ndarray) -> co
     # A point on the rim may have no drawn pixel around it: it takes the nearest one.
     alone = shares.sum(axis=1) < 1e-6
     drawn = np.flatnonzero(mask)
-    _, nearest = KDTree(np.stack(np.divmod(drawn, raster), 1)).query(points[alone])
+    _, nearest = KDTree(np.stack(np.divmod(drawn, map_size), 1)).query(points[alone])
     pixels[alone, 0] = np.take(drawn, nearest)
     shares[alone] = (1, 0, 0, 0)
     shares /= shares.sum(axis=1, keepdims=True)
-    return coo_array((shares.ravel(), (np.repeat(owners, 4), pixels.ravel())), (count, raster**2))
+    return coo_array((shares.ravel(), (np.repeat(owners, 4), pixels.ravel())), (count, map_size**2))
 
 
 def _stack(parts: list[coo_array], *, axis: int) -> csr_array:

@@ -46,7 +46,7 @@ def open_gifti(path: Path, *, side: Side) -> GiftiImage:
             # What nibabel only warns of: arrays, volumes perhaps, that are announced and not there.
             warnings.filterwarnings("error", "Actual # of data arrays", UserWarning)
             parser.parse(string=text)
-        image = parser.img
+        image: Any = parser.img
         stated = [
             meta.get("AnatomicalStructurePrimary", "")
             for meta in (image.meta, *(array.meta for array in image.darrays))
@@ -87,7 +87,7 @@ def read_head(path: Path) -> tuple[int, float]:
 
     What lies behind the head of the first array is not read.
     """
-    parser = _Parser(path, most=ROOM, buffer_size=2**16, head=True)
+    parser: Any = _Parser(path, most=ROOM, buffer_size=2**16, head=True)
     with reading(path, "GIFTI"):
         with suppress(_HeadRead), unpacked(path) as file:
             parser.parse(fptr=file)
@@ -105,6 +105,8 @@ class _Parser(GiftiImageParser):
 
     most: bytes that all arrays together may have. head: stops at the first values of a signal.
     """
+
+    da: Any  # the array that is being read
 
     def __init__(self, path: Path, *, most: int, head: bool = False, **options: Any):
         super().__init__(**options)
@@ -131,7 +133,8 @@ class _Parser(GiftiImageParser):
 
 
 def _bytes(array: GiftiDataArray) -> int:
-    return math.prod(array.dims) * data_type_codes.dtype[array.datatype].itemsize
+    dtype: Any = data_type_codes.dtype[array.datatype]
+    return math.prod(array.dims) * dtype.itemsize
 
 
 def _unpack(array: GiftiDataArray, text: str) -> ndarray:
@@ -141,8 +144,8 @@ def _unpack(array: GiftiDataArray, text: str) -> ndarray:
     if not unpacker.eof:
         raise GiftiParseError("an array does not hold as much as its dimensions say")
     order = gifti_endian_codes.byteorder[array.endian]
-    dtype = data_type_codes.dtype[array.datatype].newbyteorder(order)
-    shape = tuple(array.dims)
-    return np.frombuffer(values, dtype).reshape(
-        shape, order=array_index_order_codes.npcode[array.ind_ord]
+    dtype: Any = data_type_codes.dtype[array.datatype]
+    memory_order: Any = array_index_order_codes.npcode[array.ind_ord]
+    return np.frombuffer(values, dtype.newbyteorder(order)).reshape(
+        tuple(array.dims), order=memory_order
     )

@@ -50,7 +50,8 @@ class Witness:
         self.first = bits[0] if self.first is None else self.first
         self.moving |= (bits != self.first).any(axis=0)
         if self.equal:
-            self.equal = np.array_equal(*np.split(bits, 2, axis=1))
+            left, right = np.split(bits, 2, axis=1)
+            self.equal = np.array_equal(left, right)
 
     def notes(self, scans: Sequence[Path]) -> list[str]:
         """A sentence for whatever seems to be wrong."""

@@ -50,7 +50,7 @@ def _layout(shape: tuple[int, ...], *, shard: int, vae: str | None = None) -> La
         shard,
         fill="NaN",  # samples that equal the fill value are not stored
         codec=PLAIN,  # random digits: packing saves little and takes long
-        attributes=vae and {"vae": vae},
+        attributes=None if vae is None else {"vae": vae},
     )
 
 

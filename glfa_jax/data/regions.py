@@ -78,7 +78,7 @@ def picture(path: Path) -> Int8[ndarray, "h w"]:
     return image.astype(np.int8)
 
 
-def from_picture(
+def from_image(
     mask: Int8[ndarray, "h w"],
     *,
     flats: tuple[Float[ndarray, "l 2"], Float[ndarray, "r 2"]],

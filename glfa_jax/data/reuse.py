@@ -22,9 +22,12 @@ YOUNGER = {"repetition_time": "agreeing"}
 
 
 def settings_of(data: config.Data) -> dict[str, Any]:
-    """All that decides what is in the store, as it is kept there."""
+    """All that decides what is in the store, as it is kept there: under the names that options had
+    first, so that stores of all versions have one identity."""
     free = {*FREE, *(key for key, value in YOUNGER.items() if getattr(data, key) == value)}
     settings = data.model_dump(mode="json", exclude=free)
+    kept = {new: old for old, new in data.former.items()}
+    settings = {kept.get(key, key): value for key, value in settings.items()}
     return {**settings, "root": str(data.root.resolve())}
 
 

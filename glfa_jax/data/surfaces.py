@@ -112,7 +112,7 @@ def load(data: config.Data) -> Surfaces:
         )
     else:
         assert data.region.mask is not None  # the schema asks for one of the two
-        wanted = regions.from_picture(
+        wanted = regions.from_image(
             regions.picture(data.region.mask),
             flats=(mesh.left.flat, mesh.right.flat),
             cortex=(mesh.left.on_flat, mesh.right.on_flat),

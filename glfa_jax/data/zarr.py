@@ -81,12 +81,12 @@ class Layout:
         Call it inside `reading`. An array that is not laid out like this is refused by TensorStore,
         before it sets memory aside for it.
         """
-        files.refuse_special(folder / "zarr.json")
+        files.validate_regular(folder / "zarr.json")
         array = ts.open(self.spec(folder), open=True, read=True).result()
         for name, size in zip_longest(self.files(), sizes, fillvalue=0):
-            path = folder / name
+            path = folder / str(name)
             if path.exists() or size != 0:
-                files.refuse_special(path)
+                files.validate_regular(path)
                 if size and path.stat().st_size != size:
                     raise InputError(f"{path}: is not the file that was written")
         return array

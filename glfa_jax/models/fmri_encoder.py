@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from glfa_jax.models.alignment import Alignment
 from glfa_jax.models.conditioning import Conditioning, ConvHead, LinearHead
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
-from glfa_jax.models.mesh_axes import deal
+from glfa_jax.models.mesh_axes import shard
 from glfa_jax.ops.local_conv import Box
 
 
@@ -125,7 +125,7 @@ class FmriEncoder(nn.Module):
     ) -> Encoded:
         """What follows the alignment."""
         features = self.fmri_encoder.encode(aligned, deterministic=deterministic)
-        condition = deal(self.fmri_encoder_proj(deal(features), deterministic=deterministic))
+        condition = shard(self.fmri_encoder_proj(shard(features), deterministic=deterministic))
         seen = condition if self.head == "conv" else features[..., 0, :]
         embedding = self.fmri2clip(seen, deterministic=deterministic)
         return Encoded(aligned, features, condition.astype(jnp.float32), embedding)

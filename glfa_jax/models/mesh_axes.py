@@ -5,13 +5,13 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
 
-def deal(x: Array, *, over_frame: int | None = None) -> Array:
+def shard(x: Array, *, over_frame: int | None = None) -> Array:
     """Lays activations, (b, ...), over the mesh in use: the first axis over all but "frame".
 
     Without being told, the compiler may gather activations where gathering weights is far cheaper.
     over_frame: the axis that the devices along "frame" share, if it divides. Layers that see every
-    frame alone want the frames dealt out; layers over time want all frames of a pixel on one
-    device, and pixels dealt out. Without a mesh, or on a single device, nothing happens.
+    frame alone want the frames sharded; layers over time want all frames of a pixel on one
+    device, and pixels sharded. Without a mesh, or on a single device, nothing happens.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -24,14 +24,14 @@ def deal(x: Array, *, over_frame: int | None = None) -> Array:
 
 
 def to_pixels(x: Array) -> Array:
-    """(b, f, h, w, c) with frames dealt to (b, h, w, f, c) with rows of pixels dealt.
+    """(b, f, h, w, c) with frames sharded to (b, h, w, f, c) with rows of pixels sharded.
 
     Both ends are pinned, for what flows back as well: where only one was, XLA's partitioner (jaxlib
     0.10) cut the two factors of a kernel's gradient along different axes, and summed wrongly.
     """
-    return deal(deal(x, over_frame=1).transpose(0, 2, 3, 1, 4), over_frame=1)
+    return shard(shard(x, over_frame=1).transpose(0, 2, 3, 1, 4), over_frame=1)
 
 
 def to_frames(x: Array) -> Array:
     """Back again."""
-    return deal(deal(x, over_frame=1).transpose(0, 3, 1, 2, 4), over_frame=1)
+    return shard(shard(x, over_frame=1).transpose(0, 3, 1, 2, 4), over_frame=1)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from glfa_jax.models.hub_config import fields_from_config
 from glfa_jax.models.layers import GroupNorm
-from glfa_jax.models.mesh_axes import deal
+from glfa_jax.models.mesh_axes import shard
 from glfa_jax.models.unet3d_blocks import DownBlock, MidBlock, Settings, UpBlock, conv3x3
 
 # The transformer before the first block has this many heads whatever its width.
@@ -114,7 +114,7 @@ class UNet3D(nn.Module):
         time = self._embed(jnp.broadcast_to(timestep, sample.shape[:1]))
         given = {"time": time, "conditioning": conditioning.astype(self.dtype)}
 
-        x = deal(sample.astype(self.dtype), over_frame=1)
+        x = shard(sample.astype(self.dtype), over_frame=1)
         x = conv3x3(widths[0], dtype=self.dtype, name="conv_in")(x)
         x = settings.temporal("transformer_in", heads=_HEADS_IN)(x)
 

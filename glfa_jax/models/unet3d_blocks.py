@@ -23,7 +23,7 @@ from glfa_jax.models.layers import (
     recompute,
     split_heads,
 )
-from glfa_jax.models.mesh_axes import deal, to_frames, to_pixels
+from glfa_jax.models.mesh_axes import shard, to_frames, to_pixels
 
 
 class Attention(nn.Module):
@@ -64,7 +64,7 @@ class TransformerBlock(nn.Module):
             return Attention(self.num_heads, self.head_dim, dtype=self.dtype, name=name)
 
         y = norm("norm1")(x)
-        x = deal(x + attend("attn1")(y, context=y), over_frame=1)
+        x = shard(x + attend("attn1")(y, context=y), over_frame=1)
         y = norm("norm2")(x)
         if context is None:
             y = attend("attn2")(y, context=y)
@@ -72,12 +72,12 @@ class TransformerBlock(nn.Module):
             # All frames of a clip see the same tokens: their queries form one long sequence.
             flat = y.reshape(y.shape[0], -1, y.shape[-1])
             y = attend("attn2")(flat, context=context).reshape(x.shape)
-        x = deal(x + y, over_frame=1)
+        x = shard(x + y, over_frame=1)
         y = norm("norm3")(x)
         y = nn.Dense(8 * x.shape[-1], dtype=self.dtype, name="ff.net.0.proj")(y)
         value, gate = jnp.split(y, 2, axis=-1)
         y = nn.Dense(x.shape[-1], dtype=self.dtype, name="ff.net.2")(value * gelu(gate))
-        return deal(x + y, over_frame=1)
+        return shard(x + y, over_frame=1)
 
 
 class SpatialTransformer(nn.Module):
@@ -96,14 +96,14 @@ class SpatialTransformer(nn.Module):
         y = GroupNorm(self.norm_num_groups, epsilon=1e-6, pooled=2, dtype=self.dtype, name="norm")(
             x
         )
-        y = deal(y.reshape(b, f, h * w, c), over_frame=1)
+        y = shard(y.reshape(b, f, h * w, c), over_frame=1)
         y = nn.Dense(heads * self.head_dim, dtype=self.dtype, name="proj_in")(y)
         y = TransformerBlock(heads, self.head_dim, dtype=self.dtype, name="transformer_blocks.0")(
             y, context=conditioning
         )
         y = nn.Dense(c, dtype=self.dtype, name="proj_out")(y)
-        y = deal(y, over_frame=1).reshape(x.shape)
-        return x + deal(y, over_frame=1)
+        y = shard(y, over_frame=1).reshape(x.shape)
+        return x + shard(y, over_frame=1)
 
 
 class TemporalTransformer(nn.Module):
@@ -192,7 +192,7 @@ class ResnetBlock(nn.Module):
             x = nn.Dense(self.channels, dtype=self.dtype, name="conv_shortcut")(x)
         y = x + y
         if y.ndim == 5:  # with frames
-            y = deal(y, over_frame=1)
+            y = shard(y, over_frame=1)
         return y if self.scale_factor == 1 else y / self.scale_factor
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from glfa_jax.models.hub_config import fields_from_config
 from glfa_jax.models.layers import GroupNorm, attention
-from glfa_jax.models.mesh_axes import deal
+from glfa_jax.models.mesh_axes import shard
 from glfa_jax.models.unet3d_blocks import ResnetBlock, conv3x3, downsample, upsample
 
 _EPSILON = 1e-6
@@ -154,8 +154,8 @@ class Encoder(nn.Module):
                 norm_num_groups=self.norm_num_groups,
                 dtype=self.dtype,
                 name=f"down_blocks.{i}",
-            )(deal(x))
-        x = VAEMidBlock(self.norm_num_groups, dtype=self.dtype, name="mid_block")(deal(x))
+            )(shard(x))
+        x = VAEMidBlock(self.norm_num_groups, dtype=self.dtype, name="mid_block")(shard(x))
         return _head(x, self.channels, norm_num_groups=self.norm_num_groups, dtype=self.dtype)
 
 

@@ -37,7 +37,7 @@ _DEFAULTS = {
 _POOLED_EPS = 1e-5
 
 
-class Judgement(NamedTuple):
+class Classified(NamedTuple):
     logits: Float[Array, "b k"]
     features: Float[Array, "b d"]
 
@@ -95,10 +95,12 @@ class VideoMaeClassifier(nn.Module):
         self, video: Float[Array, "b f h w 3"], *, deterministic: bool = True
     ) -> Float[Array, "b k"]:
         """`video`: normalised as the model's preprocessor_config.json says. Float32 logits."""
-        return self.judge(video, deterministic=deterministic).logits
+        return self.classify(video, deterministic=deterministic).logits
 
     @nn.compact
-    def judge(self, video: Float[Array, "b f h w 3"], *, deterministic: bool = True) -> Judgement:
+    def classify(
+        self, video: Float[Array, "b f h w 3"], *, deterministic: bool = True
+    ) -> Classified:
         """Logits, and the features that they are read from."""
         expected = (self.num_frames, self.image_size, self.image_size, 3)
         if video.shape[1:] != expected:
@@ -135,4 +137,4 @@ class VideoMaeClassifier(nn.Module):
             )
             x = norm(x[:, 0])
         logits = nn.Dense(self.num_labels, dtype=self.dtype, name="classifier")(x)
-        return Judgement(logits.astype(jnp.float32), x.astype(jnp.float32))
+        return Classified(logits.astype(jnp.float32), x.astype(jnp.float32))

@@ -3,7 +3,7 @@
 Every implementation is a module of three functions of whole arrays: `forward`, `input_gradient`
 and `weight_gradient`. Left to itself, the partitioner would gather all frames on every device, for
 the loops walk over frames, and a device kernel it cannot cut at all. So where a mesh is set
-(`jax.set_mesh`), frames are dealt out over all its axes: every device computes its own, with all
+(`jax.set_mesh`), frames are sharded over all its axes: every device computes its own, with all
 the weights. (`custom_partitioning` would need no mesh, but does not compile for several TPUs.)
 """
 

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from glfa_jax.cli import guarded
 from glfa_jax.report.page import write
+from glfa_jax.starting import typed
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m glfa_jax.report", description=__doc__)
+def command(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog=typed("glfa_jax.report"), description=__doc__)
     parser.add_argument("run", type=Path, help="run folder with metrics.json and samples/")
     run = parser.parse_args(arguments).run
     return guarded(lambda: print(f"report: {write(run)} (open it in a browser)"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

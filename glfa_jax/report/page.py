@@ -14,6 +14,7 @@ from glfa_jax.report.inputs import STAGES, Metric, Run, read
 from glfa_jax.report.metrics import metrics_section
 from glfa_jax.report.words import absent_note, listing, p_text, subjects_text, value_text
 from glfa_jax.results import Sampling
+from glfa_jax.starting import typed
 
 Command = tuple[str, str]
 """What it does in words, the command line."""
@@ -191,9 +192,9 @@ def next_commands(run_dir: Path, config: Config) -> list[Command]:
         if config.evaluation.adapted_minutes is not None:  # nothing is fitted there yet
             sets.append("evaluation.adapted_minutes=null")
         words = " ".join(f"--set {shlex.quote(setting)}" for setting in sets)
-        steps = "train.cotrain eval.sample eval.score"
+        steps = ("train.cotrain", "eval.sample", "eval.score")
         file = shlex.quote(str(run_dir / "config.yaml"))
-        return f"for step in {steps}; do\n  python -m $step --config {file} {words} || break\ndone"
+        return " &&\n".join(f"{typed(step)} --config {file} {words}" for step in steps)
 
     out = []
     if config.aligned:
@@ -210,7 +211,7 @@ def next_commands(run_dir: Path, config: Config) -> list[Command]:
                 again(other, f"protocol.pretraining={other}"),
             )
         )
-    return [*out, ("Rebuild this page", f"python -m glfa_jax.report {shlex.quote(str(run_dir))}")]
+    return [*out, ("Rebuild this page", f"{typed('glfa_jax.report')} {shlex.quote(str(run_dir))}")]
 
 
 def _next(commands: Sequence[Command]) -> str:

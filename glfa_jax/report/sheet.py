@@ -18,6 +18,7 @@ from glfa_jax.data.video import read_all
 from glfa_jax.errors import InputError
 from glfa_jax.files import whole_file
 from glfa_jax.report import inputs
+from glfa_jax.starting import typed
 
 _FRAMES = 3
 
@@ -53,9 +54,9 @@ def _strip(path: Path) -> np.ndarray:
     return np.concatenate(frames[np.linspace(0, len(frames) - 1, _FRAMES).astype(int)], axis=1)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def command(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m glfa_jax.report.sheet", description="contact sheet of decoded clips"
+        prog=typed("glfa_jax.report.sheet"), description="contact sheet of decoded clips"
     )
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("picture", type=Path)
@@ -65,4 +66,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

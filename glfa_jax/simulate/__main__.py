@@ -11,11 +11,12 @@ from glfa_jax.cli import guarded
 from glfa_jax.config import Simulation
 from glfa_jax.errors import InputError
 from glfa_jax.simulate.study import write_study
+from glfa_jax.starting import typed
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def command(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or 2 after one sentence for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m glfa_jax.simulate", description=__doc__)
+    parser = argparse.ArgumentParser(prog=typed("glfa_jax.simulate"), description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of the study, to be made")
     for name, field in Simulation.model_fields.items():
         parser.add_argument(
@@ -40,8 +41,8 @@ def _simulate(given: dict[str, str], root: Path) -> None:
             )
         ) from None
     write_study(simulation, root)
-    print(f"{root}: {simulation.subjects} subjects. Next: python -m glfa_jax.data.prepare")
+    print(f"{root}: {simulation.subjects} subjects. Next: {typed('glfa_jax.data.prepare')}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

@@ -130,7 +130,7 @@ class Checkpoints:
             about["digest"] = _digest(about)
         except TypeError as error:
             raise TrainingError(f"the state of the data iterator must be JSON: {error}") from None
-        _refuse_clashes(items)
+        _validate_names(items)
         self._empty_trash()
         try:
             self._manager.save(
@@ -379,7 +379,7 @@ def _verify(items: dict, about: dict) -> None:
         raise _Broken(f"{len(wrong)} arrays differ from what was written, {wrong[0]} first")
 
 
-def _refuse_clashes(tree: Any) -> None:
+def _validate_names(tree: Any) -> None:
     """The storage layer joins names with dots, so a.b/c and a/b.c would be one array there."""
     counts = Counter(name.replace("/", ".") for name in _named(tree))
     twice = sorted(name for name, count in counts.items() if count > 1)

@@ -181,7 +181,7 @@ def finished(name: str, folder: Path, *, stage: config.Stage) -> bool:
     return True
 
 
-def refuse_if_changed(folder: Path, ours: config.Section, *, ignore: tuple[str, ...] = ()) -> None:
+def validate_unchanged(folder: Path, ours: config.Section, *, ignore: tuple[str, ...] = ()) -> None:
     """Writes `folder/config.yaml`, after `check_unchanged`."""
     check_unchanged(folder, ours, ignore=ignore)
     keep_config(folder, ours)

@@ -1,7 +1,7 @@
 """How arrays lie on the devices.
 
-The mesh has three axes. Rows of a batch are dealt over "data" and "fsdp"; large parameters lie in
-pieces over "fsdp"; over "frame" the generator deals the frames of a clip, where there are more
+The mesh has three axes. Rows of a batch are sharded over "data" and "fsdp"; large parameters lie in
+pieces over "fsdp"; over "frame" the generator shards the frames of a clip, where there are more
 devices than clips.
 """
 

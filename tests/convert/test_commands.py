@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glfa_jax.convert.__main__ import main
+from glfa_jax.convert.__main__ import command as main
 from glfa_jax.convert.directory import read_file, read_tensors, write_tensors
 from tests.convert import test_official as official
 from tests.convert import test_pretrained as tiny

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from glfa_jax.convert import sources
-from glfa_jax.convert.__main__ import main
+from glfa_jax.convert.__main__ import command as main
 from glfa_jax.convert.sources import locate
 from tests.convert import test_pretrained as tiny
 from tests.convert.test_pretrained import refusal

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from glfa_jax import config
-from glfa_jax.data.prepare import prepare
 from glfa_jax.data.video import write_mp4
+from glfa_jax.preparation import prepare
 
 REPETITION_TIME = 2.0
 VOLUMES = 16
@@ -72,7 +72,7 @@ def settings(root: Path, store: Path, **changes) -> config.Data:
         "root": root,
         "store": store,
         "subjects": ("01", "02"),
-        "raster": 32,
+        "map_size": 32,
         "lag_seconds": 4.0,
         "window": 3,
         "frames": 2,

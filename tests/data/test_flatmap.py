@@ -30,7 +30,7 @@ def data(tmp_path_factory):
 
 
 def settings(**changes) -> config.Data:
-    values = {"root": "study", "store": "store", "subjects": ("1",), "raster": 32}
+    values = {"root": "study", "store": "store", "subjects": ("1",), "map_size": 32}
     return config.Data.model_validate({**values, **changes})
 
 
@@ -43,9 +43,9 @@ def mesh(data):
     scope="module", params=[(k, r) for k in ("built in", "files") for r in (64, 100, 256)]
 )
 def drawn(request, mesh):
-    kind, raster = request.param
+    kind, map_size = request.param
     cortex = SURFACES if kind == "built in" else mesh
-    return cortex, flatmap.build(cortex, raster=raster)
+    return cortex, flatmap.build(cortex, map_size=map_size)
 
 
 def waves(cortex: Surfaces, *, length: float) -> np.ndarray:
@@ -96,7 +96,7 @@ def test_positions_are_millimetres_from_the_top_left(drawn):
         tops.append(rows + y)  # one height on both sides
     np.testing.assert_allclose(np.concatenate(tops), tops[0][0], atol=1e-6)
     assert np.nanmin(flat.positions) > 1 - 1e-9
-    assert np.nanmax(flat.positions) < flat.raster - 2 + 1e-9
+    assert np.nanmax(flat.positions) < flat.map_size - 2 + 1e-9
 
 
 def test_only_used_values_need_be_finite(drawn):
@@ -108,19 +108,19 @@ def test_only_used_values_need_be_finite(drawn):
     np.testing.assert_allclose(flat.to_map(series), flat.mask, atol=1e-6)
 
 
-@pytest.mark.parametrize("raster", [17, 24])
-def test_weights_equal_a_slow_search_of_every_triangle(mesh, raster):
-    flat = flatmap.build(mesh, raster=raster)
+@pytest.mark.parametrize("map_size", [17, 24])
+def test_weights_equal_a_slow_search_of_every_triangle(mesh, map_size):
+    flat = flatmap.build(mesh, map_size=map_size)
     rng = np.random.default_rng(1)
     values = rng.normal(size=mesh.num_vertices)
-    expected = np.zeros((raster, raster))
-    on_edge = np.zeros((raster, raster), bool)
+    expected = np.zeros((map_size, map_size))
+    on_edge = np.zeros((map_size, map_size), bool)
     offset = mesh.left.num_vertices
     faces = np.concatenate([mesh.left.region_faces, mesh.right.region_faces + offset])
     corners = flat.positions[faces]
     origin, sides = corners[:, 0], np.swapaxes(corners[:, 1:] - corners[:, :1], 1, 2)
-    for row in range(raster):
-        for column in range(raster):
+    for row in range(map_size):
+        for column in range(map_size):
             parts = np.linalg.solve(sides, ((row, column) - origin)[..., None])[..., 0]
             shares = np.concatenate([1 - parts.sum(axis=1, keepdims=True), parts], axis=1)
             depth = shares.min(axis=1)
@@ -133,21 +133,21 @@ def test_weights_equal_a_slow_search_of_every_triangle(mesh, raster):
     np.testing.assert_allclose(flat.to_map(values), expected, atol=1e-6)
 
 
-def slow_picture(mask: np.ndarray, values: np.ndarray, raster: int):
+def slow_picture(mask: np.ndarray, values: np.ndarray, map_size: int):
     """Signal and mask of a resized picture, pixel by pixel in exact fractions."""
     rows, columns = np.nonzero(mask == 1)
     crop = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     mask, values = mask[crop], values[crop]
 
     def centre(pixel: int, size: int) -> Fraction:
-        return Fraction(2 * pixel + 1, 2) * Fraction(size, raster) - Fraction(1, 2)
+        return Fraction(2 * pixel + 1, 2) * Fraction(size, map_size) - Fraction(1, 2)
 
     def nearest(place: Fraction, size: int) -> int:
         return min(range(size), key=lambda i: (abs(place - i), -i))  # equally near: the later
 
-    signal, inside = np.zeros((raster, raster)), np.zeros((raster, raster), bool)
-    for i in range(raster):
-        for j in range(raster):
+    signal, inside = np.zeros((map_size, map_size)), np.zeros((map_size, map_size), bool)
+    for i in range(map_size):
+        for j in range(map_size):
             place = [centre(index, size) for index, size in zip((i, j), mask.shape, strict=True)]
             inside[i, j] = mask[tuple(map(nearest, place, mask.shape))] == 1
             shares = [
@@ -160,15 +160,15 @@ def slow_picture(mask: np.ndarray, values: np.ndarray, raster: int):
     return signal, inside
 
 
-@pytest.mark.parametrize(("shape", "raster"), [((45, 71), 16), ((37, 23), 19), ((15, 14), 33)])
-def test_a_picture_is_resized_as_a_slow_computation_says(shape, raster):
+@pytest.mark.parametrize(("shape", "map_size"), [((45, 71), 16), ((37, 23), 19), ((15, 14), 33)])
+def test_a_picture_is_resized_as_a_slow_computation_says(shape, map_size):
     rng = np.random.default_rng(2)
     mask = rng.choice([-1, 0, 1], shape, p=[0.2, 0.2, 0.6])
     mask[:4] = mask[:, -3:] = 0
     mask[:, 5] = -1
     values = np.where(mask == 0, np.nan, rng.normal(size=shape))
-    flat = flatmap.from_picture(mask.astype(np.int8), raster=raster)
-    expected, inside = slow_picture(mask, np.nan_to_num(values), raster)
+    flat = flatmap.from_image(mask.astype(np.int8), map_size=map_size)
+    expected, inside = slow_picture(mask, np.nan_to_num(values), map_size)
     np.testing.assert_array_equal(flat.mask, inside)
     got = flat.to_map(np.stack([values.ravel(), 2 * values.ravel()]))
     np.testing.assert_allclose(got, np.stack([expected, 2 * expected]), atol=1e-6)
@@ -177,23 +177,23 @@ def test_a_picture_is_resized_as_a_slow_computation_says(shape, raster):
     assert not flat.used[mask.ravel() == 0].any()
 
 
-@pytest.mark.parametrize("raster", [40, 64, 101])
-def test_a_picture_comes_back_from_the_map(raster):
+@pytest.mark.parametrize("map_size", [40, 64, 101])
+def test_a_picture_comes_back_from_the_map(map_size):
     rows, columns = np.indices((101, 243))
     mask = np.where(np.hypot(rows - 50, (columns - 80) / 1.5) < 30, 1, -1)
     mask[np.hypot(rows - 40, columns - 60) < 6] = 0
     mask[20:80, 180:220] = 1
     values = np.sin(rows / 9) * np.cos(columns / 14) + columns / 100
-    flat = flatmap.from_picture(mask.astype(np.int8), raster=raster)
+    flat = flatmap.from_image(mask.astype(np.int8), map_size=map_size)
     back = flat.to_surface(flat.to_map(values.ravel())).reshape(mask.shape)
     region = mask == 1
     assert np.corrcoef(back[region], values[region])[0, 1] > 0.99
     assert not back[~region].any()
-    # Positions fill the raster, and what lies at a position is drawn there.
+    # Positions fill the map, and what lies at a position is drawn there.
     positions = flat.positions.reshape(*mask.shape, 2)
     assert np.isnan(positions[~region]).all()
     assert -0.5 < np.nanmin(positions) < 1
-    assert raster - 2 < np.nanmax(positions) < raster - 0.5
+    assert map_size - 2 < np.nanmax(positions) < map_size - 0.5
     there = flat.to_map(columns.ravel().astype(float))
     row, column = np.rint(positions[50, 200]).astype(int)
     assert there[row, column] == pytest.approx(200, abs=2.2)
@@ -209,7 +209,7 @@ def test_the_map_of_a_study_follows_its_layout(data, mesh, tmp_path):
     other = settings(**fudan, region={"mask": tmp_path / "other.npy"})
     assert flatmap.of(other).sides == (300,)
     for made, want in ((data, mesh), (settings(), SURFACES)):
-        got, expected = flatmap.of(made), flatmap.build(want, raster=32)
+        got, expected = flatmap.of(made), flatmap.build(want, map_size=32)
         assert (got.weights != expected.weights).nnz == 0
         assert got.sides == (want.left.num_vertices, want.right.num_vertices)
 
@@ -219,19 +219,19 @@ def test_a_study_without_a_map_is_told_so(data, tmp_path):
         flatmap.of(settings(layout="fudan", root=tmp_path))
     with pytest.raises(DataError, match=r"data.region.labels: scans of layout fudan are pictures"):
         flatmap.of(settings(layout="fudan", root=tmp_path, region=data.region))
-    with pytest.raises(DataError, match=r"data.raster: must be at least 16, is 15"):
-        flatmap.of(settings(raster=15))
+    with pytest.raises(DataError, match=r"data.map_size: must be at least 16, is 15"):
+        flatmap.of(settings(map_size=15))
     with pytest.raises(DataError, match=r"mask: has no pixel of the region"):
-        flatmap.from_picture(-np.ones((20, 20), np.int8), raster=16)
+        flatmap.from_image(-np.ones((20, 20), np.int8), map_size=16)
 
 
 @pytest.fixture(scope="module", params=[32, 64, 128])
 def cortex(request):
-    return flatmap.build(SURFACES, raster=request.param)
+    return flatmap.build(SURFACES, map_size=request.param)
 
 
 def test_round_trip_keeps_a_slope_on_a_coarse_map():
-    cortex = flatmap.build(SURFACES, raster=32)
+    cortex = flatmap.build(SURFACES, map_size=32)
     pattern = np.concatenate([SURFACES.left.flat[:, 1], SURFACES.right.flat[:, 0]])
     back = cortex.to_surface(cortex.to_map(pattern))
     region = SURFACES.region
@@ -241,7 +241,7 @@ def test_round_trip_keeps_a_slope_on_a_coarse_map():
 def test_zero_outside_the_mask_and_a_mean_inside(cortex):
     ones = np.ones((2, 3, SURFACES.num_vertices), np.float32)
     picture = cortex.to_map(ones)
-    assert picture.shape == (2, 3, cortex.raster, cortex.raster)
+    assert picture.shape == (2, 3, cortex.map_size, cortex.map_size)
     np.testing.assert_allclose(picture, np.broadcast_to(cortex.mask, picture.shape), atol=1e-6)
     assert 0.45 < cortex.mask.mean() < 0.9
 
@@ -278,8 +278,8 @@ def test_a_vertex_appears_where_its_position_says(cortex):
             assert distance[picture > 0].max() * cortex.pixel_mm < 8
 
 
-def test_too_small_a_raster_and_a_wrong_length_are_refused(cortex):
+def test_too_small_a_map_and_a_wrong_length_are_refused(cortex):
     with pytest.raises(ValueError, match="at least 16"):
-        flatmap.build(SURFACES, raster=8)
+        flatmap.build(SURFACES, map_size=8)
     with pytest.raises(ValueError, match="must have length 20484, has 7"):
         cortex.to_map(np.zeros(7))

@@ -17,9 +17,9 @@ from glfa_jax.data.latents import LatentsWriter
 from glfa_jax.data.pipeline import batches, unit_range
 from glfa_jax.data.store import Store
 from glfa_jax.models.vae import AutoencoderKL
+from glfa_jax.stages import latents
 from tests.data.test_store_damage import unseal
 from tests.test_lock import hold
-from train import latents
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from tests.data.scans import truncate
 
 def window(subject, run, first):
     """The window that starts at a volume, computed the plain way."""
-    cortex = flatmap.build(fsaverage5(), raster=32)
+    cortex = flatmap.build(fsaverage5(), map_size=32)
     maps = cortex.to_map(series_of(subject, run).astype(np.float64))
     spread = maps.std(axis=0, ddof=1)
     z = (maps - maps.mean(axis=0)) / np.where(cortex.mask, spread, 1)
@@ -112,7 +112,7 @@ def test_main_prints_a_summary_or_one_sentence(study, tmp_path, capsys):
         "protocol": {"train_subjects": ["01"], "test_subjects": ["02"]},
     }  # fmt: skip
     (tmp_path / "c.yaml").write_text(json.dumps(tree))
-    command = ["--config", str(tmp_path / "c.yaml"), "--set", "data.raster=16"]
+    command = ["--config", str(tmp_path / "c.yaml"), "--set", "data.map_size=16"]
     assert prepare.main([*command, "--set", "data.space=mars"]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -186,7 +186,7 @@ def test_clip_without_video(broken):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_non_finite_fmri(broken, value):
     series = series_of("01", "02")
-    used = flatmap.build(fsaverage5(), raster=32).used
+    used = flatmap.build(fsaverage5(), map_size=32).used
     vertices = 10_242 + np.flatnonzero(used[10_242:])[:3]
     series[5, vertices] = value
     write_gifti(scan(broken, side="R"), series[:, 10_242:])
@@ -274,7 +274,7 @@ def test_constant_pixels_become_zero(broken):
     write_gifti(scan(broken), series[:, :10_242])
     data = settings(broken, broken.parent / "a.zarr", subjects=("01",))
     fmri = prepare.prepare(data, progress=False).fmri("train", [3], subjects=["01"])
-    left = flatmap.build(fsaverage5(), raster=32).to_map(np.arange(20_484) < 10_242.0) > 0
+    left = flatmap.build(fsaverage5(), map_size=32).to_map(np.arange(20_484) < 10_242.0) > 0
     assert not fmri[..., left].any()
     assert np.isfinite(fmri).all()
     assert fmri.any()
@@ -335,7 +335,7 @@ def test_a_simulated_study_is_made_and_prepared(tmp_path):
 
 
 def raw(subject, run):
-    cortex = flatmap.build(fsaverage5(), raster=32)
+    cortex = flatmap.build(fsaverage5(), map_size=32)
     return cortex.to_map(series_of(subject, run).astype(np.float64)), cortex.mask
 
 

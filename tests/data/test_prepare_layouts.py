@@ -10,8 +10,8 @@ from scipy.sparse import csr_array
 from glfa_jax import config
 from glfa_jax.data import flatmap
 from glfa_jax.data.layouts import wen2018
-from glfa_jax.data.prepare import prepare
 from glfa_jax.data.video import write_mp4
+from glfa_jax.preparation import prepare
 from tests.data.scans import MESH, write_cifti
 
 
@@ -63,7 +63,7 @@ def wen(tmp_path, monkeypatch):
         subjects=("1",),
         space="fsLR",
         captions=tmp_path / "captions.tsv",
-        raster=16,
+        map_size=16,
         window=3,
         frames=2,
         resolution=(16, 16),
@@ -151,7 +151,7 @@ def fudan(tmp_path):
         space="fsLR",
         captions=tmp_path / "captions.tsv",
         runs={"1": config.RunNumbers(train=(2,), test=(1, 4))},
-        raster=16,
+        map_size=16,
         frames=12,
         resolution=(16, 16),
     )
@@ -161,7 +161,7 @@ def fudan(tmp_path):
 def test_fudan(fudan, capsys):
     data, series, mask = fudan
     store = prepare(data)
-    cortex = flatmap.from_picture(mask, raster=16)
+    cortex = flatmap.from_image(mask, map_size=16)
     np.testing.assert_array_equal(store.mask, cortex.mask)
     maps = {
         run: np.where(

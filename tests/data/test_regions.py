@@ -203,7 +203,7 @@ def test_vertices_take_the_nearest_pixel_of_a_mask_image():
     mask[0, 0] = 1  # top left: left hemisphere, most dorsal, most to the left
     mask[3, 8] = 1  # bottom right
     mask[1, 4:7] = (1, 1, -1)  # right end of the left hemisphere, the gap, other cortex
-    inside = regions.from_picture(
+    inside = regions.from_image(
         mask,
         flats=(np.concatenate([left, lost]), right),
         cortex=(np.arange(21) < 20, np.ones(12, bool)),

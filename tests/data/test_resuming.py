@@ -124,32 +124,32 @@ def test_other_settings_use_the_pieces_that_they_do_not_change(study, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("glfa_jax.data.prepare.Assembly", stop)
+        patch.setattr("glfa_jax.data.preparing.Assembly", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare.prepare(settings(study, path), progress=False)
     assert set(done) > RUNS
     assert not path.exists()
     done.clear()
     with monkeypatch.context() as patch:
-        patch.setattr("glfa_jax.data.prepare.Assembly", stop)
+        patch.setattr("glfa_jax.data.preparing.Assembly", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare.prepare(settings(study, path, window=2, lag_seconds=2.0), progress=False)
     assert done == []
-    prepare.prepare(settings(study, path, raster=16), progress=False)
-    assert set(done) == RUNS  # the videos do not depend on the raster
+    prepare.prepare(settings(study, path, map_size=16), progress=False)
+    assert set(done) == RUNS  # the videos do not depend on the size of the maps
 
 
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from glfa_jax.data import prepare
+from glfa_jax.cli import guarded
+from glfa_jax.preparation import prepare
 from tests.data.conftest import settings
 
 root, store, limit = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
 data = settings(Path(root), Path(store), window=8)
-prepare.config.load = lambda *_: type("Config", (), {"data": data})
-sys.exit(prepare.main(["--config", "none"]))
+sys.exit(guarded(lambda: prepare(data)))
 """
 
 
@@ -263,7 +263,7 @@ def test_asked_to_stop_a_preparation_ends_with_its_workers(tmp_path, how):
 def test_a_damaged_piece_is_one_sentence(study, tmp_path, monkeypatch, file):
     data = settings(study, tmp_path / "a.zarr", subjects=("01",))
     with monkeypatch.context() as patch:
-        patch.setattr("glfa_jax.data.prepare.plan", lambda *_, **__: 1 / 0)
+        patch.setattr("glfa_jax.data.preparing.plan", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare.prepare(data, progress=False)
     for path in (tmp_path / ".a.zarr.scratch" / "runs").glob(f"*/{file}"):

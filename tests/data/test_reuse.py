@@ -9,7 +9,7 @@ import pytest
 from glfa_jax import lock
 from glfa_jax.data import DataError
 from glfa_jax.data.latents import LatentsWriter, writing_latents
-from glfa_jax.data.prepare import prepare
+from glfa_jax.preparation import prepare
 from tests.data.conftest import settings, write_small_study
 
 

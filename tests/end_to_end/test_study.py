@@ -18,17 +18,17 @@ import yaml
 import zarr
 from flax.traverse_util import flatten_dict
 
-from eval import sample, score, sweep
-from eval.decoding import HeldOut, open_test
 from glfa_jax import config
 from glfa_jax.data.store import Store
 from glfa_jax.decoder import Generator, load_decoder
 from glfa_jax.errors import InputError, TrainingError
+from glfa_jax.evaluation import sample, score, sweep
+from glfa_jax.evaluation.decoding import HeldOut, open_test
 from glfa_jax.lock import only_one
 from glfa_jax.results import Scores
+from glfa_jax.stages import adapt, cotrain, lea
 from tests.data.test_store_damage import unseal
 from tests.readonly import MINDING_PERMISSIONS, read_only
-from train import adapt, cotrain, lea
 
 ROOT = Path(__file__).parents[2]
 STEPS = 3
@@ -38,7 +38,7 @@ TINY = {
     "foundation": str(ROOT / "foundation" / "simulated"),
     "data": {
         "subjects": ["01", "02", "03"],
-        "raster": 32,
+        "map_size": 32,
         "window": 3,
         "frames": 6,
         "resolution": [64, 64],
@@ -175,7 +175,7 @@ def test_every_test_clip_is_shown(study):
 
 
 def test_samples_depend_neither_on_the_batch_nor_on_the_devices(study):
-    """A clip's noise is its own, so other batch sizes, dealt out, give the same video."""
+    """A clip's noise is its own, so other batch sizes, sharded, give the same video."""
     folder, settings, _ = study
     samples = folder / "run" / "samples"
     kept = samples.with_name("samples-kept")
@@ -221,10 +221,10 @@ def test_a_fitted_subject_is_evaluated_beside_zero_shot(study, capsys):
 
 READS = """
 import sys
-from eval import sample
+from glfa_jax.evaluation import sample
 from glfa_jax import config
 from glfa_jax.cli import guarded
-from train import cotrain
+from glfa_jax.stages import cotrain
 
 def work():
     cotrain.main(config.load(sys.argv[1]))

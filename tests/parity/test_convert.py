@@ -12,7 +12,7 @@ from transformers import CLIPModel
 
 from benchmarks import parity_table
 from glfa_jax.convert import pretrained, verify
-from glfa_jax.convert.__main__ import main
+from glfa_jax.convert.__main__ import command as main
 from glfa_jax.convert.directory import read_tensors
 from glfa_jax.convert.transfer import export_model, import_model
 from tests.convert import test_official as official

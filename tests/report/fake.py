@@ -40,7 +40,7 @@ def write_video(path: Path, video: np.ndarray, *, codec: str, pixels: str) -> No
 
 
 def make(
-    folder: Path, *, clips: int = 9, size: int = 32, frames: int = 3, raster: int = 32
+    folder: Path, *, clips: int = 9, size: int = 32, frames: int = 3, map_size: int = 32
 ) -> Path:
     """Writes the run folder and returns it; scores, maps and losses look like real ones."""
     rng = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def make(
     (folder / "config.yaml").write_text(config_module.dump(config))
     _metrics(folder, clips)
     _samples(folder, rng, clips=clips, size=size, frames=frames)
-    _maps(folder, rng, raster)
+    _maps(folder, rng, map_size)
     _logs(folder, rng)
     return folder
 
@@ -106,13 +106,13 @@ def _samples(folder: Path, rng: np.random.Generator, *, clips: int, size: int, f
     (folder / "samples" / "index.json").write_text(json.dumps(index))
 
 
-def _maps(folder: Path, rng: np.random.Generator, raster: int) -> None:
-    rows, columns = np.mgrid[:raster, :raster] / raster
+def _maps(folder: Path, rng: np.random.Generator, map_size: int) -> None:
+    rows, columns = np.mgrid[:map_size, :map_size] / map_size
     left, right = ((columns - c) ** 2 * 5 + (rows - 0.5) ** 2 for c in (0.27, 0.73))
     edge = 0.19 + 0.03 * np.sin(14 * np.arctan2(rows - 0.5, abs(columns - 0.5) - 0.23))
     mask = (left < edge) | (right < edge)
-    shared = _field(rng, raster, waves=9)
-    before = [np.roll(shared, 3 * s * raster // 64, 0) + 0.7 * _field(rng, raster, waves=25)
+    shared = _field(rng, map_size, waves=9)
+    before = [np.roll(shared, 3 * s * map_size // 64, 0) + 0.7 * _field(rng, map_size, waves=25)
               for s in range(3)]  # fmt: skip
     after = [0.6 * own + 0.5 * shared for own in before]
     np.savez(
@@ -128,10 +128,10 @@ def _maps(folder: Path, rng: np.random.Generator, raster: int) -> None:
     )
 
 
-def _field(rng: np.random.Generator, raster: int, *, waves: float) -> np.ndarray:
+def _field(rng: np.random.Generator, map_size: int, *, waves: float) -> np.ndarray:
     """A smooth random field of unit variance."""
-    y, x = np.meshgrid(*[np.fft.fftfreq(raster, 1 / raster)] * 2, indexing="ij")
-    noise = np.fft.fft2(rng.normal(size=(raster, raster)))
+    y, x = np.meshgrid(*[np.fft.fftfreq(map_size, 1 / map_size)] * 2, indexing="ij")
+    noise = np.fft.fft2(rng.normal(size=(map_size, map_size)))
     field = np.fft.ifft2(noise * np.exp(-(x**2 + y**2) / (2 * waves))).real
     return field / field.std()
 

@@ -16,7 +16,7 @@ from glfa_jax import config as config_module
 from glfa_jax.errors import InputError
 from glfa_jax.report import clips as clips_module
 from glfa_jax.report import inputs, page
-from glfa_jax.report.__main__ import main
+from glfa_jax.report.__main__ import command as main
 from glfa_jax.report.inputs import ReportError
 from tests.report import fake
 
@@ -392,7 +392,7 @@ def test_suggested_commands_name_this_run_and_what_changes(text, original):
 
 def test_command_line_builds_the_page_without_jax(run):
     code = (
-        "import sys; from glfa_jax.report.__main__ import main; code = main(sys.argv[1:]);"
+        "import sys; from glfa_jax.report.__main__ import command; code = command(sys.argv[1:]);"
         "sys.exit(9 if 'jax' in sys.modules else code)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)

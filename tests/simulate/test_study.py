@@ -14,7 +14,7 @@ from glfa_jax.data.layouts import Problems, Run
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.video import read_all
 from glfa_jax.simulate import stimuli, study
-from glfa_jax.simulate.__main__ import main
+from glfa_jax.simulate.__main__ import command as main
 from glfa_jax.simulate.cortex import visual_cortex
 from tests.test_lock import hold
 

@@ -40,7 +40,7 @@ def foundation(tmp_path_factory):
 
 
 def compiled_for(topology: str, folder: Path, out: Path, *options: str) -> dict:
-    sets = [f"foundation={folder}", "data.resolution=[16,16]", "data.raster=32", *options]
+    sets = [f"foundation={folder}", "data.resolution=[16,16]", "data.map_size=32", *options]
     command = [sys.executable, "-m", "train.cotrain", "--config", "configs/demo.yaml"]
     command += [word for pair in sets for word in ("--set", pair)]
     command += ["--compile-only", topology, "--report", str(out)]

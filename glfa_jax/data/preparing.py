@@ -1,0 +1,255 @@
+"""Scanner files to the prepared store.
+
+Reads each run and each video once, in several processes, and leaves what is finished beside the
+store: the same command goes on after an interruption. Then puts the store together.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from glfa_jax import config
+from glfa_jax.data import DataError, flatmap
+from glfa_jax.data.assembling import Assembly
+from glfa_jax.data.attributes import Attributes, StoredFile, StoredRun
+from glfa_jax.data.clips import Clips, bundle
+from glfa_jax.data.flatmap import FlatMap
+from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, Study
+from glfa_jax.data.layouts.reading import read_study
+from glfa_jax.data.planning import Plan, plan, same_repetition_time, without_shared_clips
+from glfa_jax.data.reuse import reuse, settings_of
+from glfa_jax.data.scratch import Scratch
+from glfa_jax.data.signals import Pixels, ReadRun, Signal, hashed
+from glfa_jax.data.store import Store
+from glfa_jax.data.working import Task, carry_out
+
+WARNINGS = 20  # printed; all of them are in the store
+
+
+def prepare(data: config.Data, *, progress: bool = True) -> Store:
+    """Reads, z-scores, cuts and stores; reuses a store that fits.
+
+    Raises DataError in one sentence; nothing half-written is left under the store's name, and
+    what was finished is not done again.
+    """
+    if os.path.lexists(data.store):
+        return _reused(data, progress=progress)
+    problems = Problems(skip=data.on_error == "skip")
+    study = read_study(data, problems)
+    flat = flatmap.of(data)
+    scratch = Scratch(data.store)
+    with scratch.opened():
+        if data.store.exists():  # another process was faster
+            return _reused(data, progress=progress)
+        _prepare(data, study, flat, scratch, problems, progress=progress)
+    return Store.open(data.store)
+
+
+def _prepare(
+    data: config.Data,
+    study: Study,
+    flat: FlatMap,
+    scratch: Scratch,
+    problems: Problems,
+    *,
+    progress: bool,
+) -> None:
+    runs = same_repetition_time(study.runs, problems)
+    runs = without_shared_clips(runs, problems)
+    signals, videos = _read(data, study, runs, flat, scratch, problems, progress=progress)
+    unreadable = {clip: why for piece in videos for clip, why in piece.failed.items()}
+    for why in dict.fromkeys(unreadable.values()):
+        problems.add(DataError(why))
+    readable = {clip: piece for piece in videos for clip in piece.clips}
+    made = plan(
+        [(run, signal) for run, signal in zip(runs, signals, strict=True) if signal],
+        data=data,
+        unreadable=unreadable,
+        problems=problems,
+    )
+    of_runs = [note for cut in made.cuts for note in cut.signal.notes]
+    said = [*study.notes, *of_runs, *dict.fromkeys(problems.noted)]
+    notes = [str(DataError(note)) for note in said]  # in a line that a terminal can show
+    files = _files(data, study, made, videos)
+    attributes = _attributes(data, study, made, files=files, notes=notes)
+    total = (len(made.subjects) + 1) * sum(map(len, made.keys.values()))
+    with (
+        tqdm(total=total, disable=not progress, unit="sample", desc="store") as bar,
+        Store.create(
+            data.store, attributes, mask=flat.mask, frames=data.frames, resolution=data.resolution
+        ) as writer,
+    ):
+        assembly = Assembly(writer, made, mask=flat.mask, window=data.window, done=bar.update)
+        assembly.write(readable)
+    if progress:
+        print("\n".join(_summary(data, attributes, flat, made)), flush=True)
+
+
+def _read(
+    data: config.Data,
+    study: Study,
+    runs: Sequence[Run],
+    flat: FlatMap,
+    scratch: Scratch,
+    problems: Problems,
+    *,
+    progress: bool,
+) -> tuple[list[Signal | None], list[Clips]]:
+    """Every run and video as a piece of the scratch; None for a run that cannot be read."""
+    pixels = Pixels.of(flat)
+    shown = dict.fromkeys(trial.clip for run in runs for trial in run.trials)
+    of_runs = [ReadRun(run, pixels) for run in runs]
+    of_clips = bundle(
+        {clip: study.videos[clip] for clip in shown},
+        frames=data.frames,
+        resolution=data.resolution,
+    )
+    pieces: list[tuple[Task, Path]] = [
+        *((task, scratch.piece("runs", task.name, task.key)) for task in of_runs),
+        *((task, scratch.piece("videos", task.name, task.key)) for task in of_clips),
+    ]
+    carry_out(pieces, workers=data.workers, failed=problems.add, progress=progress)
+    found = [piece if piece.is_dir() else None for _, piece in pieces]
+    signals = [piece and Signal.read(piece) for piece in found[: len(runs)]]
+    return signals, [Clips.read(piece) for piece in found[len(runs) :] if piece]
+
+
+def _attributes(
+    data: config.Data,
+    study: Study,
+    made: Plan,
+    *,
+    files: Mapping[str, StoredFile],
+    notes: list[str],
+) -> Attributes:
+    settings = settings_of(data)
+    runs: list[StoredRun] = [
+        {
+            "subject": cut.run.subject,
+            "name": cut.run.name,
+            "split": cut.run.split,
+            "volumes": cut.signal.kept,
+            "missing": cut.missing,
+        }
+        for cut in made.cuts
+    ]
+    return Attributes(
+        subjects=made.subjects,
+        repetition_time=made.cuts[0].run.repetition_time,
+        lag_seconds=data.lag_seconds,
+        window=data.window,
+        clips={split: [clip for clip, _ in made.keys[split]] for split in SPLITS},
+        captions={
+            split: [study.captions[clip] for clip, _ in made.keys[split]] for split in SPLITS
+        },
+        clip_seconds=median(t.duration for cut in made.cuts for t in cut.run.trials),
+        layout=data.layout,
+        space=data.space,
+        repeats={subject: made.repeats(subject) for subject in made.subjects},
+        runs=runs,
+        notes=notes,
+        fingerprint=_digest(settings),
+        identity=_digest({"settings": settings, "files": files}),
+        provenance={
+            "root": str(data.root),
+            "settings": settings,
+            "files": dict(files),
+            "glfa_jax": version("glfa_jax"),
+        },
+    )
+
+
+def _files(
+    data: config.Data, study: Study, made: Plan, videos: Sequence[Clips]
+) -> dict[str, StoredFile]:
+    """Size and hash of every file that is in the store, in the study's order."""
+    known: dict[str, StoredFile] = {}
+    for piece in (*(cut.signal for cut in made.cuts), *videos):
+        known |= piece.files
+    read = {str(file) for cut in made.cuts for file in cut.run.files}
+    used = {str(study.videos[clip].path) for split in SPLITS for clip, _ in made.keys[split]}
+    of_runs = {str(file) for run in study.runs for file in run.files}
+    of_videos = {str(part.path) for part in study.videos.values()}
+    files = {}
+    for file in (*study.files, *_geometry(data)):
+        name = str(file)
+        left_out = (name in of_runs and name not in read) or (name in of_videos - used)
+        if not left_out and name not in files:
+            files[name] = known.get(name) or hashed(file)
+    return {_relative(Path(name), data.root): entry for name, entry in files.items()}
+
+
+def _geometry(data: config.Data) -> Iterator[Path]:
+    """The files that the flat map is made of."""
+    if data.surfaces is not None:
+        for pair in (data.surfaces.flat, data.surfaces.pial, data.surfaces.white):
+            yield from pair or ()
+    if data.region is not None:
+        yield from data.region.labels or ()
+        yield from filter(None, [data.region.mask])
+    elif data.layout == "fudan":
+        yield data.root / "vc_roi.npz"
+
+
+def _relative(file: Path, root: Path) -> str:
+    return str(file.relative_to(root) if file.is_relative_to(root) else file.resolve())
+
+
+def _digest(tree: Any) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def _reused(data: config.Data, *, progress: bool) -> Store:
+    store = reuse(data)
+    if progress:
+        print(f"{data.store}: up to date, reused", flush=True)
+        for line in _warnings(store.attributes.notes):
+            print(line, flush=True)
+    return store
+
+
+def _warnings(notes: Sequence[str]) -> Iterator[str]:
+    yield from (f"  warning: {note}" for note in notes[:WARNINGS])
+    if len(notes) > WARNINGS:
+        yield f"  and {len(notes) - WARNINGS} more warnings, all of them in the store's notes"
+
+
+def _summary(data: config.Data, attributes: Attributes, flat: FlatMap, made: Plan) -> Iterator[str]:
+    clips = ", ".join(f"{len(attributes.clips[split])} {split}" for split in SPLITS)
+    lag = round(attributes.lag_seconds / attributes.repetition_time)
+    yield f"{data.store}: {len(attributes.subjects)} subjects, samples: {clips}"
+    yield (
+        f"  TR {attributes.repetition_time:g} s, lag {attributes.lag_seconds:g} s "
+        f"({lag} volumes), window {attributes.window} volumes, {data.frames} frames of "
+        f"{data.resolution[0]} x {data.resolution[1]}"
+    )
+    size = "" if flat.pixel_mm is None else f" of {flat.pixel_mm:.2f} mm"
+    yield f"  flat map {data.map_size} x {data.map_size}, {flat.mask.sum()} cortex pixels{size}"
+    for split in SPLITS:
+        for subject in attributes.subjects:
+            yield _signal_summary(made, subject, split)
+    yield from _warnings(attributes.notes)
+    if data.latents:
+        yield "  next: the VAE's latents, by train.latents, or by train.cotrain before it trains"
+
+
+def _signal_summary(made: Plan, subject: str, split: Split) -> str:
+    cuts = made.of(subject, split)
+    samples = sum(map(bool, made.shown[subject, split].values()))
+    peak = max((cut.signal.peak for cut in cuts), default=0.0)
+    tsnr = np.median([cut.signal.tsnr for cut in cuts]) if cuts else 0.0
+    return (
+        f"  sub-{subject} {split}: {len(cuts)} runs, {sum(cut.signal.kept for cut in cuts)} "
+        f"volumes, {samples} samples, {len(made.keys[split]) - samples} missing, "
+        f"{sum(cut.missing for cut in cuts)} trials cut short by a run's end; "
+        f"{sum(cut.signal.silent for cut in cuts)} constant pixels, largest |z| {peak:.1f}, "
+        f"median temporal SNR {tsnr:.1f}"
+    )

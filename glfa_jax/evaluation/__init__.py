@@ -1,0 +1,1 @@
+"""Decodes the test clips of finished runs, scores and compares: a module a step."""

@@ -1,0 +1,146 @@
+"""The test clips of a finished run, and how they are decoded: shared by sampling and sweeping."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from glfa_jax import config, system
+from glfa_jax.data.store import Store
+from glfa_jax.decoder import Decoder, Generator, load_decoder, validate_finished
+from glfa_jax.errors import InputError
+from glfa_jax.files import read_object, write_atomically
+from glfa_jax.protocol import decoded_store
+from glfa_jax.subject_alignment import average_window, validate_layer
+from glfa_jax.training.loop import check_unchanged, use_compilation_cache
+from glfa_jax.training.sharding import make_mesh
+
+# Options that change no sample.
+SCORING = frozenset({"evaluation.ways", "evaluation.metrics", "evaluation.consistency_gate"})
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """trained, store: what was trained on, and what is decoded; mostly the same."""
+
+    settings: config.Config
+    trained: Store
+    store: Store
+
+    def clips(self, subject: str) -> list[int]:
+        """HeldOut clips to decode: all that the subject has, or the first of them."""
+        return np.flatnonzero(self._present(subject))[: self.settings.evaluation.clips].tolist()
+
+    def unscanned(self, subject: str) -> list[int]:
+        """Test clips of the store that the subject has no fMRI of."""
+        return np.flatnonzero(~self._present(subject)).tolist()
+
+    def _present(self, subject: str) -> Bool[np.ndarray, " clips"]:
+        return self.store.present("test", subjects=[subject])[:, 0]
+
+    def batches(self, subject: str) -> Iterator[list[int]]:
+        clips, size = self.clips(subject), self.settings.evaluation.batch_size
+        for start in range(0, len(clips), size):
+            yield clips[start : start + size]
+
+    def generator(self, *, step: int | None = None) -> Generator:
+        """The finished model, or a checkpoint of stage 2."""
+        make_mesh(self.settings.hardware.mesh)  # refused before anything is loaded
+        decoder, negative = self._model(step)
+        subjects = self.settings.protocol.test_subjects
+        return Generator(decoder, self.settings, subjects=subjects, negative=negative)
+
+    def load(self, generator: Generator, *, step: int | None) -> None:
+        """Puts the finished model, or a checkpoint, in place of the one that the generator has."""
+        decoder, negative = self._model(step)
+        generator.load(decoder, negative=negative)
+
+    def _model(self, step: int | None) -> tuple[Decoder, Float[Array, "w height width"]]:
+        """The decoder, and what its samples are pushed away from."""
+        decoder = load_decoder(self.settings, step=step)
+        return decoder, average_window(self.settings, decoder.encoder, store=self.trained)
+
+    def decode(
+        self,
+        generator: Generator,
+        subject: str,
+        clips: list[int],
+        *,
+        scale: float,
+        steps: int,
+        seed: int,
+    ) -> np.ndarray:
+        """One batch of videos, uint8 (b, f, h, w, 3)."""
+        # The last batch is filled up, so that one program serves all.
+        padded = np.resize(np.array(clips, np.int32), self.settings.evaluation.batch_size)
+        fmri = self.store.fmri("test", padded, subjects=[subject])[:, 0]
+        options = {"scale": scale, "steps": steps, "seed": seed}
+        video = generator(fmri, subject=subject, clip=padded, **options)
+        return video[: len(clips)]
+
+
+def open_test(settings: config.Config) -> HeldOut:
+    """Raises InputError where stage 2 is not finished, there is too little to decode, or more is
+    asked for than generator and judges can do."""
+    use_compilation_cache()
+    check_unchanged(settings.run_dir, settings)
+    validate_finished(settings)
+    system.check_foundation(settings)  # what is asked of sampling and of the judges may be new
+    trained = Store.open(settings.data.store)
+    test = HeldOut(settings, trained, decoded_store(settings, trained))
+    for subject in settings.protocol.test_subjects:
+        validate_layer(settings, subject=subject)
+        if (clips := len(test.clips(subject))) < 2:
+            raise InputError(
+                f"subject {subject}: {clips} test clips to decode in {test.store.path}, scoring "
+                "needs two or more"
+            )
+    return test
+
+
+def validate_same_settings(
+    test: HeldOut, folder: Path, *, but: Iterable[str], keep: bool = True
+) -> None:
+    """What was made with other settings or data is neither mixed with ours nor overwritten.
+
+    but: keys of settings.json that do not matter to what the folder holds, or that its paths tell.
+    keep: ours are written down, for what is made with them from now on.
+    Raises InputError with every key that differs; one that an earlier version did not write down is
+    not compared.
+    """
+    ours = {key: value for key, value in _settings(test).items() if key not in set(but)}
+    path = folder / "settings.json"
+    theirs = config.flat(read_object(path)) if path.exists() else {}
+    changed = [
+        f"{key}: {ours[key]} | {theirs[key]}"
+        for key in ours
+        if key in theirs and ours[key] != theirs[key]
+    ]
+    if changed:
+        raise InputError(
+            f"{folder}: was made with other settings (now | then): {'; '.join(changed)}; "
+            "remove the folder to make it anew"
+        )
+    if keep:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(ours))
+
+
+def _settings(test: HeldOut) -> dict[str, Any]:
+    """All that samples depend on besides the training, by key."""
+    settings = test.settings
+    # Fitted layers have results in a folder of their own.
+    fitted = settings.evaluation.adapted_minutes is not None
+    tree = {
+        "evaluation": settings.evaluation.model_dump(mode="json", exclude={"adapted_minutes"}),
+        "hardware": {"compute_dtype": settings.hardware.compute_dtype},
+        "test_subjects": list(settings.protocol.test_subjects),
+        "data": test.store.attributes.identity,
+        "steps": settings.cotrain.steps,
+        "seed": settings.seed,
+    }
+    return config.flat(tree | ({"adapt": settings.adapt.model_dump(mode="json")} if fitted else {}))

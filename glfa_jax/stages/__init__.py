@@ -1,0 +1,1 @@
+"""The training stages, a module each, and what they share."""

@@ -1,0 +1,252 @@
+"""Fits the alignment layer to a new subject; everything else stays as stage 2 left it.
+
+    python -m train.adapt --config configs/demo.yaml --subject 03 --minutes 4
+
+The layer starts as the shared one, or as the identity where every training subject has its own,
+and is drawn to where the training subjects' aligned maps of the same clips are, on average: the
+loss of stage 2 without the generator's, so it takes seconds to minutes. Its scales are its own
+(`adapt` in the configuration, which says why): with those of stage 2 it would hardly move. It sees
+the first minutes of the subject's training clips, pauses not counted, and never a test clip. With
+`--set evaluation.adapted_minutes=4`, eval.sample and eval.score use it. To compare with a full fit,
+train a run of its own with the subject among protocol.train_subjects.
+
+A subject who was scanned after the run was trained comes in a store of his own, prepared alike:
+
+    python -m train.adapt --config configs/demo.yaml --set protocol.test_store=data/new.zarr \
+        --set "protocol.test_subjects=['04']" --subject 04 --minutes 4
+
+Clips of both stores are the same by their names and captions.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glfa_jax import config, system
+from glfa_jax.cli import next_step, run_main
+from glfa_jax.convert import pretrained
+from glfa_jax.data import pipeline
+from glfa_jax.data.store import Store
+from glfa_jax.decoder import validate_finished
+from glfa_jax.errors import InputError
+from glfa_jax.models.alignment import Alignment
+from glfa_jax.ops.local_conv import bounding_box
+from glfa_jax.protocol import decoded_store
+from glfa_jax.stages.running import complete, run_stage, share, store_model
+from glfa_jax.subject_alignment import (
+    elsewhere,
+    first_layer,
+    fitted_stage,
+    layer_for,
+    layer_of,
+    save_fitted,
+    validate_current,
+)
+from glfa_jax.training.loop import (
+    LossFn,
+    check_unchanged,
+    keep_config,
+    use_compilation_cache,
+    validate_unchanged,
+)
+from glfa_jax.training.losses import reconstruction_loss
+from glfa_jax.training.optim import OTHERWISE, Group
+from glfa_jax.training.processes import alone_in, say, start
+
+GROUPS = (Group(OTHERWISE, 1.0),)
+
+
+def clips_of(store: Store, *, subject: str, minutes: float) -> np.ndarray:
+    """The subject's first training clips, as many as fill the minutes with video."""
+    seconds = store.attributes.clip_seconds
+    (present,) = np.nonzero(store.present("train", subjects=[subject])[:, 0])
+    most = len(present) * seconds / 60
+    if not (math.isfinite(minutes) and seconds <= minutes * 60 and minutes <= most + 1e-9):
+        raise InputError(
+            f"--minutes: {minutes:g}, must be from {seconds / 60:.2g} (one clip of {seconds:g} s) "
+            f"to {most:g}, all the training clips of subject {subject} in {store.path}"
+        )
+    # Rounding must not cost the last clip.
+    return present[: int(minutes * 60 / seconds + 1e-9)]
+
+
+class Shared(NamedTuple):
+    """Samples of the same clips in two stores, place by place: the others', the new subject's."""
+
+    theirs: np.ndarray
+    own: np.ndarray
+
+
+def shared_clips(store: Store, new: Store, *, clips: np.ndarray, others: tuple[str, ...]) -> Shared:
+    """Those of the new subject's `clips` that one of the others saw as well.
+
+    In another store than that of training, the same showing of a clip of the same name. Raises
+    InputError where that cannot be.
+    """
+    theirs = own = clips
+    if new is not store:
+        if not np.array_equal(new.mask, store.mask):
+            raise InputError(
+                f"{new.path}: its maps show another part of the cortex than those of {store.path}; "
+                "prepare it with the same data.surfaces and data.region"
+            )
+        for what in ("repetition_time", "lag_seconds"):
+            given, wanted = (getattr(x.attributes, what) for x in (new, store))
+            if not math.isclose(given, wanted, rel_tol=1e-3):
+                raise InputError(
+                    f"{new.path}: has {what} of {given:g} s, but {store.path} of {wanted:g} s; "
+                    "windows must show the same moments"
+                )
+        shown, places = _showings(new), {x: i for i, x in enumerate(_showings(store))}
+        own = np.array([clip for clip in clips if shown[clip] in places], int)
+        theirs = np.array([places[shown[clip]] for clip in own], int)
+        captions, trained = (x.attributes.captions["train"] for x in (new, store))
+        for i, j in zip(own, theirs, strict=True):
+            if captions[i] != trained[j]:
+                raise InputError(
+                    f"{new.path}: clip {shown[i][0]} is {captions[i]!r}, but {trained[j]!r} in "
+                    f"{store.path}; clips of one name must be the same"
+                )
+    seen = store.present("train", subjects=others)[theirs].any(axis=1)
+    return Shared(theirs[seen], own[seen])
+
+
+def _showings(store: Store) -> list[tuple[str, int]]:
+    """Of every training sample, its clip and how often that was shown before."""
+    before: Counter[str] = Counter()
+    found = []
+    for clip in store.attributes.clips["train"]:
+        found.append((clip, before[clip]))
+        before[clip] += 1
+    return found
+
+
+def validate_new_subject(settings: config.Config, subject: str) -> None:
+    """Only a trained run with alignment has something to fit, and only to a subject new to it."""
+    protocol, known = settings.protocol, settings.data.subjects
+    if protocol.test_store is not None:
+        known = protocol.test_subjects
+    if subject in protocol.train_subjects and protocol.test_store is not None:
+        raise InputError(
+            f"--subject: {subject} of {protocol.test_store} has the name of a subject that was "
+            "trained on; prepare that store with another name"
+        )
+    if subject in protocol.train_subjects:
+        raise InputError(f"--subject: {subject} was trained on, its alignment is part of the run")
+    if subject not in known:
+        names = ", ".join(name for name in known if name not in protocol.train_subjects)
+        raise InputError(f"--subject: {subject} is none of the subjects to fit to: {names}")
+    if not settings.aligned:
+        raise InputError(f"{settings.run_dir}: alignment is off in this run, nothing can be fitted")
+    validate_finished(settings)
+
+
+def loss_of(settings: config.Adapt, module: Alignment) -> LossFn:
+    """Distance of the new subject's aligned maps from the mean of the others', and from its own.
+
+    A batch's windows are those of the others, in order, and last the new subject's. Frozen: the
+    `others`' layers and the cortex `mask`.
+    """
+
+    def loss_fn(params: dict, frozen: Any, batch: Any, key: jax.Array):
+        fmri, original = batch["fmri"][:, :-1], batch["fmri"][:, -1]
+        present = batch["present"][:, :-1].astype(fmri.dtype)
+        theirs: Any = [
+            module.apply({"params": layer}, fmri[:, i]) for i, layer in enumerate(frozen["others"])
+        ]
+        shares = present / present.sum(axis=1, keepdims=True)
+        target = jnp.einsum("bs,sb...->b...", shares, jnp.stack(theirs))
+        aligned: Any = module.apply({"params": params}, original)
+        glfa = {
+            "alignment": reconstruction_loss(aligned, target, frozen["mask"]).mean(),
+            "regularisation": reconstruction_loss(aligned, original, frozen["mask"]).mean(),
+        }
+        loss = (
+            settings.alignment_scale * glfa["alignment"]
+            + settings.regularisation_scale * glfa["regularisation"]
+        )
+        return loss, glfa
+
+    return loss_fn
+
+
+def run(settings: config.Config, store: Store, *, subject: str, minutes: float) -> None:
+    """`store`: of training; the subject may be of `protocol.test_store`."""
+    name = fitted_stage(settings, subject=subject, minutes=minutes)
+    folder, others = system.stage_folder(settings, name), settings.protocol.train_subjects
+    new = decoded_store(settings, store)
+    clips = clips_of(new, subject=subject, minutes=minutes)
+    shared = shared_clips(store, new, clips=clips, others=others)
+    if not len(shared.own):
+        raise InputError(
+            f"--minutes: no training subject has seen the first {minutes:g} minutes of subject "
+            f"{subject} in {new.path}, so there is nothing to align them with"
+        )
+    if (model := system.model_folder(settings, name)).is_dir():
+        validate_current(settings, model)
+    validate_unchanged(folder, settings.adapt)
+    if complete(settings, name):
+        return
+    stored = system.model_folder(settings, "cotrain") / "encoder"
+    built_on = {"cotrain_steps": settings.cotrain.steps}
+    beside = None if new is store else pipeline.Beside(new, (subject,), shared.own)
+    encoder = pretrained.load("fmri_encoder", stored, box=bounding_box(store.mask))
+    module = layer_of(encoder.module)
+    fitted = run_stage(
+        settings,
+        name,
+        says=f"the alignment of subject {subject}, to {len(shared.own)} clips that "
+        f"{' or '.join(others)} saw as well",
+        init=first_layer(encoder, seed=settings.seed),
+        frozen={
+            "others": [layer_for(settings, encoder, subject=other) for other in others],
+            "mask": jnp.asarray(store.mask, jnp.float32),
+        },
+        loss_fn=loss_of(settings.adapt, module),
+        groups=GROUPS,
+        fingerprint=built_on,
+        batches=pipeline.windows(
+            store,
+            subjects=others if beside else (*others, subject),
+            clips=shared.theirs,
+            beside=beside,
+            batch_size=settings.adapt.batch_size,
+            seed=settings.seed,
+            **share(settings),
+        ),
+    )
+    about = built_on | {"subject": subject, "minutes": minutes, "clips": len(shared.own)}
+    about["data"] = new.attributes.identity
+    store_model(settings, name, lambda folder: save_fitted(folder, module, fitted, about=about))
+
+
+def main(settings: config.Config, *, subject: str, minutes: float) -> None:
+    start(settings.hardware.processes)
+    use_compilation_cache()
+    check_unchanged(settings.run_dir, settings)
+    validate_new_subject(settings, subject)
+    name = fitted_stage(settings, subject=subject, minutes=minutes)
+    with alone_in(system.stage_folder(settings, name)):
+        if settings.protocol.test_store is settings.results_dir is None:  # else it stays as it is
+            keep_config(settings.run_dir, settings)
+        run(settings, Store.open(settings.data.store), subject=subject, minutes=minutes)
+    sets = (f"evaluation.adapted_minutes={minutes:g}", *elsewhere(settings))
+    say(next_step("eval.sample", "--config", settings.run_dir / "config.yaml", "--set", *sets))
+
+
+def command(arguments: Sequence[str] | None = None) -> int:
+    return run_main(
+        main,
+        arguments,
+        command="train.adapt",
+        description=__doc__,
+        options={
+            "subject": {"required": True, "help": "whom to fit to, such as 03"},
+            "minutes": {"required": True, "type": float, "help": "of training clips to use"},
+        },
+    )

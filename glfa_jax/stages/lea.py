@@ -1,0 +1,157 @@
+"""LEA carried over to video, the baseline of SPEC §6.3: a regression in place of stages 1 and 2.
+
+    python -m train.cotrain --config configs/demo.yaml --set method=lea --set run_dir=runs/demo-lea
+
+Ridge regression in closed form, without intercept, from the frozen encoder's [CLS] features of a
+window to what the generator's text encoder makes of the clip's caption, and to CLIP's embedding of
+the clip, averaged over its frames. The generator stays as it is.
+
+As in the original, predictions are standardised and mapped to the mean and the deviation of real
+targets. The original takes both statistics from the test set, which makes it transductive; here
+they are the training set's, so that a test clip is decoded by itself and nothing of the test split
+is read.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from tqdm import tqdm
+
+from glfa_jax import config, system
+from glfa_jax.convert import pretrained
+from glfa_jax.data.pipeline import unit_range
+from glfa_jax.data.store import Store
+from glfa_jax.errors import InputError
+from glfa_jax.models.lea import Lea, cls_of
+from glfa_jax.ops.ridge import Ridge, RidgeFit, rescaled
+from glfa_jax.stages import pretrain
+from glfa_jax.stages.running import compute_in, store_model
+from glfa_jax.training.processes import say
+
+NAME = "lea"
+
+
+class Targets:
+    """Of training clips: the caption's tokens as the generator is given them, CLIP's embedding."""
+
+    def __init__(self, settings: config.Config, store: Store):
+        text, clip = system.load_text_encoder(settings), system.load_clip(settings)
+        self.shape = (text.module.max_position_embeddings, text.module.hidden_size)
+        self.clip_dim = clip.model.module.projection_dim
+        self._store = store
+        self._captions = system.tokenizer(settings)(store.attributes.captions["train"])
+        self._variables = jax.device_put((text.variables, clip.model.variables))
+
+        @jax.jit
+        def compute(variables: tuple[dict, dict], captions: jax.Array, video: jax.Array):
+            hidden: Any = text.module.apply(variables[0], captions)
+            frames = clip.preprocess(video.reshape(-1, *video.shape[2:]))
+            image: Any = clip.model.module.apply(variables[1], frames, method="image_features")
+            image = image / jnp.linalg.norm(image, axis=-1, keepdims=True)
+            image = image.reshape(*video.shape[:2], -1).mean(axis=1)
+            return jnp.concatenate([hidden.hidden.reshape(len(captions), -1), image], axis=-1)
+
+        self._compute = compute
+
+    def of(self, clips: ndarray) -> Float[ndarray, "b q"]:
+        """All tokens one after the other, then the embedding."""
+        video = unit_range(self._store.video("train", clips))
+        return jax.device_get(self._compute(self._variables, self._captions[clips], video))
+
+
+def encoder_of(settings: config.Config, module: Lea) -> dict:
+    """Parameters of the pretrained autoencoder's encoder."""
+    folder = system.model_folder(settings, pretrain.NAME)
+    trained = pretrained.load("fmri_autoencoder", folder).variables["params"]
+    names = pretrained.parameter_shapes("lea", module)["encoder"]
+    return {name: trained[name] for name in names}
+
+
+def features_of(settings: config.Config, module: Lea, encoder: dict) -> Callable[[ndarray], Any]:
+    """Windows (b, s, w, height, width) to features (b, s, p), as sampling computes them."""
+    computing = module.clone(dtype=compute_in(settings)["dtype"])
+    variables = jax.device_put({"params": {"encoder": encoder}})
+
+    @jax.jit
+    def compute(variables: dict, fmri: jax.Array) -> jax.Array:
+        features: Any = computing.apply(variables, fmri.astype(jnp.float32), method="features")
+        return cls_of(features).astype(jnp.float32)
+
+    return lambda fmri: jax.device_get(compute(variables, fmri))
+
+
+def clips_of(settings: config.Config, store: Store) -> Int[ndarray, " n"]:
+    """Train clips that a train subject has seen. Raises InputError where one has no caption."""
+    present = store.present("train", subjects=settings.protocol.train_subjects)
+    clips = np.flatnonzero(present.any(axis=1))
+    captions = store.attributes.captions["train"]
+    wordless = [store.attributes.clips["train"][i] for i in clips if not captions[i].strip()]
+    if wordless:
+        raise InputError(
+            f"{store.path}: {len(wordless)} of {len(clips)} train clips have no caption, the first "
+            f"is {wordless[0]}; method lea learns to predict captions: give every clip one"
+        )
+    return clips
+
+
+def parameters(fit: RidgeFit, *, split: int) -> dict[str, dict[str, Any]]:
+    """Of the linear maps to the first `split` targets and to the rest, the rescaling folded in."""
+    weights = rescaled(fit)
+
+    def linear(columns: slice) -> dict[str, Any]:
+        maps = {"kernel": weights[:, columns], "bias": fit.targets_mean[columns]}
+        return {"centre": fit.features_mean, "linear": maps}
+
+    return {"to_tokens": linear(slice(split)), "to_image": linear(slice(split, None))}
+
+
+def fit_model(settings: config.Config, store: Store) -> tuple[Lea, dict]:
+    """The model and its parameters, from the train windows of the train subjects."""
+    subjects = settings.protocol.train_subjects
+    present, clips = store.present("train", subjects=subjects), clips_of(settings, store)
+    targets = Targets(settings, store)
+    tokens, token_dim = targets.shape
+    module = system.lea(settings, tokens=tokens, token_dim=token_dim, clip_dim=targets.clip_dim)
+    encoder = encoder_of(settings, module)
+    features = features_of(settings, module, encoder)
+
+    split = tokens * token_dim
+    ridge = Ridge(features=module.window * module.dim, targets=split + targets.clip_dim)
+    at_once = max(settings.lea.batch_size // len(subjects), 1)
+    with tqdm(total=len(clips), unit="clip", desc=NAME) as bar:
+        for start in range(0, len(clips), at_once):
+            # The last batch is filled up, so that one program serves all.
+            batch = clips[start : start + at_once]
+            filled = np.resize(batch, at_once)
+            seen = features(store.fmri("train", filled, subjects=subjects))
+            shown = targets.of(filled)
+            row, subject = np.nonzero(present[batch])
+            ridge.add(seen[row, subject], targets=shown[row])
+            bar.update(len(batch))
+    fit = ridge.solve(alpha=settings.lea.alpha)
+    params = {"encoder": encoder, **parameters(fit, split=split)}
+    return module, jax.tree.map(lambda x: np.asarray(x, np.float32), params)
+
+
+def run(settings: config.Config, store: Store) -> None:
+    if system.model_folder(settings, NAME).is_dir():
+        say(f"{NAME}: finished already")
+        return
+    clips_of(settings, store)  # refused before anything is trained
+    pretrain.run(settings, store)
+    say(
+        f"== {NAME}: ridge regression to captions and images, alpha {settings.lea.alpha:g}, on "
+        f"train windows of subjects {', '.join(settings.protocol.train_subjects)}"
+    )
+
+    def write(folder: Path) -> None:
+        system.save_own(NAME, folder, *fit_model(settings, store))
+
+    store_model(settings, NAME, write)
+    say(f"{NAME}: finished")

@@ -1,0 +1,96 @@
+"""The judges with models that only average: what is loaded, and what goes to the device when."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from glfa_jax import config, system
+from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.evaluation.models import EvaluationModels
+from glfa_jax.models.video_mae import Classified
+from glfa_jax.ops.preprocess import Preprocessor
+from tests.test_config import MINIMAL
+
+CLIPS, FRAMES, SIDE = 3, 2, 4
+VIDEOS = np.random.default_rng(0).integers(0, 256, (CLIPS, FRAMES, SIDE, SIDE, 3), np.uint8)
+
+
+class Average:
+    """Of every clip or picture, its mean colour times a weight."""
+
+    def apply(self, variables: dict, x: jax.Array, *, method: str | None = None) -> Any:
+        found = variables["weight"] * x.reshape(len(x), -1, 3).mean(1)
+        return Classified(found, found) if method == "classify" else found
+
+
+@pytest.fixture
+def loaded(monkeypatch) -> list[str]:
+    """Names of the models that were loaded; each is an Average."""
+    names = []
+
+    def load(settings: config.Config, kind: str, name: str) -> Any:
+        names.append(name)
+        variables = {"weight": np.ones(3, np.float32)}
+        model = Pretrained(Average(), variables)
+        return system.EvaluationModel(model, lambda x: x.astype(jnp.float32))
+
+    monkeypatch.setattr(system, "load_evaluation_model", load)
+    monkeypatch.setattr(
+        system,
+        "load_video_classifier",
+        lambda settings: load(settings, "video_mae", system.VIDEO_CLASSIFIER),
+    )
+    return names
+
+
+def judges(tmp_path, *metrics: str) -> EvaluationModels:
+    path = tmp_path / "given.yaml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    return EvaluationModels(
+        config.load(
+            path,
+            (
+                *(f"data.frames={FRAMES}", "evaluation.batch_size=2"),
+                f"evaluation.metrics={list(metrics)}",
+            ),
+        )
+    )
+
+
+def test_clip_is_loaded_where_it_is_asked_for(loaded, tmp_path):
+    seen = judges(tmp_path, "pictures")(VIDEOS)
+    assert loaded == [system.VIDEO_CLASSIFIER, system.IMAGE_CLASSIFIER]
+    assert seen.embeddings is None
+    seen = judges(tmp_path, "embeddings")(VIDEOS)
+    assert loaded[-1] == system.CLIP
+    np.testing.assert_allclose(seen.embeddings, VIDEOS.mean((2, 3)), rtol=1e-5)
+
+
+def test_a_judge_is_told_by_its_parameters_and_its_preprocessing(loaded, tmp_path, monkeypatch):
+    def identity(judge: system.EvaluationModel) -> str:
+        monkeypatch.setattr(system, "load_clip", lambda settings: judge)
+        found = judges(tmp_path, "embeddings").identities
+        assert list(found) == [system.VIDEO_CLASSIFIER, system.IMAGE_CLASSIFIER, system.CLIP]
+        return found[system.CLIP]
+
+    def judge(weight: float, scale: float) -> system.EvaluationModel:
+        preprocess = Preprocessor(None, "bicubic", None, scale, (0.5,) * 3, (0.5,) * 3)
+        return system.EvaluationModel(
+            Pretrained(Average(), {"weight": np.full(3, weight)}), preprocess
+        )
+
+    assert identity(judge(1.0, 1 / 255)) == identity(judge(1.0, 1 / 255))
+    others = [judge(2.0, 1 / 255), judge(1.0, 1 / 127)]
+    assert len({identity(one) for one in (judge(1.0, 1 / 255), *others)}) == 3
+
+
+def test_parameters_are_sent_to_the_device_once(loaded, tmp_path):
+    """Afterwards nothing goes there but what is put there by name: the pictures."""
+    own = judges(tmp_path, "embeddings")
+    first = own(VIDEOS)
+    with jax.transfer_guard("disallow"):
+        again = own(VIDEOS)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))

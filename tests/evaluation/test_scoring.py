@@ -1,0 +1,124 @@
+"""Scoring against stand-ins for the judges: what is measured, and when it is left out."""
+
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from glfa_jax import config
+from glfa_jax.evaluation.decoding import HeldOut
+from glfa_jax.evaluation.models import EvaluationModels, Predictions
+from glfa_jax.evaluation.scoring import Scored, Scorer, frechet
+from glfa_jax.metrics import nway
+from glfa_jax.metrics.frechet import frechet_distance
+from tests.evaluation.made import JUDGES
+
+CLIPS, FRAMES, SIDE, CLASSES = 6, 3, 16, 60
+
+
+class Brightness:
+    """EvaluationModels that see nothing but how bright the frames are."""
+
+    identities = JUDGES
+
+    def __call__(self, videos: np.ndarray) -> Predictions:
+        bright = videos.mean((2, 3))  # (b, f, 3)
+        rng = np.random.default_rng(0)
+
+        def scores(x: np.ndarray) -> np.ndarray:
+            return x @ rng.standard_normal((x.shape[-1], CLASSES))
+
+        return Predictions(scores(bright.mean(1)), scores(bright), bright.mean(1), bright + 1.0)
+
+
+judges = cast(EvaluationModels, Brightness())
+
+
+def videos(seed: int, side: int = SIDE) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    level = rng.integers(20, 200, (CLIPS, FRAMES, 1, 1, 3))
+    return (level + rng.integers(0, 50, (CLIPS, FRAMES, side, side, 3))).astype(np.uint8)
+
+
+def measured(generated: np.ndarray, truth: np.ndarray, **options) -> dict:
+    settings = config.Evaluation(ways=(2, 50), **options)
+    scored = Scorer(settings, judges, truth).score(generated, seed=0, trials=None)
+    return {one.name: one for one in scored.measured}
+
+
+def test_the_truth_itself_is_perfect():
+    found = measured(videos(0), videos(0))
+    perfect = {"video 2-way": 1, "frame 50-way": 1, "SSIM": 1, "PSNR": 100, "EPE": 0}
+    perfect |= {"pixel correlation": 1, "hue correlation": 1, "CLIP similarity": 1}
+    perfect |= {"VIFI similarity": 1}
+    for name, value in perfect.items():
+        np.testing.assert_allclose(found[name].values, value, atol=1e-6, err_msg=name)
+    np.testing.assert_array_equal(found["CLIP-pcc"].values, found["CLIP-pcc, gated"].values)
+
+
+def test_what_stands_for_chance_is_worse_than_the_truth():
+    for name, one in measured(videos(0), videos(0)).items():
+        if one.mismatched is not None:
+            worse = one.mismatched().mean() - one.values.mean()
+            assert (worse > 0) == (one.about.better == "lower"), name
+
+
+def test_drawn_accuracy_is_compared_with_the_same_mismatch_computed_once(monkeypatch):
+    settings = config.Evaluation(ways=(2, 50), metrics=())
+    scorer = Scorer(settings, judges, videos(0))
+    scored = scorer.score(videos(1), seed=0, trials=7)
+    assert {one.about.variant for one in scored.drawn} == {"Monte Carlo, 7 trials"}
+    computed, exact = [], nway.nway_exact
+
+    def counted(probabilities: np.ndarray, *, labels: np.ndarray, n: int) -> np.ndarray:
+        computed.append(n)
+        return exact(probabilities, labels=labels, n=n)
+
+    monkeypatch.setattr(nway, "nway_exact", counted)
+    for exactly, drawn in zip(scored.measured, scored.drawn, strict=True):
+        assert exactly.name == drawn.name
+        np.testing.assert_array_equal(exactly.mismatched(), drawn.mismatched())
+    assert sorted(computed) == [2] * 2 * (CLIPS - 1) + [50] * 2 * (CLIPS - 1)
+
+
+def test_pixels_are_not_compared_where_sizes_differ():
+    same, other = (set(measured(videos(1), videos(0, side))) for side in (SIDE, 2 * SIDE))
+    assert same - other == {
+        *("SSIM", "PSNR", "pixel correlation", "hue-pcc", "hue correlation", "EPE")
+    }
+    assert {"video 2-way", "frame 50-way", "CLIP similarity", "CLIP-pcc"} <= other
+
+
+def test_a_frame_that_equals_its_truth_does_not_count_for_all_frames():
+    generated, truth = videos(1), videos(0)
+    before = measured(generated, truth)["PSNR"].values
+    generated[0, 0] = truth[0, 0]
+    after = measured(generated, truth)["PSNR"].values
+    np.testing.assert_array_equal(after[1:], before[1:])
+    assert 100 / FRAMES < after[0] < 60
+
+
+def test_the_distance_takes_true_clips_that_several_subjects_saw_once():
+    rng = np.random.default_rng(0)
+    shown = {"01": [0, 1, 2, 3], "03": [1, 2, 3, 5]}
+    true = rng.standard_normal((6, 2))
+    generated = {name: rng.standard_normal((4, 2)) for name in shown}
+    scored = {
+        name: Scored([], [], (generated[name], true[clips]), JUDGES)
+        for name, clips in shown.items()
+    }
+    overall = frechet(cast(HeldOut, SimpleNamespace(clips=shown.__getitem__)), scored)
+    expected = frechet_distance(np.concatenate([*generated.values()]), truth=true[[0, 1, 2, 3, 5]])
+    assert overall.value == pytest.approx(expected)
+    assert overall.variant == "video classifier's features, 8 clips, 2 values"
+
+
+@pytest.mark.parametrize(
+    ("asked", "left_out"),
+    [(("pictures",), {"EPE", "CLIP-pcc", "hue-pcc"}), (("motion",), {"SSIM", "CLIP similarity"})],
+)
+def test_only_what_is_asked_for_is_measured(asked, left_out):
+    found = measured(videos(1), videos(0), metrics=asked)
+    assert "video 2-way" in found
+    assert not left_out & set(found)
