@@ -1,6 +1,7 @@
 # make demo    decode the simulated brain of an unseen subject, from nothing to a scored report
 # make test    every test; needs PyTorch, to compare with
 # make lint    ruff and pyright
+# make docs    the documentation site, docs/_build/html/index.html
 # make lock    resolve the locked requirements anew (needs uv)
 # Each makes what it needs. Another interpreter: make demo PYTHON=python3.12
 
@@ -12,7 +13,7 @@ RUN = $(VENV)/bin/python
 PIP = $(RUN) -m pip --disable-pip-version-check
 CONFIG = configs/demo.yaml
 
-.PHONY: demo test lint lock clean-demo
+.PHONY: demo test lint docs lock clean-demo
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -23,10 +24,13 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.test
 	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
-lint: $(VENV)/.lint
+lint: $(VENV)/.test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pyright
+
+docs: $(VENV)/.test
+	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean-demo: # forgets the demo's data and results, so that it begins anew
 	rm -rf data/demo runs/demo
@@ -49,14 +53,10 @@ $(VENV)/.runtime: $(VENV)/.created pyproject.toml requirements.lock
 	@touch $@
 
 # PyTorch comes by version only: its builds for CPU and CUDA have one version and other hashes.
-# Everything else that pip reads in [test] is there already.
+# Everything else that pip reads in [test,lint,docs] is there already.
 $(VENV)/.test: $(VENV)/.runtime requirements-test.lock
 	$(PIP) install --require-hashes -r requirements-test.lock
-	$(PIP) install --no-build-isolation -e '.[test]'
-	@touch $@
-
-$(VENV)/.lint: $(VENV)/.runtime
-	$(PIP) install --no-build-isolation -e '.[lint]'
+	$(PIP) install --no-build-isolation -e '.[test,lint,docs]'
 	@touch $@
 
 # setuptools builds this package. What PyTorch needs beside its own CUDA libraries is locked; it
@@ -70,6 +70,6 @@ lock:
 	@printf 'setuptools>=77\n' > .cache/lock/build.in
 	@printf $(TORCH_NEEDS) > .cache/lock/torch.in
 	@printf 'torch ; sys_platform == "never"\n' > .cache/lock/without-torch.txt
-	$(COMPILE) .cache/lock/build.in .cache/lock/torch.in --extra test \
+	$(COMPILE) .cache/lock/build.in .cache/lock/torch.in --extra test --extra lint --extra docs \
 	--override .cache/lock/without-torch.txt --no-emit-package torch -o requirements-test.lock
 	$(COMPILE) .cache/lock/build.in --constraint requirements-test.lock -o requirements.lock

@@ -2,6 +2,6 @@
 
 from glfa_jax.starting import end_quietly
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 end_quietly()
