@@ -719,27 +719,6 @@ class Study(Section):
         return own.model_copy(update={"seed": seed, "run_dir": run_dir})
 
 
-class Foundation(Section):
-    """Training of the simulated world's foundation models (DESIGN, §4)."""
-
-    name: str = "foundation"
-    seed: Seed = 0
-    out: Path = Field(description="folder that gets the models")
-    run_dir: Path
-    frames: Positive = 6
-    size: Positive = Field(default=64, description="height and width, pixels")
-    caption_tokens: Positive = 20
-    unconditional: Fraction = Field(default=0.1, description="share of clips without their caption")
-    clips: Positive = Field(default=8192, description="clips encoded for the generator")
-    hardware: Hardware = Hardware()
-    vae: Stage
-    clip: Stage
-    image_classifier: Stage
-    video_classifier: Stage
-    generator_images: Stage = Field(description="text to image, before text to video")
-    generator: Stage
-
-
 MOST_TOLD = 20  # mistakes in one message
 
 Schema = TypeVar("Schema", bound=Section)

@@ -22,7 +22,8 @@ CONFIGURED = (
     "eval.sweep",
     "glfa_jax.data.prepare",
 )
-OTHERWISE_CONFIGURED = ("train.foundation", "eval.study")  # by another schema
+OTHERWISE_CONFIGURED = ("examples.simulated", "eval.study")  # by another schema
+PACKAGES = ("examples.simulated", "glfa_jax.report")  # whose command is their __main__
 # What a command wants besides its configuration.
 BESIDES = {"train.adapt": ("--subject", "03", "--minutes", "4")}
 SMALL = """
@@ -54,7 +55,7 @@ def call(monkeypatch, capsys):
     def run(command: str, *arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", [command, *map(str, arguments)])
         # runpy would warn of, and run again, what other tests have imported already.
-        ran = f"{command}.__main__" if command == "glfa_jax.report" else command
+        ran = f"{command}.__main__" if command in PACKAGES else command
         monkeypatch.delitem(sys.modules, ran, raising=False)
         with pytest.raises(SystemExit) as end:
             runpy.run_module(command, run_name="__main__", alter_sys=False)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from examples.simulated.settings import Foundation
 from glfa_jax import config
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("examples/*/*.yaml")])
 MINIMAL = """
 name: toy
 run_dir: runs/toy
@@ -279,7 +281,7 @@ def test_there_are_configurations_to_test():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_configurations_load_and_are_short(path):
-    schema = {"foundation.yaml": config.Foundation, "simulated.yaml": config.Study}.get(
+    schema = {"foundation.yaml": Foundation, "simulated.yaml": config.Study}.get(
         path.name, config.Config
     )
     settings = config.load(path, schema=schema)

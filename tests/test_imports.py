@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("glfa_jax", "train", "eval", "benchmarks", "tests")
+SOURCES = ("glfa_jax", "train", "eval", "examples", "benchmarks", "tests")
 STANDARD = frozenset(sys.stdlib_module_names)
 # What any of our modules may name: annotations, errors, and how files are read and written.
 COMMON = (
@@ -100,7 +100,7 @@ LAYERS = (
     Rule(
         "glfa_jax/simulate",
         (
-            *("nibabel", "pydantic", "scipy", "tokenizers", "tqdm", "transformers"),
+            *("nibabel", "pydantic", "scipy", "tqdm", "transformers"),
             *("glfa_jax.cli", "glfa_jax.config", "glfa_jax.data", "glfa_jax.simulate"),
         ),
         "simulated studies are numpy and touch no device",
@@ -158,9 +158,13 @@ LAYERS = (
     Rule("glfa_jax/batch", (), "the contract knows nothing"),
     # The assembly of the parts: all of the package, never the programs.
     Rule("glfa_jax", ("jax", "flax", "tqdm", "glfa_jax"), "the package never knows its programs"),
-    Rule("train/foundation", ("jax", "optax", "glfa_jax"), "train knows glfa_jax"),
     Rule("train", ("glfa_jax",), "train knows glfa_jax"),
     Rule("eval", ("glfa_jax",), "eval knows glfa_jax"),
+    Rule(
+        "examples",
+        ("jax", "optax", "tokenizers", "examples", "glfa_jax"),
+        "an example stands on the package",
+    ),
 )
 
 # Modules that only these files may import.

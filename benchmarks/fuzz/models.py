@@ -14,13 +14,13 @@ import numpy as np
 import transformers.models.clip  # noqa: F401  imported before the readers are forked
 
 from benchmarks.fuzz.parser import Parser
+from examples.simulated.tokenizer import write_tokenizer
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import read_config, read_file, read_tensors, write_tensors
 from glfa_jax.convert.pickled import write_pickled
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.files import CHECKSUMS
-from glfa_jax.simulate.tokenizer import write_tokenizer
 
 _LAYERS = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2}
 _LAYERS |= {"num_hidden_layers": 1, "hidden_act": "gelu", "layer_norm_eps": 1e-5}

@@ -144,8 +144,7 @@ def _configs(folder: Path) -> Sequence[Path]:
 
 
 def _read_config(path: Path) -> None:
-    schemas = {"foundation.yaml": config.Foundation, "simulated.yaml": config.Study}
-    config.load(path, schema=schemas.get(path.name, config.Config))
+    config.load(path, schema=config.Study if path.name == "simulated.yaml" else config.Config)
 
 
 def _overrides(folder: Path) -> Sequence[Path]:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from glfa_jax import files
-from glfa_jax.convert import clip, glfa, unet3d, vae, video_mae, vit
+from glfa_jax.convert import clip_model, glfa, unet3d, vae, video_mae, vit
 from glfa_jax.convert.directory import (
     DirectoryError,
     read_config,
@@ -24,7 +24,7 @@ from glfa_jax.convert.directory import (
 )
 from glfa_jax.convert.mapping import ConversionError, Table, export_views, import_params
 from glfa_jax.diffusion.schedule import Schedule, ScheduleError
-from glfa_jax.models.clip import Clip, ClipText
+from glfa_jax.models.clip_model import Clip, ClipText
 from glfa_jax.models.config_values import misfits
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
@@ -174,14 +174,14 @@ KINDS = {
     "vae": _diffusers(
         AutoencoderKL, vae.TABLE, _vae_inputs, "AutoencoderKL", current_names=vae.current_names
     ),
-    "clip": _transformers(Clip, clip.TABLE, _clip_inputs, "CLIPModel", "clip"),
+    "clip": _transformers(Clip, clip_model.TABLE, _clip_inputs, "CLIPModel", "clip"),
     "clip_text": _transformers(
         ClipText,
-        clip.TEXT_TABLE,
+        clip_model.TEXT_TABLE,
         lambda m: ((_tokens(m),), {}),
         "CLIPTextModel",
         "clip_text_model",
-        reads=clip.text_table,
+        reads=clip_model.text_table,
     ),
     "vit": _transformers(
         VitClassifier, vit.TABLE, lambda m: ((_images(m),), {}), "ViTForImageClassification", "vit"

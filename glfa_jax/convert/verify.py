@@ -182,7 +182,7 @@ def _image(module: Any, rng: np.random.Generator) -> np.ndarray:
 def _tokens(module: Any, rng: np.random.Generator) -> np.ndarray:
     """Captions of any words that end where a caption may end."""
     tokens = rng.integers(0, module.vocab_size, (2, module.max_position_embeddings))
-    # An end token of 2 stands for the largest index, see models.clip.
+    # An end token of 2 stands for the largest index, see models.clip_model.
     tokens[:, -1] = module.vocab_size - 1 if module.eos_token_id == 2 else module.eos_token_id
     return tokens.astype(np.int32)
 

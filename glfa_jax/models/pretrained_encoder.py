@@ -1,7 +1,10 @@
-"""What CLIP, ViT and VideoMAE share: the pre-norm transformer block and the patch embedding.
+"""What CLIP, ViT and VideoMAE share: one pre-norm transformer tower and the patch embedding.
 
-The block carries CLIP's parameter names; the tables of the other two rename them.
+The blocks carry CLIP's parameter names; the tables of the other two rename them.
 """
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -9,6 +12,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from glfa_jax.models import pretrained_config
+from glfa_jax.models.equal_blocks import run_equal
 from glfa_jax.models.layers import LayerNorm, attention, gelu, merge_heads, split_heads
 
 
@@ -65,6 +70,95 @@ class EncoderBlock(nn.Module):
         y = dense("mlp.fc1", self.intermediate_size)(norm("layer_norm2")(x))
         y = dense("mlp.fc2", self.hidden_size)(ACTIVATIONS[self.hidden_act](y))
         return x + drop(y)
+
+
+class Tower(nn.Module):
+    """Base of the pretrained encoders; fields as in transformers' config.json.
+
+    title: what messages call the model. model_types: those that a config.json may name.
+    defaults: what transformers takes for keys that a config.json leaves out.
+    """
+
+    title: ClassVar[str]
+    model_types: ClassVar[tuple[str, ...]]
+    defaults: ClassVar[Mapping[str, Any]]
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: str
+    layer_norm_eps: float
+    dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **options: Any) -> Self:
+        """From a config.json; `options`: dropout, dtype.
+
+        Raises ValueError naming every option that is not supported.
+        """
+        picked = pretrained_config.fields(
+            config,
+            model=cls.title,
+            module=cls,
+            defaults=cls.defaults,
+            allowed={
+                "model_type": cls.model_types,
+                "hidden_act": tuple(ACTIVATIONS),
+                **({"num_channels": (3,)} if "image_size" in cls.defaults else {}),
+            },
+        )
+        if "num_labels" in cls.__dataclass_fields__:
+            picked["num_labels"] = pretrained_config.num_labels(config, model=cls.title, module=cls)
+        return cls(**picked, **options)
+
+    @nn.nowrap
+    def require_shape(self, what: str, x: Array, expected: tuple[int, ...]) -> None:
+        if x.shape[1:] != expected:
+            raise ValueError(f"{self.title}: {what} are {x.shape[1:]}, must be {expected}")
+
+    @nn.nowrap
+    def norm(self, name: str, *, epsilon: float | None = None) -> LayerNorm:
+        """With `layer_norm_eps` unless another is given."""
+        epsilon = self.layer_norm_eps if epsilon is None else epsilon
+        return LayerNorm(epsilon=epsilon, dtype=self.dtype, name=name)
+
+    @nn.nowrap
+    def after_class_token(
+        self, token: Float[Array, "..."], x: Float[Array, "b n d"]
+    ) -> Float[Array, "b n+1 d"]:
+        first = jnp.broadcast_to(token.astype(self.dtype), (x.shape[0], 1, self.hidden_size))
+        return jnp.concatenate([first, x], axis=1)
+
+    @nn.nowrap
+    def encode(
+        self,
+        x: Float[Array, "b n d"],
+        *,
+        names: str,
+        query_value_bias: bool = True,
+        key_bias: bool = True,
+        mask: Bool[Array, "..."] | None = None,
+        deterministic: bool,
+    ) -> Float[Array, "b n d"]:
+        """All blocks; the i-th holds its parameters under `names`.i."""
+        blocks = [
+            EncoderBlock(
+                hidden_size=self.hidden_size,
+                num_attention_heads=self.num_attention_heads,
+                intermediate_size=self.intermediate_size,
+                hidden_act=self.hidden_act,
+                layer_norm_eps=self.layer_norm_eps,
+                query_value_bias=query_value_bias,
+                key_bias=key_bias,
+                dropout=self.dropout,
+                dtype=self.dtype,
+                name=f"{names}.{i}",
+            )
+            for i in range(self.num_hidden_layers)
+        ]
+        return run_equal(blocks, x, mask=mask, deterministic=deterministic)
 
 
 class PatchEmbed(nn.Module):

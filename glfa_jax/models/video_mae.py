@@ -4,21 +4,16 @@ Source: Tong et al. 2022.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from glfa_jax.models import pretrained_config
 from glfa_jax.models.config_values import require_table_size
-from glfa_jax.models.equal_blocks import run_equal
-from glfa_jax.models.layers import LayerNorm
-from glfa_jax.models.pretrained_encoder import ACTIVATIONS, EncoderBlock, PatchEmbed
+from glfa_jax.models.pretrained_encoder import PatchEmbed, Tower
 
-# What transformers takes for keys that a config.json leaves out.
 _DEFAULTS = {
     "image_size": 224,
     "patch_size": 16,
@@ -51,45 +46,32 @@ def sinusoids(length: int, *, width: int) -> np.ndarray:
     return table.astype(np.float32)
 
 
-class VideoMaeClassifier(nn.Module):
+class VideoMaeClassifier(Tower, kw_only=True):
     """VideoMAEForVideoClassification. `qkv_bias` biases queries and values, never keys."""
+
+    title = "VideoMAE"
+    model_types = ("videomae",)
+    defaults = _DEFAULTS
 
     num_labels: int
     image_size: int
     patch_size: int
     num_frames: int
     tubelet_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    hidden_act: str
-    layer_norm_eps: float
     qkv_bias: bool
     use_mean_pooling: bool
-    dropout: float = 0.0
-    dtype: DTypeLike = jnp.float32
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], **options: Any) -> "VideoMaeClassifier":
-        """From a config.json; `options`: dropout, dtype."""
-        allowed = {
-            "model_type": ("videomae",),
-            "hidden_act": tuple(ACTIVATIONS),
-            "num_channels": (3,),
-        }
+    def from_config(cls, config: Mapping[str, Any], **options: Any) -> Self:
         if "qv_bias" in config:  # its name since transformers 5
             config = {**config, "qkv_bias": config["qv_bias"]}
-        picked = pretrained_config.fields(
-            config, model="VideoMAE", module=cls, defaults=_DEFAULTS, allowed=allowed
-        )
-        if picked["num_frames"] % picked["tubelet_size"]:
+        made = super().from_config(config, **options)
+        if made.num_frames % made.tubelet_size:
             raise ValueError(
-                f"VideoMAE configuration: num_frames {picked['num_frames']} is no multiple of "
-                f"tubelet_size {picked['tubelet_size']}"
+                f"VideoMAE configuration: num_frames {made.num_frames} is no multiple of "
+                f"tubelet_size {made.tubelet_size}"
             )
-        labels = pretrained_config.num_labels(config, model="VideoMAE", module=cls)
-        return cls(num_labels=labels, **picked, **options)
+        return made
 
     def __call__(
         self, video: Float[Array, "b f h w 3"], *, deterministic: bool = True
@@ -103,8 +85,7 @@ class VideoMaeClassifier(nn.Module):
     ) -> Classified:
         """Logits, and the features that they are read from."""
         expected = (self.num_frames, self.image_size, self.image_size, 3)
-        if video.shape[1:] != expected:
-            raise ValueError(f"VideoMAE: videos are {video.shape[1:]}, must be {expected}")
+        self.require_shape("videos", video, expected)
         x = PatchEmbed(
             self.hidden_size,
             (self.tubelet_size, self.patch_size, self.patch_size),
@@ -112,29 +93,16 @@ class VideoMaeClassifier(nn.Module):
             name="videomae.embeddings.patch_embeddings.projection",
         )(video)
         x = x + jnp.asarray(sinusoids(x.shape[1], width=self.hidden_size), self.dtype)
-        blocks = [
-            EncoderBlock(
-                hidden_size=self.hidden_size,
-                num_attention_heads=self.num_attention_heads,
-                intermediate_size=self.intermediate_size,
-                hidden_act=self.hidden_act,
-                layer_norm_eps=self.layer_norm_eps,
-                query_value_bias=self.qkv_bias,
-                key_bias=False,
-                dropout=self.dropout,
-                dtype=self.dtype,
-                name=f"videomae.encoder.layer.{i}",
-            )
-            for i in range(self.num_hidden_layers)
-        ]
-        x = run_equal(blocks, x, deterministic=deterministic)
+        x = self.encode(
+            x,
+            names="videomae.encoder.layer",
+            query_value_bias=self.qkv_bias,
+            key_bias=False,
+            deterministic=deterministic,
+        )
         if self.use_mean_pooling:
-            norm = LayerNorm(epsilon=_POOLED_EPS, dtype=self.dtype, name="fc_norm")
-            x = norm(x.mean(axis=1))
+            x = self.norm("fc_norm", epsilon=_POOLED_EPS)(x.mean(axis=1))
         else:
-            norm = LayerNorm(
-                epsilon=self.layer_norm_eps, dtype=self.dtype, name="videomae.layernorm"
-            )
-            x = norm(x[:, 0])
+            x = self.norm("videomae.layernorm")(x[:, 0])
         logits = nn.Dense(self.num_labels, dtype=self.dtype, name="classifier")(x)
         return Classified(logits.astype(jnp.float32), x.astype(jnp.float32))

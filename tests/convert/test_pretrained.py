@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 
+from examples.simulated.tokenizer import write_tokenizer
 from glfa_jax.convert import pretrained, vae
 from glfa_jax.convert.directory import read_tensors, write_tensors
 from glfa_jax.errors import InputError
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.lea import Lea
-from glfa_jax.simulate.tokenizer import write_tokenizer
 
 _TRANSFORMER = {
     "hidden_size": 8,

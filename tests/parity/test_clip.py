@@ -7,10 +7,10 @@ import pytest
 import torch
 import transformers
 
-from glfa_jax.convert.clip import TABLE, TEXT_TABLE, TEXT_TABLE_BARE, text_table
+from glfa_jax.convert.clip_model import TABLE, TEXT_TABLE, TEXT_TABLE_BARE, text_table
 from glfa_jax.convert.directory import read_tensors
 from glfa_jax.convert.mapping import import_params
-from glfa_jax.models.clip import Clip, ClipText
+from glfa_jax.models.clip_model import Clip, ClipText
 from tests.parity import transformers_models as tools
 
 LENGTH, VOCABULARY = 9, 50

@@ -17,13 +17,13 @@ import pytest
 import torch
 import transformers
 
+from examples.simulated.tokenizer import write_tokenizer
 from glfa_jax.convert.pretrained import TextToVideo, load_text_to_video
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.sampler import sample
 from glfa_jax.diffusion.schedule import Schedule
 from glfa_jax.files import read_object
-from glfa_jax.simulate.tokenizer import write_tokenizer
 from tests.parity.diffusers_models import randomise_matrices
 
 STEPS, TOKENS = 25, 24

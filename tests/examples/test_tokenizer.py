@@ -5,7 +5,7 @@ import itertools
 import pytest
 import transformers
 
-from glfa_jax.simulate.tokenizer import write_tokenizer
+from examples.simulated.tokenizer import write_tokenizer
 
 LENGTH = 12
 TEXTS = [

@@ -12,13 +12,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from glfa_jax.models import pretrained_config
 from glfa_jax.models.config_values import misfits
-from glfa_jax.models.equal_blocks import run_equal
-from glfa_jax.models.layers import LayerNorm
-from glfa_jax.models.pretrained_encoder import ACTIVATIONS, EncoderBlock, PatchEmbed
+from glfa_jax.models.pretrained_encoder import PatchEmbed, Tower
 
-# What transformers takes for keys that a config.json leaves out.
 _SHARED_DEFAULTS = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 _TEXT_DEFAULTS = _SHARED_DEFAULTS | {
     "hidden_size": 512,
@@ -54,32 +50,16 @@ class ClipOutput(NamedTuple):
     logit_scale: Float[Array, ""]
 
 
-class ClipText(nn.Module):
+class ClipText(Tower, kw_only=True):
     """CLIPTextModel."""
+
+    title = "CLIP text"
+    model_types = ("clip_text_model", "clip")
+    defaults = _TEXT_DEFAULTS
 
     vocab_size: int
     max_position_embeddings: int
     eos_token_id: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    hidden_act: str
-    layer_norm_eps: float
-    dropout: float = 0.0
-    dtype: DTypeLike = jnp.float32
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], **options: Any) -> "ClipText":
-        """From a CLIPTextModel's config.json; `options`: dropout, dtype."""
-        allowed = {
-            "model_type": ("clip_text_model", "clip"),
-            "hidden_act": tuple(ACTIVATIONS),
-        }
-        picked = pretrained_config.fields(
-            config, model="CLIP text", module=cls, defaults=_TEXT_DEFAULTS, allowed=allowed
-        )
-        return cls(**picked, **options)
 
     @nn.compact
     def __call__(self, tokens: Int[Array, "b n"], *, deterministic: bool = True) -> TextOutput:
@@ -106,21 +86,8 @@ class ClipText(nn.Module):
         )
         x = embed(tokens) + position(jnp.arange(length))
         mask = jnp.tril(jnp.ones((length, length), bool))
-        blocks = [
-            EncoderBlock(
-                hidden_size=self.hidden_size,
-                num_attention_heads=self.num_attention_heads,
-                intermediate_size=self.intermediate_size,
-                hidden_act=self.hidden_act,
-                layer_norm_eps=self.layer_norm_eps,
-                dropout=self.dropout,
-                dtype=self.dtype,
-                name=f"encoder.layers.{i}",
-            )
-            for i in range(self.num_hidden_layers)
-        ]
-        x = run_equal(blocks, x, mask=mask, deterministic=deterministic)
-        x = LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="final_layer_norm")(x)
+        x = self.encode(x, names="encoder.layers", mask=mask, deterministic=deterministic)
+        x = self.norm("final_layer_norm")(x)
         # Early configurations give 2, which no real caption holds: there the end of text is the
         # largest index of the vocabulary. Else the first such token counts, as it also pads.
         is_end = tokens if self.eos_token_id == 2 else tokens == self.eos_token_id
@@ -128,41 +95,22 @@ class ClipText(nn.Module):
         return TextOutput(x, jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0])
 
 
-class ClipVision(nn.Module):
+class ClipVision(Tower, kw_only=True):
     """CLIPVisionModel, as far as its pooled output."""
+
+    title = "CLIP vision"
+    model_types = ("clip_vision_model", "clip")
+    defaults = _VISION_DEFAULTS
 
     image_size: int
     patch_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    hidden_act: str
-    layer_norm_eps: float
-    dropout: float = 0.0
-    dtype: DTypeLike = jnp.float32
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], **options: Any) -> "ClipVision":
-        """From a CLIPVisionModel's config.json; `options`: dropout, dtype."""
-        allowed = {
-            "model_type": ("clip_vision_model", "clip"),
-            "hidden_act": tuple(ACTIVATIONS),
-            "num_channels": (3,),
-        }
-        picked = pretrained_config.fields(
-            config, model="CLIP vision", module=cls, defaults=_VISION_DEFAULTS, allowed=allowed
-        )
-        return cls(**picked, **options)
 
     @nn.compact
     def __call__(
         self, image: Float[Array, "b h w 3"], *, deterministic: bool = True
     ) -> Float[Array, "b d"]:
         """`image`: normalised as the model's preprocessor_config.json says."""
-        expected = (self.image_size, self.image_size, 3)
-        if image.shape[1:] != expected:
-            raise ValueError(f"CLIP vision: images are {image.shape[1:]}, must be {expected}")
+        self.require_shape("images", image, (self.image_size, self.image_size, 3))
         x = PatchEmbed(
             self.hidden_size,
             (self.patch_size, self.patch_size),
@@ -175,8 +123,7 @@ class ClipVision(nn.Module):
             nn.initializers.normal(self.hidden_size**-0.5),
             (self.hidden_size,),
         )
-        first = jnp.broadcast_to(first.astype(self.dtype), (x.shape[0], 1, self.hidden_size))
-        x = jnp.concatenate([first, x], axis=1)
+        x = self.after_class_token(first, x)
         x = x + nn.Embed(
             x.shape[1],
             self.hidden_size,
@@ -185,23 +132,9 @@ class ClipVision(nn.Module):
             name="embeddings.position_embedding",
         )(jnp.arange(x.shape[1]))
         # The published name, spelt as it is.
-        x = LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="pre_layrnorm")(x)
-        blocks = [
-            EncoderBlock(
-                hidden_size=self.hidden_size,
-                num_attention_heads=self.num_attention_heads,
-                intermediate_size=self.intermediate_size,
-                hidden_act=self.hidden_act,
-                layer_norm_eps=self.layer_norm_eps,
-                dropout=self.dropout,
-                dtype=self.dtype,
-                name=f"encoder.layers.{i}",
-            )
-            for i in range(self.num_hidden_layers)
-        ]
-        x = run_equal(blocks, x, deterministic=deterministic)
-        norm = LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="post_layernorm")
-        return norm(x[:, 0])
+        x = self.norm("pre_layrnorm")(x)
+        x = self.encode(x, names="encoder.layers", deterministic=deterministic)
+        return self.norm("post_layernorm")(x[:, 0])
 
 
 class Clip(nn.Module):

@@ -7,10 +7,11 @@ from glfa_jax.convert.mapping import Table
 # Position indices, which older versions stored.
 _IGNORE = (r"embeddings\.position_ids$",)
 
-# glfa_jax.models.clip.Clip
+# glfa_jax.models.clip_model.Clip
 TABLE = Table(ignore=_IGNORE)
 
-# glfa_jax.models.clip.ClipText, as in the text_encoder folder of a diffusers pipeline; write this.
+# glfa_jax.models.clip_model.ClipText, as in the text_encoder folder of a diffusers pipeline;
+# write this.
 TEXT_TABLE = Table(rename=((r"^", "text_model."),), ignore=_IGNORE)
 
 # The same as transformers 5 writes a CLIPTextModel that it did not load from an older file.

@@ -14,7 +14,7 @@ from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.sampler import sample
 from glfa_jax.simulate import stimuli
 
-FOLDER = Path(__file__).parents[1] / "foundation" / "simulated"
+FOLDER = Path(__file__).parents[2] / "foundation" / "simulated"
 CLIPS = 24  # that are generated
 TRUE_CLIPS = 128  # that are judged
 

@@ -1,0 +1,1 @@
+"""How the foundation models of the simulated study are trained."""
