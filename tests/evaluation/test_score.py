@@ -52,7 +52,7 @@ def decoded(settings, monkeypatch) -> Path:
     scored = Scored(
         [Measured("SSIM", SSIM, np.linspace(0, 1, CLIPS), None)],
         [],
-        (np.ones((2, 2)), np.ones((2, 2))),
+        {},
         made.JUDGES,
     )
     for name, value in {
