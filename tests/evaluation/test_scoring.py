@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from glfa_jax import config
+from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import HeldOut
 from glfa_jax.evaluation.models import EvaluationModels, Predictions
 from glfa_jax.evaluation.scoring import Scored, Scorer, over_run
@@ -128,3 +129,20 @@ def test_only_what_is_asked_for_is_measured(asked, left_out):
     found = measured(videos(1), videos(0), metrics=asked)
     assert "video 2-way" in found
     assert not left_out & set(found)
+
+
+def test_single_metrics_are_asked_for_by_name():
+    found = measured(videos(1), videos(0), metrics=("EPE", "CLIP-pcc, gated", "colour"))
+    ways = [f"{kind} {n}-way" for kind in ("video", "frame") for n in (2, 50)]
+    assert [*found] == [*ways, "EPE", "CLIP-pcc, gated", "hue-pcc", "hue correlation"]
+    assert found["CLIP-pcc, gated"].about.variant == "cosine, 0 to VIFI similarity 0.6"
+
+
+def test_a_name_that_there_is_not_is_told_with_those_that_there_are():
+    said = (
+        r"^evaluation.metrics: 'SSMI' is neither a group of metrics \(colour, embeddings, "
+        r"features, motion, pixel\) nor a metric \(CLIP similarity, .*, Fréchet distance, .*, "
+        r"video 50-way\)$"
+    )
+    with pytest.raises(InputError, match=said):
+        measured(videos(1), videos(0), metrics=("pixel", "SSMI"))

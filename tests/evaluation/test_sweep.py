@@ -217,6 +217,15 @@ def test_what_paths_do_not_tell_is_refused_by_key(decoded, place):
     assert contents(place) == before
 
 
+def test_a_sweep_of_before_groups_of_metrics_were_renamed_goes_on(decoded, place):
+    swept(decoded, "evaluation.metrics=[pixel]")
+    file = place / "settings.json"
+    written = json.loads(file.read_text())
+    assert written["evaluation.metrics"] == ["pixel"]
+    file.write_text(json.dumps(written | {"evaluation.metrics": ["pictures"]}))
+    assert not swept(decoded, "evaluation.metrics=[pixel]").decoded
+
+
 def test_every_scale_has_a_folder_of_its_own():
     def name(scale: float) -> str:
         return sweep.Cell(3, "03", 25, scale, 0).name.name
