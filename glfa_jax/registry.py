@@ -39,7 +39,10 @@ class Registry(Mapping[str, T], Generic[T]):
 
     @contextmanager
     def temporarily(self, thing: T) -> Iterator[T]:
-        """Known while the block lasts, in place of another of its name: for tests and trials."""
+        """Known while the block lasts, in place of another of its name: for tests and trials.
+
+        What is registered within the block is gone after it as well.
+        """
         before = dict(self._all())
         self._known[thing.name] = thing
         try:
