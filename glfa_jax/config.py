@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -48,7 +49,15 @@ def _fits_float32(value: float) -> float:
     return value
 
 
+def present_names(metrics: Any) -> Any:
+    """Groups of metrics by the names that they have now."""
+    if isinstance(metrics, list | tuple):
+        return ["pixel" if name == "pictures" else name for name in metrics]
+    return metrics
+
+
 Guidance = Annotated[float, AfterValidator(_fits_float32)]
+MetricNames = Annotated[tuple[str, ...], BeforeValidator(present_names)]
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")]
 
 
@@ -163,7 +172,7 @@ class Data(Section):
 
     former = {"raster": "map_size"}
 
-    layout: Literal["bids", "wen2018", "fudan"] = "bids"
+    layout: str = Field(default="bids", description="one of those in glfa_jax/data/layouts")
     root: Path
     store: Path
     simulation: Simulation | None = None
@@ -436,10 +445,10 @@ class Evaluation(Section):
         default=None, description="test clips to decode; all when left out"
     )
     ways: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(2, 50), min_length=1)
-    metrics: tuple[Literal["pictures", "colour", "motion", "embeddings", "features"], ...] = Field(
-        default=("pictures", "colour", "motion", "embeddings", "features"),
-        description="besides n-way accuracy; motion takes most of the time, 0.3 s for a clip of "
-        "6 frames of 256x256",
+    metrics: MetricNames = Field(
+        default=("pixel", "colour", "motion", "embeddings", "features"),
+        description="groups or single metrics of glfa_jax/metrics, besides n-way accuracy; motion "
+        "takes most of the time, 0.3 s for a clip of 6 frames of 256x256",
     )
     consistency_gate: float = Field(
         default=0.6,

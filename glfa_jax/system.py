@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from glfa_jax import config
+from glfa_jax import config, metrics
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import DirectoryError, read_config
 from glfa_jax.convert.pretrained import Pretrained, TextToVideo
@@ -29,8 +29,15 @@ class EvaluationModel:
     preprocess: Preprocessor
 
 
+def asked_metrics(evaluation: config.Evaluation) -> tuple[metrics.Metric, ...]:
+    """Raises InputError where `evaluation.metrics` holds a name that there is not."""
+    return metrics.chosen(evaluation.metrics, options=dict(evaluation))
+
+
 def check_foundation(settings: config.Config) -> None:
-    """Refuses a foundation that is not there or does not fit, from its config.json files alone."""
+    """Refuses a foundation that is not there or does not fit, from its config.json files alone,
+    and metrics that there are not."""
+    asked_metrics(settings.evaluation)
     folder = settings.foundation / "text-to-video"
     width = pretrained.configured("unet3d", folder / "unet").cross_attention_dim
     if width != settings.encoder.width:

@@ -68,6 +68,12 @@ def test_what_is_dumped_reads_back(load):
     assert load(config.dump(settings)) == settings
 
 
+def test_groups_of_metrics_are_read_under_their_former_names(load):
+    former = load(MINIMAL, "evaluation.metrics=[motion, pictures, SSIM]")
+    assert former.evaluation.metrics == ("motion", "pixel", "SSIM")
+    assert "pictures" not in config.dump(former)
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1e-4", 1e-4), ("1E-4", 1e-4), ("2.5e-3", 2.5e-3), ("1.e+0", 1.0), ("0.5", 0.5), ("3", 3.0)],

@@ -15,12 +15,22 @@ STANDARD = frozenset(sys.stdlib_module_names)
 COMMON = (
     *("jaxtyping", "numpy"),
     *("glfa_jax.errors", "glfa_jax.files", "glfa_jax.lock", "glfa_jax.records"),
-    "glfa_jax.starting",
+    *("glfa_jax.registry", "glfa_jax.starting"),
 )
 
 # The floors of the house, lowest first: a room knows rooms before it, and none behind.
 FLOORS = (
-    *("errors", "starting", "files", "lock", "records", "strict_yaml", "unpickle", "batch"),
+    *(
+        "errors",
+        "starting",
+        "files",
+        "lock",
+        "records",
+        "registry",
+        "strict_yaml",
+        "unpickle",
+        "batch",
+    ),
     *("config", "cli", "results", "method"),
     *("ops", "diffusion", "metrics", "models"),
     "convert",
@@ -154,6 +164,7 @@ LAYERS = (
     Rule("glfa_jax/files", (), "files are read and written with numpy at most"),
     Rule("glfa_jax/lock", (), "a lock is a file"),
     Rule("glfa_jax/records", (), "JSON is read with nothing but annotations"),
+    Rule("glfa_jax/registry", (), "a registry knows nothing of what it holds"),
     Rule("glfa_jax/unpickle", (), "pickles are read with nothing but the standard library"),
     Rule("glfa_jax/batch", (), "the contract knows nothing"),
     # The assembly of the parts: all of the package, never the programs.

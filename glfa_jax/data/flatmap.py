@@ -14,6 +14,7 @@ from scipy.spatial import KDTree
 from glfa_jax import config
 from glfa_jax.data import DataError, regions, surfaces
 from glfa_jax.data.gifti import SIDES
+from glfa_jax.data.layouts import layout_of
 from glfa_jax.data.plane import side_by_side
 from glfa_jax.data.surfaces import Hemisphere, Surfaces, triangle_areas
 
@@ -68,14 +69,15 @@ def of(data: config.Data) -> FlatMap:
     """The flat map that a study's scans are drawn on."""
     if data.map_size < SMALLEST_MAP:
         raise DataError(f"data.map_size: must be at least {SMALLEST_MAP}, is {data.map_size}")
-    if data.layout != "fudan":
+    layout = layout_of(data)
+    if layout.mask is None:
         return build(surfaces.load(data), map_size=data.map_size)
     if data.region is not None and data.region.mask is None:
         raise DataError(
-            "data.region.labels: scans of layout fudan are pictures, not vertices; give "
-            "data.region.mask, or leave out data.region for vc_roi.npz in data.root"
+            f"data.region.labels: scans of layout {layout.name} are pictures, not vertices; give "
+            f"data.region.mask, or leave out data.region for {layout.mask} in data.root"
         )
-    path = data.region.mask if data.region else data.root / "vc_roi.npz"
+    path = data.region.mask if data.region else data.root / layout.mask
     assert path is not None  # the schema asks for labels or mask
     return from_image(regions.picture(path), map_size=data.map_size)
 

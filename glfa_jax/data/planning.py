@@ -7,15 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from glfa_jax import config
 from glfa_jax.data import DataError
-from glfa_jax.data.layouts import SPLITS, Problems, Run, Split
+from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, layout_of
 from glfa_jax.data.signals import Signal
 from glfa_jax.data.timing import TIME_TOLERANCE
 
 Key = tuple[str, int]  # clip and repeat; repeat -1 stands for the average over repeats
-
-# Layouts whose events come from tables, where an event beyond the end of a run is a mistake. The
-# others know every trial beforehand, and what a run broken off lacks is missing.
-TIMED_BY_EVENTS = ("bids",)
 
 
 @dataclass(frozen=True)
@@ -172,7 +168,7 @@ def first_volume(run: Run, onset: float, volumes: int, data: config.Data) -> int
     step = run.repetition_time
     dropped = math.floor(run.start_time / step) if run.start_time > step else 0
     end = (dropped + volumes) * step
-    if data.layout in TIMED_BY_EVENTS and onset >= end + data.drop_volumes[1] * step:
+    if layout_of(data).timed_by_events and onset >= end + data.drop_volumes[1] * step:
         raise DataError(
             f"sub-{run.subject} run {run.name}: a trial starts at {onset:g} s, beyond the end of "
             f"the run at {end:g} s ({volumes} volumes); its events or its scan are not whole"

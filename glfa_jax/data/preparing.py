@@ -22,7 +22,7 @@ from glfa_jax.data.assembling import Assembly
 from glfa_jax.data.attributes import Attributes, StoredFile, StoredRun
 from glfa_jax.data.clips import Clips, bundle
 from glfa_jax.data.flatmap import FlatMap
-from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, Study
+from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, Study, layout_of
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.planning import Plan, plan, same_repetition_time, without_shared_clips
 from glfa_jax.data.reuse import reuse, settings_of
@@ -40,6 +40,7 @@ def prepare(data: config.Data, *, progress: bool = True) -> Store:
     Raises DataError in one sentence; nothing half-written is left under the store's name, and
     what was finished is not done again.
     """
+    layout_of(data)  # refused before a store of another is
     if os.path.lexists(data.store):
         return _reused(data, progress=progress)
     problems = Problems(skip=data.on_error == "skip")
@@ -195,8 +196,8 @@ def _geometry(data: config.Data) -> Iterator[Path]:
     if data.region is not None:
         yield from data.region.labels or ()
         yield from filter(None, [data.region.mask])
-    elif data.layout == "fudan":
-        yield data.root / "vc_roi.npz"
+    elif (mask := layout_of(data).mask) is not None:
+        yield data.root / mask
 
 
 def _relative(file: Path, root: Path) -> str:

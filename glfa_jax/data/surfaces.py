@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from glfa_jax import config
 from glfa_jax.data import DataError, regions
 from glfa_jax.data.gifti import SIDES, Side, open_gifti
+from glfa_jax.data.layouts import layout_of
 
 # The rule for the visual region on fsaverage5: everything behind this plane of the inflated surface
 # (mm, the axis points to the front). It takes in the occipital lobe and the posterior ends of the
@@ -89,7 +90,7 @@ def load(data: config.Data) -> Surfaces:
     MNI305, some millimetres off MNI152). Every other mesh is read from `data.surfaces`. The region
     is `data.region`: all pieces of it that hold a whole triangle of the flat surface.
     """
-    space = "fsLR" if data.layout == "wen2018" else data.space
+    space = layout_of(data).space or data.space
     if data.surfaces is not None:
         mesh = _given(data.surfaces, space)
     elif space == "fsaverage5" or (is_volume(space) and space not in OWN_SPACES):

@@ -115,6 +115,8 @@ def validate_same_settings(
     ours = {key: value for key, value in _settings(test).items() if key not in set(but)}
     path = folder / "settings.json"
     theirs = config.flat(read_object(path)) if path.exists() else {}
+    if (names := "evaluation.metrics") in theirs:
+        theirs[names] = config.present_names(theirs[names])
     changed = [
         f"{key}: {ours[key]} | {theirs[key]}"
         for key in ours

@@ -121,6 +121,19 @@ def validate_cell(label: str, own: config.Config) -> None:
         )
 
 
+def validate_metrics(study: config.Study) -> None:
+    """Raises InputError for what comparing would refuse only after hours of training."""
+    for method in study.methods:
+        evaluation = study.cell(method, study.seeds[0]).evaluation
+        measured = [metric.name for metric in system.asked_metrics(evaluation)]
+        for name in study.metrics:
+            if name not in measured:
+                raise InputError(
+                    f"metrics: {name!r} is not measured of {method} (evaluation.metrics), but "
+                    f"{', '.join(measured)}"
+                )
+
+
 def times_of(own: config.Config) -> dict[str, float]:
     """Seconds of every command of a run, of all starts together."""
     path = own.run_dir / "times.json"
@@ -164,6 +177,7 @@ def run_all(study: config.Study) -> None:
         for seed in study.seeds
         for method in study.methods
     ]
+    validate_metrics(study)
     for label, own in cells:
         validate_cell(label, own)
     for done, (label, own) in enumerate(cells):

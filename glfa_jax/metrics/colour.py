@@ -1,10 +1,12 @@
 """Colour of generated against true videos."""
 
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from glfa_jax.metrics import METRICS, QUANTITIES, Metric, Quantity
 from glfa_jax.metrics.image import correlation
 from glfa_jax.metrics.videos import Video, check_pair, per_frame
 
@@ -64,3 +66,27 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a.astype(float), b.astype(float)
     norm = np.linalg.norm(a) * np.linalg.norm(b)
     return float((a * b).sum() / norm) if norm else 0.0
+
+
+QUANTITIES.register(Quantity("hues", hues))
+# The cosine that is published as hue-pcc, and the correlation that its name promises.
+METRICS.register(
+    Metric(
+        "hue-pcc",
+        group="colour",
+        variant="cosine",
+        better="higher",
+        needs="hues",
+        measure=partial(compare_hues, measure="cosine"),
+    )
+)
+METRICS.register(
+    Metric(
+        "hue correlation",
+        group="colour",
+        variant="Pearson",
+        better="higher",
+        needs="hues",
+        measure=partial(compare_hues, measure="pearson"),
+    )
+)

@@ -16,10 +16,13 @@ With another CLIP the values are of that CLIP's scale and so is a threshold: 0.6
 ViFi-CLIP, and frames of any kind may be more alike than that to a CLIP as it was trained.
 """
 
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
+
+from glfa_jax.metrics import METRICS, Metric
 
 Embeddings = Float[np.ndarray, "b f d"]
 Measure = Literal["cosine", "pearson"]
@@ -79,6 +82,50 @@ def video_similarity(generated: Embeddings, *, truth: Embeddings) -> Float[np.nd
     """
     _check_pair(generated, truth, same_frames=False)
     return _cosine(*(x.astype(np.float64).mean(axis=1) for x in (generated, truth)))
+
+
+def _consistency(embeddings: Embeddings, *, truth: Embeddings) -> Float[np.ndarray, " b"]:
+    return consistency(embeddings, measure="cosine")
+
+
+def _gated(
+    embeddings: Embeddings, *, truth: Embeddings, consistency_gate: float
+) -> Float[np.ndarray, " b"]:
+    similarity = video_similarity(embeddings, truth=truth)
+    return gated_consistency(
+        embeddings, measure="cosine", similarity=similarity, threshold=consistency_gate
+    )
+
+
+_of_frames = partial(Metric, group="embeddings", better="higher", needs="frame embeddings")
+METRICS.register(_of_frames("CLIP similarity", variant="cosine", measure=clip_similarity))
+METRICS.register(
+    _of_frames(
+        "VIFI similarity",
+        variant="the foundation's CLIP",
+        measure=video_similarity,
+        same_shape=False,
+    )
+)
+METRICS.register(
+    _of_frames(
+        "CLIP-pcc",
+        variant="cosine, ungated",
+        measure=_consistency,
+        same_shape=False,
+        mismatched=None,
+    )
+)
+METRICS.register(
+    _of_frames(
+        "CLIP-pcc, gated",
+        variant="cosine, 0 to VIFI similarity {consistency_gate:g}",
+        measure=_gated,
+        same_shape=False,
+        mismatched=None,
+        options=("consistency_gate",),
+    )
+)
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:

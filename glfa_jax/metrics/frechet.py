@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+from glfa_jax.metrics import METRICS, Metric
+
 
 def frechet_distance(
     generated: Float[np.ndarray, "n d"], *, truth: Float[np.ndarray, "m d"]
@@ -52,3 +54,16 @@ def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = features.mean(axis=0)
     root = np.linalg.qr((features - mean) / np.sqrt(len(features) - 1), mode="r")
     return mean, np.asarray(root)
+
+
+METRICS.register(
+    Metric(
+        "Fréchet distance",
+        group="features",
+        variant="video classifier's features, {clips} clips, {values} values",
+        better="lower",
+        needs="clip features",
+        measure=frechet_distance,
+        per_run=True,
+    )
+)

@@ -5,13 +5,17 @@ decoding do with scikit-image (MinD-Video, Chen et al. 2023, and those after it)
 """
 
 import math
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 from skimage.metrics import peak_signal_noise_ratio
 
+from glfa_jax.metrics import METRICS, Metric
 from glfa_jax.metrics.ssim import ssim as ssim
 from glfa_jax.metrics.videos import Video, check_pair, per_frame
+
+MOST_DECIBELS = 100.0  # of a frame that equals its truth
 
 
 def psnr(prediction: Video, *, truth: Video, most: float = math.inf) -> Float[np.ndarray, " b"]:
@@ -44,3 +48,24 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     a, b = (x.ravel() - x.mean() for x in (a, b))
     norm = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / norm) if norm else 0.0
+
+
+METRICS.register(
+    Metric(
+        "PSNR",
+        group="pixel",
+        variant=f"scikit-image, a frame at most {MOST_DECIBELS:g}",
+        better="higher",
+        unit="dB",
+        measure=partial(psnr, most=MOST_DECIBELS),
+    )
+)
+METRICS.register(
+    Metric(
+        "pixel correlation",
+        group="pixel",
+        variant="Pearson",
+        better="higher",
+        measure=pixel_correlation,
+    )
+)

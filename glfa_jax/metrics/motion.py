@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from skimage.color import rgb2gray
 
+from glfa_jax.metrics import METRICS, QUANTITIES, Metric, Quantity
 from glfa_jax.metrics.optical_flow import tvl1
 from glfa_jax.metrics.videos import Video, check_pair
 
@@ -46,3 +47,17 @@ def flow_distance(flow: Flow, *, truth: Flow) -> Float[np.ndarray, " b"]:
         for own, true in zip(flow, truth, strict=True)
     )
     return np.array([length.mean() for length in lengths])
+
+
+QUANTITIES.register(Quantity("optical flow", optical_flow))
+METRICS.register(
+    Metric(
+        "EPE",
+        group="motion",
+        variant="TV-L1",
+        better="lower",
+        unit="px",
+        needs="optical flow",
+        measure=flow_distance,
+    )
+)

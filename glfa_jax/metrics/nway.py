@@ -21,6 +21,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import hypergeom
 
+from glfa_jax.metrics import METRICS, Metric
+from glfa_jax.metrics.mismatch import with_all
+
 
 def top_classes(
     probabilities: Float[np.ndarray, "b k"], *, count: int = 3
@@ -129,3 +132,55 @@ def _check_scores(probabilities: np.ndarray) -> None:
         )
     if not np.isfinite(probabilities).all():
         raise ValueError("class scores: not all are finite")
+
+
+# As metrics: probabilities (clips, classes) or (clips, frames, classes), labels likewise.
+
+
+def _labels(probabilities: np.ndarray) -> np.ndarray:
+    labels = top_classes(_flat(probabilities))
+    return labels.reshape(*probabilities.shape[:-1], -1)
+
+
+def _accuracy(probabilities: np.ndarray, *, truth: np.ndarray, ways: int) -> np.ndarray:
+    values = nway_exact(_flat(probabilities), labels=_flat(truth), n=ways)
+    return _over_frames(values, len(probabilities))
+
+
+def _drawn(
+    probabilities: np.ndarray, *, truth: np.ndarray, ways: int, trials: int, seed: int
+) -> np.ndarray:
+    values = nway_monte_carlo(
+        _flat(probabilities), labels=_flat(truth), n=ways, trials=trials, seed=seed
+    )
+    return _over_frames(values, len(probabilities))
+
+
+def _chance(probabilities: np.ndarray, *, ways: int) -> float:
+    return chance(probabilities.shape[-1], n=ways)
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, values.shape[-1])
+
+
+def _over_frames(values: np.ndarray, clips: int) -> np.ndarray:
+    return values.reshape(clips, -1).mean(1)
+
+
+for _kind, _needs in (("video", "clip probabilities"), ("frame", "frame probabilities")):
+    METRICS.register(
+        Metric(
+            f"{_kind} {{ways}}-way",
+            group=None,
+            variant="exact",
+            better="higher",
+            needs=_needs,
+            measure=_accuracy,
+            of_truth=_labels,
+            chance=_chance,
+            mismatched=with_all,
+            drawn=_drawn,
+            options=("ways",),
+        )
+    )

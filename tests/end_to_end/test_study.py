@@ -284,7 +284,7 @@ def test_other_settings_are_refused_naming_them(study):
 
 
 SWEPT = {"guidance_scales": [0, 1, 2, 4, 9], "sampling_steps": [1, 2, 3], "seeds": [0, 1]}
-SWEEP = [f"sweep.{key}={value}" for key, value in SWEPT.items()] + ["evaluation.metrics=[pictures]"]
+SWEEP = [f"sweep.{key}={value}" for key, value in SWEPT.items()] + ["evaluation.metrics=[pixel]"]
 
 
 @pytest.fixture(scope="module")

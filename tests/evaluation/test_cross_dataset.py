@@ -13,12 +13,20 @@ from glfa_jax.decoder import Generator
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation import decoding, sample, score, sweep
 from glfa_jax.evaluation.decoding import SCORING, HeldOut, open_test, validate_same_settings
-from glfa_jax.metrics import image
+from glfa_jax.metrics import METRICS, image
 from glfa_jax.results import Scores
 from glfa_jax.stages import adapt
+from tests.evaluation.test_registered import REDNESS, redness_difference
 from tests.evaluation.tiny_run import finished, write_store
 
-METRICS = "evaluation.metrics=[pictures]"
+ASKED = "evaluation.metrics=[pixel]"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def redness():
+    """A metric of which nothing else knows."""
+    with METRICS.temporarily(REDNESS):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +36,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder) -> config.Config:
-    return finished(folder, METRICS)
+    return finished(folder, ASKED)
 
 
 class Sampled(NamedTuple):
@@ -92,7 +100,12 @@ def test_scores_are_against_the_other_clips_and_say_so(sampled):
     np.testing.assert_allclose(scores.values("PSNR"), expected)
     rows = json.loads((place / "metrics.json").read_text())
     assert {row["protocol"] for row in rows} == {"cross-dataset, strict pretraining"}
-    assert "subject 01 of other.zarr (cross-dataset" in (place / "report/index.html").read_text()
+    report = (place / "report/index.html").read_text()
+    assert "subject 01 of other.zarr (cross-dataset" in report
+    expected = redness_difference(videos, truth=other.video("test", clips))
+    np.testing.assert_allclose(scores.values("redness"), expected)
+    assert [row["better"] for row in rows if row["metric"] == "redness"] == ["lower"]
+    assert "redness (mean)" in report
     assert not (place / "alignment.npz").exists()
 
 

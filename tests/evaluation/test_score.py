@@ -28,7 +28,7 @@ class Stopped(Exception):
 def settings(tmp_path) -> config.Config:
     path = tmp_path / "given.yaml"
     path.write_text(MINIMAL, encoding="utf-8")
-    overrides = (f"run_dir={tmp_path / 'run'}", "evaluation.metrics=[pictures]")
+    overrides = (f"run_dir={tmp_path / 'run'}", "evaluation.metrics=[pixel]")
     return config.load(path, overrides)
 
 
@@ -52,7 +52,7 @@ def decoded(settings, monkeypatch) -> Path:
     scored = Scored(
         [Measured("SSIM", SSIM, np.linspace(0, 1, CLIPS), None)],
         [],
-        (np.ones((2, 2)), np.ones((2, 2))),
+        {},
         made.JUDGES,
     )
     for name, value in {

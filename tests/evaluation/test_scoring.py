@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from glfa_jax import config
+from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import HeldOut
 from glfa_jax.evaluation.models import EvaluationModels, Predictions
-from glfa_jax.evaluation.scoring import Scored, Scorer, frechet
-from glfa_jax.metrics import nway
+from glfa_jax.evaluation.scoring import Scored, Scorer, over_run
+from glfa_jax.metrics import METRICS, nway
 from glfa_jax.metrics.frechet import frechet_distance
 from tests.evaluation.made import JUDGES
 
@@ -29,7 +30,12 @@ class Brightness:
         def scores(x: np.ndarray) -> np.ndarray:
             return x @ rng.standard_normal((x.shape[-1], CLASSES))
 
-        return Predictions(scores(bright.mean(1)), scores(bright), bright.mean(1), bright + 1.0)
+        return {
+            "clip probabilities": scores(bright.mean(1)),
+            "frame probabilities": scores(bright),
+            "clip features": bright.mean(1),
+            "frame embeddings": bright + 1.0,
+        }
 
 
 judges = cast(EvaluationModels, Brightness())
@@ -105,10 +111,11 @@ def test_the_distance_takes_true_clips_that_several_subjects_saw_once():
     true = rng.standard_normal((6, 2))
     generated = {name: rng.standard_normal((4, 2)) for name in shown}
     scored = {
-        name: Scored([], [], (generated[name], true[clips]), JUDGES)
+        name: Scored([], [], {"clip features": (generated[name], true[clips])}, JUDGES)
         for name, clips in shown.items()
     }
-    overall = frechet(cast(HeldOut, SimpleNamespace(clips=shown.__getitem__)), scored)
+    test = cast(HeldOut, SimpleNamespace(clips=shown.__getitem__))
+    overall = over_run(METRICS["Fréchet distance"], test, scored)
     expected = frechet_distance(np.concatenate([*generated.values()]), truth=true[[0, 1, 2, 3, 5]])
     assert overall.value == pytest.approx(expected)
     assert overall.variant == "video classifier's features, 8 clips, 2 values"
@@ -116,9 +123,26 @@ def test_the_distance_takes_true_clips_that_several_subjects_saw_once():
 
 @pytest.mark.parametrize(
     ("asked", "left_out"),
-    [(("pictures",), {"EPE", "CLIP-pcc", "hue-pcc"}), (("motion",), {"SSIM", "CLIP similarity"})],
+    [(("pixel",), {"EPE", "CLIP-pcc", "hue-pcc"}), (("motion",), {"SSIM", "CLIP similarity"})],
 )
 def test_only_what_is_asked_for_is_measured(asked, left_out):
     found = measured(videos(1), videos(0), metrics=asked)
     assert "video 2-way" in found
     assert not left_out & set(found)
+
+
+def test_single_metrics_are_asked_for_by_name():
+    found = measured(videos(1), videos(0), metrics=("EPE", "CLIP-pcc, gated", "colour"))
+    ways = [f"{kind} {n}-way" for kind in ("video", "frame") for n in (2, 50)]
+    assert [*found] == [*ways, "EPE", "CLIP-pcc, gated", "hue-pcc", "hue correlation"]
+    assert found["CLIP-pcc, gated"].about.variant == "cosine, 0 to VIFI similarity 0.6"
+
+
+def test_a_name_that_there_is_not_is_told_with_those_that_there_are():
+    said = (
+        r"^evaluation.metrics: 'SSMI' is neither a group of metrics \(colour, embeddings, "
+        r"features, motion, pixel\) nor a metric \(CLIP similarity, .*, Fréchet distance, .*, "
+        r"video 50-way\)$"
+    )
+    with pytest.raises(InputError, match=said):
+        measured(videos(1), videos(0), metrics=("pixel", "SSMI"))

@@ -178,6 +178,28 @@ def test_methods_are_compared_by_the_metrics_that_are_named(settings, commands):
     assert commands[-1][-3:] == ("--metrics", "PSNR", "SSIM")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metrics": ("PSNR", "SSMI")}, "metrics: 'SSMI' is not measured of GLFA .*, SSIM, PSNR, "),
+        (
+            {"metrics": ("SSIM",), "methods": {"GLFA": ("evaluation.metrics=[motion]",)}},
+            r"'SSIM' is not measured of GLFA \(.*\), but video 2-way, .*, frame 50-way, EPE$",
+        ),
+        (
+            {"methods": {"GLFA": (), "b": ("evaluation.metrics=[sound]",)}},
+            r"evaluation.metrics: 'sound' is neither a group of metrics \(colour, embeddings, ",
+        ),
+    ],
+)
+def test_metrics_that_will_not_be_measured_are_named_before_anything_is_trained(
+    settings, commands, changes, said
+):
+    with pytest.raises(InputError, match=said):
+        study.main(settings.model_copy(update=changes))
+    assert not commands
+
+
 def test_runs_with_another_protocol_are_compared_among_themselves(settings, commands):
     on_all = ("protocol.train_subjects=['01','02','03']", "contrast.batch_size=3")
     methods = {**settings.methods, "all": (*on_all, "cotrain.batch_size=3")}

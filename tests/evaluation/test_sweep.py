@@ -13,8 +13,9 @@ import pytest
 
 from glfa_jax import config
 from glfa_jax.errors import InputError
-from glfa_jax.evaluation import scoring, sweep
+from glfa_jax.evaluation import sweep
 from glfa_jax.evaluation.decoding import HeldOut
+from glfa_jax.metrics import nway
 from glfa_jax.results import Scores
 from tests.evaluation.test_scoring import CLIPS, judges, videos
 from tests.test_config import MINIMAL
@@ -131,7 +132,7 @@ def test_one_model_holds_every_checkpoint_and_one_truth_serves_all(decoded):
 
 def test_nothing_is_drawn_that_no_cell_keeps(decoded, monkeypatch):
     drawn = []
-    monkeypatch.setattr(scoring.nway, "nway_monte_carlo", lambda *_, **__: drawn.append(1))
+    monkeypatch.setattr(nway, "nway_monte_carlo", lambda *_, **__: drawn.append(1))
     run(decoded)
     assert not drawn
 
@@ -214,6 +215,15 @@ def test_what_paths_do_not_tell_is_refused_by_key(decoded, place):
         "evaluation.clips: 3 | None; remove the folder to make it anew"
     )
     assert contents(place) == before
+
+
+def test_a_sweep_of_before_groups_of_metrics_were_renamed_goes_on(decoded, place):
+    swept(decoded, "evaluation.metrics=[pixel]")
+    file = place / "settings.json"
+    written = json.loads(file.read_text())
+    assert written["evaluation.metrics"] == ["pixel"]
+    file.write_text(json.dumps(written | {"evaluation.metrics": ["pictures"]}))
+    assert not swept(decoded, "evaluation.metrics=[pixel]").decoded
 
 
 def test_every_scale_has_a_folder_of_its_own():

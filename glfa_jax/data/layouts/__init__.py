@@ -1,4 +1,4 @@
-"""One reader per on-disk layout; all yield the same `Study` of `Run` records."""
+"""One reader per on-disk layout, a file each that registers it; all yield the same `Study`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,10 @@ from typing import Literal
 from jaxtyping import Float
 from numpy import ndarray
 
+from glfa_jax import config
 from glfa_jax.data import DataError
 from glfa_jax.data.video import Part
+from glfa_jax.registry import Registry
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -82,3 +84,31 @@ class Problems:
         if not self.skip:
             raise error
         self.noted.append(str(error))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a kind of study lies on disk.
+
+    name: as in `data.layout`.
+    read: everything but the time series; what cannot be used goes to the problems.
+    space: the space of all its scans, where that is not for `data.space` to say.
+    mask: of scans that are images of the flat cortex already, not values at vertices: the file in
+        `data.root` that shows the region, unless `data.region.mask` names another.
+    timed_by_events: trials come from tables, so that one beyond the end of its run is a mistake.
+        Elsewhere every trial is known beforehand, and what a run broken off lacks is missing.
+    """
+
+    name: str
+    read: Callable[[config.Data, Problems], Study]
+    space: str | None = None
+    mask: str | None = None
+    timed_by_events: bool = False
+
+
+LAYOUTS: Registry[Layout] = Registry(__name__, what="layout", error=DataError)
+
+
+def layout_of(data: config.Data) -> Layout:
+    """Raises DataError where there is none of the name in `data.layout`."""
+    return LAYOUTS.named(data.layout, key="data.layout")

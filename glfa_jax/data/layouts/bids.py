@@ -24,7 +24,7 @@ from typing import Any
 from glfa_jax import config
 from glfa_jax.data import DataError, surfaces
 from glfa_jax.data.captions import read_captions
-from glfa_jax.data.layouts import Blocks, Problems, Run, Study
+from glfa_jax.data.layouts import LAYOUTS, Blocks, Layout, Problems, Run, Study
 from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.layouts.events import read_events
 from glfa_jax.data.layouts.naming import FORM, Dataset, Name, natural
@@ -250,3 +250,6 @@ def _scans(scans: list[Name]) -> tuple[Path, ...]:
             )
         sides.append(found[0].path)
     return tuple(sides)
+
+
+LAYOUTS.register(Layout("bids", read_study, timed_by_events=True))

@@ -20,7 +20,7 @@ from glfa_jax import config
 from glfa_jax.config import RunNumbers
 from glfa_jax.data import DataError
 from glfa_jax.data.captions import read_captions
-from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, Study, Trial
+from glfa_jax.data.layouts import LAYOUTS, SPLITS, Layout, Problems, Run, Split, Study, Trial
 from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.layouts.vid2name import read_vid2name
 from glfa_jax.data.readers import hdf5, hdf5_shape, trimmed
@@ -230,3 +230,6 @@ def _check_length(plan: _Planned) -> None:
             f"{plan.path}: {KEY!r} has shape {shape}, must be (time, height, width) with about "
             f"{wanted} volumes for the {len(plan.videos)} clips of {plan.condition.name}"
         )
+
+
+LAYOUTS.register(Layout("fudan", read_study, mask="vc_roi.npz"))

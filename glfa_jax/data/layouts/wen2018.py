@@ -15,7 +15,7 @@ from pathlib import Path
 from glfa_jax import config
 from glfa_jax.data import DataError
 from glfa_jax.data.captions import read_captions
-from glfa_jax.data.layouts import Problems, Run, Split, Study, Trial
+from glfa_jax.data.layouts import LAYOUTS, Layout, Problems, Run, Split, Study, Trial
 from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.readers import cifti, cifti_header, trimmed
 from glfa_jax.data.video import Part
@@ -127,3 +127,6 @@ def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
         tail=after,  # the answer to the last clips lies there
         sides=sides,
     )
+
+
+LAYOUTS.register(Layout("wen2018", read_study, space="fsLR"))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from glfa_jax.data.layouts import LAYOUTS
 from glfa_jax.data.store import Store
 from glfa_jax.report import figures
 from glfa_jax.report.html import escape
@@ -34,10 +35,13 @@ def maps_section(store: Store, inspection: Inspection) -> str:
         values if known else np.full_like(values, np.nan)
         for values, known in zip(maps["reliability"], repeated, strict=True)
     ]
+    layout = LAYOUTS.get(store.attributes.layout)
     side = (
-        "The flat map is the picture that the data set itself uses."
-        if store.attributes.layout == "fudan"
+        ""  # of a layout that this installation does not have
+        if layout is None
         else "Left hemisphere on the left, right hemisphere on the right, dorsal up."
+        if layout.mask is None
+        else "The flat map is the picture that the data set itself uses."
     )
     parts = [
         f"<p>{side} All subjects of a row share one colour scale; the most extreme 1 % of values "

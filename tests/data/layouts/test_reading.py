@@ -2,29 +2,43 @@
 
 import re
 import types
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import h5py
 import numpy as np
 import pytest
 
 from glfa_jax import config
-from glfa_jax.data import DataError
-from glfa_jax.data.layouts import Problems, fudan, reading
+from glfa_jax.data import DataError, flatmap
+from glfa_jax.data.layouts import LAYOUTS, Problems, fudan, reading
+from glfa_jax.data.preparing import prepare
+from glfa_jax.data.video import write_mp4
+from tests.data.scans import MESH
+from tests.data.test_prepare_layouts import drawn
 
 ROOT = Path(__file__).parents[3]
 
 
-def test_every_layout_of_the_schema_has_a_reader():
-    assert set(get_args(config.Data.model_fields["layout"].annotation)) == set(reading.LAYOUTS)
+def test_every_layout_of_the_page_is_registered():
+    page = (ROOT / "docs" / "layouts.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(LAYOUTS)
 
 
-def test_the_layout_decides(tmp_path, monkeypatch):
-    for layout in reading.LAYOUTS:
-        data = config.Data(layout=layout, root=tmp_path, store=tmp_path / "s", subjects=("1",))
-        with monkeypatch.context() as patch:
-            patch.setitem(reading.LAYOUTS, layout, lambda data, problems: (data, problems))
+def test_a_layout_that_there_is_not_is_told_with_those_that_there_are(tmp_path):
+    data = config.Data(layout="bdis", root=tmp_path, store=tmp_path / "s", subjects=("1",))
+    said = "^data.layout: 'bdis' is no layout, must be one of bids, fudan, wen2018$"
+    for task in (lambda: reading.read_study(data, Problems(skip=True)), lambda: prepare(data)):
+        with pytest.raises(DataError, match=said):
+            task()
+
+
+def test_the_layout_decides(tmp_path):
+    for layout in LAYOUTS.values():
+        data = config.Data(layout=layout.name, root=tmp_path, store=tmp_path / "s", subjects=("1",))
+        made = replace(layout, read=lambda data, problems: (data, problems))
+        with LAYOUTS.temporarily(made):
             problems = Problems(skip=True)
             assert reading.read_study(data, problems) == (data, problems)
         gone = data.model_copy(update={"root": tmp_path / "gone"})
@@ -32,22 +46,37 @@ def test_the_layout_decides(tmp_path, monkeypatch):
             reading.read_study(gone, Problems(skip=True))
 
 
-def test_the_example_of_the_page_runs(tmp_path):
+@pytest.fixture
+def films() -> Iterator[types.ModuleType]:
+    """The page's example as a module, its layout registered."""
     page = (ROOT / "docs" / "layouts.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    films = types.ModuleType("films")
-    exec(compile(example, "docs/layouts.md", "exec"), vars(films))
+    module = types.ModuleType("films")
+    with LAYOUTS.temporarily(LAYOUTS["bids"]):
+        exec(compile(example, "docs/layouts.md", "exec"), vars(module))
+        yield module
+
+
+@pytest.fixture
+def filmed(tmp_path) -> np.ndarray:
+    """Its study in `tmp_path`; the series of both films."""
     (tmp_path / "p1").mkdir()
     (tmp_path / "clips").mkdir()
-    values = np.random.default_rng(0).normal(size=(310, 6)).astype(np.float32)
+    values = np.random.default_rng(0).normal(size=(310, sum(MESH))).astype(np.float32)
     rows = ["stim_file\tcaption"]
     for film in ("film1", "film2"):
         with h5py.File(tmp_path / "p1" / f"{film}.h5", "w") as file:
             file["bold"] = values
         for clip in range(30):
-            (tmp_path / "clips" / f"{film}_{clip}.mp4").touch()
+            frames = np.full((8, 16, 16, 3), 8 * clip, np.uint8)
+            write_mp4(tmp_path / "clips" / f"{film}_{clip}.mp4", frames, frame_rate=1)
             rows.append(f"{film}_{clip}\tcaption of {clip}")
     (tmp_path / "clips" / "captions.tsv").write_text("\n".join(rows) + "\n")
+    return values
+
+
+def test_the_example_of_the_page_runs(films, filmed, tmp_path):
+    values = filmed
     data = config.Data(root=tmp_path, store=tmp_path / "s", subjects=("1",))
     study = films.read_study(data, Problems(skip=False))
     assert [(run.name, run.split) for run in study.runs] == [("film1", "test"), ("film2", "train")]
@@ -56,6 +85,27 @@ def test_the_example_of_the_page_runs(tmp_path):
     problems = Problems(skip=True)
     films.read_study(data.model_copy(update={"subjects": ("1", "2")}), problems)
     assert problems.noted == [f"{tmp_path / 'p2'}: has no film*.h5"]
+
+
+def test_a_layout_that_nothing_else_knows_becomes_a_store(films, filmed, tmp_path, monkeypatch):
+    monkeypatch.setattr(flatmap, "of", lambda _: drawn())
+    data = config.Data(
+        layout="films",
+        root=tmp_path,
+        store=tmp_path / "s.zarr",
+        subjects=("1",),
+        map_size=16,
+        frames=2,
+        resolution=(16, 16),
+    )
+    store = prepare(data, progress=False)
+    assert store.attributes.layout == "films"
+    assert store.attributes.captions["test"][7] == "caption of 7"
+    mask, vertices = drawn().mask, drawn().weights.indices
+    z = (filmed - filmed.mean(0)) / filmed.std(0, ddof=1)
+    fmri = store.fmri("test", [7], subjects=["1"])[0, 0]  # from 70 s on, 4 s later
+    np.testing.assert_allclose(fmri[:, mask], z[74:79, vertices], atol=3e-3)
+    np.testing.assert_allclose(store.video("test", [7]), 56, atol=3)
 
 
 @pytest.mark.parametrize(

@@ -261,3 +261,18 @@ def test_page_of_a_prepared_study(store):
             *(subject, "4", "64", *map(str, present), f"{1 - sum(present) / 8:.1%}", "2"),
             *(f"{tsnr:.0f}", f"{reliability:.2f}".replace("-", "−"), f"{max(values):.1f}"),
         ]
+
+
+@pytest.mark.parametrize(
+    ("layout", "says"),
+    [
+        ("wen2018", ["Left hemisphere on the left"]),
+        ("fudan", ["the picture that the data set itself uses"]),
+        ("not known here", []),
+    ],
+)
+def test_the_page_says_what_the_flat_map_shows(make, layout, says):
+    store = make(lambda made: made.attributes.update(layout=layout))
+    page = render(store, inspect(store, progress=False), clips=0)
+    either = ("Left hemisphere on the left", "the picture that the data set itself uses")
+    assert [words for words in either if words in page] == says

@@ -1,0 +1,107 @@
+"""What pretrained models predict for videos, generated or true.
+
+Each model registers itself in a file of this folder, with how it is loaded and what it gives;
+metrics name that in `needs`.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from glfa_jax import config, system
+from glfa_jax.registry import Registry
+
+Predictions = Mapping[str, np.ndarray]
+"""Of all that the models give, an array (clips, ...), or (clips, frames, ...) of frames."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """An evaluation model, as metrics use it.
+
+    name: its folder in the foundation. load: reads it, with its preprocessing.
+    sees: whole clips (b, f, h, w, 3), or frames (b, h, w, 3), one by one.
+    predict: `(module, variables, x)`, x preprocessed, to arrays (b, ...) in the order of `gives`.
+    gives: their names, which metrics have in `needs`.
+    """
+
+    name: str
+    load: Callable[[config.Config], system.EvaluationModel]
+    sees: Literal["clips", "frames"]
+    predict: Callable[[Any, dict, jax.Array], tuple[jax.Array, ...]]
+    gives: tuple[str, ...]
+
+
+PREDICTORS: Registry[Predictor] = Registry(__name__, what="evaluation model")
+
+
+def needed(evaluation: config.Evaluation) -> tuple[Predictor, ...]:
+    """The models without which the metrics that are asked for cannot be measured."""
+    giving = {name: one for one in PREDICTORS.values() for name in one.gives}
+    needs = (one.needs for one in system.asked_metrics(evaluation))
+    return tuple({giving[name].name: giving[name] for name in needs if name in giving}.values())
+
+
+class EvaluationModels:
+    """The models that are needed, each compiled once for all videos.
+
+    identities: of every model, a digest. Values of one metric by two models are two metrics.
+    """
+
+    def __init__(self, settings: config.Config):
+        size = settings.evaluation.batch_size
+        sizes = {"clips": size, "frames": size * settings.data.frames}
+        self.identities: dict[str, str] = {}
+        self._predictors: list[tuple[Predictor, Callable[[np.ndarray], list[np.ndarray]]]] = []
+        for one in needed(settings.evaluation):
+            model = one.load(settings)
+            self.identities[one.name] = _digest(model)
+            run = _in_batches(model, one.predict, size=sizes[one.sees])
+            self._predictors.append((one, run))
+
+    def __call__(self, videos: UInt8[np.ndarray, "b f h w 3"]) -> Predictions:
+        found = {}
+        for one, run in self._predictors:
+            lead = videos.shape[: 1 if one.sees == "clips" else 2]
+            predicted = run(videos.reshape(-1, *videos.shape[len(lead) :]))
+            shaped = (x.reshape(*lead, *x.shape[1:]) for x in predicted)
+            found |= dict(zip(one.gives, shaped, strict=True))
+        return found
+
+
+def _digest(one: system.EvaluationModel) -> str:
+    """Of preprocessing and parameters, in whichever file they lie."""
+    state = hashlib.sha256(repr(one.preprocess).encode())
+    for path, value in jax.tree_util.tree_leaves_with_path(one.model.variables):
+        array = np.asarray(value)
+        state.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        state.update(array.tobytes())
+    return state.hexdigest()[:16]
+
+
+def _in_batches(
+    one: system.EvaluationModel,
+    predict: Callable[[Any, dict, jax.Array], tuple[jax.Array, ...]],
+    *,
+    size: int,
+) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Of frames or videos in 8 bits; batches of one size, so that one program does."""
+    module, preprocess = one.model.module, one.preprocess
+    variables = jax.device_put(one.model.variables)
+    run = jax.jit(lambda variables, x: predict(module, variables, preprocess(x)))
+
+    def in_batches(given: np.ndarray) -> list[np.ndarray]:
+        parts = []
+        for start in range(0, len(given), size):
+            part = given[start : start + size]
+            padded = np.resize(part, (size, *part.shape[1:]))
+            found = jax.device_get(run(variables, jax.device_put(padded)))
+            parts.append([x[: len(part)] for x in found])
+        return [np.concatenate(x) for x in zip(*parts, strict=True)]
+
+    return in_batches

@@ -1,0 +1,23 @@
+"""CLIP's embeddings of frames, by its projection, not normalised."""
+
+from typing import Any
+
+import jax
+
+from glfa_jax import system
+from glfa_jax.evaluation.models import PREDICTORS, Predictor
+
+
+def _embed(module: Any, variables: dict, x: jax.Array) -> tuple[jax.Array, ...]:
+    return (module.apply(variables, x, method="image_features"),)
+
+
+PREDICTORS.register(
+    Predictor(
+        system.CLIP,
+        load=lambda settings: system.load_clip(settings),
+        sees="frames",
+        predict=_embed,
+        gives=("frame embeddings",),
+    )
+)
