@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from glfa_jax import config, system
+from glfa_jax import alignments, config, system
 from glfa_jax.batch import Batch
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
@@ -46,6 +46,7 @@ def begun(settings: config.Config) -> Iterator[Store]:
         check_unchanged(settings.run_dir, settings)
         validate_steps(settings)
         validate_earlier_stages(settings)
+        alignments.configured(settings)
         system.check_foundation(settings)
         store = prepare(settings.data) if jax.process_count() == 1 else _prepared(settings)
         keep_config(settings.run_dir, settings)
