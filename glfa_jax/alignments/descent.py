@@ -20,7 +20,9 @@ GROUPS = (Group(OTHERWISE, 1.0),)  # all parameters train
 
 @dataclass(frozen=True)
 class DescentAlignment(Alignment):
-    """An alignment whose author writes `layer` and `loss`."""
+    """An alignment to pairs whose author writes `layer` and `loss`."""
+
+    needs = "paired"
 
     @abstractmethod
     def loss(

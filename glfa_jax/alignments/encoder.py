@@ -54,17 +54,14 @@ def method_of(module: FmriEncoder) -> Alignment:
     return Glfa(module.patch_size, module.kernel_size, module.global_part, module.local_part)
 
 
-def layers_of(encoder: Pretrained, *, subjects: Sequence[str]) -> dict[str, dict]:
+def layers_of(encoder: Pretrained, *, subjects: Sequence[str] = ()) -> dict[str, dict]:
     """The layers' parameters by subject, or under `SHARED` the one that serves all.
 
-    subjects: those that were trained on, in order. Raises ValueError where they are not as many as
-    there are layers.
+    subjects: those that were trained on, in order; not asked where they share a layer.
     """
     params = encoder.variables["params"]
     if not encoder.module.subjects:
         return {SHARED: params[_LAYER]} if _LAYER in params else {}
-    if encoder.module.subjects != len(subjects):
-        raise ValueError(f"{encoder.module.subjects} alignment layers for {len(subjects)} subjects")
     return {name: params[OF_SUBJECT.format(i)] for i, name in enumerate(subjects)}
 
 

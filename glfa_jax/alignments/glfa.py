@@ -28,7 +28,6 @@ class Glfa(DescentAlignment):
     global_part: bool = True
     local_part: bool = True
 
-    needs = "paired"
     trainable = True
     table = names.ALIGNMENT
 

@@ -22,7 +22,7 @@ Clips of both stores are the same by their names and captions.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -32,7 +32,6 @@ import numpy as np
 
 from glfa_jax import alignments, config, system
 from glfa_jax.alignments.descent import GROUPS, DescentAlignment
-from glfa_jax.alignments.protocol import apply_layer
 from glfa_jax.cli import next_step, run_main
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data import pipeline
@@ -41,9 +40,10 @@ from glfa_jax.decoder import validate_finished
 from glfa_jax.errors import InputError
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.protocol import decoded_store
-from glfa_jax.stages.running import complete, run_stage, share, store_model
+from glfa_jax.stages.running import complete, discard, run_stage, share, store_model
 from glfa_jax.subject_alignment import (
     elsewhere,
+    encoder_for,
     fitted_stage,
     layer_for,
     validate_current,
@@ -171,45 +171,61 @@ def loss_of(settings: config.Adapt, method: DescentAlignment, layer: nn.Module) 
     return loss_fn
 
 
+class Material(NamedTuple):
+    """What a layer is fitted to: a new subject's clips, the others', and their encoder."""
+
+    store: Store
+    new: Store
+    subject: str
+    shared: Shared
+    encoder: Pretrained
+
+    @property
+    def method(self) -> alignments.Alignment:
+        return alignments.method_of(self.encoder.module)
+
+    @property
+    def start(self) -> dict | None:
+        """The layer that all training subjects share, if they do."""
+        return alignments.layers_of(self.encoder).get(alignments.SHARED)
+
+
 def run(settings: config.Config, store: Store, *, subject: str, minutes: float) -> None:
     """`store`: of training; the subject may be of `protocol.test_store`."""
     name = fitted_stage(settings, subject=subject, minutes=minutes)
-    folder = system.stage_folder(settings, name)
+    folder, model = system.stage_folder(settings, name), system.model_folder(settings, name)
     new = decoded_store(settings, store)
-    clips = clips_of(new, subject=subject, minutes=minutes)
-    shared = _material(settings, store, new, clips=clips)
-    if not len(shared.own):
+    shared = _clips(settings, store, new, clips=clips_of(new, subject=subject, minutes=minutes))
+    if not len(shared.theirs):
         raise InputError(
             f"--minutes: no training subject has seen the first {minutes:g} minutes of subject "
             f"{subject} in {new.path}, so there is nothing to align them with"
         )
-    if (model := system.model_folder(settings, name)).is_dir():
+    if model.is_dir():
         validate_current(settings, model)
     validate_unchanged(folder, settings.adapt)
     if complete(settings, name):
         return
     stored = system.model_folder(settings, "cotrain") / "encoder"
     encoder = alignments.load_encoder(stored, box=bounding_box(store.mask))
-    method, maps_shape = alignments.method_of(encoder.module), store.mask.shape
+    material = Material(store, new, subject, shared, encoder)
     about: dict[str, Any] = {"cotrain_steps": settings.cotrain.steps}
-    if isinstance(method, DescentAlignment):
-        fitted = _descend(settings, name, store, new, shared, encoder=encoder, subject=subject)
+    if isinstance(material.method, DescentAlignment):
+        params = _descend(settings, name, material, fingerprint=about.copy())
     else:
-        say(f"== {name}: {method.name} of subject {subject}, to {len(shared.own)} clips")
-        fitted, about["report"] = _solve(settings, store, new, shared, encoder, subject=subject)
+        say(f"== {name}: {material.method.name}, to {len(shared.own)} clips of subject {subject}")
+        params, about["report"] = _solve(settings, material)
+        if is_main():
+            discard(model)  # of other steps
+            mark_done(folder, step=settings.adapt.steps, metrics=about["report"])
     about |= {"subject": subject, "minutes": minutes, "clips": len(shared.own)}
     about["data"] = new.attributes.identity
-
-    def write(folder: Path) -> None:
-        method.save(folder, fitted, maps_shape=maps_shape, about=about)
-
-    store_model(settings, name, write)
-    if is_main() and "report" in about:
-        mark_done(folder, step=settings.adapt.steps, metrics=about["report"])
+    save = partial(material.method.save, params=params, maps_shape=store.mask.shape, about=about)
+    store_model(settings, name, save)
 
 
-def _material(settings: config.Config, store: Store, new: Store, *, clips: np.ndarray) -> Shared:
-    """What a method that needs pairs, or any maps, is fitted to of the new subject's clips."""
+def _clips(settings: config.Config, store: Store, new: Store, *, clips: np.ndarray) -> Shared:
+    """Pairs where the method needs them, else the new subject's clips and as many of the others."""
     others = settings.protocol.train_subjects
     if alignments.configured(settings).needs == "paired":
         return shared_clips(store, new, clips=clips, others=others)
@@ -219,21 +235,14 @@ def _material(settings: config.Config, store: Store, new: Store, *, clips: np.nd
 
 
 def _descend(
-    settings: config.Config,
-    name: str,
-    store: Store,
-    new: Store,
-    shared: Shared,
-    *,
-    encoder: Pretrained,
-    subject: str,
+    settings: config.Config, name: str, material: Material, *, fingerprint: dict[str, Any]
 ) -> dict:
     """The layer, trained in steps as every stage is: it shows progress, saves and goes on."""
-    others = settings.protocol.train_subjects
-    method: Any = alignments.method_of(encoder.module)
+    store, new, subject, shared, encoder = material
+    others, method = settings.protocol.train_subjects, material.method
+    assert isinstance(method, DescentAlignment)
     beside = None if new is store else pipeline.Beside(new, (subject,), shared.own)
-    layers = alignments.layers_of(encoder, subjects=others)
-    start = layers.get(alignments.SHARED)
+    start = material.start
     if start is None:
         fresh = method.init(jax.random.key(settings.seed), maps_shape=store.mask.shape)
         start = fresh[alignments.SHARED]
@@ -249,7 +258,7 @@ def _descend(
         },
         loss_fn=loss_of(settings.adapt, method, encoder.module.layer()),
         groups=GROUPS,
-        fingerprint={"cotrain_steps": settings.cotrain.steps},
+        fingerprint=fingerprint,
         batches=pipeline.windows(
             store,
             subjects=others if beside else (*others, subject),
@@ -262,33 +271,27 @@ def _descend(
     )
 
 
-def _solve(
-    settings: config.Config,
-    store: Store,
-    new: Store,
-    shared: Shared,
-    encoder: Pretrained,
-    *,
-    subject: str,
-) -> alignments.Fitted:
+def _solve(settings: config.Config, material: Material) -> alignments.Fitted:
     """The layer from all maps at once, by a method that has a closed form."""
-    others, method = settings.protocol.train_subjects, alignments.method_of(encoder.module)
-    layer = encoder.module.layer()
-    maps = new.fmri("train", shared.own, subjects=[subject])[:, 0].astype(np.float32)
+    store, new, subject, shared, encoder = material
+    others = settings.protocol.train_subjects
     theirs = store.fmri("train", shared.theirs, subjects=others).astype(np.float32)
     aligned = np.stack(
         [
-            apply_layer(layer, layer_for(settings, encoder, subject=other), theirs[:, i])
+            alignments.align(encoder_for(settings, encoder, subject=other), theirs[:, i])
             for i, other in enumerate(others)
         ]
     )
     targets = None
-    if method.needs == "paired":
+    if material.method.needs == "paired":
         present = store.present("train", subjects=others)[shared.theirs].astype(np.float32)
         targets = np.einsum("ns,sn...->n...", present / present.sum(1, keepdims=True), aligned)
-    group = alignments.Group(aligned, store.mask)
-    return method.fit(
-        maps, targets=targets, group=group, settings=settings.adapt, seed=settings.seed
+    return material.method.fit(
+        new.fmri("train", shared.own, subjects=[subject])[:, 0].astype(np.float32),
+        targets=targets,
+        group=alignments.Group(aligned, store.mask, material.start),
+        settings=settings.adapt,
+        seed=settings.seed,
     )
 
 

@@ -160,7 +160,7 @@ def run_stage(
         fingerprint={"data": training["batches"].fingerprint, **(fingerprint or {})},
         hardware=settings.hardware,
         record=settings.model_dump(mode="json"),
-        beginning=lambda: _discard(system.model_folder(settings, name)),  # of fewer steps
+        beginning=lambda: discard(system.model_folder(settings, name)),  # of fewer steps
         **training,
     )
     return to_host(state.params)
@@ -174,7 +174,7 @@ def store_model(settings: config.Config, name: str, write: Callable[[Path], None
     together(f"the model of {name} is stored")
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
     """Takes the name away first: a removal may be cut short, a rename not."""
     aside = folder.with_name("model.stale")
     shutil.rmtree(aside, ignore_errors=True)
