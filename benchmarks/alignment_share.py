@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks.measuring import median_seconds, write_result
 from benchmarks.unet3d_parity import MODELSCOPE
-from glfa_jax.models.alignment import Alignment
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.models.glfa import GlfaLayer
 from glfa_jax.models.unet3d import UNet3D
 from glfa_jax.models.vae import AutoencoderKL
 from glfa_jax.ops.local_conv import bounding_box
@@ -125,7 +125,7 @@ def measure(rounds: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     fmri = jnp.asarray(rng.standard_normal((1, WINDOW, SIDE, SIDE), np.float32) * mask())
     calls = {}
-    layer = Alignment(SIDE, SIDE, box=bounding_box(mask()))
+    layer = GlfaLayer(SIDE, SIDE, box=bounding_box(mask()))
     variables: Any = jax.jit(encoder(aligned=True).init)(jax.random.key(0), fmri)
     own = {"params": variables["params"]["func_align_layer"]}
 

@@ -289,9 +289,20 @@ class Encoder(Section):
 
 
 class Alignment(Section):
-    """GLFA layer (SPEC §2.2)."""
+    """What brings every subject's maps into a common space; `glfa` as of SPEC §2.2.
 
-    global_part: bool = True
+    `glfa` with neither part on is `identity`, which is fMRI-PTE-V.
+    """
+
+    method: str = Field(
+        default="glfa",
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="glfa, identity or another file of glfa_jax/alignments",
+    )
+    options: dict[str, bool | int | float | str] = Field(
+        default={}, description="of a method other than glfa"
+    )
+    global_part: bool = Field(default=True, description="of glfa, as are the next two")
     local_part: bool = True
     kernel_size: Positive = 13
     per_subject: bool = Field(
@@ -303,9 +314,18 @@ class Alignment(Section):
     def _odd(self) -> "Alignment":
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: must be odd, got {self.kernel_size}")
-        if self.per_subject and not (self.global_part or self.local_part):
+        if self.per_subject and self.method == "identity":
+            raise ValueError("per_subject: must be false with method identity")
+        if self.per_subject and not self.on:
             raise ValueError("per_subject: must be false when global_part and local_part are")
         return self
+
+    @property
+    def on(self) -> bool:
+        """Whether maps are changed at all."""
+        if self.method == "glfa":
+            return self.global_part or self.local_part
+        return self.method != "identity"
 
 
 class Conditioning(Section):
@@ -570,9 +590,8 @@ class Config(Section):
 
     @property
     def aligned(self) -> bool:
-        """Whether the decoder has a GLFA layer."""
-        parts = self.alignment.global_part or self.alignment.local_part
-        return self.method == "glfa" and parts
+        """Whether there is an alignment in front of the decoder."""
+        return self.method == "glfa" and self.alignment.on
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from glfa_jax import config, system
+from glfa_jax.alignments import load_encoder
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.diffusion.guidance import guided
@@ -59,7 +60,7 @@ def load_decoder(settings: config.Config, *, step: int | None = None) -> Decoder
     folder = system.model_folder(settings, "cotrain")
     if settings.cotrain.zero_terminal_snr:
         schedule = schedule.rescale_zero_terminal_snr()
-    encoder = pretrained.load("fmri_encoder", folder / "encoder")
+    encoder = load_encoder(folder / "encoder")
     if step is None:
         unet = pretrained.load("unet3d", folder / "unet")
     else:

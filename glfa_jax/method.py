@@ -14,15 +14,16 @@ def method_name(settings: Config) -> str:
         return "LEA"
     layer, aligned = settings.alignment, settings.aligned
     missing = [name for stage, name in _STAGES.items() if stage in settings.without]
+    glfa = layer.method == "glfa"
     if aligned:
-        missing += ["global"] if not layer.global_part else []
-        missing += ["local"] if not layer.local_part else []
+        missing += ["global"] if glfa and not layer.global_part else []
+        missing += ["local"] if glfa and not layer.local_part else []
         missing += _losses_missing(settings.cotrain)
-    name = "GLFA" if aligned else "fMRI-PTE-V"
+    name = ("GLFA" if glfa else layer.method) if aligned else "fMRI-PTE-V"
     if missing:
         name += " w/o " + ", w/o ".join(missing)
     more = {
-        "per-subject alignment": layer.per_subject,
+        "per-subject alignment": layer.per_subject and glfa,
         "caption tokens": settings.contrast.token_scale and "contrast" not in settings.without,
         "LoRA": settings.cotrain.trainable == "lora",
     }

@@ -1,35 +1,29 @@
 """Which alignment layer a subject's maps go through: the shared one, its own, or a fitted one.
 
 Models number their subjects; here the numbers meet the names, in the order of
-`protocol.train_subjects`.
+`protocol.train_subjects`, and the layers that `stages.adapt` left in the run's folders are found.
 """
 
 import json
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from glfa_jax import system
+from glfa_jax.alignments import SHARED, align, layers_of, method_of, with_layer
+from glfa_jax.alignments.training_subjects import fit_training_subjects
 from glfa_jax.cli import command_line
 from glfa_jax.config import Config
-from glfa_jax.convert import glfa
-from glfa_jax.convert.directory import read_config, read_tensors, write_tensors
-from glfa_jax.convert.mapping import export_views, import_params
-from glfa_jax.convert.pretrained import Pretrained, own_config
+from glfa_jax.convert.directory import read_config
+from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
-from glfa_jax.models.alignment import Alignment
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.starting import typed
 from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.loop import check_unchanged
-
-_LAYER = "func_align_layer"  # the shared one; of subject i it is func_align_layers_i
 
 
 def fitted_stage(settings: Config, *, subject: str, minutes: float) -> str:
@@ -73,13 +67,10 @@ def encoder_for(settings: Config, encoder: Pretrained, *, subject: str) -> Pretr
 
     Without alignment, the encoder itself. Raises InputError as `validate_layer`.
     """
-    module, params = encoder.module, encoder.variables["params"]
     if not settings.aligned:
         validate_layer(settings, subject=subject)
         return encoder
-    layer = layer_for(settings, encoder, subject=subject)
-    rest = {name: x for name, x in params.items() if not name.startswith(_LAYER)}
-    return Pretrained(module.clone(subjects=0), {"params": rest | {_LAYER: layer}})
+    return with_layer(encoder, layer_for(settings, encoder, subject=subject))
 
 
 def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> dict:
@@ -90,45 +81,35 @@ def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> dict:
     `validate_layer`.
     """
     validate_layer(settings, subject=subject)
-    module, params = encoder.module, encoder.variables["params"]
+    module = encoder.module
     minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
     if subject not in trained and minutes is not None:
         folder = _fitted(settings, subject=subject, minutes=minutes)
-        shapes = jax.eval_shape(partial(_fresh, module), jax.random.key(0))
-        return import_params(read_tensors(folder), shapes, glfa.ALIGNMENT, dtype=np.float32)
-    if not module.subjects:
-        return params[_LAYER]
-    if module.subjects != len(trained):
+        return method_of(module).load(folder, maps_shape=(module.height, module.width))
+    if module.subjects not in (0, len(trained)):
         raise InputError(
             f"{system.model_folder(settings, 'cotrain')}: has {module.subjects} alignment layers, "
             f"but protocol.train_subjects are {len(trained)}"
         )
-    return params[f"{_LAYER}s_{trained.index(subject)}"]
+    layers = layers_of(encoder, subjects=trained)
+    return layers[SHARED] if SHARED in layers else layers[subject]
 
 
-def first_layer(encoder: Pretrained, *, seed: int) -> dict:
-    """Where fitting starts: from the shared layer, or from the identity where each has its own."""
-    module, params = encoder.module, encoder.variables["params"]
-    if _LAYER in params:
-        return params[_LAYER]
-    return jax.jit(partial(_fresh, module))(jax.random.key(seed))
-
-
-def _fresh(module: FmriEncoder, key: Key[Array, ""]) -> dict:
-    fresh: Any = layer_of(module).init(key, jnp.zeros((1, module.height, module.width)))
-    return fresh["params"]
-
-
-def layer_of(module: FmriEncoder) -> Alignment:
-    """The module of one of the encoder's layers."""
-    return Alignment(
-        module.height,
-        module.width,
-        module.patch_size,
-        module.kernel_size,
-        module.global_part,
-        module.local_part,
-        module.box,
+def with_training_subjects(
+    settings: Config, module: FmriEncoder, params: dict, *, store: Store
+) -> dict:
+    """The encoder's parameters, with layers fitted to the training subjects where the method's are
+    fitted to maps and not trained in stage 2.
+    """
+    method, subjects = method_of(module), settings.protocol.train_subjects
+    if method.trainable or method.needs == "nothing":
+        return params
+    (clips,) = np.nonzero(store.present("train", subjects=subjects).all(1))
+    if not len(clips):
+        raise InputError(f"{store.path}: no training clip was seen by all of {', '.join(subjects)}")
+    maps = np.moveaxis(store.fmri("train", clips, subjects=subjects), 1, 0)
+    return params | fit_training_subjects(
+        method, maps, mask=store.mask, settings=settings.adapt, seed=settings.seed
     )
 
 
@@ -147,35 +128,6 @@ def average_window(
     ]
     counts = store.present("train", subjects=subjects).sum(axis=0)
     return jnp.average(jnp.stack(aligned), axis=0, weights=jnp.asarray(counts, jnp.float32))
-
-
-def align(
-    encoder: Pretrained, fmri: Float[np.ndarray, "*b height width"]
-) -> Float[Array, "*b height width"]:
-    """Maps in the common space, by an encoder with one layer or none."""
-    if encoder.module.subjects:
-        raise ValueError("encoder: has a layer for every subject, must be of one (encoder_for)")
-    maps = jnp.asarray(fmri, jnp.float32)
-    layer = encoder.variables["params"].get(_LAYER)
-    return maps if layer is None else apply_layer(layer_of(encoder.module), layer, maps)
-
-
-@partial(jax.jit, static_argnums=0)
-def apply_layer(
-    module: Alignment, layer: dict, maps: Float[Array, "*b height width"]
-) -> Float[Array, "*b height width"]:
-    aligned: Any = module.apply({"params": layer}, maps)
-    return aligned
-
-
-def save_fitted(folder: Path, module: Alignment, params: dict, *, about: dict[str, Any]) -> None:
-    """Safetensors under the official names, and `about` beside the layer's size in config.json."""
-    write_tensors(
-        folder,
-        export_views(params, glfa.ALIGNMENT),
-        config=own_config(module) | about,
-        filename="model.safetensors",
-    )
 
 
 def validate_current(settings: Config, folder: Path) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from glfa_jax import config, metrics
+from glfa_jax import alignments, config, metrics
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import DirectoryError, read_config
 from glfa_jax.convert.pretrained import Pretrained, TextToVideo
@@ -158,11 +158,10 @@ def fmri_encoder(
     aligned: bool,
     box: Box | None = None,
 ) -> FmriEncoder:
-    """`aligned`: with the GLFA layer as configured (stage 2 and after) or without (before).
+    """`aligned`: with the alignment as configured (stage 2 and after) or without (before).
 
     box: where the cortex lies on the maps; the layer costs less for knowing it.
     """
-    own = settings.alignment.per_subject
     return FmriEncoder(
         **_transformer(settings),
         window=settings.data.window,
@@ -171,10 +170,7 @@ def fmri_encoder(
         hidden_tokens=settings.conditioning.hidden_tokens,
         conditioning_heads=settings.conditioning.num_heads,
         head=settings.conditioning.head,
-        kernel_size=settings.alignment.kernel_size,
-        global_part=aligned and settings.alignment.global_part,
-        local_part=aligned and settings.alignment.local_part,
-        subjects=len(settings.protocol.train_subjects) if aligned and own else 0,
+        **alignments.encoder_fields(settings, aligned=aligned),
         dropout=dropout,
         box=box,
     )

@@ -22,9 +22,9 @@ import numpy as np
 from glfa_jax.convert import glfa
 from glfa_jax.convert.mapping import Table, export_params, import_params
 from glfa_jax.metrics.nway import nway_exact
-from glfa_jax.models.alignment import Alignment
 from glfa_jax.models.conditioning import Conditioning, ConvHead, LinearHead
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
+from glfa_jax.models.glfa import GlfaLayer
 from glfa_jax.training.losses import alignment_loss, contrastive_loss, reconstruction_loss
 
 VALUE_TOLERANCE = 1e-5
@@ -82,7 +82,7 @@ def check_alignment(vectors: Vectors) -> list[Check]:
     for name, size in sizes.items():
         if int(vectors.get(name, size)) != size:
             raise ValueError(f"{name} is {int(vectors[name])}, the parameters say {size}")
-    module = Alignment(
+    module = GlfaLayer(
         height=x.shape[1],
         width=x.shape[2],
         global_part="patch_size" in sizes,

@@ -36,6 +36,7 @@ FLOORS = (
     "convert",
     *("data", "training"),
     *("comparison", "simulate", "preparation"),
+    "alignments",
     *("system", "subject_alignment", "decoder", "protocol"),
     "report",
     *("stages", "evaluation"),
@@ -122,6 +123,15 @@ LAYERS = (
             *("glfa_jax.config", "glfa_jax.batch", "glfa_jax.starting", "glfa_jax.training"),
         ),
         "the training core knows no model and no data",
+    ),
+    Rule(
+        "glfa_jax/alignments",
+        (
+            *("jax", "flax", "optax", "glfa_jax.config", "glfa_jax.alignments"),
+            *("glfa_jax.convert", "glfa_jax.models", "glfa_jax.ops"),
+            *("glfa_jax.training.losses", "glfa_jax.training.optim"),
+        ),
+        "an alignment takes maps and gives maps, and knows no data and no run",
     ),
     Rule(
         "glfa_jax/comparison",
@@ -357,6 +367,7 @@ def test_the_rules_speak_of_files_that_exist():
         ("glfa_jax/models/vae.py", "from ..data import store", "models are pure"),
         ("glfa_jax/models/__init__.py", "from .. import system", "models are pure"),
         ("glfa_jax/models/vae.py", "import optax", "models are pure"),
+        ("glfa_jax/alignments/glfa.py", "from glfa_jax.data import store", "knows no data"),
         ("glfa_jax/ops/local_conv.py", "import flax.linen as nn", "jax and numpy only"),
         ("glfa_jax/diffusion/sampler.py", "from glfa_jax.models import vae", "jax only"),
         ("glfa_jax/metrics/nway.py", "import glfa_jax.data.store", "on the host"),

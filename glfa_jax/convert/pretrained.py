@@ -120,14 +120,8 @@ def _own(module: type[nn.Module]) -> Callable[..., nn.Module]:
 
 def own_config(module: nn.Module) -> dict[str, Any]:
     """What `_own` reads back."""
-    names = set(module.__dataclass_fields__) - {
-        "name",
-        "parent",
-        "dropout",
-        "box",
-        "dtype",
-        "remat",
-    }
+    other = {"name", "parent", "dropout", "box", "dtype", "remat", "alignment"}
+    names = set(module.__dataclass_fields__) - other
     return {name: getattr(module, name) for name in sorted(names)}
 
 

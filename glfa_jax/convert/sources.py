@@ -148,6 +148,8 @@ def open_source(
                 f"{place}: its architecture is in its config.json; --set {' '.join(given)} is for "
                 "official checkpoints"
             )
+        if kind == "fmri_encoder" and (place / "alignment").is_dir():
+            raise DirectoryError(f"{place}: has another alignment than GLFA, which stays with us")
         config: Mapping[str, Any] = read_config(place)
         held = weight_files(place, variant=variant)
         tensors = dict(KINDS[kind].current_names(read_tensors(place, variant=variant)))

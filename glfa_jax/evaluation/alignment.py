@@ -7,14 +7,14 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from glfa_jax import config, system
-from glfa_jax.convert import pretrained
+from glfa_jax.alignments import load_encoder
+from glfa_jax.alignments.glfa import LOCAL
+from glfa_jax.alignments.protocol import apply_layer
 from glfa_jax.data.correlation import RunningCorrelation
 from glfa_jax.evaluation import displacement
 from glfa_jax.evaluation.decoding import HeldOut
 from glfa_jax.files import savez_atomically
-from glfa_jax.subject_alignment import apply_layer, layer_for, layer_of
-
-LOCAL = "weight"  # of the layer's parameters
+from glfa_jax.subject_alignment import layer_for
 
 
 def align_maps(test: HeldOut) -> None:
@@ -35,10 +35,11 @@ def align_maps(test: HeldOut) -> None:
     clips = np.flatnonzero(present)[: settings.evaluation.clips]
     if not len(clips):
         return
-    encoder = pretrained.load("fmri_encoder", system.model_folder(settings, "cotrain") / "encoder")
-    module = layer_of(encoder.module)
+    encoder = load_encoder(system.model_folder(settings, "cotrain") / "encoder")
+    module = encoder.module.layer()
     layers = [layer_for(settings, encoder, subject=subject) for subject in subjects]
-    uniform = [_uniform(layer, store.mask) for layer in layers]
+    local = settings.alignment.method == "glfa" and settings.alignment.local_part
+    uniform = [_uniform(layer, store.mask) if local else layer for layer in layers]
     mask, middle = store.mask, settings.data.window // 2
     alike = [Correlation(len(subjects), mask) for _ in range(3)]
     shown = []
@@ -61,13 +62,11 @@ def align_maps(test: HeldOut) -> None:
         isc_before=isc_before,
         isc_after=isc_after,
         isc_one_kernel=isc_one_kernel,
-        undone=_undone(settings, layers, subjects, mask),
+        undone=_undone(settings, layers, subjects, mask) if local else float("nan"),
     )
 
 
 def _uniform(layer: dict, mask: Bool[ndarray, "h w"]) -> dict:
-    if LOCAL not in layer:
-        return layer
     return layer | {LOCAL: displacement.with_one_kernel(layer[LOCAL], mask)}
 
 
@@ -83,7 +82,7 @@ def _undone(
     ]
     found = [displacement.true_displacement(settings.data, subject=name) for name in subjects]
     truth = [one for one in found if one is not None]
-    if not pairs or LOCAL not in layers[0] or len(truth) < len(subjects):
+    if not pairs or len(truth) < len(subjects):
         return float("nan")
     shifts = np.stack([displacement.shift(layer[LOCAL]) for layer in layers])
     return displacement.undone(shifts, np.stack(truth), mask=mask, pairs=pairs)

@@ -29,6 +29,8 @@ def training_of(settings: config.Config, *, checkpoint: int) -> dict[str, str]:
             tree[name]["steps"] = done.step
     if "lea" in tree:
         del tree["lea"]["batch_size"]
+    if settings.alignment.method == "glfa" and "alignment" in tree:
+        del tree["alignment"]["method"], tree["alignment"]["options"]  # older than other methods
     hardware = tree.pop("hardware")
     tree |= {
         "foundation": settings.foundation.name,

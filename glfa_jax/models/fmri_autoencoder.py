@@ -8,9 +8,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from glfa_jax.models.alignment import from_patches, to_patches
 from glfa_jax.models.config_values import require_table_size
 from glfa_jax.models.equal_blocks import run_equal
+from glfa_jax.models.glfa import from_patches, to_patches
 from glfa_jax.models.layers import LayerNorm
 from glfa_jax.models.transformer import Block
 

@@ -1,7 +1,6 @@
 """From fMRI windows to the generator's condition: GLFA, fMRI-PTE, conditioning, contrast."""
 
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,9 +8,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from glfa_jax.models.alignment import Alignment
 from glfa_jax.models.conditioning import Conditioning, ConvHead, LinearHead
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
+from glfa_jax.models.glfa import GlfaLayer
 from glfa_jax.models.mesh_axes import shard
 from glfa_jax.ops.local_conv import Box
 
@@ -21,6 +20,12 @@ class Encoded(NamedTuple):
     features: Float[Array, "*b w n d"]
     condition: Float[Array, "*b m d"]  # stands where text embeddings stand
     embedding: Float[Array, "*b e"]  # of unit length, in CLIP's joint space
+
+
+class Aligning(Protocol):
+    """What an encoder must know of an alignment: the layer for maps of one subject."""
+
+    def layer(self, maps_shape: tuple[int, int], *, box: Box | None = None) -> nn.Module: ...
 
 
 class _Autoencoder(nn.Module):
@@ -36,8 +41,11 @@ class FmriEncoder(nn.Module):
     """Submodules carry the names of the official checkpoints; `dim` is the encoder's width.
 
     `window` volumes make one condition of `tokens` tokens; `clip_dim` is the width of CLIP's joint
-    space. With neither part of the alignment on, the model is fMRI-PTE-V. `dtype` is what all but
-    the alignment is computed in; `remat` as in FmriAutoencoder.
+    space. `dtype` is what all but the alignment is computed in; `remat` as in FmriAutoencoder.
+
+    kernel_size, global_part, local_part: of GLFA, the alignment in official checkpoints. With
+        neither part on there is none, and the model is fMRI-PTE-V.
+    alignment: another method in place of GLFA (`alignments`); both parts of that must be off.
 
     subjects: 0 where one alignment layer serves all; else how many have one each. Input then holds
         a window of each, (*b, subjects, w, height, width), and layer i aligns subject i's.
@@ -59,6 +67,7 @@ class FmriEncoder(nn.Module):
     kernel_size: int = 13
     global_part: bool = True
     local_part: bool = True
+    alignment: Aligning | None = None
     subjects: int = 0
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
@@ -66,21 +75,10 @@ class FmriEncoder(nn.Module):
     box: Box | None = None  # where maps may differ from zero, if known
 
     def setup(self):
-        alignment = partial(
-            Alignment,
-            self.height,
-            self.width,
-            self.patch_size,
-            self.kernel_size,
-            self.global_part,
-            self.local_part,
-            self.box,
-        )
-        if self.global_part or self.local_part:
-            if self.subjects:
-                self.func_align_layers = [alignment() for _ in range(self.subjects)]
-            else:
-                self.func_align_layer = alignment()
+        if self.aligned and self.subjects:
+            self.func_align_layers = [self.layer() for _ in range(self.subjects)]
+        elif self.aligned:
+            self.func_align_layer = self.layer()
         self.fmri_encoder = _Autoencoder(
             FmriAutoencoder(
                 self.height,
@@ -107,9 +105,29 @@ class FmriEncoder(nn.Module):
             self.fmri2clip = LinearHead(self.clip_dim, self.dropout, self.dtype)
         self.logit_scale = self.param("logit_scale", lambda _: jnp.float32(np.log(1 / 0.07)))
 
+    @property
+    def aligned(self) -> bool:
+        """Whether there is an alignment."""
+        return self.alignment is not None or self.global_part or self.local_part
+
+    @nn.nowrap
+    def layer(self) -> nn.Module:
+        """The layer that maps of one subject go through."""
+        if self.alignment is not None:
+            return self.alignment.layer((self.height, self.width), box=self.box)
+        return GlfaLayer(
+            self.height,
+            self.width,
+            self.patch_size,
+            self.kernel_size,
+            self.global_part,
+            self.local_part,
+            self.box,
+        )
+
     def align(self, fmri: Float[Array, "*b height width"]) -> Float[Array, "*b height width"]:
         """Maps in the common space; unchanged when the layer is off."""
-        if not (self.global_part or self.local_part):
+        if not self.aligned:
             return fmri
         if not self.subjects:
             return self.func_align_layer(fmri)

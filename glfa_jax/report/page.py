@@ -136,7 +136,9 @@ def _facts(run: Run) -> str:
             f"Protocol: {config.protocol.pretraining}",
             what_pretraining_saw(config.protocol, config.protocol.pretraining),
         ),
-        ("Alignment (GLFA)", " + ".join(parts) or "off"),
+        ("Alignment (GLFA)", " + ".join(parts) or "off")
+        if config.alignment.method == "glfa"
+        else ("Alignment", config.alignment.method),
         ("Sampling", str(sampling)),
         ("Method", listing(list(dict.fromkeys(m.method for m in run.metrics)))),
     ]
@@ -199,6 +201,8 @@ def next_commands(run_dir: Path, config: Config) -> list[Command]:
     out = []
     if config.aligned:
         off = ("alignment.global_part=false", "alignment.local_part=false")
+        if config.alignment.method != "glfa":
+            off = ("alignment.method=identity", "alignment.options={}")
         off += ("alignment.per_subject=false",) if config.alignment.per_subject else ()
         out.append(("The same study with no alignment layer", again("plain", *off)))
     protocol = config.protocol

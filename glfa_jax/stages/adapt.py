@@ -1,12 +1,13 @@
-"""Fits the alignment layer to a new subject; everything else stays as stage 2 left it.
+"""Fits the alignment to a new subject; everything else stays as stage 2 left it.
 
     python -m train.adapt --config configs/demo.yaml --subject 03 --minutes 4
 
-The layer starts as the shared one, or as the identity where every training subject has its own,
+GLFA's layer starts as the shared one, or as the identity where every training subject has its own,
 and is drawn to where the training subjects' aligned maps of the same clips are, on average: the
 loss of stage 2 without the generator's, so it takes seconds to minutes. Its scales are its own
-(`adapt` in the configuration, which says why): with those of stage 2 it would hardly move. It sees
-the first minutes of the subject's training clips, pauses not counted, and never a test clip. With
+(`adapt` in the configuration, which says why): with those of stage 2 it would hardly move. Methods
+with a closed form are solved at once. Either sees the first minutes of the subject's training
+clips, pauses not counted, and never a test clip. With
 `--set evaluation.adapted_minutes=4`, eval.sample and eval.score use it. To compare with a full fit,
 train a run of its own with the subject among protocol.train_subjects.
 
@@ -21,32 +22,33 @@ Clips of both stores are the same by their names and captions.
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glfa_jax import config, system
+from glfa_jax import alignments, config, system
+from glfa_jax.alignments.descent import GROUPS, DescentAlignment
 from glfa_jax.cli import next_step, run_main
-from glfa_jax.convert import pretrained
+from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.decoder import validate_finished
 from glfa_jax.errors import InputError
-from glfa_jax.models.alignment import Alignment
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.protocol import decoded_store
-from glfa_jax.stages.running import complete, run_stage, share, store_model
+from glfa_jax.stages.running import complete, discard, run_stage, share, store_model
 from glfa_jax.subject_alignment import (
     elsewhere,
-    first_layer,
+    encoder_for,
     fitted_stage,
     layer_for,
-    layer_of,
-    save_fitted,
     validate_current,
 )
+from glfa_jax.training.checkpoints import mark_done
 from glfa_jax.training.loop import (
     LossFn,
     check_unchanged,
@@ -54,11 +56,7 @@ from glfa_jax.training.loop import (
     use_compilation_cache,
     validate_unchanged,
 )
-from glfa_jax.training.losses import reconstruction_loss
-from glfa_jax.training.optim import OTHERWISE, Group
-from glfa_jax.training.processes import alone_in, say, start
-
-GROUPS = (Group(OTHERWISE, 1.0),)
+from glfa_jax.training.processes import alone_in, is_main, say, start
 
 
 def clips_of(store: Store, *, subject: str, minutes: float) -> np.ndarray:
@@ -90,18 +88,7 @@ def shared_clips(store: Store, new: Store, *, clips: np.ndarray, others: tuple[s
     """
     theirs = own = clips
     if new is not store:
-        if not np.array_equal(new.mask, store.mask):
-            raise InputError(
-                f"{new.path}: its maps show another part of the cortex than those of {store.path}; "
-                "prepare it with the same data.surfaces and data.region"
-            )
-        for what in ("repetition_time", "lag_seconds"):
-            given, wanted = (getattr(x.attributes, what) for x in (new, store))
-            if not math.isclose(given, wanted, rel_tol=1e-3):
-                raise InputError(
-                    f"{new.path}: has {what} of {given:g} s, but {store.path} of {wanted:g} s; "
-                    "windows must show the same moments"
-                )
+        validate_alike(store, new)
         shown, places = _showings(new), {x: i for i, x in enumerate(_showings(store))}
         own = np.array([clip for clip in clips if shown[clip] in places], int)
         theirs = np.array([places[shown[clip]] for clip in own], int)
@@ -114,6 +101,22 @@ def shared_clips(store: Store, new: Store, *, clips: np.ndarray, others: tuple[s
                 )
     seen = store.present("train", subjects=others)[theirs].any(axis=1)
     return Shared(theirs[seen], own[seen])
+
+
+def validate_alike(store: Store, new: Store) -> None:
+    """Raises InputError for a store whose maps mean something else than those of training."""
+    if not np.array_equal(new.mask, store.mask):
+        raise InputError(
+            f"{new.path}: its maps show another part of the cortex than those of {store.path}; "
+            "prepare it with the same data.surfaces and data.region"
+        )
+    for what in ("repetition_time", "lag_seconds"):
+        given, wanted = (getattr(x.attributes, what) for x in (new, store))
+        if not math.isclose(given, wanted, rel_tol=1e-3):
+            raise InputError(
+                f"{new.path}: has {what} of {given:g} s, but {store.path} of {wanted:g} s; "
+                "windows must show the same moments"
+            )
 
 
 def _showings(store: Store) -> list[tuple[str, int]]:
@@ -146,8 +149,8 @@ def validate_new_subject(settings: config.Config, subject: str) -> None:
     validate_finished(settings)
 
 
-def loss_of(settings: config.Adapt, module: Alignment) -> LossFn:
-    """Distance of the new subject's aligned maps from the mean of the others', and from its own.
+def loss_of(settings: config.Adapt, method: DescentAlignment, layer: nn.Module) -> LossFn:
+    """The method's loss, with the mean of the others' aligned maps for targets.
 
     A batch's windows are those of the others, in order, and last the new subject's. Frozen: the
     `others`' layers and the cortex `mask`.
@@ -157,59 +160,105 @@ def loss_of(settings: config.Adapt, module: Alignment) -> LossFn:
         fmri, original = batch["fmri"][:, :-1], batch["fmri"][:, -1]
         present = batch["present"][:, :-1].astype(fmri.dtype)
         theirs: Any = [
-            module.apply({"params": layer}, fmri[:, i]) for i, layer in enumerate(frozen["others"])
+            layer.apply({"params": own}, fmri[:, i]) for i, own in enumerate(frozen["others"])
         ]
         shares = present / present.sum(axis=1, keepdims=True)
         target = jnp.einsum("bs,sb...->b...", shares, jnp.stack(theirs))
-        aligned: Any = module.apply({"params": params}, original)
-        glfa = {
-            "alignment": reconstruction_loss(aligned, target, frozen["mask"]).mean(),
-            "regularisation": reconstruction_loss(aligned, original, frozen["mask"]).mean(),
-        }
-        loss = (
-            settings.alignment_scale * glfa["alignment"]
-            + settings.regularisation_scale * glfa["regularisation"]
+        return method.loss(
+            layer, params, maps=original, targets=target, mask=frozen["mask"], settings=settings
         )
-        return loss, glfa
 
     return loss_fn
+
+
+class Material(NamedTuple):
+    """What a layer is fitted to: a new subject's clips, the others', and their encoder."""
+
+    store: Store
+    new: Store
+    subject: str
+    shared: Shared
+    encoder: Pretrained
+
+    @property
+    def method(self) -> alignments.Alignment:
+        return alignments.method_of(self.encoder.module)
+
+    @property
+    def start(self) -> dict | None:
+        """The layer that all training subjects share, if they do."""
+        return alignments.layers_of(self.encoder).get(alignments.SHARED)
 
 
 def run(settings: config.Config, store: Store, *, subject: str, minutes: float) -> None:
     """`store`: of training; the subject may be of `protocol.test_store`."""
     name = fitted_stage(settings, subject=subject, minutes=minutes)
-    folder, others = system.stage_folder(settings, name), settings.protocol.train_subjects
+    folder, model = system.stage_folder(settings, name), system.model_folder(settings, name)
     new = decoded_store(settings, store)
-    clips = clips_of(new, subject=subject, minutes=minutes)
-    shared = shared_clips(store, new, clips=clips, others=others)
-    if not len(shared.own):
+    shared = _clips(settings, store, new, clips=clips_of(new, subject=subject, minutes=minutes))
+    if not len(shared.theirs):
         raise InputError(
             f"--minutes: no training subject has seen the first {minutes:g} minutes of subject "
             f"{subject} in {new.path}, so there is nothing to align them with"
         )
-    if (model := system.model_folder(settings, name)).is_dir():
+    if model.is_dir():
         validate_current(settings, model)
     validate_unchanged(folder, settings.adapt)
     if complete(settings, name):
         return
     stored = system.model_folder(settings, "cotrain") / "encoder"
-    built_on = {"cotrain_steps": settings.cotrain.steps}
+    encoder = alignments.load_encoder(stored, box=bounding_box(store.mask))
+    material = Material(store, new, subject, shared, encoder)
+    about: dict[str, Any] = {"cotrain_steps": settings.cotrain.steps}
+    if isinstance(material.method, DescentAlignment):
+        params = _descend(settings, name, material, fingerprint=about.copy())
+    else:
+        say(f"== {name}: {material.method.name}, to {len(shared.own)} clips of subject {subject}")
+        params, about["report"] = _solve(settings, material)
+        if is_main():
+            discard(model)  # of other steps
+            mark_done(folder, step=settings.adapt.steps, metrics=about["report"])
+    about |= {"subject": subject, "minutes": minutes, "clips": len(shared.own)}
+    about["data"] = new.attributes.identity
+    save = partial(material.method.save, params=params, maps_shape=store.mask.shape, about=about)
+    store_model(settings, name, save)
+
+
+def _clips(settings: config.Config, store: Store, new: Store, *, clips: np.ndarray) -> Shared:
+    """Pairs where the method needs them, else the new subject's clips and as many of the others."""
+    others = settings.protocol.train_subjects
+    if alignments.configured(settings).needs == "paired":
+        return shared_clips(store, new, clips=clips, others=others)
+    validate_alike(store, new)
+    (seen,) = np.nonzero(store.present("train", subjects=others).all(axis=1))
+    return Shared(seen[: len(clips)], clips)
+
+
+def _descend(
+    settings: config.Config, name: str, material: Material, *, fingerprint: dict[str, Any]
+) -> dict:
+    """The layer, trained in steps as every stage is: it shows progress, saves and goes on."""
+    store, new, subject, shared, encoder = material
+    others, method = settings.protocol.train_subjects, material.method
+    assert isinstance(method, DescentAlignment)
     beside = None if new is store else pipeline.Beside(new, (subject,), shared.own)
-    encoder = pretrained.load("fmri_encoder", stored, box=bounding_box(store.mask))
-    module = layer_of(encoder.module)
-    fitted = run_stage(
+    start = material.start
+    if start is None:
+        fresh = method.init(jax.random.key(settings.seed), maps_shape=store.mask.shape)
+        start = fresh[alignments.SHARED]
+    return run_stage(
         settings,
         name,
         says=f"the alignment of subject {subject}, to {len(shared.own)} clips that "
         f"{' or '.join(others)} saw as well",
-        init=first_layer(encoder, seed=settings.seed),
+        init=start,
         frozen={
             "others": [layer_for(settings, encoder, subject=other) for other in others],
             "mask": jnp.asarray(store.mask, jnp.float32),
         },
-        loss_fn=loss_of(settings.adapt, module),
+        loss_fn=loss_of(settings.adapt, method, encoder.module.layer()),
         groups=GROUPS,
-        fingerprint=built_on,
+        fingerprint=fingerprint,
         batches=pipeline.windows(
             store,
             subjects=others if beside else (*others, subject),
@@ -220,9 +269,30 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
             **share(settings),
         ),
     )
-    about = built_on | {"subject": subject, "minutes": minutes, "clips": len(shared.own)}
-    about["data"] = new.attributes.identity
-    store_model(settings, name, lambda folder: save_fitted(folder, module, fitted, about=about))
+
+
+def _solve(settings: config.Config, material: Material) -> alignments.Fitted:
+    """The layer from all maps at once, by a method that has a closed form."""
+    store, new, subject, shared, encoder = material
+    others = settings.protocol.train_subjects
+    theirs = store.fmri("train", shared.theirs, subjects=others).astype(np.float32)
+    aligned = np.stack(
+        [
+            alignments.align(encoder_for(settings, encoder, subject=other), theirs[:, i])
+            for i, other in enumerate(others)
+        ]
+    )
+    targets = None
+    if material.method.needs == "paired":
+        present = store.present("train", subjects=others)[shared.theirs].astype(np.float32)
+        targets = np.einsum("ns,sn...->n...", present / present.sum(1, keepdims=True), aligned)
+    return material.method.fit(
+        new.fmri("train", shared.own, subjects=[subject])[:, 0].astype(np.float32),
+        targets=targets,
+        group=alignments.Group(aligned, store.mask, material.start),
+        settings=settings.adapt,
+        seed=settings.seed,
+    )
 
 
 def main(settings: config.Config, *, subject: str, minutes: float) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from glfa_jax import config, system
+from glfa_jax import alignments, config, system
 from glfa_jax.batch import Batch
 from glfa_jax.cli import next_step, run_main
 from glfa_jax.convert import pretrained
@@ -34,6 +34,7 @@ from glfa_jax.models.vae import AutoencoderKL, Posterior
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.stages import contrast, latents, lea, pretrain
 from glfa_jax.stages.running import batches, begun, complete, compute_in, run_stage, store_model
+from glfa_jax.subject_alignment import with_training_subjects
 from glfa_jax.training.compile_only import compile_step
 from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import alignment_loss
@@ -48,14 +49,15 @@ def groups(settings: config.Config) -> tuple[Group, ...]:
 
     The contrastive head is not part of this stage's loss, and with LoRA the UNet itself stays.
     """
-    trained = (Group(r"^encoder/(?!fmri2clip|logit_scale)(?!.*pos_embed$)", 1.0),)
+    fixed = "" if alignments.configured(settings).trainable else "|func_align"
+    trained = (Group(rf"^encoder/(?!fmri2clip|logit_scale{fixed})(?!.*pos_embed$)", 1.0),)
     if settings.cotrain.trainable == "lora":
         return (*trained, Group(r"^lora/", 1.0), Group(OTHERWISE, None))
     return (*trained, Group(r"^unet/.*(attn1|attn2|temp_conv)", 1.0), Group(OTHERWISE, None))
 
 
 def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder, dict]:
-    """The encoder of stage 1 with a fresh GLFA layer, or one a subject, in front."""
+    """The encoder of stage 1 with a fresh alignment, or one a subject, in front."""
     first = encoder_of_stage_one(settings)
     module = system.fmri_encoder(
         settings,
@@ -69,7 +71,8 @@ def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder, d
     fresh = jax.jit(lambda key: module.init(key, volume, method="align"))(
         jax.random.key(settings.seed)
     )
-    return module, fresh["params"] | first.variables["params"]
+    params = fresh.get("params", {}) | first.variables["params"]
+    return module, with_training_subjects(settings, module, params, store=store)
 
 
 def encoder_of_stage_one(settings: config.Config) -> Pretrained:
@@ -261,7 +264,7 @@ def run(settings: config.Config, store: Store) -> None:
     architecture = read_config(settings.foundation / "text-to-video" / "unet")
 
     def write(folder):
-        system.save_own("fmri_encoder", folder / "encoder", module, encoder_params)
+        alignments.save_encoder(folder / "encoder", module, encoder_params)
         pretrained.save("unet3d", folder / "unet", unet_params, config=architecture)
 
     store_model(settings, NAME, write)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from glfa_jax import config, system
+from glfa_jax import alignments, config, system
 from glfa_jax.batch import Batch
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
@@ -46,6 +46,7 @@ def begun(settings: config.Config) -> Iterator[Store]:
         check_unchanged(settings.run_dir, settings)
         validate_steps(settings)
         validate_earlier_stages(settings)
+        alignments.configured(settings)
         system.check_foundation(settings)
         store = prepare(settings.data) if jax.process_count() == 1 else _prepared(settings)
         keep_config(settings.run_dir, settings)
@@ -159,7 +160,7 @@ def run_stage(
         fingerprint={"data": training["batches"].fingerprint, **(fingerprint or {})},
         hardware=settings.hardware,
         record=settings.model_dump(mode="json"),
-        beginning=lambda: _discard(system.model_folder(settings, name)),  # of fewer steps
+        beginning=lambda: discard(system.model_folder(settings, name)),  # of fewer steps
         **training,
     )
     return to_host(state.params)
@@ -173,7 +174,7 @@ def store_model(settings: config.Config, name: str, write: Callable[[Path], None
     together(f"the model of {name} is stored")
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
     """Takes the name away first: a removal may be cut short, a rename not."""
     aside = folder.with_name("model.stale")
     shutil.rmtree(aside, ignore_errors=True)

@@ -11,9 +11,9 @@ from jax.flatten_util import ravel_pytree
 
 from glfa_jax.convert import glfa
 from glfa_jax.convert.mapping import Table, export_params
-from glfa_jax.models.alignment import Alignment, from_patches, to_patches
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder, sincos_positions
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.models.glfa import GlfaLayer, from_patches, to_patches
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 SMALL = FmriEncoder(
@@ -84,13 +84,13 @@ def test_linear_head_has_the_official_shape():
 
 
 def test_alignment_has_the_published_size():
-    params = shapes(Alignment(256, 256), jnp.zeros((1, 256, 256)))
+    params = shapes(GlfaLayer(256, 256), jnp.zeros((1, 256, 256)))
     assert params["weight"].size == 11_075_584
     assert params["global_align_weight"].size == 65_536
 
 
 def test_alignment_is_the_identity_at_initialisation(fmri):
-    module = Alignment(16, 24, patch_size=8, kernel_size=13)
+    module = GlfaLayer(16, 24, patch_size=8, kernel_size=13)
     aligned, _ = module.init_with_output(jax.random.key(0), fmri)
     # 169 weights of 1e-4 / 13 in mean magnitude 6e-6 each: 1e-3 of the mass at most moves.
     assert jnp.abs(aligned - fmri).max() < 5e-3
@@ -98,7 +98,7 @@ def test_alignment_is_the_identity_at_initialisation(fmri):
 
 
 def test_zero_pixels_stay_zero_whatever_the_weights(fmri):
-    module = Alignment(16, 24, patch_size=8, kernel_size=5)
+    module = GlfaLayer(16, 24, patch_size=8, kernel_size=5)
     variables = module.init(jax.random.key(0), fmri)
     wild = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(3), leaf.shape), variables)
     aligned = module.apply(wild, fmri)
@@ -107,7 +107,7 @@ def test_zero_pixels_stay_zero_whatever_the_weights(fmri):
 
 
 def test_local_part_is_a_convex_combination(fmri):
-    module = Alignment(16, 24, kernel_size=5, global_part=False)
+    module = GlfaLayer(16, 24, kernel_size=5, global_part=False)
     variables = {"params": {"weight": jax.random.normal(jax.random.key(3), (25, 16, 24))}}
     ones = jnp.ones((1, 16, 24))
     inside = module.apply(variables, ones)[0, 2:-2, 2:-2]

@@ -20,13 +20,14 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from glfa_jax import config, subject_alignment
+from glfa_jax.alignments import align, protocol
 from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.decoder import Decoder, Generator
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.stages import adapt
-from glfa_jax.subject_alignment import align, encoder_for, layer_for
+from glfa_jax.subject_alignment import encoder_for, layer_for
 from glfa_jax.training.checkpoints import latest_step, restore_params
 from glfa_jax.training.logs import read_log
 from tests.stages import tiny
@@ -100,9 +101,9 @@ def test_nothing_else_is_touched(fitted, displaced):
 
 def test_a_fitted_layer_is_read_once_to_decode_with_it(fitted, monkeypatch):
     settings, _ = fitted
-    read, reading = [], subject_alignment.read_tensors
+    read, reading = [], protocol.read_tensors
     monkeypatch.setattr(
-        subject_alignment, "read_tensors", lambda folder: read.append(folder) or reading(folder)
+        protocol, "read_tensors", lambda folder: read.append(folder) or reading(folder)
     )
     small = pretrained.Pretrained(nn.Dense(1), {})
     parts: Any = (small, small, None)

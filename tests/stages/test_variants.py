@@ -13,13 +13,14 @@ import yaml
 from flax.traverse_util import flatten_dict
 
 from glfa_jax import config, system
+from glfa_jax.alignments import align
 from glfa_jax.convert import pretrained, transfer
 from glfa_jax.decoder import Decoder, variables_of
 from glfa_jax.diffusion.schedule import MODELSCOPE
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.stages import contrast, cotrain, pretrain
 from glfa_jax.stages import running as stages
-from glfa_jax.subject_alignment import align, average_window, encoder_for
+from glfa_jax.subject_alignment import average_window, encoder_for
 from glfa_jax.training.loop import validate_unchanged
 from glfa_jax.training.optim import split
 from glfa_jax.training.sharding import make_mesh

@@ -177,7 +177,9 @@ def stage_two() -> dict[str, Any]:
     module, params = encoder(aligned=True)
     unet, unet_params = model("unet3d", UNET)
     vae = pretrained.build("vae", CONFIGS["vae"])  # its factor alone: latents are kept
-    groups = cotrain.groups(SimpleNamespace(cotrain=config.Cotrain()))
+    chosen = {"cotrain": config.Cotrain(), "alignment": config.Alignment(), "aligned": True}
+    chosen["encoder"] = config.Encoder()
+    groups = cotrain.groups(SimpleNamespace(**chosen))
     parts = split({"encoder": params, "unet": unet_params}, groups=groups)
     return {
         "init": parts.trainable,

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from glfa_jax import config, system
+from glfa_jax import alignments, config, system
 from glfa_jax.convert import pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.training.checkpoints import mark_done
@@ -54,11 +54,11 @@ def store_trained(settings: config.Config, *, clip_dim: int = 6, tokens: int = 5
         # Not exactly: a weight of zero has no gradient.
         params["func_align_layer"] = jax.tree.map(lambda x: 1e-4 * x, params["func_align_layer"])
     folder = system.model_folder(settings, "cotrain")
-    system.save_own("fmri_encoder", folder / "encoder", module, params)
+    alignments.save_encoder(folder / "encoder", module, params)
     mark_done(settings.run_dir / "cotrain", step=settings.cotrain.steps, metrics={})
     return params
 
 
 def load_trained(settings: config.Config) -> pretrained.Pretrained:
     folder = system.model_folder(settings, "cotrain") / "encoder"
-    return pretrained.load("fmri_encoder", folder)
+    return alignments.load_encoder(folder)

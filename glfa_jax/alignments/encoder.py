@@ -1,0 +1,110 @@
+"""An fMRI encoder and the alignment in front of it: taken apart, put together, loaded and saved.
+
+GLFA's layers lie in the encoder's own folder under their official names. Those of another method
+lie in the folder `alignment` inside it, and the encoder beside them is one without alignment.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from glfa_jax.alignments.glfa import Glfa
+from glfa_jax.alignments.identity import Identity
+from glfa_jax.alignments.protocol import SHARED, Alignment, apply_layer
+from glfa_jax.alignments.registry import configured, described
+from glfa_jax.config import Config
+from glfa_jax.convert import pretrained
+from glfa_jax.convert.directory import read_config
+from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.ops.local_conv import Box
+
+_LAYER, OF_SUBJECT = "func_align_layer", "func_align_layers_{}"  # the shared one, the i-th's
+_FOLDER = "alignment"
+
+
+def encoder_fields(settings: Config, *, aligned: bool) -> dict[str, Any]:
+    """The fields of FmriEncoder that say which alignment stands in front of it.
+
+    aligned: as configured (stage 2 and after) or none (before).
+    """
+    own, method = settings.alignment, configured(settings)
+    glfa = aligned and isinstance(method, Glfa)
+    other = aligned and not isinstance(method, Glfa | Identity)
+    return {
+        "kernel_size": own.kernel_size,
+        "global_part": glfa and own.global_part,
+        "local_part": glfa and own.local_part,
+        "alignment": method if other else None,
+        "subjects": len(settings.protocol.train_subjects) if aligned and own.per_subject else 0,
+    }
+
+
+def method_of(module: FmriEncoder) -> Alignment:
+    """The alignment in front of an encoder."""
+    method: Any = module.alignment
+    if method is not None:
+        return method
+    if not module.aligned:
+        return Identity()
+    return Glfa(module.patch_size, module.kernel_size, module.global_part, module.local_part)
+
+
+def layers_of(encoder: Pretrained, *, subjects: Sequence[str] = ()) -> dict[str, dict]:
+    """The layers' parameters by subject, or under `SHARED` the one that serves all.
+
+    subjects: those that were trained on, in order; not asked where they share a layer.
+    """
+    params = encoder.variables["params"]
+    if not encoder.module.subjects:
+        return {SHARED: params[_LAYER]} if _LAYER in params else {}
+    return {name: params[OF_SUBJECT.format(i)] for i, name in enumerate(subjects)}
+
+
+def with_layer(encoder: Pretrained, layer: dict) -> Pretrained:
+    """The encoder with this layer for all maps; the rest is shared with it, not copied."""
+    params = encoder.variables["params"]
+    rest = {name: x for name, x in params.items() if not name.startswith(_LAYER)}
+    return Pretrained(encoder.module.clone(subjects=0), {"params": rest | {_LAYER: layer}})
+
+
+def align(
+    encoder: Pretrained, fmri: Float[np.ndarray, "*b height width"]
+) -> Float[Array, "*b height width"]:
+    """Maps in the common space, by an encoder with one layer or none."""
+    if encoder.module.subjects:
+        raise ValueError("encoder: has a layer for every subject, must be of one (with_layer)")
+    maps = jnp.asarray(fmri, jnp.float32)
+    layer = encoder.variables["params"].get(_LAYER)
+    return maps if layer is None else apply_layer(encoder.module.layer(), layer, maps)
+
+
+def save_encoder(folder: Path, module: FmriEncoder, params: dict) -> None:
+    """Writes an encoder with its alignment, for `load_encoder`."""
+    method: Any = module.alignment
+    if method is None:
+        pretrained.save("fmri_encoder", folder, params, config=pretrained.own_config(module))
+        return
+    plain = module.clone(alignment=None, subjects=0)
+    layers = {name: x for name, x in params.items() if name.startswith(_LAYER)}
+    rest = {name: x for name, x in params.items() if name not in layers}
+    pretrained.save("fmri_encoder", folder, rest, config=pretrained.own_config(plain))
+    for name, layer in layers.items():
+        method.save(folder / _FOLDER / name, layer, maps_shape=(module.height, module.width))
+
+
+def load_encoder(folder: Path, *, box: Box | None = None) -> Pretrained:
+    """An encoder with its alignment, be it GLFA's or another's; raises InputError as `load`."""
+    encoder = pretrained.load("fmri_encoder", folder, box=box)
+    places = sorted((folder / _FOLDER).glob(f"{_LAYER}*"))
+    if not places:
+        return encoder
+    method, module = described(read_config(places[0]), place=str(places[0])), encoder.module
+    shape = (module.height, module.width)
+    layers = {place.name: method.load(place, maps_shape=shape) for place in places}
+    module = module.clone(alignment=method, subjects=0 if _LAYER in layers else len(layers))
+    return Pretrained(module, {"params": encoder.variables["params"] | layers})
