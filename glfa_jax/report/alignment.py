@@ -39,7 +39,7 @@ def alignment_section(maps: Maps) -> dict[str, Any]:
 
 def _correlation(maps: Maps) -> str:
     before, after = maps.isc_before, maps.isc_after
-    if not (math.isfinite(before) and math.isfinite(after)):
+    if before is None or after is None:
         return "The correlation between subjects was not measured; it takes at least two subjects."
     verdict = "rose from" if after > before else "did not rise: it was"
     text = (
@@ -47,8 +47,8 @@ def _correlation(maps: Maps) -> str:
         f"{value_text(before)} {'to' if after > before else 'before and'} {value_text(after)} "
         f"{'with' if after > before else 'after'} alignment."
     )
-    if maps.one_kernel is not None:
-        text += f" Smoothing alike everywhere would give {value_text(maps.one_kernel)}."
+    if maps.isc_one_kernel is not None:
+        text += f" Smoothing alike everywhere would give {value_text(maps.isc_one_kernel)}."
     if maps.undone is not None:
         text += " Of the displacement between subjects, which is known here, " + (
             f"their layers undo {100 * maps.undone:.0f} %."
@@ -59,12 +59,10 @@ def _correlation(maps: Maps) -> str:
 
 
 def _chart(maps: Maps) -> Chart | None:
-    values = [maps.isc_before, maps.isc_after]
-    if not all(map(math.isfinite, values)):
+    before, after = maps.isc_before, maps.isc_after
+    if before is None or after is None:
         return None
-    top = min(1.0, math.ceil(min(1.0, max([0.2, *values])) * 10 + 0.5) / 10)
-    points = [
-        Point("before alignment", maps.isc_before, filled=False),
-        Point("after alignment", maps.isc_after, filled=True),
-    ]
-    return Chart(points, (floor_of(values), top), title="Inter-subject correlation")
+    top = min(1.0, math.ceil(min(1.0, max(0.2, before, after)) * 10 + 0.5) / 10)
+    points = [Point("before alignment", before, filled=False)]
+    points += [Point("after alignment", after, filled=True)]
+    return Chart(points, (floor_of([before, after]), top), title="Inter-subject correlation")

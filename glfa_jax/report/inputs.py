@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -66,20 +66,19 @@ class Clip:
 
 @dataclass(frozen=True)
 class Maps:
-    """Flat maps (s, h, w) in z-scores, one stimulus, and mean inter-subject correlations.
+    """Flat maps (s, h, w) in z-scores, one stimulus, and mean inter-subject correlations (isc).
 
-    Where known: `one_kernel`, the correlation after a layer whose local part is alike everywhere;
-    `undone`, the share of the true displacement between subjects that the layers take away
-    (simulated data).
+    isc_one_kernel: after a layer whose local part is alike everywhere. undone: the share of the
+    true displacement between subjects that the layers take away (simulated data).
     """
 
     mask: np.ndarray
     subjects: list[str]
     before: np.ndarray
     after: np.ndarray
-    isc_before: float
-    isc_after: float
-    one_kernel: float | None
+    isc_before: float | None
+    isc_after: float | None
+    isc_one_kernel: float | None
     undone: float | None
 
 
@@ -138,9 +137,6 @@ class _Entry:
         return self.content[key]
 
     def text(self, key: str) -> str:
-        return str(self.field(key))
-
-    def optional(self, key: str) -> str:
         return str(self.content.get(key) or "")
 
     def number(self, key: str, value: Any) -> float | None:
@@ -155,18 +151,16 @@ class _Entry:
             return None
 
     def better(self) -> Better:
-        match self.content.get("better"):
-            case "higher" | "lower" as better:
-                return better
-            case given:
-                raise self.error(
-                    f": 'better' must be higher or lower, is {given!r}; eval.score writes it, so "
-                    "score the run again."
-                )
+        if (given := self.content.get("better")) not in get_args(Better):
+            raise self.error(
+                f": 'better' must be higher or lower, is {given!r}; eval.score writes it, so score "
+                "the run again."
+            )
+        return given
 
     def file(self, key: str) -> Path:
         """A file that is there. The page embeds what it finds: never one from outside the run."""
-        root, name = self.path.parent.resolve(), self.text(key)
+        root, name = self.path.parent.resolve(), str(self.field(key))
         try:
             found = (root / name).resolve()
             there = found.is_file()
@@ -201,16 +195,16 @@ def _metric(entry: _Entry) -> Metric:
             half = 1.96 * std / math.sqrt(count)
             low, high = mean - half, mean + half
     return Metric(
-        metric=entry.text("metric"),
-        variant=entry.optional("variant"),
+        metric=str(entry.field("metric")),
+        variant=entry.text("variant"),
         better=entry.better(),
         mean=mean,
         std=std,
         n=int(count),
         chance=chance,
         p_value=p_value,
-        subject=entry.text("subject"),
-        method=entry.text("method"),
+        subject=str(entry.field("subject")),
+        method=str(entry.field("method")),
         low=low,
         high=high,
         approximate=approximate and low is not None,
@@ -228,13 +222,13 @@ def _clip(entry: _Entry) -> Clip:
         raise entry.error(": 'scores' must map names to numbers.")
     scores = {str(key): entry.number(str(key), value) for key, value in given.items()}
     return Clip(
-        subject=entry.text("subject"),
-        clip=entry.text("clip"),
-        caption=entry.optional("caption"),
+        subject=str(entry.field("subject")),
+        clip=str(entry.field("clip")),
+        caption=entry.text("caption"),
         generated=entry.file("generated"),
         truth=entry.file("truth"),
-        generated_gif=entry.file("generated_gif") if entry.optional("generated_gif") else None,
-        truth_gif=entry.file("truth_gif") if entry.optional("truth_gif") else None,
+        generated_gif=entry.file("generated_gif") if entry.text("generated_gif") else None,
+        truth_gif=entry.file("truth_gif") if entry.text("truth_gif") else None,
         scores={key: value for key, value in scores.items() if value is not None},
     )
 
@@ -262,19 +256,9 @@ def _maps(path: Path) -> Maps | None:
             f"{path}: before {before.shape} and after {after.shape} must both be {expected}, "
             "one map per subject on a mask that holds cortex."
         )
-    known = {
-        name: value if math.isfinite(value := numbers.get(key, math.nan)) else None
-        for name, key in (("one_kernel", "isc_one_kernel"), ("undone", "undone"))
-    }
-    return Maps(
-        mask=mask,
-        subjects=[str(subject) for subject in held["subjects"].ravel()],
-        before=before,
-        after=after,
-        isc_before=numbers["isc_before"],
-        isc_after=numbers["isc_after"],
-        **known,
-    )
+    subjects = [str(subject) for subject in held["subjects"].ravel()]
+    known = {n: v if math.isfinite(v := numbers.get(n, math.nan)) else None for n in _NUMBERS}
+    return Maps(mask, subjects, before, after, **known)
 
 
 def _log(path: Path) -> Log:
