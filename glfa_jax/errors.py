@@ -20,9 +20,23 @@ class _Sentence(Exception):
 
 def _shown(text: str) -> str:
     """Of what is too long the middle is left out."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    text = spell_hidden(text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 305]} ... {text[-300:]}"
+
+
+def spell_hidden(text: str, *, keep: str = "") -> str:
+    """Text in which every character that cannot be printed stands as its number, such as \\u202e.
+
+    These are control characters, bidirectional marks, separators and lone surrogates.
+    keep: characters of them that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else _number(ord(c)) for c in text)
+
+
+def _number(code: int) -> str:
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class InputError(_Sentence, ValueError):

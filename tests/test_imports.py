@@ -151,7 +151,8 @@ LAYERS = (
     Rule(
         "glfa_jax/report",
         (
-            *("matplotlib", "PIL", "glfa_jax.config", "glfa_jax.data.video"),
+            *("jinja2", "markupsafe", "matplotlib", "PIL"),
+            *("glfa_jax.config", "glfa_jax.data.video"),
             *("glfa_jax.cli", "glfa_jax.report", "glfa_jax.results"),
         ),
         "the report is drawn from files",
@@ -200,6 +201,11 @@ OWNED = {
     ),
     "orbax": (("glfa_jax/training/checkpoints",), "orbax is hidden in one file"),
     "grain": (("glfa_jax/data/pipeline",), "grain is hidden in one file"),
+    "jinja2": (("glfa_jax/report/html", "tests/report/test_html"), "jinja2 is hidden in one file"),
+    "markupsafe": (
+        ("glfa_jax/report/html", "tests/report/test_html"),
+        "what is HTML already is said in one file",
+    ),
     "nibabel": (
         ("glfa_jax/data", "glfa_jax/simulate", "tests/data", "tests/simulate", "benchmarks/fuzz"),
         "scanner files are read under data and written under simulate",
@@ -383,6 +389,7 @@ def test_the_rules_speak_of_files_that_exist():
         ("glfa_jax/training/loop.py", "from glfa_jax.models import vae", "knows no model"),
         ("glfa_jax/report/page.py", "import jax", "drawn from files"),
         ("glfa_jax/report/comparison/page.py", "import jax", "know what they show"),
+        ("glfa_jax/report/page.py", "import jinja2", "hidden in one file"),
         ("glfa_jax/comparison/methods.py", "import glfa_jax.report.page", "statistics of results"),
         ("glfa_jax/results.py", "from glfa_jax import config", "knows nothing else"),
         ("train/cotrain.py", "import torch", "only tests/parity and benchmarks and"),

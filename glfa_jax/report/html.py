@@ -1,43 +1,38 @@
-"""Pages in the common style: a template of this package is filled."""
+"""HTML pages: plain data in Python, all HTML in the templates beside this file."""
 
 import html
-import unicodedata
-from importlib import resources
-from pathlib import Path
-from string import Template
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from glfa_jax.errors import spell_hidden
+
+# Line ends, spaces, and what joins letters and emoji: unprintable, and right in a text.
+_KEPT = "\n\t\u00a0\u2009\u202f\u3000\u200c\u200d"
 
 
-def fill(template: str, *, videos: bool, **parts: str) -> str:
-    """A page of this package in the common style; `parts` are HTML.
+def render(template: str, **data: Any) -> str:
+    """A template of `report/templates` filled with `data`, of which all text is escaped."""
+    return environment().get_template(template).render(data)
 
-    A page's own style lies beside it, under its name. videos: whether the page may embed any.
-    """
-    files = resources.files("glfa_jax.report")
 
-    def filled(name: str, **more: str) -> str:
-        return Template(files.joinpath(name).read_text(encoding="utf-8")).substitute(parts, **more)
+def escape(value: object) -> Markup:
+    """Text as HTML shows it; characters that cannot be seen, or that turn the text around them,
+    as their numbers. What is `Markup` already stays as it is."""
+    if isinstance(value, Markup):
+        return value
+    return Markup(html.escape(spell_hidden(str(value), keep=_KEPT)))
 
-    own = Path(template).with_suffix(".css").name
-    styles = [name for name in ("style.css", own) if files.joinpath(name).is_file()]
-    head = filled(
-        "head.html",
-        style="\n".join(map(filled, styles)),
-        media="media-src data:; " if videos else "",
+
+@cache
+def environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("glfa_jax.report"),
+        autoescape=True,
+        finalize=escape,  # before jinja's own escaping, which then finds nothing left to do
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return filled(template, head=head.rstrip())
-
-
-# What changes how the text around it reads, and is not seen itself: bidirectional marks.
-_MARKS = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
-
-
-def escape(text: str) -> str:
-    """Text as HTML shows it; control characters, which it must not hold, as their numbers."""
-    return html.escape("".join(map(_shown, text)))
-
-
-def _shown(character: str) -> str:
-    hidden = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") and character not in "\n\t"
-    if hidden or ord(character) in _MARKS:
-        return f"\\u{ord(character):04x}"
-    return character

@@ -4,14 +4,14 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from glfa_jax import config as config_module
 from glfa_jax.config import Config, ConfigError
 from glfa_jax.errors import InputError
-from glfa_jax.files import read_arrays, read_json, read_text, reading
+from glfa_jax.files import read_arrays, read_json, reading
 from glfa_jax.results import Better
 
 # Folder of each training stage, its name for a reader.
@@ -66,21 +66,28 @@ class Clip:
 
 @dataclass(frozen=True)
 class Maps:
-    """Flat maps (s, h, w) in z-scores, one stimulus, and mean inter-subject correlations.
+    """Flat maps (s, h, w) in z-scores, one stimulus, and mean inter-subject correlations (isc).
 
-    Where known: `one_kernel`, the correlation after a layer whose local part is alike everywhere;
-    `undone`, the share of the true displacement between subjects that the layers take away
-    (simulated data).
+    isc_one_kernel: after a layer whose local part is alike everywhere. undone: the share of the
+    true displacement between subjects that the layers take away (simulated data).
     """
 
     mask: np.ndarray
     subjects: list[str]
     before: np.ndarray
     after: np.ndarray
-    isc_before: float
-    isc_after: float
-    one_kernel: float | None
+    isc_before: float | None
+    isc_after: float | None
+    isc_one_kernel: float | None
     undone: float | None
+
+
+@dataclass(frozen=True)
+class Log:
+    """Entries in the order of their steps. damaged: lines that are no JSON object with a step."""
+
+    entries: list[dict[str, float]]
+    damaged: int
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Run:
     metrics: list[Metric]
     clips: list[Clip]
     maps: Maps | None
-    logs: dict[str, list[dict[str, float]]]
+    logs: dict[str, Log]
 
 
 def read(run_dir: Path) -> Run:
@@ -106,126 +113,124 @@ def read(run_dir: Path) -> Run:
     return Run(
         config=config,
         config_text=(run_dir / "config.yaml").read_text(encoding="utf-8"),
-        metrics=_metrics(run_dir / "metrics.json"),
+        metrics=[_metric(entry) for entry in _entries(run_dir / "metrics.json", "eval.score")],
         clips=read_clips(run_dir / "samples" / "index.json"),
         maps=_maps(run_dir / "alignment.npz"),
         logs={stage: _log(run_dir / stage / "log.jsonl") for stage in stages},
     )
 
 
-def _json_list(path: Path, maker: str) -> list[dict[str, Any]]:
-    if not path.exists():
-        raise ReportError(f"{path}: missing; {maker} writes it, so run that first.")
-    rows = read_json(path, error=ReportError)
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise ReportError(f"{path}: must be a list of at least one object; {maker} writes it.")
-    return rows
+@dataclass(frozen=True)
+class _Entry:
+    """One object of the list in a file."""
 
+    content: dict[str, Any]
+    path: Path
+    position: int
 
-def _field(row: dict[str, Any], key: str, path: Path, position: int) -> Any:
-    if key not in row:
-        raise ReportError(f"{path}: entry {position} has no {key!r}.")
-    return row[key]
+    def error(self, says: str) -> ReportError:
+        return ReportError(f"{self.path}: entry {self.position}{says}")
 
+    def field(self, key: str) -> Any:
+        if key not in self.content:
+            raise self.error(f" has no {key!r}.")
+        return self.content[key]
 
-def _number(value: Any, key: str, path: Path, position: int) -> float | None:
-    """None for null and for what is not finite."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ReportError(f"{path}: entry {position}: {key!r} must be a number, is {value!r}.")
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # a whole number of hundreds of digits
-        return None
+    def text(self, key: str) -> str:
+        return str(self.content.get(key) or "")
 
+    def number(self, key: str, value: Any) -> float | None:
+        """None for null and for what is not finite."""
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.error(f": {key!r} must be a number, is {value!r}.")
+        try:
+            return float(value) if math.isfinite(value) else None
+        except OverflowError:  # a whole number of hundreds of digits
+            return None
 
-def _better(row: dict[str, Any], path: Path, position: int) -> Better:
-    match row.get("better"):
-        case "higher" | "lower" as better:
-            return better
-        case given:
-            raise ReportError(
-                f"{path}: entry {position}: 'better' must be higher or lower, is {given!r}; "
-                "eval.score writes it, so score the run again."
+    def better(self) -> Better:
+        if (given := self.content.get("better")) not in get_args(Better):
+            raise self.error(
+                f": 'better' must be higher or lower, is {given!r}; eval.score writes it, so score "
+                "the run again."
             )
+        return given
 
-
-def _metrics(path: Path) -> list[Metric]:
-    out = []
-    for position, row in enumerate(_json_list(path, "eval.score")):
-        numbers = {
-            key: _number(_field(row, key, path, position), key, path, position)
-            for key in ("mean", "std", "n", "chance", "p_value")
-        }
-        mean, std, count = numbers["mean"], numbers["std"], numbers["n"]
-        if mean is None or count is None:
-            raise ReportError(f"{path}: entry {position}: 'mean' and 'n' must be finite.")
-        low, high = (_number(row.get(key), key, path, position) for key in ("low", "high"))
-        approximate = low is None or high is None
-        if approximate:
-            low = high = None
-            if std is not None and count > 1:
-                half = 1.96 * std / math.sqrt(count)
-                low, high = mean - half, mean + half
-        out.append(
-            Metric(
-                metric=str(_field(row, "metric", path, position)),
-                variant=str(row.get("variant") or ""),
-                better=_better(row, path, position),
-                mean=mean,
-                std=std,
-                n=int(count),
-                chance=numbers["chance"],
-                p_value=numbers["p_value"],
-                subject=str(_field(row, "subject", path, position)),
-                method=str(_field(row, "method", path, position)),
-                low=low,
-                high=high,
-                approximate=approximate and low is not None,
-            )
-        )
-    return out
-
-
-def read_clips(path: Path) -> list[Clip]:
-    """An index of samples. Raises ReportError."""
-    root = path.parent.resolve()
-
-    def existing(name: str, position: int) -> Path:
+    def file(self, key: str) -> Path:
+        """A file that is there. The page embeds what it finds: never one from outside the run."""
+        root, name = self.path.parent.resolve(), str(self.field(key))
         try:
             found = (root / name).resolve()
             there = found.is_file()
         except (OSError, ValueError):  # no name that a file can have
             found, there = root, False
-        # The page embeds what it finds: never a file from outside the run.
         if not found.is_relative_to(root):
-            raise ReportError(f"{path}: entry {position} names {name!r}, outside {path.parent}.")
+            raise self.error(f" names {name!r}, outside {self.path.parent}.")
         if not there:
-            raise ReportError(f"{path}: entry {position} names {name!r}, which is not there.")
+            raise self.error(f" names {name!r}, which is not there.")
         return found
 
-    out = []
-    for position, row in enumerate(_json_list(path, "eval.sample")):
-        files: dict[str, Path | None] = {}
-        for key in ("generated", "truth"):
-            files[key] = existing(str(_field(row, key, path, position)), position)
-        for key in ("generated_gif", "truth_gif"):
-            files[key] = existing(str(row[key]), position) if row.get(key) else None
-        given = row.get("scores") or {}
-        if not isinstance(given, dict):
-            raise ReportError(f"{path}: entry {position}: 'scores' must map names to numbers.")
-        scores = {str(key): _number(v, str(key), path, position) for key, v in given.items()}
-        out.append(
-            Clip(
-                subject=str(_field(row, "subject", path, position)),
-                clip=str(_field(row, "clip", path, position)),
-                caption=str(row.get("caption") or ""),
-                scores={key: value for key, value in scores.items() if value is not None},
-                **files,  # type: ignore[arg-type]
-            )
-        )
-    return out
+
+def _entries(path: Path, maker: str) -> list[_Entry]:
+    if not path.exists():
+        raise ReportError(f"{path}: missing; {maker} writes it, so run that first.")
+    rows = read_json(path, error=ReportError)
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise ReportError(f"{path}: must be a list of at least one object; {maker} writes it.")
+    return [_Entry(row, path, position) for position, row in enumerate(rows)]
+
+
+def _metric(entry: _Entry) -> Metric:
+    names = ("mean", "std", "n", "chance", "p_value")
+    mean, std, count, chance, p_value = (entry.number(key, entry.field(key)) for key in names)
+    if mean is None or count is None:
+        raise entry.error(": 'mean' and 'n' must be finite.")
+    low, high = (entry.number(key, entry.content.get(key)) for key in ("low", "high"))
+    approximate = low is None or high is None
+    if approximate:
+        low = high = None
+        if std is not None and count > 1:
+            half = 1.96 * std / math.sqrt(count)
+            low, high = mean - half, mean + half
+    return Metric(
+        metric=str(entry.field("metric")),
+        variant=entry.text("variant"),
+        better=entry.better(),
+        mean=mean,
+        std=std,
+        n=int(count),
+        chance=chance,
+        p_value=p_value,
+        subject=str(entry.field("subject")),
+        method=str(entry.field("method")),
+        low=low,
+        high=high,
+        approximate=approximate and low is not None,
+    )
+
+
+def read_clips(path: Path) -> list[Clip]:
+    """An index of samples. Raises ReportError."""
+    return [_clip(entry) for entry in _entries(path, "eval.sample")]
+
+
+def _clip(entry: _Entry) -> Clip:
+    given = entry.content.get("scores") or {}
+    if not isinstance(given, dict):
+        raise entry.error(": 'scores' must map names to numbers.")
+    scores = {str(key): entry.number(str(key), value) for key, value in given.items()}
+    return Clip(
+        subject=str(entry.field("subject")),
+        clip=str(entry.field("clip")),
+        caption=entry.text("caption"),
+        generated=entry.file("generated"),
+        truth=entry.file("truth"),
+        generated_gif=entry.file("generated_gif") if entry.text("generated_gif") else None,
+        truth_gif=entry.file("truth_gif") if entry.text("truth_gif") else None,
+        scores={key: value for key, value in scores.items() if value is not None},
+    )
 
 
 _NUMBERS = ("isc_before", "isc_after", "isc_one_kernel", "undone")
@@ -251,41 +256,29 @@ def _maps(path: Path) -> Maps | None:
             f"{path}: before {before.shape} and after {after.shape} must both be {expected}, "
             "one map per subject on a mask that holds cortex."
         )
-    known = {
-        name: value if math.isfinite(value := numbers.get(key, math.nan)) else None
-        for name, key in (
-            ("one_kernel", "isc_one_kernel"),
-            ("undone", "undone"),
-        )
-    }
-    return Maps(
-        mask=mask,
-        subjects=[str(subject) for subject in held["subjects"].ravel()],
-        before=before,
-        after=after,
-        isc_before=numbers["isc_before"],
-        isc_after=numbers["isc_after"],
-        **known,
-    )
+    subjects = [str(subject) for subject in held["subjects"].ravel()]
+    known = {n: v if math.isfinite(v := numbers.get(n, math.nan)) else None for n in _NUMBERS}
+    return Maps(mask, subjects, before, after, **known)
 
 
-def _log(path: Path) -> list[dict[str, float]]:
-    """Log entries in step order, metrics beside `step` and `time` or under `metrics`; after a
-    resume the later entry of a step counts."""
+def _log(path: Path) -> Log:
+    """Metrics stand beside `step` and `time` or under `metrics`; of a step that stands there twice,
+    as after a resume, the later line counts. Lines that are damaged are counted and left out, as
+    training itself does."""
     if not path.exists():
-        return []
-    lines = read_text(path, error=ReportError).split("\n")
-    lines = lines[:-1] if lines[-1] == "" else lines
+        return Log([], 0)
+    with reading(path, "training log", error=ReportError):
+        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
     entries: dict[float, dict[str, float]] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    damaged = 0
+    for line in lines:
         try:
             entry = json.loads(line)
             values = entry.pop("metrics", {}) | entry
-            entries[entry["step"]] = {name: float(value) for name, value in values.items()}
+            numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
+            if not math.isfinite(numbers["step"]):
+                raise ValueError("a step must be finite")
+            entries[numbers["step"]] = numbers
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            if number == len(lines):  # a run that was stopped while writing
-                break
-            raise ReportError(f"{path}: line {number} is no JSON object with a step.") from None
-    return [entries[step] for step in sorted(entries)]
+            damaged += 1
+    return Log([entries[step] for step in sorted(entries)], damaged)

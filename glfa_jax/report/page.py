@@ -6,13 +6,13 @@ from pathlib import Path
 
 from glfa_jax.config import Config, Protocol
 from glfa_jax.files import write_atomically
-from glfa_jax.report import figures
+from glfa_jax.report import html
 from glfa_jax.report.alignment import alignment_section
 from glfa_jax.report.clips import clips_section
-from glfa_jax.report.html import escape, fill
-from glfa_jax.report.inputs import STAGES, Metric, Run, read
+from glfa_jax.report.inputs import Metric, Run, read
 from glfa_jax.report.metrics import metrics_section
-from glfa_jax.report.words import absent_note, listing, p_text, subjects_text, value_text
+from glfa_jax.report.training import training_section
+from glfa_jax.report.words import listing, p_text, subjects_text, value_text
 from glfa_jax.results import Sampling
 from glfa_jax.starting import typed
 
@@ -39,18 +39,18 @@ def write(run_dir: Path, *, commands: Sequence[Command] | None = None) -> Path:
 def render(run: Run, *, commands: Sequence[Command]) -> str:
     lead = headline(run.metrics)
     lower = {metric.metric for metric in run.metrics if metric.better == "lower"}
-    return fill(
-        "page.html",
-        videos=True,
-        title=escape(f"Video decoding from fMRI: {run.config.name}"),
-        summary=escape(_summary(run, lead)),
+    return html.render(
+        "run.html",
+        title=f"Video decoding from fMRI: {run.config.name}",
+        summary=_summary(run, lead),
         facts=_facts(run),
         clips=clips_section(run.clips, lead[0].metric, lower=lower),
         metrics=metrics_section(run.metrics),
-        alignment=alignment_section(run.maps, run.config),
-        training=_training(run.logs),
-        configuration=escape(run.config_text),
-        next=_next(commands),
+        aligned=run.config.aligned,
+        alignment=run.maps and alignment_section(run.maps),
+        training=training_section(run.logs),
+        configuration=run.config_text,
+        commands=commands,
     )
 
 
@@ -117,7 +117,7 @@ def what_pretraining_saw(protocol: Protocol, pretraining: str) -> str:
     return f"{saw}, the test subjects included, as published cross-subject numbers do"
 
 
-def _facts(run: Run) -> str:
+def _facts(run: Run) -> list[tuple[str, str]]:
     config = run.config
     parts = [
         name
@@ -129,7 +129,7 @@ def _facts(run: Run) -> str:
     ]
     given = config.evaluation
     sampling = Sampling(given.sampler, given.sampling_steps, given.guidance_scale)
-    facts = [
+    return [
         ("Trained on", subjects_text(config.protocol.train_subjects)),
         ("Decoded", _decoded(config.protocol)),
         (
@@ -142,48 +142,9 @@ def _facts(run: Run) -> str:
         ("Sampling", str(sampling)),
         ("Method", listing(list(dict.fromkeys(m.method for m in run.metrics)))),
     ]
-    return "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts
-    )
 
 
-# --- training, what next ------------------------------------------------------------------------
-
-
-def _duration(entries: Sequence[dict[str, float]]) -> str:
-    """From the first log entry to the last, by the clock: pauses count."""
-    times = [entry["time"] for entry in entries if "time" in entry]
-    seconds = max(times) - min(times) if times else 0
-    if seconds < 1:
-        return ""
-    if seconds < 120:
-        return f" over {seconds:.0f} s"
-    return f" over {seconds / 60:.0f} min" if seconds < 7200 else f" over {seconds / 3600:.1f} h"
-
-
-def _training(logs: dict[str, list[dict[str, float]]]) -> str:
-    out, absent = [], []
-    for stage, entries in logs.items():
-        name = STAGES[stage]
-        losses = [entry["loss"] for entry in entries if entry.get("loss") is not None]
-        if not losses:
-            absent.append(name)
-            continue
-        steps = f"{entries[-1]['step']:,.0f} steps{_duration(entries)}"
-        words = f"{steps}; loss {losses[0]:.3g} at first, {losses[-1]:.3g} at last"
-        svg = figures.loss_curve(entries, salt=stage, label=f"{name}, loss curve: {words}")
-        out.append(
-            f"<figure><h3>{escape(name)}</h3>{svg}<figcaption>{escape(words)}.</figcaption></figure>"
-        )
-    note = (
-        '<p class="note">Loss over steps: raw in grey, smoothed (centred moving average over a '
-        "thirtieth of the curve) in colour. The loss axis is logarithmic where the loss spans "
-        "more than a factor of five.</p>"
-    )
-    text = f'{note}<div class="curves">{"".join(out)}</div>' if out else ""
-    if absent:
-        text += absent_note(f"No training log in the run folder for: {listing(absent)}.")
-    return text
+# --- what next ---
 
 
 def next_commands(run_dir: Path, config: Config) -> list[Command]:
@@ -216,9 +177,3 @@ def next_commands(run_dir: Path, config: Config) -> list[Command]:
             )
         )
     return [*out, ("Rebuild this page", f"{typed('glfa_jax.report')} {shlex.quote(str(run_dir))}")]
-
-
-def _next(commands: Sequence[Command]) -> str:
-    return "".join(
-        f"<p>{escape(words)}</p><pre>{escape(command)}</pre>" for words, command in commands
-    )

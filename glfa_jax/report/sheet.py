@@ -7,11 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from glfa_jax.cli import guarded
 from glfa_jax.data.video import read_all
@@ -31,21 +28,17 @@ def draw(run_dir: Path, target: Path, *, clips: int) -> None:
     picks = np.unique(np.linspace(0, len(run.clips) - 1, clips).astype(int))
     columns = min(len(picks), 4)
     rows = -(-len(picks) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.1 * columns, 2.6 * rows), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat:
+    figure = Figure(figsize=(3.1 * columns, 2.6 * rows), layout="constrained")
+    for place, pick in enumerate(picks, start=1):
+        clip, axis = run.clips[pick], figure.add_subplot(rows, columns, place)
         axis.axis("off")
-    for axis, pick in zip(axes.flat, picks, strict=False):
-        clip = run.clips[pick]
         axis.imshow(np.concatenate([_strip(clip.truth), _strip(clip.generated)]))
         axis.set_title(clip.caption, fontsize=8, wrap=True)
-        for place, word in ((0.75, "seen"), (0.25, "decoded")):
-            axis.text(-0.02, place, word, rotation=90, va="center", ha="right", fontsize=8,
+        for y, word in ((0.75, "true"), (0.25, "decoded")):
+            axis.text(-0.02, y, word, rotation=90, va="center", ha="right", fontsize=8,
                       transform=axis.transAxes)  # fmt: skip
     with whole_file(target, suffix=target.suffix) as aside:
         figure.savefig(aside, dpi=110)
-    plt.close(figure)
 
 
 def _strip(path: Path) -> np.ndarray:

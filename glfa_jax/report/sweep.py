@@ -1,13 +1,11 @@
 """How metrics depend on the settings of sampling, as one picture of a sweep's table."""
 
 import textwrap
-from io import BytesIO
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 
-from glfa_jax.files import write_atomically
+from glfa_jax.report.panels import panels_of, save
 
 # What may vary along a panel's axis, the first that does.
 _AXES = {
@@ -23,25 +21,14 @@ def draw(rows: list[dict], path: Path) -> None:
     rows: lines of a sweep's table. Seeds are averaged, and so are the ends of their intervals over
     clips, which make the bands where there are any. Above stands what was trained and decoded.
     """
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     varying = [key for key in _AXES if len({row[key] for row in rows}) > 1]
     across = varying[0] if varying else "guidance_scale"
     told = [key for key in (*_AXES, "subject") if key != across]
     told = [key for key in told if len({row[key] for row in rows}) > 1]
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     columns = min(3, len(metrics))
-    figure, panels = plt.subplots(
-        -(-len(metrics) // columns),
-        columns,
-        figsize=(4.2 * columns, 3.2 * -(-len(metrics) // columns)),
-        layout="constrained",
-        squeeze=False,
-    )
-    for panel in panels.flat[len(metrics) :]:
-        panel.axis("off")
-    for metric, panel in zip(metrics, panels.flat, strict=False):
+    figure, panels = panels_of(metrics, columns=columns, width=4.2, x=_AXES[across])
+    for metric, panel in zip(metrics, panels, strict=True):
         own = [row for row in rows if row["metric"] == metric]
         for group in dict.fromkeys(tuple(row[key] for key in told) for row in own):
             same = [row for row in own if tuple(row[key] for key in told) == group]
@@ -54,15 +41,8 @@ def draw(rows: list[dict], path: Path) -> None:
                 panel.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         if own[0]["chance"] is not None:
             panel.axhline(own[0]["chance"], color="grey", linestyle=":", label="chance")
-        panel.set(title=metric, xlabel=_AXES[across])
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    if labels:
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(textwrap.fill(_caption(rows), 70 * columns), fontsize="small")
-    drawn = BytesIO()
-    figure.savefig(drawn, dpi=120)
-    plt.close(figure)
-    write_atomically(path, drawn.getvalue())
+    save(figure, path)
 
 
 def _means(groups: list[list[dict]], key: str) -> list[float]:

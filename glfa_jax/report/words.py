@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from glfa_jax.report.html import escape
-
 
 def digits_of(value: float) -> int:
     return 3 if abs(value) < 1.5 else 2 if abs(value) < 10 else 1
@@ -33,7 +31,3 @@ def listing(items: Sequence[str]) -> str:
 
 def subjects_text(names: Sequence[str]) -> str:
     return f"subject{'s' if len(names) > 1 else ''} {listing(names)}"
-
-
-def absent_note(sentence: str) -> str:
-    return f'<p class="absent">{escape(sentence)}</p>'

@@ -1,8 +1,10 @@
 """Text in pages: shown, and never more than shown."""
 
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
 
-from glfa_jax.report.html import escape
+from glfa_jax.report.html import environment, escape
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,13 @@ from glfa_jax.report.html import escape
 def test_what_cannot_be_seen_is_spelt(text, shown):
     assert escape(text) == shown
     escape(text).encode("utf-8")
+
+
+def test_templates_show_data_as_text_by_the_same_rule():
+    text = "it's <b>bold</b> \x07 \u202eeman"
+    page = environment().from_string("<p title='{{ text }}'>{{ text }} {{ safe }}</p>")
+    shown = "it&#x27;s &lt;b&gt;bold&lt;/b&gt; \\u0007 \\u202eeman"
+    expected = f"<p title='{shown}'>{shown} <i></i></p>"
+    assert page.render(text=text, safe=Markup("<i></i>")) == expected
+    with pytest.raises(UndefinedError, match="text"):
+        page.render(safe="")

@@ -17,6 +17,7 @@ from glfa_jax.errors import InputError
 from glfa_jax.report import clips as clips_module
 from glfa_jax.report import inputs, page
 from glfa_jax.report.__main__ import command as main
+from glfa_jax.report.html import render
 from glfa_jax.report.inputs import ReportError
 from tests.report import fake
 
@@ -77,6 +78,11 @@ def edit(path: Path, change) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def render_clips(given: list[inputs.Clip], *, budget: int) -> str:
+    section = clips_module.clips_section(given, "video 2-way", lower=(), budget=budget)
+    return render("clips.html", clips=section)
 
 
 def words(text: str) -> str:
@@ -232,7 +238,7 @@ def test_clips_without_scores_keep_the_order_of_the_test_set(run):
 
 def test_what_does_not_fit_the_budget_is_named(original):
     given = inputs.read(original).clips
-    html = clips_module.clips_section(given, "video 2-way", lower=(), budget=1)
+    html = render_clips(given, budget=1)
     gallery = html[html.index("<details") :]
     assert "data:" not in gallery
     assert gallery.count("see samples/03/") == CLIPS
@@ -250,7 +256,7 @@ def test_videos_stand_in_for_gifs_and_play_unasked(run, reason):
             path.write_bytes(path.read_bytes() + bytes(100_000))
         budget = 1_000_000
     given = inputs.read(run).clips
-    html = clips_module.clips_section(given, "video 2-way", lower=(), budget=budget)
+    html = render_clips(given, budget=budget)
     assert "<img" not in html
     assert html.count(" autoplay muted loop playsinline></video>") == 2 * (CLIPS + 9)
     for clip in given:
@@ -272,8 +278,43 @@ def test_logs_are_read_as_training_writes_them(run, nested):
     ]
     path.write_text("\n".join(map(json.dumps, [*lines, lines[1]])) + '\n{"step": 20, "ti')
     log = inputs.read(run).logs["contrast"]
-    assert {entry["step"]: entry["loss"] for entry in log} == values
+    assert {entry["step"]: entry["loss"] for entry in log.entries} == values
     assert "15 steps over 10 s; loss 4 at first, 2.5 at last" in words(page.write(run).read_text())
+
+
+def test_damaged_lines_of_a_log_are_left_out_and_counted(run):
+    """As training itself leaves them out: `training.logs.read_log`."""
+    lines = [b"no", b'{"step": 1, "loss": 3}', b"\xff\xfe", b"[]", b'{"step": NaN, "loss": 1}']
+    lines += [b'{"loss": 1}', b'{"step": 2, "metrics": 1}', b'{"step": 3, "metrics": {"loss": 2}}']
+    (run / "cotrain" / "log.jsonl").write_bytes(b"\n".join(lines) + b'\n{"step": 4, "lo')
+    log = inputs.read(run).logs["cotrain"]
+    assert [(entry["step"], entry["loss"]) for entry in log.entries] == [(1, 3), (3, 2)]
+    plain = words(page.write(run).read_text())
+    assert "Stage 2: co-training: left out of the log as damaged: 7 lines." in plain
+    assert "3 steps; loss 3 at first, 2 at last" in plain
+    (run / "cotrain" / "log.jsonl").write_text("no\n")
+    plain = words(page.write(run).read_text())
+    assert "left out of the log as damaged: 1 line." in plain
+    assert "No training log in the run folder for: Stage 2: co-training." in plain
+
+
+@pytest.mark.parametrize("usual", [1.0, -1.0, 1e99, 1e-300])
+def test_values_too_large_to_be_drawn_are_left_out_of_the_curve_and_counted(run, usual):
+    losses = [usual, 1e308, -1e308, 2 * usual]
+    lines = [{"step": step, "metrics": {"loss": loss}} for step, loss in enumerate(losses)]
+    lines.append({"step": 1e308, "time": -1e308, "metrics": {"loss": usual}})
+    (run / "cotrain" / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    text = page.write(run).read_text()
+    parse(text)
+    assert "Stage 2: co-training: too large to be drawn: 3 values." in words(text)
+    curve = text[text.index('aria-label="Stage 2') :]
+    assert not re.search(r"\b(nan|inf)\b", curve[: curve.index("</svg>")])
+
+
+def test_a_log_of_nothing_but_values_too_large_is_told(run):
+    lines = [{"step": 1, "metrics": {"loss": 1e308}}, {"step": 2, "metrics": {"loss": -1e308}}]
+    (run / "cotrain" / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert "too large to be drawn: 2 values." in words(page.write(run).read_text())
 
 
 def test_alignment_is_told_with_correlations_and_what_is_undone(text):
@@ -346,10 +387,6 @@ def _set_clip(key, value):
         ),
         (_set_array("before", "M8[s]"), r"alignment\.npz: truncated or no archive of maps"),
         (_set_array("isc_after", (2,)), r"alignment\.npz: truncated or no archive of maps"),
-        (
-            lambda run: (run / "cotrain/log.jsonl").write_text('no\n{"step": 1, "loss": 1}\n'),
-            "line 1 is no JSON object",
-        ),
         (shutil.rmtree, "no such run folder"),
     ],
 )

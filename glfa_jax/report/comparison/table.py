@@ -2,49 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 from glfa_jax.comparison.differences import Comparison, Entry, MetricComparison, Tested
 from glfa_jax.metrics.statistics import Interval
 from glfa_jax.report.published import METRICS, SENTENCE, TABLE_2
+from glfa_jax.report.tables import Cell, Level, Table, cells
 from glfa_jax.report.words import count_text, digits_of, listing, subjects_text, value_text
-
-
-class Level(Enum):
-    """The paper's three classes of a p-value, and the sign of each."""
-
-    STRONG = "‡"
-    WEAK = "†"
-    NONE = "○"
-
-    @classmethod
-    def of(cls, p_value: float) -> "Level":
-        return cls.STRONG if p_value < 0.001 else cls.WEAK if p_value < 0.05 else cls.NONE
-
-
-LEVELS = {Level.STRONG: "p < 0.001", Level.WEAK: "p < 0.05", Level.NONE: "p ≥ 0.05"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """`small`: said beside in smaller type."""
-
-    text: str
-    small: str = ""
-    level: Level | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """The first `labels` columns hold words, the others numbers; `foot` rows end the table."""
-
-    title: str
-    labels: int
-    head: tuple[Cell, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    foot: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...]
 
 
 def tables(comparison: Comparison, *, published: bool) -> tuple[Table, ...]:
@@ -118,9 +81,8 @@ def tests(comparison: Comparison) -> Table:
     return Table(
         title=f"Differences from {comparison.reference}",
         labels=2,
-        head=tuple(map(Cell, (*head, *(["over seeds"] if seeds else [])))),
+        head=cells([*head, *(["over seeds"] if seeds else [])]),
         rows=tuple(rows),
-        foot=(),
         notes=tuple(notes),
     )
 
@@ -129,16 +91,16 @@ def paper() -> Table:
     return Table(
         title="Published: cross-subject decoding, 1,2 → 3",
         labels=2,
-        head=(Cell("method"), Cell("tested against"), *(Cell(f"{name} ↑") for name in METRICS)),
+        head=cells(["method", "tested against", *(f"{name} ↑" for name in METRICS)]),
         rows=tuple(
-            (
-                Cell(row.method),
-                Cell(row.reference or "–"),
-                *(Cell(f"{mean:.3f} ± {std:.2f}") for mean, std in row.values),
+            cells(
+                [
+                    *(row.method, row.reference or "–"),
+                    *(f"{mean:.3f} ± {std:.2f}" for mean, std in row.values),
+                ]
             )
             for row in TABLE_2
         ),
-        foot=(),
         notes=(SENTENCE,),
     )
 
@@ -252,7 +214,7 @@ def _reading(comparison: Comparison, *, several: bool) -> Sequence[str]:
     if whole and (count := comparison.comparisons("over_seeds")):
         tests.append((f"Welch's t-test over seeds for {listing(whole)}", count))
     if tests:
-        signs = ", ".join(f"{level.value} {words}" for level, words in LEVELS.items())
+        signs = ", ".join(f"{level.value} {level.words}" for level in Level)
         kinds = "; of ".join(
             f"{test}, corrected by Holm's method for {count_text(count, 'comparison')}"
             for test, count in tests

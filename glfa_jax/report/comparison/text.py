@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from glfa_jax.report.comparison.table import Cell, Level, Table
+from glfa_jax.report.tables import Cell, Level, Table
 
 
 def markdown(tables: Iterable[Table]) -> str:

@@ -1,18 +1,23 @@
 """The page as a whole: head, sections and where a store comes from."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from glfa_jax.data import DataError
-from glfa_jax.data.layouts import SPLITS
+from glfa_jax.data.layouts import LAYOUTS, SPLITS
 from glfa_jax.data.store import Store
 from glfa_jax.files import whole_file
-from glfa_jax.report.html import escape, fill
-from glfa_jax.report.inspection.clips import clips_section, rhythm
-from glfa_jax.report.inspection.courses import courses_section
-from glfa_jax.report.inspection.glance import glance_section
+from glfa_jax.report import html
+from glfa_jax.report.figures import time_course
+from glfa_jax.report.html import Markup
+from glfa_jax.report.inspection.clips import clips_section
+from glfa_jax.report.inspection.findings import courses, findings
 from glfa_jax.report.inspection.inspection import Inspection, inspect
-from glfa_jax.report.inspection.pictures import between_section, maps_section
+from glfa_jax.report.inspection.maps import between_section, maps_section
+from glfa_jax.report.inspection.subjects import subjects_table
+from glfa_jax.report.tables import Table, cells
 from glfa_jax.report.words import count_text, listing
 
 
@@ -26,76 +31,83 @@ def write(store: Store, target: Path, *, clips: int, progress: bool) -> None:
 
 
 def render(store: Store, inspection: Inspection, *, clips: int) -> str:
+    """The page of a store; clips: how many test clips play on it."""
     about = store.attributes
     count = {split: store.num_clips(split) for split in SPLITS}
     names = listing(about.subjects)
-    return fill(
-        "look.html",
-        videos=False,
-        title=escape(f"Prepared data: {store.path.name}"),
-        summary=escape(
+    return html.render(
+        "inspection.html",
+        title=f"Prepared data: {store.path.name}",
+        summary=(
             f"{count_text(len(about.subjects), 'subject')} ({names}), {count['train']:,} train and "
             f"{count['test']:,} test samples, on a flat map of {store.mask.sum():,} cortex pixels."
         ),
-        rhythm=rhythm(store),
         facts=_facts(store),
-        findings=glance_section(store, inspection),
+        findings=findings(store, inspection),
+        notes=about.notes,
+        subjects=subjects_table(store, inspection),
+        layout=LAYOUTS.get(about.layout),  # None: not known to this installation
         maps=maps_section(store, inspection),
-        courses=courses_section(store),
+        courses=list(_courses(store)),
         clips=clips_section(store, clips),
-        subjects=between_section(store, inspection),
+        between=between_section(store, inspection),
         provenance=_provenance(store),
     )
 
 
-def _facts(store: Store) -> str:
+def _facts(store: Store) -> list[tuple[str, str]]:
     about = store.attributes
     height, width = store.mask.shape
-    volumes = round(about.lag_seconds / about.repetition_time)
-    facts = [
+    volumes = count_text(round(about.lag_seconds / about.repetition_time), "volume")
+    seconds = about.window * about.repetition_time
+    return [
         ("Layout, space", f"{about.layout}, {about.space}"),
         ("Repetition time (TR)", f"{about.repetition_time:g} s"),
-        ("Lag", f"{about.lag_seconds:g} s ({count_text(volumes, 'volume')})"),
-        (
-            "Window",
-            f"{count_text(about.window, 'volume')}, {about.window * about.repetition_time:g} s",
-        ),
+        ("Lag", f"{about.lag_seconds:g} s ({volumes})"),
+        ("Window", f"{count_text(about.window, 'volume')}, {seconds:g} s"),
         ("Clip", f"{about.clip_seconds:g} s"),
         ("Flat map", f"{height} × {width} pixels, {store.mask.mean():.0%} of them in the region"),
         ("Read from", str(about.provenance.get("root", "unknown"))),
         ("Prepared by", f"glfa_jax {about.provenance.get('glfa_jax', 'unknown')}"),
     ]
-    return "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts
-    )
 
 
-def _provenance(store: Store) -> str:
+def _courses(store: Store) -> Iterator[tuple[str, Markup]]:
+    """A title and the mean over the cortex of every subject over all its runs."""
+    for number, subject in enumerate(store.attributes.subjects):
+        parts = courses(store, subject)
+        if not parts:
+            continue
+        svg = time_course(
+            [course for _, course in parts],
+            marked=[run["split"] == "test" for run, _ in parts],
+            step=store.attributes.repetition_time,
+            salt=f"course{number}",
+            label=f"Mean signal of the cortex over all runs, subject {subject}",
+        )
+        first, last = (parts[i][0]["name"] for i in (0, -1))
+        yield f"subject {subject}, {count_text(len(parts), 'run')}: {first} to {last}", svg
+
+
+def _provenance(store: Store) -> dict[str, Any]:
     about = store.attributes
-    rows = "".join(
-        f"<tr><th scope='row' class='text'>{escape(str(run['subject']))}</th>"
-        f"<td class='text'>{escape(str(run['name']))}</td>"
-        f"<td class='text'>{escape(str(run['split']))}</td>"
-        f"<td>{run['volumes']:,}</td><td>{run['missing']:,}</td></tr>"
+    files = about.provenance.get("files", {})
+    rows = (
+        (run["subject"], run["name"], run["split"], f"{run['volumes']:,}", f"{run['missing']:,}")
         for run in about.runs
     )
-    heads = "".join(
-        f"<th scope='col' class='text'>{name}</th>" for name in ("subject", "run", "split")
-    )
-    settings = json.dumps(about.provenance.get("settings", {}), indent=1, sort_keys=True)
-    files = about.provenance.get("files", {})
-    size = sum(known["size"] for known in files.values())
-    return (
-        f"<p>Prepared from {count_text(len(files), 'file')}, {_bytes(size)}. The store's "
-        "<code>zarr.json</code> names each with size and SHA-256. Identity of settings and files: "
-        f"<code>{escape(about.identity[:16])}</code>.</p>"
-        f"<details><summary>Show the {len(about.runs)} runs</summary><div class='scroll' "
-        f"tabindex='0'><table><thead><tr>{heads}<th scope='col'>volumes</th>"
-        "<th scope='col'>trials without their window</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div></details>"
-        "<details><summary>Show the settings of the preparation</summary>"
-        f"<pre>{escape(settings)}</pre></details>"
-    )
+    return {
+        "files": count_text(len(files), "file"),
+        "size": _bytes(sum(known["size"] for known in files.values())),
+        "identity": about.identity[:16],
+        "settings": json.dumps(about.provenance.get("settings", {}), indent=1, sort_keys=True),
+        "runs": Table(
+            title="Table of runs",
+            labels=3,
+            head=cells(["subject", "run", "split", "volumes", "trials without their window"]),
+            rows=tuple(map(cells, rows)),
+        ),
+    }
 
 
 def _bytes(size: float) -> str:

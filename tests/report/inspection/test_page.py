@@ -248,7 +248,7 @@ def test_page_of_a_prepared_study(store):
     assert (
         f"2 subjects (01 and 02), {samples['train']} train and {samples['test']} test samples"
     ) in plain
-    rows = re.findall(r"<tr><th scope='row'.*?</tr>", text[: text.index('id="maps"')])
+    rows = re.findall(r'<tr><th scope="row".*?</tr>', text[: text.index('id="maps"')])
     for subject, row in zip(("01", "02"), rows, strict=True):
         values = [
             np.abs(store.fmri(split, range(count), subjects=[subject]).astype(float)).max()
