@@ -90,7 +90,7 @@ def _once(key: str, names: tuple) -> None:
 
 
 class Simulation(Section):
-    """A simulated study, written as a BIDS derivative when `data.root` holds none (DESIGN, §4)."""
+    """A simulated study, written as a BIDS derivative when `data.root` holds none (DESIGN §4)."""
 
     subjects: Positive = 3
     train_runs: Positive = 6
@@ -720,7 +720,7 @@ class Study(Section):
 
 
 class Foundation(Section):
-    """Training of the simulated world's foundation models (DESIGN, §4)."""
+    """Training of the simulated world's foundation models (DESIGN §4)."""
 
     name: str = "foundation"
     seed: Seed = 0
