@@ -21,8 +21,8 @@ truth = np.stack([stimuli.render(scene) for scene in scenes])
 print(truth.shape, truth.dtype)
 
 # %%
-# A clip equals itself (SSIM 1); noise lowers the value; other clips show what predictions without any
-# information reach.
+# A clip equals itself (SSIM 1); noise lowers the value; other clips show what predictions without
+# any information reach.
 
 levels = (0, 5, 10, 20, 40, 80)
 noisy = [
