@@ -99,7 +99,7 @@ def _once(key: str, names: tuple) -> None:
 
 
 class Simulation(Section):
-    """A simulated study, written as a BIDS derivative when `data.root` holds none (DESIGN, §4)."""
+    """A simulated study, written as a BIDS derivative when `data.root` holds none (DESIGN §4)."""
 
     subjects: Positive = 3
     train_runs: Positive = 6

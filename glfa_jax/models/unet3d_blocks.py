@@ -137,7 +137,7 @@ class TemporalConv(nn.Module):
     """Four norm-activation-convolution layers over time alone, added to the input.
 
     The last starts at zero, so that a new layer is the identity. PyTorch's class drops out at rate
-    0.1 while training; here nothing is dropped (SPEC: dropout 0 in this stage).
+    0.1 while training; here nothing is dropped (SPEC §3: dropout 0 in this stage).
     """
 
     norm_num_groups: int
