@@ -12,7 +12,7 @@ from glfa_jax.report.clips import clips_section
 from glfa_jax.report.inputs import Metric, Run, read
 from glfa_jax.report.metrics import metrics_section
 from glfa_jax.report.training import training_section
-from glfa_jax.report.words import listing, p_text, subjects_text, value_text
+from glfa_jax.report.words import count_text, listing, p_text, subjects_text, value_text
 from glfa_jax.results import Sampling
 from glfa_jax.starting import typed
 
@@ -89,15 +89,13 @@ def _summary(run: Run, lead: Sequence[Metric]) -> str:
                 text += ")" if different else "), which is not distinguishable from chance"
         return text
 
-    results = (
-        result(lead[0])
-        if len(lead) == 1
-        else "; ".join(f"subject {m.subject} {result(m)}" for m in lead)
-    )
+    results = "; ".join(f"subject {m.subject} {result(m)}" for m in lead)
+    if len(lead) == 1:
+        results = result(lead[0])
     what = f"{lead[0].metric}{' accuracy' if percent else ''}"
     return (
-        f"Trained on {subjects_text(train)}, the model decoded {clips} test clip"
-        f"{'s' if clips > 1 else ''} from the fMRI of {_decoded(protocol)} ({kind}, "
+        f"Trained on {subjects_text(train)}, the model decoded {count_text(clips, 'test clip')} "
+        f"from the fMRI of {_decoded(protocol)} ({kind}, "
         f"{protocol.pretraining} pretraining) with a {what} of {results}."
     )
 
@@ -119,14 +117,8 @@ def what_pretraining_saw(protocol: Protocol, pretraining: str) -> str:
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     config = run.config
-    parts = [
-        name
-        for name, on in (
-            ("global", config.alignment.global_part),
-            (f"local, kernel {config.alignment.kernel_size}", config.alignment.local_part),
-        )
-        if config.aligned and on
-    ]
+    local = f"local, kernel {config.alignment.kernel_size}"
+    parts = ["global"] * config.alignment.global_part + [local] * config.alignment.local_part
     given = config.evaluation
     sampling = Sampling(given.sampler, given.sampling_steps, given.guidance_scale)
     return [
@@ -136,7 +128,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
             f"Protocol: {config.protocol.pretraining}",
             what_pretraining_saw(config.protocol, config.protocol.pretraining),
         ),
-        ("Alignment (GLFA)", " + ".join(parts) or "off")
+        ("Alignment (GLFA)", " + ".join(parts if config.aligned else ()) or "off")
         if config.alignment.method == "glfa"
         else ("Alignment", config.alignment.method),
         ("Sampling", str(sampling)),
@@ -169,11 +161,7 @@ def next_commands(run_dir: Path, config: Config) -> list[Command]:
     protocol = config.protocol
     if protocol.kind() != "within-subject":
         other = "published" if protocol.pretraining == "strict" else "strict"
-        out.append(
-            (
-                f"The same study under the {other} protocol: "
-                f"{what_pretraining_saw(protocol, other)}",
-                again(other, f"protocol.pretraining={other}"),
-            )
-        )
+        saw = what_pretraining_saw(protocol, other)
+        command = again(other, f"protocol.pretraining={other}")
+        out.append((f"The same study under the {other} protocol: {saw}", command))
     return [*out, ("Rebuild this page", f"{typed('glfa_jax.report')} {shlex.quote(str(run_dir))}")]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from glfa_jax.comparison.differences import Comparison, Difference, MetricComparison
+from glfa_jax.comparison.differences import Comparison, MetricComparison
 from glfa_jax.report import html
 from glfa_jax.report.charts import Chart, Point
 from glfa_jax.report.comparison.table import signed
@@ -23,7 +23,11 @@ def page(comparison: Comparison, tables: Sequence[Table]) -> str:
         facts=_facts(comparison),
         reference=comparison.reference,
         tables=tables,
-        panels=[_panel(metric) for metric in comparison.metrics if _differences(metric)],
+        panels=[
+            _panel(metric)
+            for metric in comparison.metrics
+            if any(e.difference for e in metric.entries)
+        ],
     )
 
 
@@ -36,11 +40,8 @@ def _summary(comparison: Comparison) -> str:
     better = worse = 0
     for metric in comparison.metrics:
         for entry in metric.entries:
-            if (
-                (d := entry.difference)
-                and d.two_sample
-                and Level.of(d.two_sample.holm) != Level.NONE
-            ):
+            d = entry.difference
+            if d and d.two_sample and Level.of(d.two_sample.holm) != Level.NONE:
                 rises = (d.estimate > 0) == (metric.better == "higher")
                 better, worse = better + rises, worse + (not rises)
     count = comparison.comparisons("paired")
@@ -67,36 +68,23 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     return facts
 
 
-# --- figures ------------------------------------------------------------------------------------
-
-
-def _differences(metric: MetricComparison) -> list[tuple[str, Difference]]:
-    return [(entry.method, entry.difference) for entry in metric.entries if entry.difference]
-
-
 def _panel(metric: MetricComparison) -> dict[str, Any]:
     """title, note, chart; the note says which way is better, where that needs saying."""
-    differences = _differences(metric)
-    span = _span([d for _, d in differences])
     points = []
-    for method, d in differences:
+    for entry in metric.entries:
+        if (d := entry.difference) is None:
+            continue
         tested = d.paired or d.over_seeds
         filled = tested is not None and tested.holm < 0.05
         low, high = (d.interval.low, d.interval.high) if d.interval else (None, None)
-        points.append(Point(method, d.estimate, filled, low=low, high=high, mark=0.0))
+        points.append(Point(entry.method, d.estimate, filled, low=low, high=high, mark=0.0))
+    shown = [value for point in points for value in point.numbers]
+    low, high = min(shown), max(shown)
+    margin = 0.05 * (high - low) or 0.1  # of some width where nothing differs
+    span = (low - margin, high + margin)
     text = partial(signed, digits=digits_of(span[1] - span[0]))
     return {
         "title": metric.name + (f" ({metric.unit})" if metric.unit else ""),
         "note": "" if metric.better == "higher" else "lower is better",
         "chart": Chart(points, span, title=metric.name, text=text),
     }
-
-
-def _span(differences: Sequence[Difference]) -> tuple[float, float]:
-    """All that a figure shows and zero, with a margin; of some width where nothing differs."""
-    shown = [0.0]
-    for d in differences:
-        shown += [d.estimate] if d.interval is None else [d.interval.low, d.interval.high]
-    low, high = min(shown), max(shown)
-    margin = 0.05 * (high - low) or 0.1
-    return low - margin, high + margin

@@ -1,6 +1,5 @@
 """What a prepared store says about itself when it is read through once, shard by shard."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -62,12 +61,14 @@ def inspect(store: Store, *, progress: bool) -> Inspection:
     }
     shared = dict.fromkeys(sums, 0)  # samples that both of a pair have
     present = {split: store.present(split, subjects=subjects) for split in SPLITS}
-    total = sum(map(store.num_clips, SPLITS))
-    with tqdm(total=total, disable=not progress, unit="sample", desc="look") as bar:
+    counts = {split: store.num_clips(split) for split in SPLITS}
+    size = max(1, SHARD // len(subjects))
+    with tqdm(total=sum(counts.values()), disable=not progress, unit="sample", desc="look") as bar:
         for split in SPLITS:
-            for block in _blocks(store.num_clips(split), size=max(1, SHARD // len(subjects))):
-                there = present[split][block.start : block.stop]
-                maps = store.fmri(split, np.asarray(block), subjects=subjects)
+            for start in range(0, counts[split], size):
+                block = np.arange(start, min(start + size, counts[split]))
+                there = present[split][block]
+                maps = store.fmri(split, block, subjects=subjects)
                 maps = maps[..., mask]  # b s w p, float16
                 values = [maps[there[:, i], i].astype(np.float32) for i in range(len(subjects))]
                 for subject, value in zip(subjects, values, strict=True):
@@ -82,7 +83,7 @@ def inspect(store: Store, *, progress: bool) -> Inspection:
     signals = {
         subject: Signal(
             present={split: int(present[split][:, i].sum()) for split in SPLITS},
-            total={split: store.num_clips(split) for split in SPLITS},
+            total=counts,
             moving=_draw(moving[subject], mask, empty=False),
             peak=peaks[subject],
         )
@@ -109,11 +110,6 @@ def spread_evenly(store: Store, *, clips: int) -> list[int]:
     best = np.flatnonzero(present == present.max(initial=0))
     picks = np.linspace(0, len(best) - 1, min(clips, len(best))).round().astype(int)
     return [int(best[pick]) for pick in picks]
-
-
-def _blocks(count: int, *, size: int) -> Iterator[range]:
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))
 
 
 def _draw(values: ndarray, mask: Bool[ndarray, "h w"], *, empty: float) -> ndarray:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import LAYOUTS, SPLITS
 from glfa_jax.data.store import Store
@@ -13,12 +15,11 @@ from glfa_jax.report import html
 from glfa_jax.report.figures import time_course
 from glfa_jax.report.html import Markup
 from glfa_jax.report.inspection.clips import clips_section
-from glfa_jax.report.inspection.findings import courses, findings
+from glfa_jax.report.inspection.findings import courses, findings, is_centred
 from glfa_jax.report.inspection.inspection import Inspection, inspect
 from glfa_jax.report.inspection.maps import between_section, maps_section
-from glfa_jax.report.inspection.subjects import subjects_table
-from glfa_jax.report.tables import Table, cells
-from glfa_jax.report.words import count_text, listing
+from glfa_jax.report.tables import Row, Table, cells
+from glfa_jax.report.words import count_text, listing, value_text
 
 
 def write(store: Store, target: Path, *, clips: int, progress: bool) -> None:
@@ -45,7 +46,7 @@ def render(store: Store, inspection: Inspection, *, clips: int) -> str:
         facts=_facts(store),
         findings=findings(store, inspection),
         notes=about.notes,
-        subjects=subjects_table(store, inspection),
+        subjects=_subjects_table(store, inspection),
         layout=LAYOUTS.get(about.layout),  # None: not known to this installation
         maps=maps_section(store, inspection),
         courses=list(_courses(store)),
@@ -70,6 +71,35 @@ def _facts(store: Store) -> list[tuple[str, str]]:
         ("Read from", str(about.provenance.get("root", "unknown"))),
         ("Prepared by", f"glfa_jax {about.provenance.get('glfa_jax', 'unknown')}"),
     ]
+
+
+def _subjects_table(store: Store, inspection: Inspection) -> Table:
+    heads = ("subject", "runs", "volumes", "train samples", "test samples", "missing", "repeats")
+    heads += ("median tSNR", "mean reliability", "largest |z|")
+    rows = tuple(_subject(store, inspection, subject) for subject in inspection.signals)
+    return Table("Table of subjects", labels=1, head=cells(heads), rows=rows)
+
+
+def _subject(store: Store, inspection: Inspection, subject: str) -> Row:
+    signal = inspection.signals[subject]
+    runs = [run for run in store.attributes.runs if run["subject"] == subject]
+    total, present = sum(signal.total.values()), sum(signal.present.values())
+    repeats = store.attributes.repeats[subject]
+    tsnr = store.quality("tsnr", subject)[store.mask]
+    reliability = store.quality("reliability", subject)[store.mask]
+    return cells(
+        [
+            subject,
+            f"{len(runs)}",
+            f"{sum(run['volumes'] for run in runs):,}",
+            *(f"{signal.present[split]:,}" for split in SPLITS),
+            f"{(total - present) / max(total, 1):.1%}",
+            f"{repeats}",
+            "–" if is_centred(store, subject) else value_text(float(np.nanmedian(tsnr)), digits=0),
+            value_text(float(np.nanmean(reliability)), digits=2) if repeats > 1 else "–",
+            value_text(signal.peak, digits=1),
+        ]
+    )
 
 
 def _courses(store: Store) -> Iterator[tuple[str, Markup]]:
