@@ -53,7 +53,7 @@ class _Clips:
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._known:
-            of, videos = QUANTITIES.named(name, key="needs").of, self._known[PIXELS]
+            of, videos = QUANTITIES[name].of, self._known[PIXELS]
             clips = tqdm(videos[:, None], desc=name, unit="clip", leave=False, mininterval=5)
             self._known[name] = np.concatenate([of(clip) for clip in clips])
         return self._known[name]

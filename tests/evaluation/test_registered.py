@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glfa_jax import system
+from glfa_jax import config, system
 from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.errors import InputError
 from glfa_jax.evaluation import compare, sweep
-from glfa_jax.evaluation.models import PREDICTORS, EvaluationModels, Predictor
+from glfa_jax.evaluation.models import PREDICTORS, EvaluationModels, Predictor, needed
 from glfa_jax.metrics import METRICS, Metric
 from glfa_jax.models.video_mae import Classified
 from glfa_jax.results import Scores
@@ -67,6 +68,13 @@ WARMTH_MODEL = Predictor(
     predict=lambda module, variables, x: (module.apply(variables, x),),
     gives=("warmth of frames",),
 )
+
+
+def test_a_metric_that_needs_what_nothing_gives_is_told_so():
+    with METRICS.temporarily(WARMTH):
+        said = r"metric 'warmth': needs 'warmth of frames', must be one of pixels, .*embeddings"
+        with pytest.raises(InputError, match=said):
+            needed(config.Evaluation(metrics=("warmth",)))
 
 
 def compared(place, tmp_path, monkeypatch) -> dict[str, Any]:

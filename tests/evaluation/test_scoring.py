@@ -6,7 +6,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from glfa_jax import config
+from glfa_jax import config, system
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import HeldOut
 from glfa_jax.evaluation.models import EvaluationModels, Predictions
@@ -146,3 +146,6 @@ def test_a_name_that_there_is_not_is_told_with_those_that_there_are():
     )
     with pytest.raises(InputError, match=said):
         measured(videos(1), videos(0), metrics=("pixel", "SSMI"))
+    asked = config.Evaluation(metrics=("SSMI",))
+    with pytest.raises(InputError, match=said):  # before the foundation is looked for
+        system.check_foundation(cast(config.Config, SimpleNamespace(evaluation=asked)))

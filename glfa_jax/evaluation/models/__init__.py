@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from glfa_jax import config, system
+from glfa_jax.errors import InputError
+from glfa_jax.metrics import PIXELS, QUANTITIES
 from glfa_jax.registry import Registry
 
 Predictions = Mapping[str, np.ndarray]
@@ -41,10 +43,21 @@ PREDICTORS: Registry[Predictor] = Registry(__name__, what="evaluation model")
 
 
 def needed(evaluation: config.Evaluation) -> tuple[Predictor, ...]:
-    """The models without which the metrics that are asked for cannot be measured."""
+    """The models without which the metrics that are asked for cannot be measured.
+
+    Raises InputError for a metric that needs what nothing gives.
+    """
     giving = {name: one for one in PREDICTORS.values() for name in one.gives}
-    needs = (one.needs for one in system.asked_metrics(evaluation))
-    return tuple({giving[name].name: giving[name] for name in needs if name in giving}.values())
+    found: dict[str, Predictor] = {}
+    for metric in system.asked_metrics(evaluation):
+        if metric.needs in giving:
+            found[giving[metric.needs].name] = giving[metric.needs]
+        elif metric.needs not in (PIXELS, *QUANTITIES):
+            raise InputError(
+                f"metric {metric.name!r}: needs {metric.needs!r}, must be one of "
+                f"{', '.join((PIXELS, *QUANTITIES, *giving))}"
+            )
+    return tuple(found.values())
 
 
 class EvaluationModels:
