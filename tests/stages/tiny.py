@@ -8,7 +8,6 @@ logged of every step and the parameters after the last.
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from glfa_jax import config
 from glfa_jax.batch import Batch
 from glfa_jax.convert import pretrained
 from glfa_jax.diffusion.schedule import MODELSCOPE
+from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.stages import contrast, cotrain, pretrain
@@ -176,13 +176,14 @@ def stage_one() -> dict[str, Any]:
 def stage_two() -> dict[str, Any]:
     module, params = encoder(aligned=True)
     unet, unet_params = model("unet3d", UNET)
-    vae = pretrained.build("vae", CONFIGS["vae"])  # its factor alone: latents are kept
-    groups = cotrain.groups(SimpleNamespace(cotrain=config.Cotrain()))
+    vae: Any = pretrained.build("vae", CONFIGS["vae"])  # its factor alone: latents are kept
+    generator = UNet3DGenerator(Path(), unet, vae, MODELSCOPE)
+    groups = cotrain.groups(config.Cotrain(), generator)
     parts = split({"encoder": params, "unet": unet_params}, groups=groups)
     return {
         "init": parts.trainable,
-        "frozen": {"fixed": parts.frozen, "vae": None, "mask": np.ones((SIDE, SIDE), np.float32)},
-        "loss_fn": cotrain.loss_of(config.Cotrain(), module, unet, vae, MODELSCOPE),
+        "frozen": {"fixed": parts.frozen, "codec": None, "mask": np.ones((SIDE, SIDE), np.float32)},
+        "loss_fn": cotrain.loss_of(config.Cotrain(), module, generator),
         "groups": groups,
         "make": clips_as_latents,
     }
