@@ -403,9 +403,10 @@ class Cotrain(Stage):
     steps: Positive = 18000
     batch_size: Positive = 16
     learning_rate: float = Field(default=3e-5, gt=0)
-    trainable: Literal["attention", "lora"] = Field(
+    trainable: str = Field(
         default="attention",
-        description="UNet: attn1, attn2 and temp_conv parameters, or LoRA on them",
+        description="a set of the generator's parameters; unet3d: attention (attn1, attn2 and "
+        "temp_conv), or lora on them",
     )
     lora: Lora = Lora()
     glfa_scale: Rate = Field(
@@ -457,7 +458,7 @@ class Lea(Section):
 class Evaluation(Section):
     """Sampling and scoring (SPEC §4, §6)."""
 
-    sampler: Literal["dpm++", "ddim"] = "dpm++"
+    sampler: str = Field(default="dpm++", description="of the generator; unet3d: dpm++ or ddim")
     sampling_steps: Positive = 25
     guidance_scale: Guidance = 9.0
     batch_size: Positive = 16
@@ -566,6 +567,10 @@ class Config(Section):
         "to run_dir: a finished run may be read-only",
     )
     foundation: Path = Field(description="folder of pretrained generator, CLIP and classifiers")
+    generator: str = Field(
+        default="unet3d",
+        description="what lies in its text-to-video; unet3d: ModelScope, zeroscope",
+    )
     method: Literal["glfa", "lea"] = Field(
         default="glfa", description="stages 1 and 2, or a regression with nothing else trained"
     )

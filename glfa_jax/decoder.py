@@ -14,9 +14,8 @@ from glfa_jax.alignments import load_encoder
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.diffusion.guidance import guided
-from glfa_jax.diffusion.sampler import sample
-from glfa_jax.diffusion.schedule import Schedule
 from glfa_jax.errors import InputError
+from glfa_jax.generators import Generator
 from glfa_jax.models import lora
 from glfa_jax.starting import typed
 from glfa_jax.subject_alignment import encoder_for
@@ -25,10 +24,12 @@ from glfa_jax.training.sharding import make_mesh, place_batch, place_params
 
 
 class Decoder(NamedTuple):
+    """An fMRI encoder, and a generator with the parameters of its denoiser and its codec."""
+
     encoder: Pretrained
-    unet: Pretrained
-    vae: Pretrained
-    schedule: Schedule
+    generator: Generator
+    denoiser: dict
+    codec: dict
 
 
 def validate_finished(settings: config.Config) -> None:
@@ -47,46 +48,35 @@ def validate_finished(settings: config.Config) -> None:
 
 
 def load_decoder(settings: config.Config, *, step: int | None = None) -> Decoder:
-    """The model that stage 2 left in the run folder, with the foundation's VAE and schedule.
+    """The model that stage 2 left in the run folder, with the foundation's codec.
 
     step: of a checkpoint of stage 2 that is still kept, in place of the finished model. With
-    method `lea` the UNet is the foundation's as well, and its schedule as it is.
+    method `lea` the whole generator is the foundation's.
     """
-    generator = system.load_generator(settings)
-    schedule = generator.schedule
+    generator = system.generator(settings)
+    codec = generator.load_codec()
     if settings.method == "lea":
         encoder = pretrained.load("lea", system.model_folder(settings, "lea"))
-        return Decoder(encoder, generator.unet, generator.vae, schedule)
+        return Decoder(encoder, generator, generator.load(), codec)
     folder = system.model_folder(settings, "cotrain")
-    if settings.cotrain.zero_terminal_snr:
-        schedule = schedule.rescale_zero_terminal_snr()
     encoder = load_encoder(folder / "encoder")
     if step is None:
-        unet = pretrained.load("unet3d", folder / "unet")
-    else:
-        trained = restore_params(settings.run_dir / "cotrain", step=step)
-        encoder = _with(encoder, trained["encoder"])
-        unet = generator.unet
-        if "lora" in trained:
-            scale = settings.cotrain.lora.scale
-            merged = lora.merge(unet.variables["params"], trained["lora"], scale=scale)
-            unet = unet._replace(variables={"params": merged})
-        else:
-            unet = _with(unet, trained["unet"])
-    return Decoder(encoder=encoder, unet=unet, vae=generator.vae, schedule=schedule)
+        return Decoder(encoder, generator, generator.load(folder), codec)
+    trained = restore_params(settings.run_dir / "cotrain", step=step)
+    params = _over(encoder.variables["params"], trained["encoder"])
+    denoiser = _over(generator.load(), trained.get(generator.part, {}))
+    if "lora" in trained:
+        denoiser = lora.merge(denoiser, trained["lora"], scale=settings.cotrain.lora.scale)
+    return Decoder(encoder._replace(variables={"params": params}), generator, denoiser, codec)
 
 
-def _with(model: Pretrained, trained: dict) -> Pretrained:
-    """What trains taken from `trained`; what never trains as `model` has it."""
-
-    def over(tree: dict, new: dict) -> dict:
-        changed = {
-            key: over(tree[key], value) if isinstance(value, dict) else value
-            for key, value in new.items()
-        }
-        return tree | changed
-
-    return model._replace(variables={"params": over(model.variables["params"], trained)})
+def _over(params: dict, trained: dict) -> dict:
+    """What trains taken from `trained`; what never trains as `params` have it."""
+    changed = {
+        key: _over(params[key], value) if isinstance(value, dict) else value
+        for key, value in trained.items()
+    }
+    return params | changed
 
 
 def variables_of(
@@ -99,8 +89,8 @@ def variables_of(
     own = {
         subject: {
             "encoder": encoder.variables,
-            "unet": decoder.unet.variables,
-            "vae": decoder.vae.variables,
+            "denoiser": decoder.denoiser,
+            "codec": decoder.codec,
         }
         for subject, encoder in encoders.items()
     }
@@ -110,11 +100,11 @@ def variables_of(
     return jax.tree.unflatten(tree, [placed[str(id(x))] for x in leaves])
 
 
-class Generator:
-    """Draws videos with a decoder, guided away from the encoding of an average window.
+class VideoSampler:
+    """Draws videos with a decoder, guided away from the encoding of an average window (SPEC §4).
 
-    One program a number of sampling steps and batch size: parameters, guidance scale and seed are
-    arguments of it, and the average is encoded once. Rows of a batch lie over the mesh.
+    One compiled program per (steps, batch size): parameters, guidance scale and seed are arguments
+    of it, and the average is encoded once. Rows of a batch lie over the mesh.
     """
 
     def __init__(
@@ -131,9 +121,8 @@ class Generator:
         (`subject_alignment.average_window`), which the samples are pushed away from.
         """
         self._mesh = make_mesh(settings.hardware.mesh)
-        self._settings, self._schedule = settings, decoder.schedule
-        self._subjects = tuple(subjects)
-        self._modules: dict[str, Any] = {}
+        self._settings, self._subjects = settings, tuple(subjects)
+        self._parts: tuple[Any, Generator] | None = None
         self._encode = jax.jit(self._condition)
         self._generate = jax.jit(self._program, static_argnames="steps")
         self.load(decoder, negative=negative)
@@ -149,13 +138,12 @@ class Generator:
             subject: encoder_for(settings, decoder.encoder, subject=subject)
             for subject in self._subjects
         }
-        encoder = next(iter(encoders.values()))
-        models = {"encoder": encoder, "unet": decoder.unet, "vae": decoder.vae}
+        encoder = next(iter(encoders.values())).module
         dtype = jnp.dtype(hardware.compute_dtype)
-        modules = {name: model.module.clone(dtype=dtype) for name, model in models.items()}
-        if self._modules not in ({}, modules):
+        parts = (encoder.clone(dtype=dtype), decoder.generator.computing(dtype=dtype))
+        if self._parts not in (None, parts):
             raise ValueError("decoder: has other modules than the one before it")
-        self._modules = modules
+        self._parts = parts
         # One program for all subjects: the parameters hold each one's alignment layer.
         self._variables = variables_of(
             decoder, encoders, mesh=self._mesh, from_bytes=hardware.shard_from_bytes
@@ -196,7 +184,8 @@ class Generator:
     def _condition(
         self, variables: dict, x: Float[Array, "1 w height width"]
     ) -> Float[Array, "1 n d"]:
-        return self._modules["encoder"].apply(variables, x, method="encode").condition
+        assert self._parts is not None
+        return self._parts[0].apply(variables, x, method="encode").condition
 
     def _program(
         self,
@@ -208,15 +197,14 @@ class Generator:
         *,
         steps: int,
     ) -> UInt8[Array, "b f vheight vwidth 3"]:
-        encoder, unet, vae = (self._modules[name] for name in ("encoder", "unet", "vae"))
+        assert self._parts is not None
+        encoder, generator = self._parts
         data = self._settings.data
-        factor = 2 ** (len(vae.block_out_channels) - 1)
-        height, width = (side // factor for side in data.resolution)
-        shape = (data.frames, height, width, unet.in_channels)
+        shape = generator.latent_shape(data.frames, *data.resolution)
         with jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh):  # operations may ask for it
             condition = encoder.apply(variables["encoder"], batch["fmri"]).condition
             denoise = guided(
-                lambda x, t, c: unet.apply(variables["unet"], x, t, c),
+                lambda x, t, c: generator.denoise(variables["denoiser"], x, t, c),
                 condition=condition,
                 negative=negative,
                 scale=scale,
@@ -225,12 +213,7 @@ class Generator:
             noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(root, i), shape))(
                 batch["clip"]
             )
-            latents = sample(
-                denoise,
-                noise,
-                schedule=self._schedule,
-                steps=steps,
-                method=self._settings.evaluation.sampler,
-            )
-            video = vae.apply(variables["vae"], vae.from_diffusion(latents), method="decode")
+            method = self._settings.evaluation.sampler
+            latents = generator.sample(denoise, noise, steps=steps, method=method)
+            video = generator.decode(variables["codec"], latents)
         return jnp.round((jnp.clip(video, -1, 1) + 1) * 127.5).astype(jnp.uint8)

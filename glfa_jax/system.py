@@ -4,21 +4,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from glfa_jax import alignments, config, metrics
+from glfa_jax import alignments, config, generators, metrics
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import DirectoryError, read_config
-from glfa_jax.convert.pretrained import Pretrained, TextToVideo
+from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object
+from glfa_jax.generators import Generator
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.lea import Lea
 from glfa_jax.ops.local_conv import Box
 from glfa_jax.ops.preprocess import Preprocessor
 
-# Folders of the foundation, beside text-to-video.
-CLIP, VIDEO_CLASSIFIER, IMAGE_CLASSIFIER = "clip", "video-classifier", "image-classifier"
+# Folders of the foundation.
+GENERATOR, CLIP = "text-to-video", "clip"
+VIDEO_CLASSIFIER, IMAGE_CLASSIFIER = "video-classifier", "image-classifier"
 
 
 @dataclass(frozen=True)
@@ -38,32 +40,7 @@ def check_foundation(settings: config.Config) -> None:
     """Refuses a foundation that is not there or does not fit, from its config.json files alone,
     and metrics that there are not."""
     asked_metrics(settings.evaluation)
-    folder = settings.foundation / "text-to-video"
-    width = pretrained.configured("unet3d", folder / "unet").cross_attention_dim
-    if width != settings.encoder.width:
-        raise InputError(
-            f"encoder.width: {settings.encoder.width}, but the generator in {folder} is "
-            f"conditioned on tokens of width {width}"
-        )
-    factor = 2 ** (len(pretrained.configured("vae", folder / "vae").block_out_channels) - 1)
-    if any(side % factor for side in settings.data.resolution):
-        raise InputError(
-            f"data.resolution: {settings.data.resolution} must be multiples of {factor}, the "
-            f"reduction of the VAE in {folder}"
-        )
-    schedule = pretrained.read_schedule(folder)
-    if settings.cotrain.zero_terminal_snr and schedule.prediction_type != "v_prediction":
-        raise InputError(
-            "cotrain.zero_terminal_snr: needs a generator of prediction_type v_prediction, the one "
-            f"in {folder} has {schedule.prediction_type}"
-        )
-    most = schedule.num_train_timesteps
-    for key, asked in (
-        ("evaluation", (settings.evaluation.sampling_steps,)),
-        ("sweep", settings.sweep.sampling_steps or ()),
-    ):
-        if (steps := max(asked, default=0)) >= most:
-            raise InputError(f"{key}.sampling_steps: {steps}, must be below the {most} of training")
+    _check_generator(settings)
     read_config(settings.foundation / CLIP)
     models = {
         VIDEO_CLASSIFIER: pretrained.configured(
@@ -86,14 +63,39 @@ def check_foundation(settings: config.Config) -> None:
         )
 
 
-def load_generator(settings: config.Config) -> TextToVideo:
-    return pretrained.load_text_to_video(settings.foundation / "text-to-video")
+def _check_generator(settings: config.Config) -> None:
+    found, data = generator(settings), settings.data
+    if found.condition_width != settings.encoder.width:
+        raise InputError(
+            f"encoder.width: {settings.encoder.width}, but the generator in {found.folder} is "
+            f"conditioned on tokens of width {found.condition_width}"
+        )
+    found.latent_shape(data.frames, *data.resolution)
+    for key, given, known in (
+        ("cotrain.trainable", settings.cotrain.trainable, found.trainable),
+        ("evaluation.sampler", settings.evaluation.sampler, found.samplers),
+    ):
+        if given not in known:
+            choices = " or ".join(map(repr, known))
+            raise InputError(
+                f"{key}: must be {choices} with the generator {settings.generator}, got {given!r}"
+            )
+    most = found.training_steps
+    for key, asked in (
+        ("evaluation", (settings.evaluation.sampling_steps,)),
+        ("sweep", settings.sweep.sampling_steps or ()),
+    ):
+        if (steps := max(asked, default=0)) >= most:
+            raise InputError(f"{key}.sampling_steps: {steps}, must be below the {most} of training")
 
 
-def load_text_encoder(settings: config.Config, **options: Any) -> Pretrained:
-    """The generator's."""
-    folder = settings.foundation / "text-to-video" / "text_encoder"
-    return pretrained.load("clip_text", folder, **options)
+def generator(settings: config.Config) -> Generator:
+    """The foundation's generator as it is trained and sampled from; reads no weights.
+
+    Raises InputError where it is not there or not what the configuration says.
+    """
+    found = generators.named(settings.generator).open(settings.foundation / GENERATOR)
+    return found if settings.method == "lea" else found.as_trained(settings.cotrain)
 
 
 def load_evaluation_model(
@@ -123,7 +125,7 @@ def load_clip(settings: config.Config, **options: Any) -> EvaluationModel:
 
 def tokenizer(settings: config.Config) -> Tokenizer:
     """The tokenizer of the generator's text encoder, which CLIP shares."""
-    return Tokenizer.load(settings.foundation / "text-to-video" / "tokenizer")
+    return Tokenizer.load(settings.foundation / GENERATOR / "tokenizer")
 
 
 def _transformer(settings: config.Config) -> dict[str, Any]:

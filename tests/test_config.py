@@ -120,7 +120,6 @@ MISTAKES = {
     "data.simulation.seed=-1": "data.simulation.seed: .* greater than or equal to 0, got -1$",
     "cotrain.betas=[0.9]": "cotrain.betas.1: missing$",
     "contrast.crop_probability=1.1": "contrast.crop_probability: .* or equal to 1, got 1.1$",
-    "cotrain.trainable=all": "cotrain.trainable: .* 'attention' or 'lora', got 'all'$",
     "alignment.global_part=3": "alignment.global_part: .* valid boolean, .*, got 3$",
     "alignment.kernel_size=12": "alignment.kernel_size: must be odd, got 12$",
     "cotrain=3": "cotrain: must be a section that holds keys, got 3$",

@@ -33,7 +33,7 @@ FLOORS = (
     ),
     *("config", "cli", "results", "method"),
     *("ops", "diffusion", "metrics", "models"),
-    "convert",
+    *("convert", "generators"),
     *("data", "training"),
     *("comparison", "simulate", "preparation"),
     "alignments",
@@ -97,6 +97,14 @@ LAYERS = (
             *("glfa_jax.convert", "glfa_jax.models", "glfa_jax.unpickle"),
         ),
         "conversion knows models, numpy and safetensors",
+    ),
+    Rule(
+        "glfa_jax/generators",
+        (
+            *("jax", "flax", "glfa_jax.config", "glfa_jax.generators"),
+            *("glfa_jax.convert", "glfa_jax.models", "glfa_jax.diffusion"),
+        ),
+        "generators know the models that they are made of",
     ),
     *(Rule(where, ("glfa_jax",), "a command starts what the package can do") for where in COMMANDS),
     Rule(
@@ -380,6 +388,7 @@ def test_the_rules_speak_of_files_that_exist():
         ("glfa_jax/convert/vae.py", "import jax", "models, numpy and safetensors"),
         ("glfa_jax/convert/vae.py", "from glfa_jax.diffusion import schedule", "conversion"),
         ("glfa_jax/convert/pretrained.py", "from glfa_jax.diffusion import sampler", "folders"),
+        ("glfa_jax/generators/protocol.py", "from glfa_jax.training import loop", "made of"),
         ("glfa_jax/data/pipeline.py", "def f():\n    import jax", "touch no device"),
         ("glfa_jax/data/store.py", "from glfa_jax.simulate import study", "touch no device"),
         ("glfa_jax/data/store.py", "from glfa_jax.report import figures", "touch no device"),

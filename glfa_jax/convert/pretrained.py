@@ -286,17 +286,7 @@ def save(
     write_tensors(folder, tensors, config=config, filename=KINDS[kind].filename, dtype=dtype)
 
 
-class TextToVideo(NamedTuple):
-    """A text-to-video pipeline as diffusers stores it (ModelScope, zeroscope)."""
-
-    unet: Pretrained
-    vae: Pretrained
-    text_encoder: Pretrained
-    schedule: Schedule
-    tokenizer: Path  # folder
-
-
-# The models of a pipeline: subfolder and kind.
+# The models of a text-to-video pipeline (ModelScope, zeroscope): subfolder and kind.
 PARTS = {"unet": "unet3d", "vae": "vae", "text_encoder": "clip_text"}
 
 
@@ -321,11 +311,3 @@ def find_tokenizer(folder: str | Path) -> Path:
         )
     files.verify_checksums(tokenizer, error=DirectoryError)
     return tokenizer
-
-
-def load_text_to_video(folder: str | Path) -> TextToVideo:
-    """Reads the subfolders unet, vae, text_encoder, scheduler, tokenizer of a pipeline."""
-    folder = Path(folder)
-    schedule, tokenizer = read_schedule(folder), find_tokenizer(folder)
-    models = {part: load(kind, folder / part) for part, kind in PARTS.items()}
-    return TextToVideo(**models, schedule=schedule, tokenizer=tokenizer)

@@ -70,7 +70,7 @@ def import_model(
     lora_strength: float = 1.0,
     allow_download: bool = False,
 ) -> list[Source]:
-    """Makes a folder that `pretrained.load` reads, or `load_text_to_video` for a pipeline.
+    """Makes a folder that `pretrained.load` reads, or a generator for a pipeline.
 
     `dtype`: "float32", "bfloat16" or "stored". `shard_size`: bytes. `lora`: as of `load_lora`;
     `lora_strength` times its update is added to the UNet3D. The rest as in `open_source` and

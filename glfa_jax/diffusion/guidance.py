@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Num
 
 from glfa_jax.diffusion.sampler import Denoiser
 
 ConditionedDenoiser = Callable[
-    [Float[Array, "b ..."], Int[Array, ""], Float[Array, "b n d"]], Float[Array, "b ..."]
+    [Float[Array, "b ..."], Num[Array, ""], Float[Array, "b n d"]], Float[Array, "b ..."]
 ]
 
 
@@ -33,7 +33,7 @@ def guided(
         )
     both = jnp.concatenate([jnp.broadcast_to(negative, condition.shape), condition])
 
-    def denoise_guided(x: Float[Array, "b ..."], t: Int[Array, ""]) -> Float[Array, "b ..."]:
+    def denoise_guided(x: Float[Array, "b ..."], t: Num[Array, ""]) -> Float[Array, "b ..."]:
         prediction = denoise(jnp.concatenate([x, x]), t, both).astype(jnp.float32)
         away, towards = jnp.split(prediction, 2)
         return away + scale * (towards - away)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from glfa_jax import config, system
 from glfa_jax.data.store import Store
-from glfa_jax.decoder import Decoder, Generator, load_decoder, validate_finished
+from glfa_jax.decoder import Decoder, VideoSampler, load_decoder, validate_finished
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object, write_atomically
 from glfa_jax.protocol import decoded_store
@@ -47,17 +47,17 @@ class HeldOut:
         for start in range(0, len(clips), size):
             yield clips[start : start + size]
 
-    def generator(self, *, step: int | None = None) -> Generator:
+    def sampler(self, *, step: int | None = None) -> VideoSampler:
         """The finished model, or a checkpoint of stage 2."""
         make_mesh(self.settings.hardware.mesh)  # refused before anything is loaded
         decoder, negative = self._model(step)
         subjects = self.settings.protocol.test_subjects
-        return Generator(decoder, self.settings, subjects=subjects, negative=negative)
+        return VideoSampler(decoder, self.settings, subjects=subjects, negative=negative)
 
-    def load(self, generator: Generator, *, step: int | None) -> None:
+    def load(self, sampler: VideoSampler, *, step: int | None) -> None:
         """Puts the finished model, or a checkpoint, in place of the one that the generator has."""
         decoder, negative = self._model(step)
-        generator.load(decoder, negative=negative)
+        sampler.load(decoder, negative=negative)
 
     def _model(self, step: int | None) -> tuple[Decoder, Float[Array, "w height width"]]:
         """The decoder, and what its samples are pushed away from."""
@@ -66,7 +66,7 @@ class HeldOut:
 
     def decode(
         self,
-        generator: Generator,
+        sampler: VideoSampler,
         subject: str,
         clips: list[int],
         *,
@@ -79,7 +79,7 @@ class HeldOut:
         padded = np.resize(np.array(clips, np.int32), self.settings.evaluation.batch_size)
         fmri = self.store.fmri("test", padded, subjects=[subject])[:, 0]
         options = {"scale": scale, "steps": steps, "seed": seed}
-        video = generator(fmri, subject=subject, clip=padded, **options)
+        video = sampler(fmri, subject=subject, clip=padded, **options)
         return video[: len(clips)]
 
 

@@ -54,13 +54,13 @@ def sample_all(test: HeldOut) -> None:
     if not missing:
         print("sample: every test clip is decoded already", flush=True)
         return
-    generator = test.generator()
+    sampler = test.sampler()
     # Written only now: what is refused before it may be asked for in another way.
     validate_same_settings(test, folder(test.settings), but=SCORING)
     evaluation, seed = test.settings.evaluation, test.settings.seed
     for subject, path, clips in tqdm(missing, desc="sample", unit="batch", mininterval=5):
         video = test.decode(
-            generator,
+            sampler,
             subject,
             clips,
             scale=evaluation.guidance_scale,

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
-from glfa_jax.decoder import Generator
+from glfa_jax.decoder import VideoSampler
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import HeldOut, open_test, validate_same_settings
 from glfa_jax.evaluation.models import EvaluationModels
@@ -110,11 +110,11 @@ def validate_same_cell(path: Path, cell: Cell) -> None:
         raise InputError(f"{path}: is of {', '.join(odd)}")
 
 
-def decode_all(test: HeldOut, generator: Generator, cell: Cell) -> Iterator[np.ndarray]:
+def decode_all(test: HeldOut, sampler: VideoSampler, cell: Cell) -> Iterator[np.ndarray]:
     """Every batch of the subject's videos."""
     for clips in test.batches(cell.subject):
         yield test.decode(
-            generator,
+            sampler,
             cell.subject,
             clips,
             scale=cell.guidance_scale,
@@ -146,21 +146,21 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
     batches = {
         subject: len(list(test.batches(subject))) for subject in settings.protocol.test_subjects
     }
-    generator: Generator | None = None
+    sampler: VideoSampler | None = None
     total = sum(batches[cell.subject] for cell in missing)
     with tqdm(total=total, desc="sweep", unit="batch", mininterval=5) as progress:
         for checkpoint, same_model in groupby(missing, lambda cell: cell.checkpoint):
             finished = checkpoint == settings.cotrain.steps
             step = None if finished else checkpoint
-            if generator is None:
-                generator = test.generator(step=step)
+            if sampler is None:
+                sampler = test.sampler(step=step)
                 # Written only now: what is refused before it may be asked for in another way.
                 validate_same_settings(test, folder(settings), but=IN_PATH)
             else:
-                test.load(generator, step=step)
+                test.load(sampler, step=step)
             for cell in same_model:
                 videos = []
-                for video in decode_all(test, generator, cell):
+                for video in decode_all(test, sampler, cell):
                     videos.append(video)
                     progress.update()
                 scorer, generated = scorer_of(cell.subject), np.concatenate(videos)

@@ -14,12 +14,6 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Key
 
-# What stage 2 adapts in UNet3D (SPEC §2.4): attention projections and temporal convolutions.
-UNET3D_PATTERNS = (
-    r"/attn[12]/to_(q|k|v|out\.0)/kernel$",
-    r"/temp_convs\.\d+/conv\d\.\d/kernel$",
-)
-
 
 def init_lora(params: Any, *, patterns: Sequence[str], rank: int, key: Key[Array, ""]) -> dict:
     """A LoRA tree for every parameter whose '/'-joined path a pattern is found in.

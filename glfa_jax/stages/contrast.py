@@ -112,10 +112,11 @@ def run(settings: config.Config, store: Store) -> None:
     pretrain.run(settings, store)
     options = compute_in(settings)
     clip = system.load_clip(settings, compute_dtype=options["dtype"])
+    generator = system.generator(settings)
     module = system.fmri_encoder(
         settings,
         clip_dim=clip.model.module.projection_dim,
-        tokens=clip.model.module.text_model.max_position_embeddings,
+        tokens=generator.condition_tokens,
         dropout=settings.contrast.dropout,
         aligned=False,
     )
@@ -127,7 +128,7 @@ def run(settings: config.Config, store: Store) -> None:
 
     text = None
     if settings.contrast.token_scale:
-        text = system.load_text_encoder(settings, compute_dtype=options["dtype"])
+        text = generator.load_text_encoder(compute_dtype=options["dtype"])
     tokenize = system.tokenizer(settings)
     frozen = {
         "fixed": parts.frozen,

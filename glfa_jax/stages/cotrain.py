@@ -24,13 +24,11 @@ from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import read_config
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
-from glfa_jax.diffusion.schedule import Schedule, noise_like
 from glfa_jax.errors import InputError
 from glfa_jax.files import write_atomically
+from glfa_jax.generators import Generator
 from glfa_jax.models import lora
 from glfa_jax.models.fmri_encoder import FmriEncoder
-from glfa_jax.models.unet3d import UNet3D
-from glfa_jax.models.vae import AutoencoderKL, Posterior
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.stages import contrast, latents, lea, pretrain
 from glfa_jax.stages.running import batches, begun, complete, compute_in, run_stage, store_model
@@ -38,22 +36,22 @@ from glfa_jax.subject_alignment import with_training_subjects
 from glfa_jax.training.compile_only import compile_step
 from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import alignment_loss
-from glfa_jax.training.optim import OTHERWISE, Group, merge, split
+from glfa_jax.training.optim import OTHERWISE, Group, Split, merge, split
 from glfa_jax.training.processes import is_main, say, together
 
 NAME = "cotrain"
 
 
-def groups(settings: config.Config) -> tuple[Group, ...]:
-    """Encoder, GLFA and conditioning train; of the UNet the attention and temporal convolutions.
+def groups(settings: config.Config, generator: Generator) -> tuple[Group, ...]:
+    """Encoder, GLFA and conditioning train, and what `trainable` says of the generator.
 
-    The contrastive head is not part of this stage's loss, and with LoRA the UNet itself stays.
+    The contrastive head is not part of this stage's loss; with LoRA the denoiser itself stays.
     """
     fixed = "" if alignments.configured(settings).trainable else "|func_align"
-    trained = (Group(rf"^encoder/(?!fmri2clip|logit_scale{fixed})(?!.*pos_embed$)", 1.0),)
-    if settings.cotrain.trainable == "lora":
-        return (*trained, Group(r"^lora/", 1.0), Group(OTHERWISE, None))
-    return (*trained, Group(r"^unet/.*(attn1|attn2|temp_conv)", 1.0), Group(OTHERWISE, None))
+    encoder = Group(rf"^encoder/(?!fmri2clip|logit_scale{fixed})(?!.*pos_embed$)", 1.0)
+    chosen = generator.trainable[settings.cotrain.trainable]
+    anywhere = rf"^{generator.part}/.*({'|'.join(chosen.patterns)})"
+    return encoder, Group("^lora/" if chosen.low_rank else anywhere, 1.0), Group(OTHERWISE, None)
 
 
 def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder, dict]:
@@ -84,37 +82,37 @@ def encoder_of_stage_one(settings: config.Config) -> Pretrained:
     module = system.fmri_encoder(
         settings,
         clip_dim=clip.projection_dim,
-        tokens=clip.text_model.max_position_embeddings,
+        tokens=system.generator(settings).condition_tokens,
         dropout=settings.cotrain.dropout,
         aligned=False,
     )
     return Pretrained(module, {"params": contrast.init_params(settings, module)})
 
 
-def full(settings: config.Cotrain, params: dict, fixed: dict) -> tuple[dict, dict]:
-    """Encoder and UNet parameters, the LoRA updates merged in."""
+def full(
+    settings: config.Cotrain, generator: Generator, params: dict, fixed: dict
+) -> tuple[dict, dict]:
+    """Encoder and denoiser parameters, the LoRA updates merged in."""
     whole = merge(params, fixed)
+    denoiser = whole[generator.part]
     if "lora" in whole:
-        scale = settings.lora.scale
-        return whole["encoder"], lora.merge(whole["unet"], whole["lora"], scale=scale)
-    return whole["encoder"], whole["unet"]
+        denoiser = lora.merge(denoiser, whole["lora"], scale=settings.lora.scale)
+    return whole["encoder"], denoiser
 
 
-def loss_of(
-    settings: config.Cotrain,
-    module: FmriEncoder,
-    unet: UNet3D,
-    vae: AutoencoderKL,
-    schedule: Schedule,
-) -> LossFn:
-    """Diffusion loss of every window's clip plus the alignment losses.
+def loss_of(settings: config.Cotrain, module: FmriEncoder, generator: Generator) -> LossFn:
+    """The generator's loss on every window's clip plus the alignment losses (SPEC §3).
 
-    Frozen: `fixed` parameters, the cortex `mask`, and `vae`, needed where batches hold no latents.
+    Mean of (denoise(noisy, t, condition) − target(clean, noise, t))², the condition being the
+    encoding of the window, plus `glfa_scale` times the weighted losses of `alignment_loss`.
+
+    Frozen: `fixed` parameters, the cortex `mask`, and the `codec`'s parameters, needed where
+    batches hold no latents.
     """
 
     def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
-        encoder_key, vae_key, noise_key, time_key = jax.random.split(key, 4)
-        encoder_params, unet_params = full(settings, params, frozen["fixed"])
+        encoder_key, draw_key, noise_key, time_key = jax.random.split(key, 4)
+        encoder_params, denoiser = full(settings, generator, params, frozen["fixed"])
         fmri = batch.fmri.astype(jnp.float32)
         encoded: Any = module.apply(
             {"params": encoder_params}, fmri, deterministic=False, rngs={"dropout": encoder_key}
@@ -128,18 +126,17 @@ def loss_of(
         # Every subject's window is one sample of the generator, with noise of its own.
         if batch.latents is None:
             video = batch.video.reshape(rows * shown, *batch.video.shape[2:])
-            posterior: Any = vae.apply(frozen["vae"], video, method="encode")
+            encoding = generator.encode(frozen["codec"], video)
         else:
-            kept = batch.latents.reshape(rows * shown, *batch.latents.shape[2:])
-            posterior = Posterior(*jnp.split(kept, 2, axis=-1))
-        clean = vae.to_diffusion(posterior.sample(vae_key))
+            encoding = batch.latents.reshape(rows * shown, *batch.latents.shape[2:])
+        clean = generator.draw(encoding, draw_key)
         clean = jnp.repeat(clean, subjects // shown, axis=0)
         condition = encoded.condition.reshape(rows * subjects, *encoded.condition.shape[2:])
-        noise = noise_like(noise_key, clean, offset_strength=settings.offset_noise)
-        t = jax.random.randint(time_key, (len(clean),), 0, schedule.num_train_timesteps)
-        noisy = schedule.add_noise(clean, noise=noise, t=t)
-        prediction: Any = unet.apply({"params": unet_params}, noisy, t, condition)
-        diffusion = jnp.square(prediction - schedule.target(clean, noise=noise, t=t)).mean()
+        noise = generator.noise(noise_key, clean)
+        t = generator.times(time_key, len(clean))
+        noisy = generator.add_noise(clean, noise=noise, t=t)
+        prediction = generator.denoise(denoiser, noisy, t, condition)
+        diffusion = jnp.square(prediction - generator.target(clean, noise=noise, t=t)).mean()
 
         loss = diffusion + settings.glfa_scale * (
             settings.regularisation_scale * glfa.regularisation
@@ -150,59 +147,55 @@ def loss_of(
     return loss_fn
 
 
-def with_lora(settings: config.Config, params: dict) -> dict:
-    """Adds the LoRA updates of the UNet where they are what trains."""
-    if settings.cotrain.trainable != "lora":
-        return params
-    updates = lora.init_lora(
-        params["unet"],
-        patterns=lora.UNET3D_PATTERNS,
-        rank=settings.cotrain.lora.rank,
-        key=jax.random.key(settings.seed),
-    )
-    return params | {"lora": updates}
+def parameters(
+    settings: config.Config, generator: Generator, *, encoder: dict, denoiser: dict
+) -> Split:
+    """All parameters of the stage, LoRA updates among them where they are what trains."""
+    params, stage = {"encoder": encoder, generator.part: denoiser}, settings.cotrain
+    chosen = generator.trainable[stage.trainable]
+    if chosen.low_rank:
+        key = jax.random.key(settings.seed)
+        params["lora"] = lora.init_lora(
+            denoiser, patterns=chosen.patterns, rank=stage.lora.rank, key=key
+        )
+    return split(params, groups=groups(settings, generator))
 
 
 def compile_only(settings: config.Config, topology: str, report: Path | None) -> None:
     """Compiles the step of this stage from configurations alone; no weights, no data are read."""
     if settings.method == "lea":
         raise InputError("method: lea has no steps to compile, must be glfa")
-    folder = settings.foundation / "text-to-video"
     options = compute_in(settings)
-
-    def model(kind: str, place: Path, **options: Any) -> tuple[Any, dict]:
-        return pretrained.described(kind, read_config(place), place=place, **options)
-
-    unet, unet_params = model("unet3d", folder / "unet", **options)
-    vae, vae_params = model("vae", folder / "vae", dtype=options["dtype"])
-    text, _ = model("clip_text", folder / "text_encoder")
-    clip, _ = model("clip", settings.foundation / system.CLIP)
+    generator = system.generator(settings).computing(**options)
+    codec = generator.codec_shapes()
+    clip: Any = pretrained.configured("clip", settings.foundation / system.CLIP)
     module = system.fmri_encoder(
         settings,
         clip_dim=clip.projection_dim,
-        tokens=text.max_position_embeddings,
+        tokens=generator.condition_tokens,
         dropout=settings.cotrain.dropout,
         aligned=True,
     ).clone(**options)
-    encoder_params = pretrained.parameter_shapes("fmri_encoder", module)
-    params = {"encoder": encoder_params, "unet": unet_params}
-    parts = split(jax.eval_shape(partial(with_lora, settings), params), groups=groups(settings))
+    parts = jax.eval_shape(
+        partial(parameters, settings, generator),
+        encoder=pretrained.parameter_shapes("fmri_encoder", module),
+        denoiser=generator.denoiser_shapes(),
+    )
 
     data, stage = settings.data, settings.cotrain
     shape: Any = jax.ShapeDtypeStruct
     subjects, side = len(settings.protocol.train_subjects), settings.data.map_size
     rows = stage.batch_size // subjects  # a row holds a window of every subject
     shown = 1 if stage.paired_fraction == 1 else subjects
-    factor = 2 ** (len(vae.block_out_channels) - 1)
-    small = (size // factor for size in data.resolution)
-    frames = (rows, shown, data.frames)
+    video = shape((1, data.frames, *data.resolution, 3), jnp.float32)
+    encoding = jax.eval_shape(generator.encode, codec, video)
     batch = Batch(
         fmri=shape((rows, subjects, data.window, side, side), jnp.float32),
-        video=shape((*frames[:2], 0 if data.latents else data.frames, *data.resolution, 3), "f4"),
-        tokens=shape((rows, shown, text.max_position_embeddings), jnp.int32),
+        video=shape((rows, shown, 0 if data.latents else data.frames, *video.shape[2:]), "f4"),
+        tokens=shape((rows, shown, generator.condition_tokens), jnp.int32),
         clip=shape((rows, shown), jnp.int32),
         paired=shape((rows,), jnp.bool_),
-        latents=shape((*frames, *small, 2 * vae.latent_channels), "f4") if data.latents else None,
+        latents=shape((rows, shown, *encoding.shape[1:]), "f4") if data.latents else None,
     )
     found = compile_step(
         topology,
@@ -211,12 +204,12 @@ def compile_only(settings: config.Config, topology: str, report: Path | None) ->
         params=parts.trainable,
         frozen={
             "fixed": parts.frozen,
-            "vae": None if data.latents else {"params": vae_params},
+            "codec": None if data.latents else codec,
             "mask": shape((side, side), jnp.float32),
         },
         batch=batch,
-        loss_fn=loss_of(stage, module, unet, vae, pretrained.read_schedule(folder)),
-        groups=groups(settings),
+        loss_fn=loss_of(stage, module, generator),
+        groups=groups(settings, generator),
     )
     print(found, flush=True)
     if report is not None:
@@ -227,24 +220,19 @@ def compile_only(settings: config.Config, topology: str, report: Path | None) ->
 def run(settings: config.Config, store: Store) -> None:
     if complete(settings, NAME):
         return
-    generator = system.load_generator(settings)
+    generator, stage = system.generator(settings), settings.cotrain
+    denoiser, codec = generator.load(), generator.load_codec()
     if settings.data.latents:
         if is_main():
-            latents.run(settings, store, generator.vae)
+            latents.run(store, generator, codec)
         together("latents are kept")
     if contrast.NAME in settings.without:
         pretrain.run(settings, store)
     contrast.run(settings, store)
     module, encoder_params = build_encoder(settings, store)
     options = compute_in(settings)
-    unet = generator.unet.module.clone(**options)
-    vae = generator.vae.module.clone(dtype=options["dtype"])
-    schedule = generator.schedule
-    if settings.cotrain.zero_terminal_snr:
-        schedule = schedule.rescale_zero_terminal_snr()
-
-    params = {"encoder": encoder_params, "unet": generator.unet.variables["params"]}
-    parts = split(with_lora(settings, params), groups=groups(settings))
+    computing = generator.computing(**options)
+    parts = parameters(settings, generator, encoder=encoder_params, denoiser=denoiser)
 
     trained = run_stage(
         settings,
@@ -253,19 +241,18 @@ def run(settings: config.Config, store: Store) -> None:
         init=parts.trainable,
         frozen={
             "fixed": parts.frozen,
-            "vae": None if settings.data.latents else generator.vae.variables,
+            "codec": None if settings.data.latents else codec,
             "mask": jnp.asarray(store.mask, jnp.float32),
         },
-        loss_fn=loss_of(settings.cotrain, module.clone(**options), unet, vae, schedule),
-        groups=groups(settings),
+        loss_fn=loss_of(stage, module.clone(**options), computing),
+        groups=groups(settings, generator),
         batches=batches(settings, store, NAME, augment=None, latents=settings.data.latents),
     )
-    encoder_params, unet_params = jax.device_get(full(settings.cotrain, trained, parts.frozen))
-    architecture = read_config(settings.foundation / "text-to-video" / "unet")
+    encoder_params, denoiser = jax.device_get(full(stage, generator, trained, parts.frozen))
 
-    def write(folder):
+    def write(folder: Path) -> None:
         alignments.save_encoder(folder / "encoder", module, encoder_params)
-        pretrained.save("unet3d", folder / "unet", unet_params, config=architecture)
+        generator.save(denoiser, folder)
 
     store_model(settings, NAME, write)
 

@@ -1,14 +1,14 @@
-"""Keeps the VAE's latents of every training clip in the prepared store.
+"""Keeps the generator's encodings of every training clip in the prepared store.
 
     python -m train.latents --config configs/demo.yaml
 
-Stage 2 does this by itself where `data.latents` is true. What is kept is the posterior, mean and
-log-variance, so that training still draws from it.
+Stage 2 does this by itself where `data.latents` is true. What is kept is the posterior, so that
+training still draws from it.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,11 +18,10 @@ from tqdm import tqdm
 
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
-from glfa_jax.convert.directory import read_config
-from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.latents import LatentsWriter, writing_latents
 from glfa_jax.data.pipeline import unit_range
 from glfa_jax.data.store import SHARD, Store
+from glfa_jax.generators import Generator
 from glfa_jax.preparation import prepare
 from glfa_jax.training.loop import use_compilation_cache
 
@@ -30,46 +29,38 @@ from glfa_jax.training.loop import use_compilation_cache
 PIXELS_AT_ONCE = 2**20
 
 
-def identity(vae: Pretrained, settings: dict[str, Any]) -> str:
-    """Of the VAE's config.json and its weights."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(vae.variables):
+def identity(codec: dict, settings: Mapping[str, Any]) -> str:
+    """Of the codec's config.json and its parameters."""
+    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path({"params": codec}):
         value = np.ascontiguousarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {value.dtype} {value.shape}".encode())
         digest.update(value.view(np.uint8).data)
     return digest.hexdigest()
 
 
-def keep(store: Store, vae: Pretrained, *, vae_identity: str) -> None:
-    """Encodes what is not kept yet. Raises DataError when another VAE's latents are."""
-    module: Any = vae.module
-    frames, height, width, _ = store.sample
-    factor = 2 ** (len(module.block_out_channels) - 1)
+def keep(store: Store, generator: Generator, codec: dict, *, codec_identity: str) -> None:
+    """Encodes what is not kept yet. Raises DataError when another codec's latents are."""
+    video = jax.ShapeDtypeStruct((1, *store.sample), jnp.float32)
+    encoding = jax.eval_shape(generator.encode, codec, video)
     with writing_latents(
         store.path,
         "train",
         clips=store.num_clips("train"),
         shard=SHARD,
-        sample=(frames, height // factor, width // factor, 2 * module.latent_channels),
-        vae=vae_identity,
+        sample=encoding.shape[1:],
+        vae=codec_identity,
     ) as writer:
         if writer.finished:
             print(f"latents: {writer.path}: finished already", flush=True)
         else:
-            _fill(writer, store, vae)
+            _fill(writer, store, generator, codec)
 
 
-def _fill(writer: LatentsWriter, store: Store, vae: Pretrained) -> None:
-    module: Any = vae.module
+def _fill(writer: LatentsWriter, store: Store, generator: Generator, codec: dict) -> None:
     frames, height, width, _ = store.sample
     at_once = min(max(PIXELS_AT_ONCE // (frames * height * width), 1), SHARD)
-
-    @jax.jit
-    def encode(variables: dict, video: jax.Array) -> jax.Array:
-        posterior: Any = module.apply(variables, video, method="encode")
-        return jnp.concatenate([posterior.mean, posterior.log_variance], axis=-1)
-
-    variables = jax.device_put(vae.variables)
+    encode, codec = jax.jit(generator.encode), jax.device_put(codec)
     pending, clips = writer.pending(), store.num_clips("train")
     with tqdm(
         total=clips, initial=clips - sum(map(len, pending)), unit="clip", desc="latents"
@@ -79,23 +70,23 @@ def _fill(writer: LatentsWriter, store: Store, vae: Pretrained) -> None:
             for start in range(shard.start, shard.stop, at_once):
                 # The last ones stand in for those that are missing: one program serves all.
                 numbers = np.minimum(np.arange(start, start + at_once), shard.stop - 1)
-                encoded = encode(variables, unit_range(store.video("train", numbers)))
+                encoded = encode(codec, unit_range(store.video("train", numbers)))
                 parts.append(np.asarray(encoded)[: shard.stop - start])
                 bar.update(len(parts[-1]))
             writer.write(shard, np.concatenate(parts))
     writer.finish()
 
 
-def run(settings: config.Config, store: Store, vae: Pretrained) -> None:
-    """Keeps the latents of the foundation's VAE."""
-    architecture = read_config(settings.foundation / "text-to-video" / "vae")
-    keep(store, vae, vae_identity=identity(vae, dict(architecture)))
+def run(store: Store, generator: Generator, codec: dict) -> None:
+    """Keeps what the foundation's generator makes of the clips."""
+    keep(store, generator, codec, codec_identity=identity(codec, generator.codec_config))
 
 
 def main(settings: config.Config) -> None:
     use_compilation_cache()
     system.check_foundation(settings)
-    run(settings, prepare(settings.data), system.load_generator(settings).vae)
+    store, generator = prepare(settings.data), system.generator(settings)
+    run(store, generator, generator.load_codec())
     if not settings.data.latents:
         print("kept; training uses them where data.latents is true", flush=True)
 

@@ -41,8 +41,9 @@ class Targets:
     """Of training clips: the caption's tokens as the generator is given them, CLIP's embedding."""
 
     def __init__(self, settings: config.Config, store: Store):
-        text, clip = system.load_text_encoder(settings), system.load_clip(settings)
-        self.shape = (text.module.max_position_embeddings, text.module.hidden_size)
+        generator, clip = system.generator(settings), system.load_clip(settings)
+        text = generator.load_text_encoder(compute_dtype=jnp.float32)
+        self.shape = (generator.condition_tokens, generator.condition_width)
         self.clip_dim = clip.model.module.projection_dim
         self._store = store
         self._captions = system.tokenizer(settings)(store.attributes.captions["train"])

@@ -157,13 +157,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("text-to-video")
-    write_text_to_video(folder)
-    return folder
-
-
 def test_every_kind_is_tested():
     assert {kind_of(name) for name in CONFIGS} == set(pretrained.KINDS)
 
@@ -369,54 +362,6 @@ def test_a_failed_save_leaves_nothing(tmp_path):
     with pytest.raises(TypeError):
         pretrained.save("vit", tmp_path / "a", params_of("vit"), config={"a": object()})
     assert contents(tmp_path) == {}
-
-
-def test_a_pipeline_loads_whole(pipeline):
-    loaded = pretrained.load_text_to_video(pipeline)
-    assert loaded.unet.module.cross_attention_dim == 12
-    assert loaded.schedule.num_train_timesteps == 100
-    assert loaded.tokenizer == pipeline / "tokenizer"
-    assert_same(loaded.vae.variables["params"], params_of("vae"))
-
-
-@pytest.mark.parametrize(
-    ("missing", "parts"),
-    [
-        ("scheduler", ("scheduler/scheduler_config.json: no such file",)),
-        ("scheduler/scheduler_config.json", ("scheduler/scheduler_config.json: no such file",)),
-        ("tokenizer", ("tokenizer: holds no tokenizer, must hold vocab.json and merges.txt",)),
-        ("tokenizer/vocab.json", ("tokenizer: holds no tokenizer",)),
-        ("tokenizer/merges.txt", ("tokenizer: holds no tokenizer",)),
-        ("unet", ("unet/config.json: no such file",)),
-        ("vae/config.json", ("vae/config.json: no such file",)),
-        ("text_encoder/model.safetensors", ("text_encoder: holds no weights",)),
-    ],
-)
-def test_what_a_pipeline_lacks_is_named(pipeline, missing, parts, tmp_path):
-    folder = shutil.copytree(pipeline, tmp_path / "copy")
-    gone = folder / missing
-    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
-    message = refusal(lambda: pretrained.load_text_to_video(folder), str(folder), *parts)
-    assert len(message.splitlines()) == 1
-
-
-def test_a_schedule_that_is_not_implemented_is_refused_with_its_file(pipeline, tmp_path):
-    folder = shutil.copytree(pipeline, tmp_path / "copy")
-    path = folder / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_schedule": "cubic"}))
-    refusal(lambda: pretrained.load_text_to_video(folder), f"{path}: ", "beta_schedule", "cubic")
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["unet/diffusion_pytorch_model.safetensors", "vae/config.json", "text_encoder/config.json"],
-)
-def test_a_flipped_bit_in_a_saved_pipeline_is_refused(pipeline, name, tmp_path):
-    folder = shutil.copytree(pipeline, tmp_path / "copy")
-    flip(folder / name)
-    message = refusal(lambda: pretrained.load_text_to_video(folder), str(folder))
-    assert "is not what was written" in message or "not valid JSON" in message
-    assert len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["fmri_encoder", "lea", "vit"])

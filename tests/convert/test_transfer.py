@@ -60,8 +60,8 @@ def test_a_pipeline_goes_both_ways_with_all_its_parts(stored, tmp_path):
             assert tensors_of(folder / part) == tensors_of(source / part)
         for name in ("model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json"):
             assert (folder / name).read_bytes() == (source / name).read_bytes()
-    loaded = pretrained.load_text_to_video(tmp_path / "theirs")
-    assert_same(loaded.unet.variables["params"], tiny.params_of("unet3d"))
+    loaded = pretrained.load("unet3d", tmp_path / "theirs" / "unet")
+    assert_same(loaded.variables["params"], tiny.params_of("unet3d"))
 
 
 def test_a_model_brings_its_preprocessing_along(stored, tmp_path):
@@ -300,9 +300,11 @@ def test_what_was_imported_beside_the_models_carries_checksums_too(part, stored,
     path = tmp_path / part
     path.write_text(path.read_text().replace("1", "2"))
     said = f"{path}: is not what was written"
-    refusal(lambda: pretrained.load_text_to_video(tmp_path), said)
-    read = Tokenizer.load if "tokenizer" in part else lambda _: pretrained.read_schedule(tmp_path)
-    refusal(lambda: read(path.parent), said)
+    if "tokenizer" in part:
+        refusal(lambda: Tokenizer.load(path.parent), said)
+        refusal(lambda: pretrained.find_tokenizer(tmp_path), said)
+    else:
+        refusal(lambda: pretrained.read_schedule(tmp_path), said)
 
 
 def test_a_changed_preprocessing_is_refused_with_its_model(stored, tmp_path):

@@ -4,6 +4,8 @@ import json
 import shutil
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from glfa_jax.data import DataError
 from glfa_jax.data.latents import LatentsWriter
 from glfa_jax.data.pipeline import batches, unit_range
 from glfa_jax.data.store import Store
+from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.models.vae import AutoencoderKL
 from glfa_jax.stages import latents
 from tests.data.test_store_damage import unseal
@@ -54,6 +57,12 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(latents, "PIXELS_AT_ONCE", 1)
 
 
+def keep(store: Store, vae: Pretrained, *, identity: str) -> None:
+    absent: Any = None
+    generator = UNet3DGenerator(Path(), absent, vae.module, absent)
+    latents.keep(store, generator, vae.variables["params"], codec_identity=identity)
+
+
 def posterior(vae, store):
     video = unit_range(store.video("train", range(6)))
     return vae.module.apply(vae.variables, video, method="encode")
@@ -62,7 +71,7 @@ def posterior(vae, store):
 def test_what_is_kept_is_the_posterior_of_every_clip(own, vae):
     assert not own.has_latents("train")
     assert own.latents("train", [0]) is None
-    latents.keep(own, vae, vae_identity="one")
+    keep(own, vae, identity="one")
     kept, expected = own.latents("train", range(6)), posterior(vae, own)
     assert kept.dtype == np.float32
     assert kept.shape == (6, 2, 8, 8, 8)
@@ -74,14 +83,14 @@ def test_what_is_kept_is_the_posterior_of_every_clip(own, vae):
 
 
 def test_kept_latents_are_not_made_again(own, vae, monkeypatch, capsys):
-    latents.keep(own, vae, vae_identity="one")
+    keep(own, vae, identity="one")
     monkeypatch.setattr(latents, "unit_range", None)  # would be called to encode
-    latents.keep(own, vae, vae_identity="one")
+    keep(own, vae, identity="one")
     assert "finished already" in capsys.readouterr().out
 
 
 def test_a_stopped_writer_goes_on_where_it_was(own, vae, monkeypatch, small_shards):
-    latents.keep(own, vae, vae_identity="one")
+    keep(own, vae, identity="one")
     whole = own.latents("train", range(6))
     shutil.rmtree(own.path / "train" / "latents")
     own = Store.open(own.path)
@@ -95,10 +104,10 @@ def test_a_stopped_writer_goes_on_where_it_was(own, vae, monkeypatch, small_shar
 
     monkeypatch.setattr(LatentsWriter, "write", stopping)
     with pytest.raises(KeyboardInterrupt):
-        latents.keep(own, vae, vae_identity="one")
+        keep(own, vae, identity="one")
     assert not own.has_latents("train")
     monkeypatch.setattr(LatentsWriter, "write", lambda *a: (seen.append(a[1]), write(*a)))
-    latents.keep(own, vae, vae_identity="one")
+    keep(own, vae, identity="one")
     assert seen == [range(0, 2), range(2, 4), range(4, 6)]
     np.testing.assert_array_equal(own.latents("train", range(6)), whole)
     assert [p.name for p in (own.path / "train").glob("*latents*")] == ["latents"]
@@ -106,16 +115,16 @@ def test_a_stopped_writer_goes_on_where_it_was(own, vae, monkeypatch, small_shar
 
 def test_half_done_latents_of_another_vae_are_begun_anew(own, vae, monkeypatch, small_shards):
     monkeypatch.setattr(LatentsWriter, "finish", lambda _: None)
-    latents.keep(own, vae, vae_identity="one")
+    keep(own, vae, identity="one")
     monkeypatch.undo()
-    latents.keep(own, vae, vae_identity="two")
+    keep(own, vae, identity="two")
     assert own.latents_of("train") == "two"
 
 
 def test_latents_of_another_vae_are_refused(own, vae):
-    latents.keep(own, vae, vae_identity="one")
+    keep(own, vae, identity="one")
     with pytest.raises(DataError, match=r"train/latents: was made with another VAE; remove it or"):
-        latents.keep(own, vae, vae_identity="two")
+        keep(own, vae, identity="two")
     path = own.path / "train" / "latents" / "zarr.json"
     path.write_text(json.dumps({"node_type": "array"}))
     with pytest.raises(DataError, match="not latents of glfa_jax"):
@@ -139,9 +148,7 @@ def test_a_failing_disk_is_one_sentence_and_what_is_done_stays(own, vae, small_s
 def test_a_second_process_waits_and_finds_what_the_first_has_done(own, vae, monkeypatch, capsys):
     first = hold(own.path / "train" / ".latents.working")
     try:
-        second = threading.Thread(
-            target=latents.keep, args=[own, vae], kwargs={"vae_identity": "a"}
-        )
+        second = threading.Thread(target=keep, args=[own, vae], kwargs={"identity": "a"})
         second.start()
         while "waiting for its end" not in (said := capsys.readouterr().out):
             assert second.is_alive()
@@ -171,19 +178,20 @@ def test_half_done_latents_that_are_damaged_are_begun_anew(own, vae, small_shard
     half = LatentsWriter(own.path, "train", clips=6, shard=2, sample=(2, 8, 8, 8), vae="one")
     half.write(range(2), np.ones((2, 2, 8, 8, 8), np.float32))
     damage(own.path / "train" / ".latents.partial" / "zarr.json")
-    latents.keep(own, vae, vae_identity="one")
+    keep(own, vae, identity="one")
     np.testing.assert_allclose(
         own.latents("train", [0])[0, ..., :4], posterior(vae, own).mean[0], atol=1e-5
     )
 
 
 def test_identity_is_of_configuration_and_weights(vae):
-    one = latents.identity(vae, {"scaling_factor": 0.2})
-    assert one == latents.identity(vae, {"scaling_factor": 0.2})
-    assert one != latents.identity(vae, {"scaling_factor": 0.3})
-    leaves, tree = jax.tree.flatten(vae.variables)
+    codec = vae.variables["params"]
+    one = latents.identity(codec, {"scaling_factor": 0.2})
+    assert one == latents.identity(codec, {"scaling_factor": 0.2})
+    assert one != latents.identity(codec, {"scaling_factor": 0.3})
+    leaves, tree = jax.tree.flatten(codec)
     leaves[-1] = leaves[-1] + 1
-    other = Pretrained(vae.module, jax.tree.unflatten(tree, leaves))
+    other = jax.tree.unflatten(tree, leaves)
     assert one != latents.identity(other, {"scaling_factor": 0.2})
 
 
@@ -196,7 +204,7 @@ def test_batches_hold_latents_in_place_of_video(own, vae, paired_fraction, monke
     }  # fmt: skip
     with pytest.raises(DataError, match=r"holds no train latents; run train\.latents"):
         batches(own, **options, latents=True)
-    latents.keep(own, vae, vae_identity="one")
+    keep(own, vae, identity="one")
     columns = 1 if paired_fraction == 1 else 2
     plain = next(batches(own, **options))
     assert plain.latents is None

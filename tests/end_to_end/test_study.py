@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict
 
 from glfa_jax import config
 from glfa_jax.data.store import Store
-from glfa_jax.decoder import Generator, load_decoder
+from glfa_jax.decoder import VideoSampler, load_decoder
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.evaluation import sample, score, sweep
 from glfa_jax.evaluation.decoding import HeldOut, open_test
@@ -288,7 +288,7 @@ SWEEP = [f"sweep.{key}={value}" for key, value in SWEPT.items()] + ["evaluation.
 
 
 @pytest.fixture(scope="module")
-def swept(study) -> tuple[config.Config, Path, list[Generator]]:
+def swept(study) -> tuple[config.Config, Path, list[VideoSampler]]:
     """A finished sweep: its configuration, its folder and what it sampled with."""
     folder, path, _ = study
     settings = config.load(path, SWEEP)
@@ -296,12 +296,12 @@ def swept(study) -> tuple[config.Config, Path, list[Generator]]:
     return settings, folder / "run" / "sweep", made
 
 
-def made_by(program: Callable[[], None]) -> list[Generator]:
-    """The generators that a program makes."""
-    made, make = [], HeldOut.generator
+def made_by(program: Callable[[], None]) -> list[VideoSampler]:
+    """The samplers that a program makes."""
+    made, make = [], HeldOut.sampler
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            HeldOut, "generator", lambda test, **step: made.append(make(test, **step)) or made[-1]
+            HeldOut, "sampler", lambda test, **step: made.append(make(test, **step)) or made[-1]
         )
         program()
     return made
@@ -309,7 +309,7 @@ def made_by(program: Callable[[], None]) -> list[Generator]:
 
 def test_a_sweep_compiles_once_a_number_of_steps(swept):
     _, place, made = swept
-    assert [generator.compiled() for generator in made] == [3]
+    assert [sampler.compiled() for sampler in made] == [3]
     rows = json.loads((place / "table.json").read_text())
     assert {row["sampling_steps"] for row in rows} == {1, 2, 3}
     assert len(rows) == 5 * 3 * 2 * len({row["metric"] for row in rows})
@@ -347,16 +347,16 @@ def test_checkpoints_can_be_swept(study, swept):
     checkpoints = f"sweep.checkpoints=[{STEPS - 1}, {STEPS}]"
     settings = config.load(path, [*SWEEP[3:], checkpoints, "sweep.seeds=[2]"])
     made = made_by(lambda: sweep.main(settings))
-    assert [generator.compiled() for generator in made] == [1]
+    assert [sampler.compiled() for sampler in made] == [1]
     earlier, last = (
         Scores.read(swept[1] / "03" / f"checkpoint{step}_steps2_scale9_seed2")
         for step in (STEPS - 1, STEPS)
     )
     assert (earlier.values("PSNR") != last.values("PSNR")).any()
     finished, restored = load_decoder(settings), load_decoder(settings, step=STEPS)
-    for name in ("encoder", "unet"):
+    for of in (lambda decoder: decoder.encoder.variables, lambda decoder: decoder.denoiser):
         ours, theirs = (
-            cast(dict[tuple, np.ndarray], flatten_dict(getattr(decoder, name).variables))
+            cast(dict[tuple, np.ndarray], flatten_dict(of(decoder)))
             for decoder in (finished, restored)
         )
         assert ours.keys() == theirs.keys()

@@ -54,7 +54,7 @@ def test_a_mesh_of_other_devices_is_refused_with_what_helps(settings, monkeypatc
     with pytest.raises(
         TrainingError, match=r"devices, \d+; --set 'hardware\.mesh=\{\}' fits"
     ) as error:
-        open_test(elsewhere).generator()
+        open_test(elsewhere).sampler()
     assert "data 3 x fsdp 5" in str(error.value)
     here = config.overridden(elsewhere, ["hardware.mesh={}"])
     assert make_mesh(here.hardware.mesh).shape == {
@@ -69,10 +69,8 @@ def test_a_checkpoint_of_lora_needs_no_finished_generator(settings, tmp_path, mo
         settings, [f"run_dir={tmp_path}", "cotrain.trainable=lora", "cotrain.lora.scale=0.5"]
     )
     layer = store_trained(settings, clip_dim=64, tokens=20)["func_align_layer"]
-    generator = system.load_generator(settings)
-    monkeypatch.setattr(decoder.system, "load_generator", lambda _: generator)
-    first = generator.unet
-    kernels: dict[tuple, Any] = flatten_dict(first.variables["params"])
+    generator = system.generator(settings)
+    kernels: dict[tuple, Any] = flatten_dict(generator.load())
     path = next(path for path in kernels if path[-3:] == ("attn1", "to_q", "kernel"))
     down, up = np.full((kernels[path].shape[0], 2), 0.1), np.full((2, kernels[path].shape[1]), 0.1)
     updates = unflatten_dict({(*path, "down"): down, (*path, "up"): up})
@@ -81,8 +79,8 @@ def test_a_checkpoint_of_lora_needs_no_finished_generator(settings, tmp_path, mo
         decoder, "restore_params", lambda folder, *, step: {"encoder": encoder, "lora": updates}
     )
     found = decoder.load_decoder(settings, step=1)
-    assert found.unet.module == first.module
-    merged: dict[tuple, Any] = flatten_dict(found.unet.variables["params"])
+    assert found.generator == generator
+    merged: dict[tuple, Any] = flatten_dict(found.denoiser)
     for name, kernel in merged.items():
         moved = 0.5 * 2 * 0.1 * 0.1 if name == path else 0
         np.testing.assert_allclose(kernel, kernels[name] + moved, rtol=0, atol=1e-7)
@@ -140,19 +138,19 @@ def test_another_checkpoint_takes_the_place_of_the_first_in_the_same_program(set
         on_device[:] = [weakref.ref(x) for x in jax.tree.leaves(placed)]
         return placed
 
-    def videos(generator: decoder.Generator) -> np.ndarray:
-        return test.decode(generator, "03", [0, 1], scale=9.0, steps=2, seed=0)
+    def videos(sampler: decoder.VideoSampler) -> np.ndarray:
+        return test.decode(sampler, "03", [0, 1], scale=9.0, steps=2, seed=0)
 
     on_device: list[weakref.ref] = []
     monkeypatch.setattr(decoding, "load_decoder", load_other)
     monkeypatch.setattr(decoder, "place_params", place_alone)
-    generator = test.generator()
-    finished = videos(generator)
-    test.load(generator, step=1)
-    earlier = videos(generator)
+    sampler = test.sampler()
+    finished = videos(sampler)
+    test.load(sampler, step=1)
+    earlier = videos(sampler)
     assert (earlier != finished).any()
-    test.load(generator, step=None)
-    np.testing.assert_array_equal(videos(generator), finished)
-    assert generator.compiled() == 1
+    test.load(sampler, step=None)
+    np.testing.assert_array_equal(videos(sampler), finished)
+    assert sampler.compiled() == 1
     on_device.clear()
-    np.testing.assert_array_equal(videos(test.generator(step=1)), earlier)
+    np.testing.assert_array_equal(videos(test.sampler(step=1)), earlier)

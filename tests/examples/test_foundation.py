@@ -1,6 +1,7 @@
 """The committed foundation models work: on clips and captions that nobody trained on."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 from glfa_jax.convert import pretrained
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
-from glfa_jax.diffusion.sampler import sample
+from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.simulate import stimuli
 
 FOLDER = Path(__file__).parents[2] / "foundation" / "simulated"
@@ -58,25 +59,23 @@ def test_classifiers_recognise_true_clips(scenes):
 @pytest.fixture(scope="module")
 def generated(scenes) -> jax.Array:
     """Videos of the first scenes' captions, and of nothing else."""
-    generator = pretrained.load_text_to_video(FOLDER / "text-to-video")
-    tokenize = Tokenizer.load(generator.tokenizer)
+    generator = UNet3DGenerator.open(FOLDER / "text-to-video")
+    denoiser, codec = generator.load(), generator.load_codec()
+    text, tokenize = generator.load_text_encoder(), Tokenizer.load(generator.folder / "tokenizer")
     tokens = tokenize([stimuli.caption(scene) for scene in scenes[:CLIPS]] + [""])
 
     @jax.jit
     def generate(key):
-        text = generator.text_encoder
         condition = text.module.apply(text.variables, tokens).hidden
-        unet, vae = generator.unet, generator.vae
         denoise = guided(
-            lambda x, t, c: unet.module.apply(unet.variables, x, t, c),
+            partial(generator.denoise, denoiser),
             condition=condition[:-1],
             negative=condition[-1:],
             scale=5.0,
         )
         noise = jax.random.normal(key, (CLIPS, 6, 8, 8, 4))
-        latent = sample(denoise, noise, schedule=generator.schedule, steps=12, method="dpm++")
-        latent = vae.module.from_diffusion(latent)
-        return jnp.clip(vae.module.apply(vae.variables, latent, method="decode"), -1, 1)
+        latent = generator.sample(denoise, noise, steps=12, method="dpm++")
+        return jnp.clip(generator.decode(codec, latent), -1, 1)
 
     return generate(jax.random.key(7))
 

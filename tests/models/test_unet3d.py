@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from glfa_jax.models.lora import UNET3D_PATTERNS, init_lora, merge
+from glfa_jax.generators.unet3d import UNet3DGenerator
+from glfa_jax.models.lora import init_lora, merge
 from glfa_jax.models.unet3d import UNet3D
 from glfa_jax.models.unet3d_blocks import TemporalConv, TransformerBlock, upsample
 from glfa_jax.models.vae import AutoencoderKL
 
+PATTERNS = UNet3DGenerator.trainable["lora"].patterns
 MODELSCOPE = {
     "_class_name": "UNet3DConditionModel",
     "act_fn": "silu",
@@ -204,7 +206,7 @@ def test_upsample_takes_the_nearest(size: tuple[int, int]) -> None:
 
 def test_lora_covers_attention_and_temporal_convolutions(full_size: dict) -> None:
     lora = jax.eval_shape(
-        lambda params: init_lora(params, patterns=UNET3D_PATTERNS, rank=4, key=jax.random.key(0)),
+        lambda params: init_lora(params, patterns=PATTERNS, rank=4, key=jax.random.key(0)),
         full_size,
     )
     adapted = {"/".join(path[:-1]) for path in flatten_dict(lora)}
@@ -226,7 +228,7 @@ def tree() -> dict:
 
 
 def test_fresh_lora_changes_nothing_and_learns(tree: dict) -> None:
-    lora = init_lora(tree, patterns=UNET3D_PATTERNS, rank=2, key=jax.random.key(1))
+    lora = init_lora(tree, patterns=PATTERNS, rank=2, key=jax.random.key(1))
     merged = merge(tree, lora, scale=0.5)
     assert jax.tree.structure(merged) == jax.tree.structure(tree)
     for ours, theirs in zip(jax.tree.leaves(merged), jax.tree.leaves(tree), strict=True):
@@ -240,7 +242,7 @@ def test_fresh_lora_changes_nothing_and_learns(tree: dict) -> None:
 
 
 def test_lora_adds_a_product_of_rank_r(tree: dict) -> None:
-    lora = init_lora(tree, patterns=UNET3D_PATTERNS, rank=2, key=jax.random.key(1))
+    lora = init_lora(tree, patterns=PATTERNS, rank=2, key=jax.random.key(1))
     lora = jax.tree.map(lambda x: x + jnp.sin(jnp.arange(x.size)).reshape(x.shape), lora)
     merged = merge(tree, lora, scale=0.5)
     pair = lora["block"]["temp_convs.0"]["conv1.2"]["kernel"]
@@ -259,7 +261,7 @@ def test_lora_refuses_what_fits_nothing(tree: dict) -> None:
     with pytest.raises(ValueError, match=r"bias'.* are no kernels"):
         init_lora(tree, patterns=("temp_convs",), rank=2, key=key)
     with pytest.raises(ValueError, match="rank: must be at least 1, got 0"):
-        init_lora(tree, patterns=UNET3D_PATTERNS, rank=0, key=key)
-    lora = init_lora(tree, patterns=UNET3D_PATTERNS, rank=2, key=key)
+        init_lora(tree, patterns=PATTERNS, rank=0, key=key)
+    lora = init_lora(tree, patterns=PATTERNS, rank=2, key=key)
     with pytest.raises(ValueError, match="is no parameter of this model"):
         merge({"other": jnp.ones((2, 2))}, lora, scale=1.0)

@@ -12,7 +12,8 @@ from glfa_jax.convert import pretrained
 from glfa_jax.convert.lora import Lora, export_lora, import_lora
 from glfa_jax.convert.mapping import export_params, import_params
 from glfa_jax.convert.unet3d import TABLE
-from glfa_jax.models.lora import UNET3D_PATTERNS, init_lora, merge
+from glfa_jax.generators.unet3d import UNet3DGenerator
+from glfa_jax.models.lora import init_lora, merge
 from glfa_jax.models.unet3d import UNet3D
 from tests.parity.diffusers_models import randomise_matrices
 
@@ -25,6 +26,7 @@ CONFIG = {
     "cross_attention_dim": 12,
     "attention_head_dim": 4,
 }
+PATTERNS = UNet3DGenerator.trainable["lora"].patterns
 SCALE = 2.0
 
 
@@ -150,7 +152,7 @@ def test_forward_with_the_update_beside_every_layer(theirs, ours, updates, store
 def test_our_own_lora_fits_their_layers(theirs, ours):
     """What stage 2 trains is stored with the shapes that PyTorch's update of each layer has."""
     _, params = ours
-    tree = init_lora(params, patterns=UNET3D_PATTERNS, rank=2, key=jax.random.key(0))
+    tree = init_lora(params, patterns=PATTERNS, rank=2, key=jax.random.key(0))
     exported = export_lora(Lora(tree, 1.0), prefix="")
     layers, generator = _layers(theirs), torch.Generator()
     adapted = {name.rsplit(".lora_", 1)[0] for name in exported}

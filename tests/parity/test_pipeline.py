@@ -5,6 +5,7 @@ guidance. The frames agree within 2 of 255 grey levels, in float32.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +19,11 @@ import torch
 import transformers
 
 from examples.simulated.tokenizer import write_tokenizer
-from glfa_jax.convert.pretrained import TextToVideo, load_text_to_video
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
-from glfa_jax.diffusion.sampler import sample
 from glfa_jax.diffusion.schedule import Schedule
 from glfa_jax.files import read_object
+from glfa_jax.generators.unet3d import UNet3DGenerator
 from tests.parity.diffusers_models import randomise_matrices
 
 STEPS, TOKENS = 25, 24
@@ -83,7 +83,7 @@ class Output(NamedTuple):
 
 class Pair(NamedTuple):
     theirs: diffusers.TextToVideoSDPipeline
-    ours: TextToVideo
+    ours: UNet3DGenerator
     tokenizer: Tokenizer
 
 
@@ -119,8 +119,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     pipeline = diffusers.TextToVideoSDPipeline(tokenizer=tokenizer, scheduler=scheduler, **parts)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(folder / "whole")
-    ours = load_text_to_video(folder / "whole")
-    return Pair(pipeline, ours, Tokenizer.load(ours.tokenizer))
+    ours = UNet3DGenerator.open(folder / "whole")
+    return Pair(pipeline, ours, Tokenizer.load(folder / "whole" / "tokenizer"))
 
 
 @pytest.fixture(scope="module")
@@ -152,29 +152,28 @@ def _theirs(
 @pytest.fixture(scope="module")
 def generate(pair: Pair) -> Callable[..., Output]:
     """Ours: one program for each schedule and method, whatever the guidance."""
-    models = {
-        "unet": pair.ours.unet,
-        "vae": pair.ours.vae,
-        "text": pair.ours.text_encoder,
-    }
-    vae = pair.ours.vae.module
+    text = pair.ours.load_text_encoder()
 
     @partial(jax.jit, static_argnames=("schedule", "method"))
-    def run(variables, noise, captions, negative, guidance, *, schedule, method):
-        def apply(name: str, *inputs: jax.Array, **options: str) -> Any:
-            return models[name].module.apply(variables[name], *inputs, **options)
+    def run(params, noise, captions, negative, guidance, *, schedule, method):
+        ours = replace(pair.ours, schedule=schedule)
+
+        def condition(tokens: jax.Array) -> jax.Array:
+            encoded: Any = text.module.apply(params["text"], tokens)
+            return encoded.hidden
 
         denoise = guided(
-            partial(apply, "unet"),
-            condition=apply("text", captions).hidden,
-            negative=apply("text", negative).hidden,
+            partial(ours.denoise, params["denoiser"]),
+            condition=condition(captions),
+            negative=condition(negative),
             scale=guidance,
         )
-        latents = sample(denoise, noise, schedule=schedule, steps=STEPS, method=method)
-        video = apply("vae", vae.from_diffusion(latents), method="decode")
+        latents = ours.sample(denoise, noise, steps=STEPS, method=method)
+        video = ours.decode(params["codec"], latents)
         return Output(latents, (jnp.clip(video, -1, 1) + 1) / 2)
 
-    return partial(run, {name: model.variables for name, model in models.items()})
+    params = {"denoiser": pair.ours.load(), "codec": pair.ours.load_codec()}
+    return partial(run, params | {"text": text.variables})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -184,12 +183,12 @@ def _highest_precision():
 
 
 def test_text(pair: Pair) -> None:
-    pipeline, model = pair.theirs, pair.ours
+    pipeline, text = pair.theirs, pair.ours.load_text_encoder()
     with torch.no_grad():
         wanted = pipeline.encode_prompt(CAPTIONS, "cpu", 1, True, [NEGATIVE] * len(CAPTIONS))
     for texts, states in zip((CAPTIONS, [NEGATIVE] * len(CAPTIONS)), wanted, strict=True):
         states = states.numpy()
-        got = model.text_encoder.module.apply(model.text_encoder.variables, pair.tokenizer(texts))
+        got: Any = text.module.apply(text.variables, pair.tokenizer(texts))
         assert np.abs(got.hidden - states).max() < 1e-4 * np.abs(states).max()
 
 

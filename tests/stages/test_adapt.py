@@ -11,8 +11,8 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,10 +21,9 @@ from flax.traverse_util import flatten_dict
 
 from glfa_jax import config, subject_alignment
 from glfa_jax.alignments import align, protocol
-from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
-from glfa_jax.decoder import Decoder, Generator
+from glfa_jax.decoder import Decoder, VideoSampler
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.stages import adapt
 from glfa_jax.subject_alignment import encoder_for, layer_for
@@ -105,10 +104,9 @@ def test_a_fitted_layer_is_read_once_to_decode_with_it(fitted, monkeypatch):
     monkeypatch.setattr(
         protocol, "read_tensors", lambda folder: read.append(folder) or reading(folder)
     )
-    small = pretrained.Pretrained(nn.Dense(1), {})
-    parts: Any = (small, small, None)
+    decoder = Decoder(load_trained(settings), Mock(), {}, {})
     negative = jnp.zeros((tiny.WINDOW, tiny.SIDE, tiny.SIDE))
-    Generator(Decoder(load_trained(settings), *parts), settings, subjects=["03"], negative=negative)
+    VideoSampler(decoder, settings, subjects=["03"], negative=negative)
     assert read == [settings.run_dir / "adapt" / "03-1min" / "model"]
 
 

@@ -86,7 +86,8 @@ def settings(tmp_path_factory) -> config.Config:
 def samples(settings: config.Config, store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features of every window that is there, caption tokens and image embeddings beside them."""
     encoder = pretrained.load("fmri_autoencoder", system.model_folder(settings, "pretrain"))
-    text, clip = system.load_text_encoder(settings), system.load_clip(settings)
+    text = system.generator(settings).load_text_encoder(compute_dtype=np.float32)
+    clip = system.load_clip(settings)
     clips, subjects = np.nonzero(PRESENT)
     fmri = store._fmri[clips, subjects].astype(np.float32)
     tokens = encoder.module.apply(encoder.variables, fmri, method="encode")

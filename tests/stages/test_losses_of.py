@@ -1,7 +1,9 @@
 """The stages' losses: the formulas of the paper where every row is paired, each window's own
 clip where not, and latents that are kept or made."""
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ import pytest
 from glfa_jax import config
 from glfa_jax.batch import Batch
 from glfa_jax.diffusion.schedule import MODELSCOPE, noise_like
+from glfa_jax.generators import Generator
+from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.models.vae import Posterior
 from glfa_jax.stages import contrast, cotrain
 from glfa_jax.system import EvaluationModel
@@ -43,7 +47,8 @@ class Vae:
 
     def apply(self, variables, video, method):
         assert method == "encode"
-        small = video.reshape(*video.shape[:-3], 4, 2, 4, 2, 3).mean((-4, -2)) * variables["gain"]
+        gain = variables["params"]["gain"]
+        small = video.reshape(*video.shape[:-3], 4, 2, 4, 2, 3).mean((-4, -2)) * gain
         mean = jnp.concatenate([small, small[..., :1]], axis=-1)
         return Posterior(mean, 0.1 * mean - 2)
 
@@ -93,10 +98,15 @@ def batch_of(clips, *, frames=3):
     )
 
 
+def generator_of(settings: config.Cotrain, unet: Any = None) -> Generator:
+    vae: Any = Vae()
+    return UNet3DGenerator(Path(), unet or Unet(), vae, MODELSCOPE).as_trained(settings)
+
+
 def stage_two(batch, **changes):
     settings = config.Cotrain(**changes)
-    loss = cotrain.loss_of(settings, Encoder(), Unet(), Vae(), MODELSCOPE)
-    frozen = {"fixed": {}, "vae": {"gain": jnp.float32(1.5)}, "mask": MASK}
+    loss = cotrain.loss_of(settings, Encoder(), generator_of(settings))
+    frozen = {"fixed": {}, "codec": {"gain": jnp.float32(1.5)}, "mask": MASK}
     params = {"encoder": {"gain": ENCODER["gain"]}, "unet": {"gain": jnp.float32(0.3)}}
     return loss(params, frozen, batch, KEY)
 
@@ -117,7 +127,7 @@ def test_stage_two_of_paired_rows_is_the_formula():
 
     _, vae_key, noise_key, time_key = jax.random.split(KEY, 4)
     video = jnp.asarray(batch.video[:, 0])
-    latents = 0.2 * Vae().apply({"gain": 1.5}, video, "encode").sample(vae_key)
+    latents = 0.2 * Vae().apply({"params": {"gain": 1.5}}, video, "encode").sample(vae_key)
     latents = jnp.repeat(latents, SUBJECTS, axis=0)
     noise = noise_like(noise_key, latents, offset_strength=0.1)
     t = jax.random.randint(time_key, (ROWS * SUBJECTS,), 0, 1000)
@@ -212,7 +222,8 @@ def test_stage_two_generates_every_window_its_own_clip():
             return super().apply(variables, noisy, t, condition)
 
     def look(latents):
-        loss = cotrain.loss_of(config.Cotrain(), Encoder(), Watching(), Vae(), MODELSCOPE)
+        settings = config.Cotrain()
+        loss = cotrain.loss_of(settings, Encoder(), generator_of(settings, Watching()))
         params = {"encoder": {"gain": ENCODER["gain"]}, "unet": {"gain": jnp.float32(0.3)}}
         loss(params, {"fixed": {}, "mask": MASK}, batch._replace(latents=latents), KEY)
         return seen.pop()
@@ -242,6 +253,6 @@ def test_stage_two_aligns_paired_rows_alone():
 def test_kept_latents_give_the_loss_of_encoding(clips):
     batch = batch_of(clips)
     video = jnp.asarray(batch.video)
-    posterior = Vae().apply({"gain": jnp.float32(1.5)}, video, "encode")
+    posterior = Vae().apply({"params": {"gain": jnp.float32(1.5)}}, video, "encode")
     kept = batch._replace(latents=np.concatenate(posterior, axis=-1), video=batch.video[:, :, :0])
     jax.tree.map(near, stage_two(kept), stage_two(batch))

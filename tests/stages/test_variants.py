@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from glfa_jax.convert import pretrained, transfer
 from glfa_jax.decoder import Decoder, variables_of
 from glfa_jax.diffusion.schedule import MODELSCOPE
 from glfa_jax.errors import InputError, TrainingError
+from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.stages import contrast, cotrain, pretrain
 from glfa_jax.stages import running as stages
 from glfa_jax.subject_alignment import average_window, encoder_for
@@ -45,7 +47,7 @@ def own(store, tmp_path_factory):
     return settings, store_trained(settings)
 
 
-class Generator:
+class Unet:
     """Stands for the UNet: it takes the condition for the noise."""
 
     def apply(self, variables: dict, noisy: Any, t: Any, condition: Any) -> Any:
@@ -55,16 +57,17 @@ class Generator:
 
 def two_steps(settings: config.Config, folder: Path, module: Any, params: dict) -> tuple[dict, ...]:
     """Encoder parameters before and after."""
-    groups = cotrain.groups(settings)
-    unet: Any = Generator()
-    vae = pretrained.build("vae", CONFIGS["vae"])
+    unet: Any = Unet()
+    vae: Any = pretrained.build("vae", CONFIGS["vae"])
+    generator = UNet3DGenerator(Path(), unet, vae, MODELSCOPE)
+    groups = cotrain.groups(settings, generator)
     parts = split(
         {"encoder": params, "unet": {"attn1": {"gain": np.ones(1, np.float32)}}}, groups=groups
     )
     given = {
         "init": parts.trainable,
-        "frozen": {"fixed": parts.frozen, "vae": None, "mask": MASK.astype(np.float32)},
-        "loss_fn": cotrain.loss_of(settings.cotrain, module, unet, vae, MODELSCOPE),
+        "frozen": {"fixed": parts.frozen, "codec": None, "mask": MASK.astype(np.float32)},
+        "loss_fn": cotrain.loss_of(settings.cotrain, module, generator),
         "groups": groups,
         "make": tiny.clips_as_latents,
     }
@@ -140,7 +143,7 @@ def test_only_what_is_not_left_out_runs(store, tmp_path, monkeypatch, left_out, 
     def stop(*_):
         raise Enough
 
-    monkeypatch.setattr(system, "load_generator", lambda _: None)
+    monkeypatch.setattr(system, "generator", lambda _: Mock())
     monkeypatch.setattr(cotrain, "build_encoder", stop)
     monkeypatch.setattr(pretrain, "run", begin("pretrain"))
     monkeypatch.setattr(contrast, "run", begin("contrast"))
@@ -253,14 +256,13 @@ def test_a_subject_without_a_layer_is_refused_naming_what_fits_one(own):
 
 def test_subjects_share_all_parameters_but_their_layers(own):
     settings, _ = own
-    small = pretrained.Pretrained(None, {"params": {"x": np.ones(3)}})
-    schedule: Any = None
-    decoder = Decoder(load_trained(settings), small, small, schedule)
+    generator: Any = None
+    decoder = Decoder(load_trained(settings), generator, {"x": np.ones(3)}, {"x": np.ones(3)})
     encoders = {s: encoder_for(settings, decoder.encoder, subject=s) for s in ("01", "02")}
     mesh = make_mesh(settings.hardware.mesh, devices=jax.devices()[:1])
     found = variables_of(decoder, encoders, mesh=mesh, from_bytes=0)
     first, second = found.values()
-    assert first["unet"]["params"]["x"] is second["unet"]["params"]["x"]
+    assert first["denoiser"]["x"] is second["denoiser"]["x"]
     (first, second) = (x["encoder"]["params"] for x in (first, second))
     assert first.keys() == second.keys()
     leaf = {

@@ -19,6 +19,7 @@ from glfa_jax import config
 from glfa_jax.batch import Batch
 from glfa_jax.convert import pretrained
 from glfa_jax.diffusion.schedule import MODELSCOPE
+from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.stages import contrast, cotrain, pretrain
@@ -176,15 +177,17 @@ def stage_one() -> dict[str, Any]:
 def stage_two() -> dict[str, Any]:
     module, params = encoder(aligned=True)
     unet, unet_params = model("unet3d", UNET)
-    vae = pretrained.build("vae", CONFIGS["vae"])  # its factor alone: latents are kept
+    vae: Any = pretrained.build("vae", CONFIGS["vae"])  # its factor alone: latents are kept
+    generator = UNet3DGenerator(Path(), unet, vae, MODELSCOPE)
     chosen = {"cotrain": config.Cotrain(), "alignment": config.Alignment(), "aligned": True}
     chosen["encoder"] = config.Encoder()
-    groups = cotrain.groups(SimpleNamespace(**chosen))
+    settings: Any = SimpleNamespace(**chosen)
+    groups = cotrain.groups(settings, generator)
     parts = split({"encoder": params, "unet": unet_params}, groups=groups)
     return {
         "init": parts.trainable,
-        "frozen": {"fixed": parts.frozen, "vae": None, "mask": np.ones((SIDE, SIDE), np.float32)},
-        "loss_fn": cotrain.loss_of(config.Cotrain(), module, unet, vae, MODELSCOPE),
+        "frozen": {"fixed": parts.frozen, "codec": None, "mask": np.ones((SIDE, SIDE), np.float32)},
+        "loss_fn": cotrain.loss_of(config.Cotrain(), module, generator),
         "groups": groups,
         "make": clips_as_latents,
     }

@@ -1,0 +1,207 @@
+"""What a video generator must offer so that it can be trained on fMRI and sampled from."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
+
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key, Num
+
+from glfa_jax import config
+from glfa_jax.convert.pretrained import Pretrained
+
+
+class Trainable(NamedTuple):
+    """A named set of parameters that stage 2 may train.
+
+    patterns: regular expressions, searched for in the '/'-joined paths of the denoiser's
+        parameters.
+    low_rank: the kernels that are found get low-rank updates (LoRA, arXiv 2106.09685), which train
+        in their place; else what is found trains itself.
+    """
+
+    patterns: tuple[str, ...]
+    low_rank: bool = False
+
+
+class Generator(Protocol):
+    """A latent video generator conditioned on tokens: modules and formulas, no parameters.
+
+    Two trees of parameters go with it and are arguments of its methods: the *denoiser's*, which
+    stage 2 trains in part, and the *codec's* (the autoencoder between video and latents), which
+    never train. Every method that computes is pure and may be traced by `jit`, `grad` and
+    `eval_shape`; the others read and write folders. Two generators are equal where the same
+    compiled program serves both.
+
+    Letters: b clips, f frames of video, h and w its pixels, l frames of latents, i and j their
+    rows and columns, c latent channels, e channels of an encoding, n tokens, d their width.
+
+    - Latents may have fewer frames than the video, and only some numbers of frames may be possible:
+      `latent_shape` says so.
+    - Time belongs to the generator: whole training steps of a diffusion (DDPM) or numbers in [0, 1]
+      of a flow. `times` draws it, `add_noise`, `target` and `denoise` read it, and `sample` walks
+      through it with a method of the generator's own.
+    - A generator finds its configuration in `folder`, `foundation/text-to-video` of a study, where
+      the captions' tokenizer lies in `tokenizer/` as well.
+
+    part: what the denoiser is called in checkpoints, and its folder in a stored model; neither
+        "encoder" nor "lora", which lie beside it.
+    trainable: the values that `cotrain.trainable` may have.
+    samplers: the values that `evaluation.sampler` may have.
+    """
+
+    part: ClassVar[str]
+    trainable: ClassVar[Mapping[str, Trainable]]
+    samplers: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """From the configuration files in `folder` alone.
+
+        Raises InputError where they are missing or describe another generator.
+        """
+        ...
+
+    def as_trained(self, stage: config.Cotrain) -> Self:
+        """As stage 2 trains it with these options (`offset_noise`, `zero_terminal_snr`), and as it
+        is sampled from after that.
+
+        Raises InputError, naming the key, for an option that it cannot be trained with.
+        """
+        ...
+
+    def computing(self, *, dtype: DTypeLike, remat: bool = False) -> Self:
+        """With modules that compute in `dtype`; remat: layers anew in the backward pass."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where it was opened."""
+        ...
+
+    @property
+    def condition_width(self) -> int:
+        """d: width of the tokens it is conditioned on."""
+        ...
+
+    @property
+    def condition_tokens(self) -> int:
+        """n: how many tokens its text encoder makes of a caption."""
+        ...
+
+    @property
+    def training_steps(self) -> int:
+        """Into how many steps training divides time; sampling takes fewer."""
+        ...
+
+    @property
+    def codec_config(self) -> Mapping[str, Any]:
+        """The codec's configuration: with its parameters, all that kept encodings depend on."""
+        ...
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Shape (l, i, j, c) of the latents of a clip of so many frames and pixels.
+
+        Raises InputError naming data.frames or data.resolution where there are none of it.
+        """
+        ...
+
+    def denoiser_shapes(self) -> dict:
+        """The denoiser's parameters as `jax.ShapeDtypeStruct`; reads no weights."""
+        ...
+
+    def codec_shapes(self) -> dict:
+        """The codec's parameters likewise."""
+        ...
+
+    def load(self, model: Path | None = None) -> dict:
+        """The denoiser's parameters, float32 in host memory.
+
+        model: a folder that `save` wrote; None for the pretrained ones. Raises InputError.
+        """
+        ...
+
+    def save(self, denoiser: dict, model: Path) -> None:
+        """Writes all of the denoiser's parameters into the folder `part` of `model`."""
+        ...
+
+    def load_codec(self) -> dict:
+        """The codec's parameters, float32 in host memory."""
+        ...
+
+    def load_text_encoder(self, *, compute_dtype: DTypeLike) -> Pretrained:
+        """The model whose tokens the denoiser was pretrained with: applied to the tokenizer's
+        numbers (b, n) it gives them as `.hidden` (b, n, d)."""
+        ...
+
+    def encode(self, codec: dict, video: Float[Array, "b f h w 3"]) -> Float[Array, "b l i j e"]:
+        """What the codec says of clips, RGB in [-1, 1]: all that `draw` needs, and what a prepared
+        store keeps (`data.latents`). Of a variational autoencoder, mean and log-variance one after
+        the other along the channels."""
+        ...
+
+    def draw(
+        self, encoding: Float[Array, "b l i j e"], key: Key[Array, ""]
+    ) -> Float[Array, "b l i j c"]:
+        """Latents of about unit variance, drawn from the posterior that `encode` gave."""
+        ...
+
+    def decode(self, codec: dict, latents: Float[Array, "b l i j c"]) -> Float[Array, "b f h w 3"]:
+        """Latents as `draw` and `sample` give them to RGB in [-1, 1] (not clipped)."""
+        ...
+
+    def times(self, key: Key[Array, ""], clips: int) -> Num[Array, " b"]:
+        """Draws a time of every clip for a training step."""
+        ...
+
+    def noise(
+        self, key: Key[Array, ""], clean: Float[Array, "b l i j c"]
+    ) -> Float[Array, "b l i j c"]:
+        """Draws the noise of a training step for clean latents."""
+        ...
+
+    def add_noise(
+        self,
+        clean: Float[Array, "b l i j c"],
+        *,
+        noise: Float[Array, "b l i j c"],
+        t: Num[Array, " b"],
+    ) -> Float[Array, "b l i j c"]:
+        """Latents at time `t` on the way from clean ones to noise."""
+        ...
+
+    def target(
+        self,
+        clean: Float[Array, "b l i j c"],
+        *,
+        noise: Float[Array, "b l i j c"],
+        t: Num[Array, " b"],
+    ) -> Float[Array, "b l i j c"]:
+        """What `denoise` should give for `add_noise(clean, noise, t)`; the loss of stage 2 is the
+        mean squared difference."""
+        ...
+
+    def denoise(
+        self,
+        denoiser: dict,
+        latents: Float[Array, "b l i j c"],
+        t: Num[Array, "*b"],
+        condition: Float[Array, "b n d"],
+    ) -> Float[Array, "b l i j c"]:
+        """The denoiser's prediction at one time for all clips, or at one of each."""
+        ...
+
+    def sample(
+        self,
+        denoise: Callable[[Float[Array, "b l i j c"], Any], Float[Array, "b l i j c"]],
+        noise: Float[Array, "b l i j c"],
+        *,
+        steps: int,
+        method: str,
+    ) -> Float[Array, "b l i j c"]:
+        """Turns standard normal noise into clean latents.
+
+        denoise: `(latents, t)` to a prediction, `t` a scalar; guidance is part of it.
+        steps: calls of it, fewer than `training_steps`. method: one of `samplers`. Both are static.
+        """
+        ...

@@ -1,0 +1,194 @@
+"""The UNet3D pipeline as a generator (arXiv 2308.06571): DDPM in the latents of Stable Diffusion's
+autoencoder, which knows single frames; time is what the U-Net adds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Key
+
+from glfa_jax import config
+from glfa_jax.convert import pretrained
+from glfa_jax.convert.directory import read_config
+from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.diffusion import sampler
+from glfa_jax.diffusion.schedule import Schedule, noise_like
+from glfa_jax.errors import InputError
+from glfa_jax.generators import Trainable, register
+from glfa_jax.models.unet3d import UNet3D
+from glfa_jax.models.vae import AutoencoderKL, Posterior
+
+
+@register("unet3d")
+@dataclass(frozen=True)
+class UNet3DGenerator:
+    """Fulfils `glfa_jax.generators.Generator`, where its members are described.
+
+    folder: the pipeline's. offset_noise: strength of the noise that all frames and pixels of a
+    clip's channel share while training.
+    """
+
+    folder: Path
+    unet: UNet3D
+    vae: AutoencoderKL
+    schedule: Schedule
+    offset_noise: float = 0.0
+
+    part: ClassVar[str] = "unet"
+    samplers: ClassVar[tuple[str, ...]] = ("dpm++", "ddim")
+    # Attention and temporal convolutions: all that the official code trains, or its LoRA adapts.
+    trainable: ClassVar[Mapping[str, Trainable]] = {
+        "attention": Trainable(("attn1", "attn2", "temp_conv")),
+        "lora": Trainable(
+            (
+                r"/attn[12]/to_(q|k|v|out\.0)/kernel$",
+                r"/temp_convs\.\d+/conv\d\.\d/kernel$",
+            ),
+            low_rank=True,
+        ),
+    }
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        return cls(
+            folder,
+            unet=pretrained.configured("unet3d", folder / "unet"),
+            vae=pretrained.configured("vae", folder / "vae"),
+            schedule=pretrained.read_schedule(folder),
+        )
+
+    def as_trained(self, stage: config.Cotrain) -> Self:
+        """`zero_terminal_snr` moves the schedule's last step to pure noise (arXiv 2305.08891),
+        of which only predicted velocity tells the clean latents."""
+        schedule = self.schedule
+        if stage.zero_terminal_snr:
+            if schedule.prediction_type != "v_prediction":
+                raise InputError(
+                    "cotrain.zero_terminal_snr: needs a generator of prediction_type "
+                    f"v_prediction, the one in {self.folder} has {schedule.prediction_type}"
+                )
+            schedule = schedule.rescale_zero_terminal_snr()
+        return replace(self, schedule=schedule, offset_noise=stage.offset_noise)
+
+    def computing(self, *, dtype: DTypeLike, remat: bool = False) -> Self:
+        unet = self.unet.clone(dtype=dtype, remat=remat)
+        return replace(self, unet=unet, vae=self.vae.clone(dtype=dtype))
+
+    @property
+    def condition_width(self) -> int:
+        return self.unet.cross_attention_dim
+
+    @property
+    def condition_tokens(self) -> int:
+        text = pretrained.configured("clip_text", self.folder / "text_encoder")
+        return text.max_position_embeddings
+
+    @property
+    def training_steps(self) -> int:
+        return self.schedule.num_train_timesteps
+
+    @property
+    def codec_config(self) -> Mapping[str, Any]:
+        return read_config(self.folder / "vae")
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        factor = 2 ** (len(self.vae.block_out_channels) - 1)
+        if height % factor or width % factor:
+            raise InputError(
+                f"data.resolution: {(height, width)} must be multiples of {factor}, the "
+                f"reduction of the VAE in {self.folder}"
+            )
+        return frames, height // factor, width // factor, self.unet.in_channels
+
+    def denoiser_shapes(self) -> dict:
+        return self._shapes("unet3d", self.folder / "unet")
+
+    def codec_shapes(self) -> dict:
+        return self._shapes("vae", self.folder / "vae")
+
+    def _shapes(self, kind: str, folder: Path) -> dict:
+        return pretrained.described(kind, read_config(folder), place=folder)[1]
+
+    def load(self, model: Path | None = None) -> dict:
+        folder = self.folder if model is None else model
+        return pretrained.load("unet3d", folder / self.part).variables["params"]
+
+    def save(self, denoiser: dict, model: Path) -> None:
+        architecture = read_config(self.folder / "unet")
+        pretrained.save("unet3d", model / self.part, denoiser, config=architecture)
+
+    def load_codec(self) -> dict:
+        return pretrained.load("vae", self.folder / "vae").variables["params"]
+
+    def load_text_encoder(self, *, compute_dtype: DTypeLike = jnp.float32) -> Pretrained:
+        folder = self.folder / "text_encoder"
+        return pretrained.load("clip_text", folder, compute_dtype=compute_dtype)
+
+    def encode(self, codec: dict, video: Float[Array, "b f h w 3"]) -> Float[Array, "b f i j 2c"]:
+        posterior: Any = self.vae.apply({"params": codec}, video, method="encode")
+        return jnp.concatenate([posterior.mean, posterior.log_variance], axis=-1)
+
+    def draw(
+        self, encoding: Float[Array, "b f i j 2c"], key: Key[Array, ""]
+    ) -> Float[Array, "b f i j c"]:
+        """0.18215 (mean + sqrt(variance) · normal), the factor as config.json has it."""
+        posterior = Posterior(*jnp.split(encoding, 2, axis=-1))
+        return self.vae.to_diffusion(posterior.sample(key))
+
+    def decode(self, codec: dict, latents: Float[Array, "b f i j c"]) -> Float[Array, "b f h w 3"]:
+        unscaled = self.vae.from_diffusion(latents)
+        video: Any = self.vae.apply({"params": codec}, unscaled, method="decode")
+        return video
+
+    def times(self, key: Key[Array, ""], clips: int) -> Int[Array, " b"]:
+        return jax.random.randint(key, (clips,), 0, self.training_steps)
+
+    def noise(
+        self, key: Key[Array, ""], clean: Float[Array, "b f i j c"]
+    ) -> Float[Array, "b f i j c"]:
+        return noise_like(key, clean, offset_strength=self.offset_noise)
+
+    def add_noise(
+        self,
+        clean: Float[Array, "b f i j c"],
+        *,
+        noise: Float[Array, "b f i j c"],
+        t: Int[Array, " b"],
+    ) -> Float[Array, "b f i j c"]:
+        """sqrt(ᾱ_t) clean + sqrt(1 − ᾱ_t) noise."""
+        return self.schedule.add_noise(clean, noise=noise, t=t)
+
+    def target(
+        self,
+        clean: Float[Array, "b f i j c"],
+        *,
+        noise: Float[Array, "b f i j c"],
+        t: Int[Array, " b"],
+    ) -> Float[Array, "b f i j c"]:
+        """The noise, or the velocity sqrt(ᾱ_t) noise − sqrt(1 − ᾱ_t) clean, by the schedule."""
+        return self.schedule.target(clean, noise=noise, t=t)
+
+    def denoise(
+        self,
+        denoiser: dict,
+        latents: Float[Array, "b f i j c"],
+        t: Int[Array, "*b"],
+        condition: Float[Array, "b n d"],
+    ) -> Float[Array, "b f i j c"]:
+        prediction: Any = self.unet.apply({"params": denoiser}, latents, t, condition)
+        return prediction
+
+    def sample(
+        self,
+        denoise: Callable[[Float[Array, "b f i j c"], Any], Float[Array, "b f i j c"]],
+        noise: Float[Array, "b f i j c"],
+        *,
+        steps: int,
+        method: Any,
+    ) -> Float[Array, "b f i j c"]:
+        """DPM-Solver++(2M) (arXiv 2211.01095) or DDIM (arXiv 2010.02502), in float32."""
+        return sampler.sample(denoise, noise, schedule=self.schedule, steps=steps, method=method)
