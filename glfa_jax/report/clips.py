@@ -61,8 +61,10 @@ def clips_section(
 
     def card(clip: Clip, *, always: bool) -> dict[str, Any]:
         nonlocal left
-        files = (clip.truth_gif, clip.generated_gif) if gifs else (clip.truth, clip.generated)
-        size = sum(_encoded(path) for path in files if path)
+        files = (clip.truth, clip.generated)
+        if gifs and clip.truth_gif and clip.generated_gif:
+            files = (clip.truth_gif, clip.generated_gif)
+        size = sum(map(_encoded, files))
         shown = always or size <= left
         left -= size if shown else 0
         named = f"clip {clip.clip}: {clip.caption}" if clip.caption else f"clip {clip.clip}"

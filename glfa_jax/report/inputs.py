@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -156,7 +156,7 @@ class _Entry:
                 f": 'better' must be higher or lower, is {given!r}; eval.score writes it, so score "
                 "the run again."
             )
-        return given
+        return cast(Better, given)
 
     def file(self, key: str) -> Path:
         """A file that is there. The page embeds what it finds: never one from outside the run."""

@@ -8,13 +8,15 @@ from glfa_jax.report.figures import DRAWABLE, loss_curve, loss_terms
 from glfa_jax.report.inputs import STAGES, Log
 from glfa_jax.report.words import count_text, listing
 
+_LAST_STEP = 1e12  # beyond, no axis has room for the numbers
+
 
 def training_section(logs: Mapping[str, Log]) -> dict[str, Any]:
     """curves: title, SVG and words of each stage; absent: names of the stages that left no log;
     notes: what the curves do not show."""
     curves, absent, notes = [], [], []
     for stage, log in logs.items():
-        entries = [entry for entry in log.entries if abs(entry["step"]) <= DRAWABLE]
+        entries = [entry for entry in log.entries if abs(entry["step"]) <= _LAST_STEP]
         losses = [entry["loss"] for entry in entries if "loss" in entry]
         notes += [f"{STAGES[stage]}: {note}" for note in _left_out(log, entries)]
         if not losses:

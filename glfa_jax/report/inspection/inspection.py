@@ -61,7 +61,7 @@ def inspect(store: Store, *, progress: bool) -> Inspection:
     }
     shared = dict.fromkeys(sums, 0)  # samples that both of a pair have
     present = {split: store.present(split, subjects=subjects) for split in SPLITS}
-    counts = {split: store.num_clips(split) for split in SPLITS}
+    counts: dict[Split, int] = {split: store.num_clips(split) for split in SPLITS}
     size = max(1, SHARD // len(subjects))
     with tqdm(total=sum(counts.values()), disable=not progress, unit="sample", desc="look") as bar:
         for split in SPLITS:
