@@ -7,14 +7,13 @@ itself hands back missing arrays as shapes and casts types without a word.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -27,17 +26,33 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.files import is_full, read_object, write_atomically
+from glfa_jax.training.contents import (
+    checksums,
+    described,
+    named,
+    validate_names,
+    versions,
+    warn_of_versions,
+)
 from glfa_jax.training.processes import anywhere, is_main, together
 from glfa_jax.training.state import TrainState
 
 _SECTIONS = ("metrics", "fingerprint", "versions", "arrays", "checksums")  # of `about`
-_LIBRARIES = ("glfa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 T = TypeVar("T")
 
-# What fails is told here, in a sentence; orbax prints a traceback of each of its threads as well.
+# What fails is told here, in a sentence; orbax prints a traceback of each of its threads as well,
+# and where a write has failed, its event loops complain while they are deleted.
 for name in ("absl", "asyncio"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _unless_of_a_closed_loop(told: Callable[[Any], object], about: Any) -> None:
+    if str(about.exc_value) != "Event loop is closed":
+        told(about)
+
+
+sys.unraisablehook = partial(_unless_of_a_closed_loop, sys.unraisablehook)
 
 
 class Restored(NamedTuple):
@@ -122,15 +137,15 @@ class Checkpoints:
             "data": data_state,
             "fingerprint": self._fingerprint,
             "record": self._record,
-            "versions": _versions(),
-            "arrays": _described(items),
-            "checksums": _checksums(items),
+            "versions": versions(),
+            "arrays": described(items),
+            "checksums": checksums(items),
         }
         try:
             about["digest"] = _digest(about)
         except TypeError as error:
             raise TrainingError(f"the state of the data iterator must be JSON: {error}") from None
-        _validate_names(items)
+        validate_names(items)
         self._empty_trash()
         try:
             self._manager.save(
@@ -231,7 +246,7 @@ class Checkpoints:
             lambda: {name: _read(folder / name, target) for name, target in wanted.items()}
         )
         _verify(items, about)
-        _warn_of_versions(folder, about["versions"])
+        warn_of_versions(folder, about["versions"])
         number = jax.device_put(np.int32(step), abstract.step.sharding)
         return Restored(TrainState(step=number, **items), about["data"], about["metrics"])
 
@@ -242,7 +257,7 @@ class Checkpoints:
             for key in ours | theirs
             if ours.get(key) != theirs.get(key)
         ]
-        arrays, stored = _described(wanted), about["arrays"]
+        arrays, stored = described(wanted), about["arrays"]
         changed += [
             f"{key}: {arrays.get(key, 'absent')} | {stored.get(key, 'absent')}"
             for key in arrays | stored
@@ -344,47 +359,10 @@ def load_trained(folder: Path) -> dict[str, Any]:
     return restore_params(folder, step=done.step)
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
-
-
-def _described(tree: Any) -> dict[str, dict]:
-    return {
-        name: {"shape": list(x.shape), "dtype": str(x.dtype)} for name, x in _named(tree).items()
-    }
-
-
-@jax.jit
-def _checksum(x: jax.Array) -> jax.Array:
-    # Integer addition wraps and commutes: the sum is the same however the array is sharded.
-    bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
-    return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
-
-
-def _checksums(tree: Any) -> dict[str, int]:
-    sums = {}
-    for name, x in _named(tree).items():
-        sums[name] = _checksum(x)
-        # On CPU devices, many small programs in flight can keep each other's sums over devices
-        # from meeting, for ever.
-        if jax.default_backend() == "cpu":
-            sums[name].block_until_ready()
-    return {name: int(value) for name, value in jax.device_get(sums).items()}
-
-
 def _verify(items: dict, about: dict) -> None:
-    wrong = [name for name, value in _checksums(items).items() if about["checksums"][name] != value]
+    wrong = [name for name, value in checksums(items).items() if about["checksums"][name] != value]
     if wrong:
         raise _Broken(f"{len(wrong)} arrays differ from what was written, {wrong[0]} first")
-
-
-def _validate_names(tree: Any) -> None:
-    """The storage layer joins names with dots, so a.b/c and a/b.c would be one array there."""
-    counts = Counter(name.replace("/", ".") for name in _named(tree))
-    twice = sorted(name for name, count in counts.items() if count > 1)
-    if twice:
-        raise TrainingError(f"parameters that a checkpoint cannot tell apart: {', '.join(twice)}")
 
 
 def _by_all(read: Callable[[], T]) -> T:
@@ -435,7 +413,7 @@ def _read(folder: Path, target: Any, *, numpy: bool = False) -> Any:
         )
     except Exception as error:  # likewise
         raise _Broken(_short(error)) from None
-    for (name, x), wanted in zip(_named(tree).items(), jax.tree.leaves(target), strict=True):
+    for (name, x), wanted in zip(named(tree).items(), jax.tree.leaves(target), strict=True):
         if not isinstance(x, kind) or x.shape != wanted.shape or x.dtype != wanted.dtype:
             raise _Broken(f"{name} is missing")
     return tree
@@ -446,23 +424,3 @@ def _short(error: Exception) -> str:
     if len(text) > 300:  # the storage layer tells every path on the way to the reason
         text = f"{text[:100]} ... {text[-200:]}"
     return f"{type(error).__name__}: {text}"
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
-
-
-def _warn_of_versions(folder: Path, theirs: dict[str, str]) -> None:
-    ours = _versions()
-    changed = [
-        f"{key} {theirs.get(key)} -> {value}"
-        for key, value in ours.items()
-        if theirs.get(key) != value
-    ]
-    if changed:
-        print(
-            f"{folder}: written with other versions ({', '.join(changed)}); "
-            "the continuation may differ in the last digits",
-            file=sys.stderr,
-            flush=True,
-        )
