@@ -21,8 +21,8 @@ from glfa_jax.cli import run_main
 from glfa_jax.convert.directory import read_config
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.latents import LatentsWriter, writing_latents
-from glfa_jax.data.pipeline import unit_range
 from glfa_jax.data.store import SHARD, Store
+from glfa_jax.data.video import unit_range
 from glfa_jax.preparation import prepare
 from glfa_jax.training.loop import use_compilation_cache
 

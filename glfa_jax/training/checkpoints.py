@@ -29,9 +29,12 @@ from glfa_jax.files import is_full, read_object, write_atomically
 from glfa_jax.training.contents import (
     checksums,
     described,
+    differences,
     named,
+    short,
     validate_names,
     versions,
+    warn,
     warn_of_versions,
 )
 from glfa_jax.training.processes import anywhere, is_main, together
@@ -111,11 +114,7 @@ class Checkpoints:
         self._empty_trash()
         for part in self._folder.glob("*.orbax-checkpoint-tmp*") if is_main() else ():
             step = part.name.partition(".")[0]
-            print(
-                f"{self._folder}: checkpoint {step} was not finished, removing it",
-                file=sys.stderr,
-                flush=True,
-            )
+            warn(f"{self._folder}: checkpoint {step} was not finished, removing it")
             shutil.rmtree(part, ignore_errors=True)
         names = ("params", "opt_state", "about")
         return ocp.CheckpointManager(self._folder, item_names=names, options=self._options)
@@ -178,17 +177,15 @@ class Checkpoints:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        why = "the disk is full" if is_full(error) else _short(error)
+        why = "the disk is full" if is_full(error) else short(error)
         if jax.process_count() > 1:  # the others may have written their parts: nobody can go on
             raise TrainingError(
                 f"{self._folder}: a checkpoint could not be written ({why})"
             ) from None
         self._unwritten = why
-        print(
+        warn(
             f"{self._folder}: a checkpoint could not be written ({self._unwritten}); going on, the "
-            "next will be tried",
-            file=sys.stderr,
-            flush=True,
+            "next will be tried"
         )
         with suppress(Exception):
             self._manager.close()
@@ -212,11 +209,7 @@ class Checkpoints:
             for bad in broken:
                 self._set_aside(bad)
             for bad, reason in broken.items():
-                print(
-                    f"{self._folder}: checkpoint {bad} is broken ({reason}); going back to {step}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                warn(f"{self._folder}: checkpoint {bad} is broken ({reason}); going back to {step}")
             return found
         if broken:
             reasons = "; ".join(f"{step}: {reason}" for step, reason in broken.items())
@@ -251,18 +244,8 @@ class Checkpoints:
         return Restored(TrainState(step=number, **items), about["data"], about["metrics"])
 
     def _compare(self, step: int, about: dict, wanted: dict) -> None:
-        theirs, ours = about["fingerprint"], self._fingerprint
-        changed = [
-            f"{key}: {ours.get(key)} | {theirs.get(key)}"
-            for key in ours | theirs
-            if ours.get(key) != theirs.get(key)
-        ]
-        arrays, stored = described(wanted), about["arrays"]
-        changed += [
-            f"{key}: {arrays.get(key, 'absent')} | {stored.get(key, 'absent')}"
-            for key in arrays | stored
-            if arrays.get(key) != stored.get(key)
-        ]
+        changed = differences(self._fingerprint, about["fingerprint"])
+        changed += differences(described(wanted), about["arrays"], absent="absent")
         if changed:
             raise TrainingError(
                 f"{self._folder}: checkpoint {step} belongs to another run "
@@ -291,10 +274,7 @@ def latest_step(folder: Path) -> int | None:
 
 def kept_steps(folder: Path) -> list[int]:
     """Steps of all checkpoints of a run, the first first."""
-    return _steps(folder.resolve() / "checkpoints")
-
-
-def _steps(root: Path) -> list[int]:
+    root = folder.resolve() / "checkpoints"
     return sorted(int(x.name) for x in root.glob("*") if x.name.isdigit())
 
 
@@ -304,7 +284,7 @@ def restore_params(folder: Path, *, step: int | None = None) -> dict[str, Any]:
     Raises TrainingError when the checkpoint is missing or broken.
     """
     root = folder.resolve() / "checkpoints"
-    steps = _steps(root)
+    steps = kept_steps(folder)
     if step is None and steps:
         step = steps[-1]
     if step not in steps:
@@ -386,7 +366,7 @@ def _about(folder: Path) -> dict:
         about = handler.restore(folder / "about", ocp.args.JsonRestore())
         sections = {name: about[name].keys() for name in _SECTIONS}
     except Exception as error:  # what storage raises on damage is not documented
-        raise _Broken(_short(error)) from None
+        raise _Broken(short(error)) from None
     given = about.pop("digest", None)  # earlier versions wrote none
     if sections["arrays"] != sections["checksums"] or given not in (None, _digest(about)):
         raise _Broken("its metadata differ from what was written")
@@ -412,15 +392,8 @@ def _read(folder: Path, target: Any, *, numpy: bool = False) -> Any:
             args=ocp.args.PyTreeRestore(item=target, restore_args=jax.tree.map(how, target)),
         )
     except Exception as error:  # likewise
-        raise _Broken(_short(error)) from None
+        raise _Broken(short(error)) from None
     for (name, x), wanted in zip(named(tree).items(), jax.tree.leaves(target), strict=True):
         if not isinstance(x, kind) or x.shape != wanted.shape or x.dtype != wanted.dtype:
             raise _Broken(f"{name} is missing")
     return tree
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if len(text) > 300:  # the storage layer tells every path on the way to the reason
-        text = f"{text[:100]} ... {text[-200:]}"
-    return f"{type(error).__name__}: {text}"

@@ -3,6 +3,7 @@
 import importlib.metadata
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
+def warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def warn_of_versions(folder: Path, theirs: dict[str, str]) -> None:
     ours = versions()
     changed = [
@@ -63,9 +68,25 @@ def warn_of_versions(folder: Path, theirs: dict[str, str]) -> None:
         if theirs.get(key) != value
     ]
     if changed:
-        print(
+        warn(
             f"{folder}: written with other versions ({', '.join(changed)}); "
-            "the continuation may differ in the last digits",
-            file=sys.stderr,
-            flush=True,
+            "the continuation may differ in the last digits"
         )
+
+
+def short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if len(text) > 300:  # the storage layer tells every path on the way to the reason
+        text = f"{text[:100]} ... {text[-200:]}"
+    return f"{type(error).__name__}: {text}"
+
+
+def differences(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], *, absent: str | None = None
+) -> list[str]:
+    """Every key on which two mappings differ, as `key: ours | theirs`."""
+    return [
+        f"{key}: {ours.get(key, absent)} | {theirs.get(key, absent)}"
+        for key in {**ours, **theirs}
+        if ours.get(key) != theirs.get(key)
+    ]
