@@ -105,10 +105,10 @@ class Ours:
         from glfa_jax.convert import pretrained
         from glfa_jax.diffusion.schedule import Schedule
         from glfa_jax.files import read_object
-        from glfa_jax.training.loop import abstract_state, jitted_step
         from glfa_jax.training.optim import OTHERWISE, Group, merge, optimizer, split
         from glfa_jax.training.sharding import make_mesh, place_batch, place_params, replicated
         from glfa_jax.training.state import TrainState
+        from glfa_jax.training.step import abstract_state, jitted_step
 
         if exact and jax.default_backend() != "cpu":  # a CPU knows no lower one
             jax.config.update("jax_default_matmul_precision", "highest")

@@ -204,6 +204,5 @@ class _Signals:
             again = Timer(0.05, os.kill, (os.getpid(), self.asked or signal.SIGTERM))
             again.daemon, self.asked = True, None
             again.start()
-        # The storage of checkpoints tells this to nobody when a write, told elsewhere, has failed.
-        elif str(about.exc_value) != "Event loop is closed":
+        else:
             self._unraisable(about)

@@ -82,7 +82,7 @@ LAYERS = (
             ("jax", "torch", "diffusers", "transformers", "glfa_jax.convert"),
             "verifying knows what it compares",
         )
-        for where in ("glfa_jax/convert/verify", "glfa_jax/convert/verify_fmri")
+        for where in (f"glfa_jax/convert/verify{part}" for part in ("", "_fmri", "_runs"))
     ),
     Rule("glfa_jax/convert/__main__", ("glfa_jax.cli", "glfa_jax.convert"), "arguments only"),
     Rule(

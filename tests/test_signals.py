@@ -201,7 +201,8 @@ def test_a_shell_takes_the_next_command_as_it_was_meant(monkeypatch, word, encod
 
 def test_what_storage_complains_of_to_nobody_is_not_shown():
     code = (
-        "from glfa_jax.cli import guarded\nclass Deleted:\n    def __init__(self, why):\n"
+        "from glfa_jax.cli import guarded\nfrom glfa_jax.training import checkpoints\n"
+        "class Deleted:\n    def __init__(self, why):\n"
         "        self.why = why\n    def __del__(self):\n        raise RuntimeError(self.why)\n"
         "def work():\n    Deleted('Event loop is closed')\n    Deleted('ours')\nguarded(work)"
     )

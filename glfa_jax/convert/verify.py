@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from glfa_jax.convert.directory import read_tensors, release
@@ -23,6 +22,7 @@ from glfa_jax.convert.mapping import export_views, import_params
 from glfa_jax.convert.pretrained import KINDS, Pretrained, described, load
 from glfa_jax.convert.sources import Source, open_source, parts_of
 from glfa_jax.convert.transfer import loras_of, require_strength
+from glfa_jax.convert.verify_runs import RUNS, Outputs, normal
 from glfa_jax.errors import InputError
 
 TOLERANCE = 1e-4
@@ -155,160 +155,6 @@ def _import(source: Source, lora: Lora | None) -> Pretrained:
     return Pretrained(module, {"params": params})
 
 
-Outputs = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """How to feed one kind of model; both sides give outputs of the same names, channels last.
-
-    `inputs` makes them for a module, `ours` applies the module (with its variables bound),
-    `theirs` PyTorch's class to the same as tensors.
-    """
-
-    inputs: Callable[[Any, np.random.Generator], dict[str, np.ndarray]]
-    ours: Callable[..., Outputs]
-    theirs: Callable[..., Outputs]
-
-
-def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    return rng.standard_normal(shape, np.float32)
-
-
-def _image(module: Any, rng: np.random.Generator) -> np.ndarray:
-    return _normal(rng, 2, module.image_size, module.image_size, 3)
-
-
-def _tokens(module: Any, rng: np.random.Generator) -> np.ndarray:
-    """Captions of any words that end where a caption may end."""
-    tokens = rng.integers(0, module.vocab_size, (2, module.max_position_embeddings))
-    # An end token of 2 stands for the largest index, see models.clip_model.
-    tokens[:, -1] = module.vocab_size - 1 if module.eos_token_id == 2 else module.eos_token_id
-    return tokens.astype(np.int32)
-
-
-def _first(x: Any) -> Any:
-    return x.movedim(-1, 1)
-
-
-def _last(x: Any) -> Any:
-    return x.movedim(1, -1)
-
-
-def _unet_inputs(module: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    side = 2 ** len(module.block_out_channels)
-    return {
-        "sample": _normal(rng, 2, 2, side, side, module.in_channels),
-        "timestep": np.array([10, 900], np.int32),
-        "conditioning": _normal(rng, 2, 5, module.cross_attention_dim),
-    }
-
-
-def _vae_inputs(module: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    factor = 2 ** (len(module.block_out_channels) - 1)
-    return {"image": _normal(rng, 1, 2 * factor, 3 * factor, module.in_channels)}
-
-
-def _our_vae(apply: Any, image: Any) -> Outputs:
-    posterior = apply(image, method="encode")
-    return {
-        "mean": posterior.mean,
-        "log variance": posterior.log_variance,
-        "image": apply(posterior.mean, method="decode"),
-    }
-
-
-def _their_vae(model: Any, image: Any) -> Outputs:
-    posterior = model.encode(_first(image)).latent_dist
-    decoded = model.decode(posterior.mean).sample
-    return {
-        "mean": _last(posterior.mean),
-        "log variance": _last(posterior.logvar),
-        "image": _last(decoded),
-    }
-
-
-def _our_clip(apply: Any, image: Any, tokens: Any) -> Outputs:
-    out = apply(image, tokens=tokens)
-    logits = jnp.exp(out.logit_scale) * out.image @ out.text.T
-    return {"image embedding": out.image, "text embedding": out.text, "logits": logits}
-
-
-def _their_clip(model: Any, image: Any, tokens: Any) -> Outputs:
-    out = model(input_ids=tokens.long(), pixel_values=_first(image))
-    return {
-        "image embedding": out.image_embeds,
-        "text embedding": out.text_embeds,
-        "logits": out.logits_per_image,
-    }
-
-
-def _our_text(apply: Any, tokens: Any) -> Outputs:
-    out = apply(tokens)
-    return {"hidden": out.hidden, "pooled": out.pooled}
-
-
-def _their_text(model: Any, tokens: Any) -> Outputs:
-    out = model(tokens.long())
-    return {"hidden": out.last_hidden_state, "pooled": out.pooler_output}
-
-
-def _volume(module: Any, rng: np.random.Generator, *batch: int) -> np.ndarray:
-    """Maps that are zero off an imaginary cortex."""
-    volumes = _normal(rng, *batch, module.height, module.width)
-    return volumes * (rng.random((module.height, module.width)) < 0.7)
-
-
-def _our_encoder(apply: Any, fmri: Any) -> Outputs:
-    return apply(fmri)._asdict()
-
-
-_RUNS = {
-    "unet3d": _Run(
-        _unet_inputs,
-        lambda apply, **x: {"prediction": apply(*x.values())},
-        lambda model, sample, timestep, conditioning: {
-            "prediction": _last(model(_first(sample), timestep.long(), conditioning).sample)
-        },
-    ),
-    "vae": _Run(_vae_inputs, _our_vae, _their_vae),
-    "clip": _Run(
-        lambda m, rng: {
-            "image": _image(m.vision_model, rng),
-            "tokens": _tokens(m.text_model, rng),
-        },
-        _our_clip,
-        _their_clip,
-    ),
-    "clip_text": _Run(lambda m, rng: {"tokens": _tokens(m, rng)}, _our_text, _their_text),
-    "vit": _Run(
-        lambda m, rng: {"image": _image(m, rng)},
-        lambda apply, image: {"logits": apply(image)},
-        lambda model, image: {"logits": model(_first(image)).logits},
-    ),
-    "video_mae": _Run(
-        lambda m, rng: {"video": _normal(rng, 2, m.num_frames, m.image_size, m.image_size, 3)},
-        lambda apply, video: {"logits": apply(video)},
-        lambda model, video: {"logits": model(video.movedim(-1, 2)).logits},
-    ),
-    "fmri_autoencoder": _Run(
-        lambda m, rng: {"volume": _volume(m, rng, 2)},
-        lambda apply, volume: apply(volume)._asdict(),
-        lambda model, volume: model(volume),
-    ),
-    "fmri_encoder": _Run(
-        lambda m, rng: {"fmri": _volume(m, rng, 2, m.window)},
-        _our_encoder,
-        lambda model, fmri: model(fmri),
-    ),
-    "lea": _Run(
-        lambda m, rng: {"fmri": _volume(m, rng, 2, m.window)},
-        _our_encoder,
-        lambda model, fmri: model(fmri),
-    ),
-}
-
-
 def _compare(
     source: Source,
     ours: Pretrained,
@@ -320,7 +166,7 @@ def _compare(
 ) -> Comparison:
     import torch
 
-    run = _RUNS[source.kind]
+    run = RUNS[source.kind]
     rng = np.random.default_rng(seed)
     inputs = run.inputs(ours.module, rng)
     model = _torch_model(source, ours.module, variant)
@@ -330,7 +176,7 @@ def _compare(
         theirs = run.theirs(model, **{k: torch.from_numpy(x) for k, x in inputs.items()})
     wanted = {name: value.detach().numpy() for name, value in theirs.items()}
     # The outputs weighted at random, as evenly as may be: the loss whose gradients are compared.
-    weights = {name: _normal(rng, *value.shape) / value.size for name, value in wanted.items()}
+    weights = {name: normal(rng, *value.shape) / value.size for name, value in wanted.items()}
 
     def loss(params: dict) -> tuple[Any, Outputs]:
         def apply(*args: Any, **keywords: Any) -> Any:

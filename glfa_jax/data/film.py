@@ -16,9 +16,8 @@ from av.stream import Disposition
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from glfa_jax.data import DataError
+from glfa_jax.data import DataError, reading
 from glfa_jax.data.cutoff import validate_complete
-from glfa_jax.data.damage import reading
 
 # What holds its pictures itself: no playlist, script or pattern that names other files.
 FORMATS = (

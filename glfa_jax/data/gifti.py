@@ -16,9 +16,8 @@ from nibabel.gifti.util import array_index_order_codes, gifti_encoding_codes, gi
 from nibabel.nifti1 import data_type_codes, intent_codes
 from numpy import ndarray
 
-from glfa_jax.data import DataError
+from glfa_jax.data import DataError, reading
 from glfa_jax.data.claims import check_size, unpacked
-from glfa_jax.data.damage import reading
 
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")

@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from glfa_jax.data import DataError
+from glfa_jax.data import DataError, reading
 from glfa_jax.data.claims import AT_ONCE, check_size
-from glfa_jax.data.damage import reading
 
 MOST_LINKS = 32  # to a data set, one through the other
 

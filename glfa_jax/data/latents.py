@@ -55,21 +55,14 @@ def _layout(shape: tuple[int, ...], *, shard: int, vae: str | None = None) -> La
 
 
 @contextmanager
-def writing_latents(
-    store: Path,
-    split: str,
-    *,
-    clips: int,
-    shard: int,
-    sample: tuple[int, int, int, int],
-    vae: str,
-) -> Iterator["LatentsWriter"]:
-    """Alone at work: waits for another process, and then finds what that one has done.
+def writing_latents(store: Path, split: str, **latents: Any) -> Iterator["LatentsWriter"]:
+    """A LatentsWriter of these, alone at work: waits for another process, and then finds what that
+    one has done.
 
     Where the latents are finished, nothing is written, and the store may be read-only.
     """
     with nullcontext() if stored_vae(store, split) else alone(store / split / "latents"):
-        yield LatentsWriter(store, split, clips=clips, shard=shard, sample=sample, vae=vae)
+        yield LatentsWriter(store, split, **latents)
 
 
 class LatentsWriter:

@@ -11,9 +11,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Image
 
-from glfa_jax.data import DataError
+from glfa_jax.data import DataError, reading
 from glfa_jax.data.claims import most_bytes, unpacked
-from glfa_jax.data.damage import reading
 
 MOST_OBLIQUE = 1e4  # condition of an affine; voxels a thousand times as long as wide stay below it
 VERSIONS = {348: Nifti1Image, 540: Nifti2Image}  # by the size of the header, the first number

@@ -10,9 +10,8 @@ from jaxtyping import Bool, Float, Int8
 from nibabel.cifti2.cifti2_axes import LabelAxis
 from numpy import ndarray
 
-from glfa_jax.data import DataError
+from glfa_jax.data import DataError, reading
 from glfa_jax.data.cifti import Cortex, axis_beside_models, cortex_of, open_cifti
-from glfa_jax.data.damage import reading
 from glfa_jax.data.gifti import SIDES, Side, open_gifti
 from glfa_jax.data.plane import side_by_side
 from glfa_jax.files import read_arrays

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Shaped
 from numpy import ndarray
 
-from glfa_jax.data.damage import reading
+from glfa_jax.data import reading
 from glfa_jax.files import remove
 from glfa_jax.lock import only_one
 

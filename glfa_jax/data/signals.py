@@ -15,9 +15,8 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
-from glfa_jax.data import DataError
+from glfa_jax.data import DataError, reading
 from glfa_jax.data.attributes import StoredFile
-from glfa_jax.data.damage import reading
 from glfa_jax.data.flatmap import FlatMap
 from glfa_jax.data.hemispheres import Witness
 from glfa_jax.data.layouts import Run

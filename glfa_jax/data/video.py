@@ -164,3 +164,8 @@ def write_gif(path: str | Path, frames: Frames, *, frame_rate: float) -> None:
         duration=round(1000 / frame_rate),
         loop=0,
     )
+
+
+def unit_range(video: UInt8[ndarray, "*b h w 3"]) -> Float[ndarray, "*b h w 3"]:
+    """RGB from 0 ... 255 to [-1, 1]."""
+    return video.astype(np.float32) / np.float32(127.5) - 1

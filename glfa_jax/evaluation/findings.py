@@ -6,7 +6,7 @@ import numpy as np
 
 from glfa_jax import config, system
 from glfa_jax.evaluation import protocols
-from glfa_jax.files import reading, write_atomically
+from glfa_jax.files import read_arrays, reading, write_atomically
 from glfa_jax.preparation import prepare
 from glfa_jax.report import minutes as figure
 from glfa_jax.report.comparison.text import escape_markdown
@@ -87,7 +87,8 @@ def alignment_of(cell: config.Config) -> dict[str, float]:
     path = system.results_folder(cell) / "alignment.npz"
     if not path.exists():
         return {}
-    with reading(path, "archive as eval.score writes it"), np.load(path) as arrays:
+    arrays = read_arrays(path, kind := "archive as eval.score writes it")
+    with reading(path, kind):
         return {key: float(arrays[key]) for key in ALIGNMENT.values()}
 
 

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
 from glfa_jax.data.latents import LatentsWriter, writing_latents
-from glfa_jax.data.pipeline import unit_range
 from glfa_jax.data.store import SHARD, Store
+from glfa_jax.data.video import unit_range
 from glfa_jax.generators import Generator
 from glfa_jax.preparation import prepare
 from glfa_jax.training.loop import use_compilation_cache

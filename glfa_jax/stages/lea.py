@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained
-from glfa_jax.data.pipeline import unit_range
 from glfa_jax.data.store import Store
+from glfa_jax.data.video import unit_range
 from glfa_jax.errors import InputError
 from glfa_jax.models.lea import Lea, cls_of
 from glfa_jax.ops.ridge import Ridge, RidgeFit, rescaled

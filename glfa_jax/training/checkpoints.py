@@ -7,14 +7,13 @@ itself hands back missing arrays as shapes and casts types without a word.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -27,17 +26,36 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.files import is_full, read_object, write_atomically
+from glfa_jax.training.contents import (
+    checksums,
+    described,
+    differences,
+    named,
+    short,
+    validate_names,
+    versions,
+    warn,
+    warn_of_versions,
+)
 from glfa_jax.training.processes import anywhere, is_main, together
 from glfa_jax.training.state import TrainState
 
 _SECTIONS = ("metrics", "fingerprint", "versions", "arrays", "checksums")  # of `about`
-_LIBRARIES = ("glfa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 T = TypeVar("T")
 
-# What fails is told here, in a sentence; orbax prints a traceback of each of its threads as well.
+# What fails is told here, in a sentence; orbax prints a traceback of each of its threads as well,
+# and where a write has failed, its event loops complain while they are deleted.
 for name in ("absl", "asyncio"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _unless_of_a_closed_loop(told: Callable[[Any], object], about: Any) -> None:
+    if str(about.exc_value) != "Event loop is closed":
+        told(about)
+
+
+sys.unraisablehook = partial(_unless_of_a_closed_loop, sys.unraisablehook)
 
 
 class Restored(NamedTuple):
@@ -96,11 +114,7 @@ class Checkpoints:
         self._empty_trash()
         for part in self._folder.glob("*.orbax-checkpoint-tmp*") if is_main() else ():
             step = part.name.partition(".")[0]
-            print(
-                f"{self._folder}: checkpoint {step} was not finished, removing it",
-                file=sys.stderr,
-                flush=True,
-            )
+            warn(f"{self._folder}: checkpoint {step} was not finished, removing it")
             shutil.rmtree(part, ignore_errors=True)
         names = ("params", "opt_state", "about")
         return ocp.CheckpointManager(self._folder, item_names=names, options=self._options)
@@ -122,15 +136,15 @@ class Checkpoints:
             "data": data_state,
             "fingerprint": self._fingerprint,
             "record": self._record,
-            "versions": _versions(),
-            "arrays": _described(items),
-            "checksums": _checksums(items),
+            "versions": versions(),
+            "arrays": described(items),
+            "checksums": checksums(items),
         }
         try:
             about["digest"] = _digest(about)
         except TypeError as error:
             raise TrainingError(f"the state of the data iterator must be JSON: {error}") from None
-        _validate_names(items)
+        validate_names(items)
         self._empty_trash()
         try:
             self._manager.save(
@@ -163,17 +177,15 @@ class Checkpoints:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        why = "the disk is full" if is_full(error) else _short(error)
+        why = "the disk is full" if is_full(error) else short(error)
         if jax.process_count() > 1:  # the others may have written their parts: nobody can go on
             raise TrainingError(
                 f"{self._folder}: a checkpoint could not be written ({why})"
             ) from None
         self._unwritten = why
-        print(
+        warn(
             f"{self._folder}: a checkpoint could not be written ({self._unwritten}); going on, the "
-            "next will be tried",
-            file=sys.stderr,
-            flush=True,
+            "next will be tried"
         )
         with suppress(Exception):
             self._manager.close()
@@ -197,11 +209,7 @@ class Checkpoints:
             for bad in broken:
                 self._set_aside(bad)
             for bad, reason in broken.items():
-                print(
-                    f"{self._folder}: checkpoint {bad} is broken ({reason}); going back to {step}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                warn(f"{self._folder}: checkpoint {bad} is broken ({reason}); going back to {step}")
             return found
         if broken:
             reasons = "; ".join(f"{step}: {reason}" for step, reason in broken.items())
@@ -231,23 +239,13 @@ class Checkpoints:
             lambda: {name: _read(folder / name, target) for name, target in wanted.items()}
         )
         _verify(items, about)
-        _warn_of_versions(folder, about["versions"])
+        warn_of_versions(folder, about["versions"])
         number = jax.device_put(np.int32(step), abstract.step.sharding)
         return Restored(TrainState(step=number, **items), about["data"], about["metrics"])
 
     def _compare(self, step: int, about: dict, wanted: dict) -> None:
-        theirs, ours = about["fingerprint"], self._fingerprint
-        changed = [
-            f"{key}: {ours.get(key)} | {theirs.get(key)}"
-            for key in ours | theirs
-            if ours.get(key) != theirs.get(key)
-        ]
-        arrays, stored = _described(wanted), about["arrays"]
-        changed += [
-            f"{key}: {arrays.get(key, 'absent')} | {stored.get(key, 'absent')}"
-            for key in arrays | stored
-            if arrays.get(key) != stored.get(key)
-        ]
+        changed = differences(self._fingerprint, about["fingerprint"])
+        changed += differences(described(wanted), about["arrays"], absent="absent")
         if changed:
             raise TrainingError(
                 f"{self._folder}: checkpoint {step} belongs to another run "
@@ -276,10 +274,7 @@ def latest_step(folder: Path) -> int | None:
 
 def kept_steps(folder: Path) -> list[int]:
     """Steps of all checkpoints of a run, the first first."""
-    return _steps(folder.resolve() / "checkpoints")
-
-
-def _steps(root: Path) -> list[int]:
+    root = folder.resolve() / "checkpoints"
     return sorted(int(x.name) for x in root.glob("*") if x.name.isdigit())
 
 
@@ -289,7 +284,7 @@ def restore_params(folder: Path, *, step: int | None = None) -> dict[str, Any]:
     Raises TrainingError when the checkpoint is missing or broken.
     """
     root = folder.resolve() / "checkpoints"
-    steps = _steps(root)
+    steps = kept_steps(folder)
     if step is None and steps:
         step = steps[-1]
     if step not in steps:
@@ -344,47 +339,10 @@ def load_trained(folder: Path) -> dict[str, Any]:
     return restore_params(folder, step=done.step)
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
-
-
-def _described(tree: Any) -> dict[str, dict]:
-    return {
-        name: {"shape": list(x.shape), "dtype": str(x.dtype)} for name, x in _named(tree).items()
-    }
-
-
-@jax.jit
-def _checksum(x: jax.Array) -> jax.Array:
-    # Integer addition wraps and commutes: the sum is the same however the array is sharded.
-    bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
-    return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
-
-
-def _checksums(tree: Any) -> dict[str, int]:
-    sums = {}
-    for name, x in _named(tree).items():
-        sums[name] = _checksum(x)
-        # On CPU devices, many small programs in flight can keep each other's sums over devices
-        # from meeting, for ever.
-        if jax.default_backend() == "cpu":
-            sums[name].block_until_ready()
-    return {name: int(value) for name, value in jax.device_get(sums).items()}
-
-
 def _verify(items: dict, about: dict) -> None:
-    wrong = [name for name, value in _checksums(items).items() if about["checksums"][name] != value]
+    wrong = [name for name, value in checksums(items).items() if about["checksums"][name] != value]
     if wrong:
         raise _Broken(f"{len(wrong)} arrays differ from what was written, {wrong[0]} first")
-
-
-def _validate_names(tree: Any) -> None:
-    """The storage layer joins names with dots, so a.b/c and a/b.c would be one array there."""
-    counts = Counter(name.replace("/", ".") for name in _named(tree))
-    twice = sorted(name for name, count in counts.items() if count > 1)
-    if twice:
-        raise TrainingError(f"parameters that a checkpoint cannot tell apart: {', '.join(twice)}")
 
 
 def _by_all(read: Callable[[], T]) -> T:
@@ -408,7 +366,7 @@ def _about(folder: Path) -> dict:
         about = handler.restore(folder / "about", ocp.args.JsonRestore())
         sections = {name: about[name].keys() for name in _SECTIONS}
     except Exception as error:  # what storage raises on damage is not documented
-        raise _Broken(_short(error)) from None
+        raise _Broken(short(error)) from None
     given = about.pop("digest", None)  # earlier versions wrote none
     if sections["arrays"] != sections["checksums"] or given not in (None, _digest(about)):
         raise _Broken("its metadata differ from what was written")
@@ -434,35 +392,8 @@ def _read(folder: Path, target: Any, *, numpy: bool = False) -> Any:
             args=ocp.args.PyTreeRestore(item=target, restore_args=jax.tree.map(how, target)),
         )
     except Exception as error:  # likewise
-        raise _Broken(_short(error)) from None
-    for (name, x), wanted in zip(_named(tree).items(), jax.tree.leaves(target), strict=True):
+        raise _Broken(short(error)) from None
+    for (name, x), wanted in zip(named(tree).items(), jax.tree.leaves(target), strict=True):
         if not isinstance(x, kind) or x.shape != wanted.shape or x.dtype != wanted.dtype:
             raise _Broken(f"{name} is missing")
     return tree
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if len(text) > 300:  # the storage layer tells every path on the way to the reason
-        text = f"{text[:100]} ... {text[-200:]}"
-    return f"{type(error).__name__}: {text}"
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
-
-
-def _warn_of_versions(folder: Path, theirs: dict[str, str]) -> None:
-    ours = _versions()
-    changed = [
-        f"{key} {theirs.get(key)} -> {value}"
-        for key, value in ours.items()
-        if theirs.get(key) != value
-    ]
-    if changed:
-        print(
-            f"{folder}: written with other versions ({', '.join(changed)}); "
-            "the continuation may differ in the last digits",
-            file=sys.stderr,
-            flush=True,
-        )

@@ -15,9 +15,9 @@ from glfa_jax import config
 from glfa_jax.errors import TrainingError
 from glfa_jax.files import reason
 from glfa_jax.training import speed
-from glfa_jax.training.loop import LossFn, abstract_state, jitted_step
 from glfa_jax.training.optim import Group, optimizer
 from glfa_jax.training.sharding import ROWS, make_mesh, param_shardings, replicated
+from glfa_jax.training.step import LossFn, abstract_state, jitted_step
 
 _OUT_OF_MEMORY = re.compile(
     r"([\d.]+)([KMG])\)? (?:of|exceeds available HBM) \(?([\d.]+)([KMG])", re.IGNORECASE

@@ -5,14 +5,10 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
-import optax
-from jax.sharding import Mesh
 
 from glfa_jax import config
 from glfa_jax.errors import Stopped, TrainingError
@@ -25,16 +21,13 @@ from glfa_jax.training.processes import StopRequest, is_main, say, together
 from glfa_jax.training.sharding import (
     describe,
     make_mesh,
-    param_shardings,
-    place,
     place_batch,
     place_params,
     replicated,
 )
 from glfa_jax.training.state import TrainState
+from glfa_jax.training.step import LossFn, Metrics, abstract_state, initial_state, jitted_step
 
-Metrics = dict[str, jax.Array]
-LossFn = Callable[[dict, Any, Any, jax.Array], tuple[jax.Array, Metrics]]
 EvalHook = Callable[[int, TrainState], Mapping[str, float]]
 CHANGES_NO_NUMBER = frozenset({"log_every", "save_every", "keep", "keep_best"})  # of a stage
 
@@ -86,7 +79,7 @@ def train(
     root = jax.jit(lambda: jax.random.key(seed), out_shardings=replicated(mesh))()
     # Steps use fold_in(root, step): no run is long enough to meet this number.
     init_key = jax.random.fold_in(root, 2**32 - 1)
-    shapes = jax.eval_shape(init, init_key) if callable(init) else jax.eval_shape(_same, init)
+    shapes = jax.eval_shape(init, init_key) if callable(init) else jax.eval_shape(lambda x: x, init)
     optim = optimizer(stage, trainable=shapes, groups=groups)
     abstract = abstract_state(shapes, optim, mesh, hardware)
     checkpoints = Checkpoints(
@@ -122,7 +115,7 @@ def train(
             batches.set_state(start.data_state)
             state, metrics = start.state, start.metrics
         else:
-            state, metrics = _initial(init, init_key, optim, abstract, mesh), {}
+            state, metrics = initial_state(init, init_key, optim, abstract, mesh), {}
         frozen = place_params(
             frozen,
             mesh,
@@ -324,93 +317,3 @@ class _Watch:
         if self._progress and self._log:
             self._progress.close()
             self._log.close()
-
-
-def _same(tree: Any) -> Any:
-    return tree
-
-
-def abstract_state(
-    params: dict, optim: optax.GradientTransformation, mesh: Mesh, hardware: config.Hardware
-) -> TrainState:
-    """Shapes, types and shardings of the whole state."""
-    shapes = TrainState(
-        step=cast(Any, jax.ShapeDtypeStruct((), jnp.int32)),
-        params=params,
-        opt_state=jax.eval_shape(optim.init, params),
-    )
-    return jax.tree.map(
-        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-        shapes,
-        param_shardings(
-            shapes, mesh, rules=hardware.sharding, from_bytes=hardware.shard_from_bytes
-        ),
-    )
-
-
-def _initial(
-    init: Callable[[jax.Array], dict] | dict,
-    key: jax.Array,
-    optim: optax.GradientTransformation,
-    abstract: TrainState,
-    mesh: Mesh,
-) -> TrainState:
-    """Made in place: no device ever holds more than its share."""
-    where = jax.tree.map(lambda x: x.sharding, abstract)
-    if callable(init):
-        params = jax.jit(init, out_shardings=where.params)(key)
-    else:
-        params = jax.tree.map(partial(place, copy=True), init, where.params)
-    opt_state = jax.jit(optim.init, out_shardings=where.opt_state)(params)
-    return TrainState(jax.device_put(jnp.int32(0), where.step), params, opt_state)
-
-
-def jitted_step(
-    loss_fn: LossFn,
-    optim: optax.GradientTransformation,
-    abstract: TrainState,
-    mesh: Mesh,
-    *,
-    accumulate: int,
-) -> Any:
-    """(state, frozen, batch, root key) to (state, metrics); the state is donated."""
-
-    def gradients_of(params: dict, frozen: Any, batch: Any, key: jax.Array) -> tuple[dict, Metrics]:
-        (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-            params, frozen, batch, key
-        )
-        return gradients, {"loss": loss, **metrics}
-
-    def in_parts(params: dict, frozen: Any, batch: Any, key: jax.Array) -> tuple[dict, Metrics]:
-        """Means over parts of the batch; every device cuts the rows that it has."""
-
-        def add(total: Any, part: tuple[jax.Array, Any]) -> tuple[Any, None]:
-            number, rows = part
-            found = gradients_of(params, frozen, rows, jax.random.fold_in(key, number))
-            return jax.tree.map(jnp.add, total, found), None
-
-        parts = jax.tree.map(
-            lambda x: jnp.swapaxes(x.reshape(-1, accumulate, *x.shape[1:]), 0, 1), batch
-        )
-        first = jax.tree.map(lambda x: x[0], parts)
-        empty = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype),
-            jax.eval_shape(gradients_of, params, frozen, first, key),
-        )
-        total, _ = jax.lax.scan(add, empty, (jnp.arange(accumulate), parts))
-        return jax.tree.map(lambda x: x / accumulate, total)
-
-    def step_fn(
-        state: TrainState, frozen: Any, batch: Any, root: jax.Array
-    ) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(root, state.step)
-        compute = gradients_of if accumulate == 1 else in_parts
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # operations may ask for it
-            gradients, metrics = compute(state.params, frozen, batch, key)
-        updates, opt_state = optim.update(gradients, state.opt_state, state.params)
-        params = cast(dict, optax.apply_updates(state.params, updates))
-        metrics["gradient_norm"] = optax.tree.norm(gradients)
-        return TrainState(state.step + 1, params, opt_state), metrics
-
-    where = jax.tree.map(lambda x: x.sharding, abstract)
-    return jax.jit(step_fn, donate_argnums=0, out_shardings=(where, replicated(mesh)))

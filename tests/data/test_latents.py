@@ -16,8 +16,9 @@ import tensorstore as ts
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data import DataError
 from glfa_jax.data.latents import LatentsWriter
-from glfa_jax.data.pipeline import batches, unit_range
+from glfa_jax.data.pipeline import batches
 from glfa_jax.data.store import Store
+from glfa_jax.data.video import unit_range
 from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.models.vae import AutoencoderKL
 from glfa_jax.stages import latents
@@ -209,7 +210,7 @@ def test_batches_hold_latents_in_place_of_video(own, vae, paired_fraction, monke
     plain = next(batches(own, **options))
     assert plain.latents is None
     for size in (2**30, 0):  # in memory, from disk
-        monkeypatch.setattr("glfa_jax.data.pipeline.CACHE_BYTES", size)
+        monkeypatch.setattr("glfa_jax.data.rows.CACHE_BYTES", size)
         stream = batches(own, **options, latents=True)
         batch = next(stream)
         np.testing.assert_array_equal(batch.clip, plain.clip)

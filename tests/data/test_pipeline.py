@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from glfa_jax.data import DataError, pipeline
+from glfa_jax.data import DataError, pipeline, rows
 from glfa_jax.data.pipeline import Augment, batches, volumes
 
 # Clips and frames of the first batches of seed 0.
@@ -50,7 +50,7 @@ def present(batch):
 @pytest.fixture(params=["in memory", "from disk"])
 def anywhere(request, monkeypatch):
     if request.param == "from disk":
-        monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+        monkeypatch.setattr(rows, "CACHE_BYTES", 0)
 
 
 def test_batch_keeps_the_contract(store, anywhere):
@@ -216,7 +216,7 @@ def test_crop_keeps_the_fraction_and_the_probability():
     rng = np.random.default_rng(0)
     ramp = np.broadcast_to(np.arange(100, dtype=np.uint8)[:, None], (100, 50))
     clip = np.repeat(ramp[None, ..., None], 3, axis=-1)
-    spans = np.array([np.ptp(pipeline._one_frame(clip, CROP, rng)) for _ in range(400)])
+    spans = np.array([np.ptp(rows.one_frame(clip, CROP, rng)) for _ in range(400)])
     cropped = spans < 90
     assert 0.42 < cropped.mean() < 0.58
     assert set(spans[~cropped].tolist()) == {99}

@@ -11,7 +11,7 @@ import yaml
 
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained
-from glfa_jax.data.pipeline import unit_range
+from glfa_jax.data.video import unit_range
 from glfa_jax.decoder import validate_finished
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.ops.ridge import Ridge, rescaled

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from glfa_jax.data import DataError
+from glfa_jax.data import DataError, reading
 from glfa_jax.data.captions import MISSING
-from glfa_jax.data.damage import reading
 from glfa_jax.files import MOST_TEXT
 from glfa_jax.unpickle import PickledError, Stateful, load
 
