@@ -32,6 +32,7 @@ COMMANDS = {
     "sweep": Command("glfa_jax.evaluation.sweep", "samples and scores under many settings"),
     "compare": Command("glfa_jax.evaluation.compare", "compares scored runs"),
     "study": Command("glfa_jax.evaluation.study", "trains and compares methods over seeds"),
+    "export": Command("glfa_jax.export", "a decoder as one folder that travels alone"),
     "report": Command("glfa_jax.report.__main__", "writes the report of a run again"),
     "sheet": Command("glfa_jax.report.sheet", "one image of decoded clips"),
     "convert": Command("glfa_jax.convert.__main__", "PyTorch checkpoints in and out"),

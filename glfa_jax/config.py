@@ -5,7 +5,7 @@ keys, wrong types and duplicate keys are refused before anything else happens.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -558,6 +558,11 @@ class Hardware(Section):
 
 
 class Config(Section):
+    """Everything about a run: data, protocol, model, stages, evaluation, hardware.
+
+    `load` reads one from YAML, `of` makes one of its options; every option is a field of a section.
+    """
+
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     seed: Seed = 0
     run_dir: Path
@@ -773,6 +778,13 @@ def load(
         held = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise ConfigError(f"{path}: must hold sections and keys, holds {held}")
     return _validated(tree, overrides, schema=schema, source=str(path))
+
+
+def of(
+    given: Mapping[str, Any], *, schema: type[Schema] = Config, source: str = "configuration"
+) -> Schema:
+    """A configuration, or a section of it, from its options; raises ConfigError."""
+    return _validated(dict(given), (), schema=schema, source=source)
 
 
 def overridden(given: Schema, overrides: list[str] | tuple[str, ...]) -> Schema:

@@ -1,219 +1,307 @@
-"""The trained decoder: fMRI windows in, video out, as one program on a mesh (SPEC §4)."""
+"""A trained decoder as an object: align, encode, decode, adapt to somebody new."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, UInt8
+from numpy.typing import ArrayLike
+from tqdm import tqdm
 
-from glfa_jax import config, system
-from glfa_jax.alignments import load_encoder
-from glfa_jax.convert import pretrained
+from glfa_jax import config, hub
+from glfa_jax.alignments import SHARED, Group, align, layers_of, method_of, with_layer
 from glfa_jax.convert.pretrained import Pretrained
-from glfa_jax.diffusion.guidance import guided
 from glfa_jax.errors import InputError
-from glfa_jax.generators import Generator
-from glfa_jax.models import lora
-from glfa_jax.starting import typed
-from glfa_jax.subject_alignment import encoder_for
-from glfa_jax.training.checkpoints import read_done, restore_params
-from glfa_jax.training.sharding import make_mesh, place_batch, place_params
+from glfa_jax.trained import Trained
+from glfa_jax.trained.folder import write
+from glfa_jax.trained.sampler import VideoSampler
+
+NEW = "new"  # whom `adapt` fits to, where no name is given
 
 
-class Decoder(NamedTuple):
-    """An fMRI encoder, and a generator with the parameters of its denoiser and its codec."""
+class Decoder(Trained):
+    """Decodes flat maps of fMRI into video. Made by `glfa_jax.load` and `adapt`, not by hand.
 
-    encoder: Pretrained
-    generator: Generator
-    denoiser: dict
-    codec: dict
+    settings: the configuration that it was trained with.
+    """
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Whom it knows by name: those of its training and its data, and whom it was adapted to."""
+        known = (*self.settings.protocol.train_subjects, *self.settings.data.subjects)
+        return tuple(dict.fromkeys((*known, *self.fitted)))
+
+    @property
+    def maps_shape(self) -> tuple[int, int, int]:
+        """Window, height and width of the maps of one clip."""
+        data = self.settings.data
+        return data.window, data.map_size, data.map_size
+
+    @property
+    def video_shape(self) -> tuple[int, int, int, int]:
+        """Frames, height, width and channels of a decoded clip."""
+        data = self.settings.data
+        return data.frames, *data.resolution, 3
+
+    def align(
+        self, maps: ArrayLike, *, subject: str | None = None
+    ) -> Float[np.ndarray, "*b height width"]:
+        """Maps in the common space of the training subjects, where the same stimulus looks alike.
+
+        maps: (*b, height, width), z-scored BOLD on the flat map, zero outside the cortex.
+        subject: whose they are, one of `subjects`; left out for somebody new, who gets the layer
+            that all subjects share. Without an alignment (fMRI-PTE-V, LEA) maps come back as they
+            are.
+
+        Raises InputError for maps of another size or with values that are not finite, and for a
+        subject who is unknown or has no layer.
+        """
+        return np.asarray(align(self._encoder(subject), _finite(maps, self.maps_shape[1:])))
+
+    def encode(
+        self, maps: ArrayLike, *, subject: str | None = None
+    ) -> Float[np.ndarray, "clips tokens width"]:
+        """The condition tokens, which the generator takes in place of a caption's (SPEC §2.3).
+
+        Arguments and errors as of `decode`.
+        """
+        windows, key = self._windows(maps), self._key(subject)
+        parts = [
+            self._sampler.condition(part, subject=key)[:count]
+            for part, count in self._batches(windows)
+        ]
+        return np.concatenate(parts)
+
+    def decode(
+        self,
+        maps: ArrayLike,
+        *,
+        subject: str | None = None,
+        guidance_scale: float | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        clips: Sequence[int] | None = None,
+        progress: bool = False,
+    ) -> UInt8[np.ndarray, "clips f vheight vwidth 3"]:
+        """Videos in 8-bit RGB, sampled with guidance away from the average training map (SPEC §4).
+
+        maps: (clips, window, height, width): the volumes of each clip, which follow its start by
+            the haemodynamic lag, z-scored within their run, zero outside the cortex.
+        subject: as of `align`.
+        guidance_scale, steps, seed: of sampling; left out, as in the configuration (`evaluation`,
+            `seed`). One compiled program per (steps, batch size).
+        clips: a number for each clip, on which its noise depends beside the seed; 0, 1, 2, ... if
+            left out. With their places in the test split, the videos are those of eval.sample, bit
+            for bit.
+
+        Raises InputError for maps of another shape or with values that are not finite, for a
+        subject who is unknown or has no layer, and for options that cannot be.
+        """
+        windows, key = self._windows(maps), self._key(subject)
+        numbers = np.arange(len(windows)) if clips is None else np.asarray(clips)
+        if numbers.shape != (len(windows),) or (numbers.dtype.kind not in "iu"):
+            raise InputError(f"clips: must be {len(windows)} whole numbers, one for each clip")
+        own = self.settings.evaluation
+        chosen = config.overridden(
+            self.settings,
+            [
+                f"evaluation.guidance_scale={_or(guidance_scale, own.guidance_scale)}",
+                f"evaluation.sampling_steps={_or(steps, own.sampling_steps)}",
+                f"seed={_or(seed, self.settings.seed)}",
+            ],
+        )
+        most, asked = self.model.generator.training_steps, chosen.evaluation.sampling_steps
+        if asked >= most:
+            raise InputError(f"steps: {asked}, must be below the {most} of training")
+        videos = []
+        bar = tqdm(total=len(windows), desc="decode", unit="clip", disable=not progress)
+        with bar:
+            for (part, count), (places, _) in zip(
+                self._batches(windows), self._batches(numbers), strict=True
+            ):
+                video = self._sampler(
+                    part,
+                    subject=key,
+                    clip=places,
+                    scale=chosen.evaluation.guidance_scale,
+                    seed=chosen.seed,
+                    steps=asked,
+                )
+                videos.append(video[:count])
+                bar.update(count)
+        return np.concatenate(videos)
+
+    def adapt(
+        self,
+        maps: ArrayLike,
+        targets: ArrayLike | None = None,
+        *,
+        minutes: float | None = None,
+        subject: str = NEW,
+        group: ArrayLike | None = None,
+    ) -> "Decoder":
+        """A decoder that knows a new subject: an alignment layer fitted to his maps, in memory.
+
+        maps: (clips, window, height, width), of clips that he saw, as for `decode`.
+        targets: of the same shape, what training subjects' maps of the same clips are in the common
+            space, such as the mean over them of `align`; for methods that need pairs, as GLFA does.
+        minutes: of video, as many of the first clips as fill them; all if left out.
+        subject: the name by which the new decoder knows him.
+        group: (subjects, clips, window, height, width), maps of training subjects in the common
+            space, for methods that need no pairs; the targets if left out.
+
+        This decoder stays as it is. How the fit is done says `settings.adapt`.
+
+        Raises InputError where the decoder has no alignment, for a training subject's name, and for
+        maps that do not fit.
+        """
+        if subject in self.settings.protocol.train_subjects:
+            raise InputError(f"subject: {subject} was trained on, has a layer already")
+        if not subject.isalnum():
+            raise InputError(f"subject: {subject!r}, must consist of letters and digits")
+        module = self.model.encoder.module
+        method = method_of(module) if self.settings.aligned else None
+        if method is None or method.needs == "nothing":
+            raise InputError("this decoder has no alignment, nothing can be fitted")
+        own = self._windows(maps)
+        own = own[: self._count(minutes, of=len(own))]
+        wanted = None
+        if targets is not None:
+            wanted = self._windows(targets, what="targets")[: len(own)]
+            if len(wanted) != len(own):
+                raise InputError(
+                    f"targets: {len(wanted)} clips, must be as many as the {len(own)} of maps"
+                )
+        if group is not None:
+            others = _finite(group, self.maps_shape, what="group")
+        elif wanted is not None:
+            others = wanted[None]
+        else:
+            others = np.zeros((0, *own.shape), np.float32)
+        fit = method.fit(
+            own,
+            targets=wanted,
+            group=Group(others, self.trained_on.mask, self._layers.get(SHARED)),
+            settings=self.settings.adapt,
+            seed=self.settings.seed,
+        )
+        return replace(self, fitted={**self.fitted, subject: fit.params})
+
+    def export(self, folder: str | Path, *, licence: str | None = None) -> Path:
+        """Writes all that decoding needs as one folder, which `glfa_jax.load` reads anywhere.
+
+        folder: new or empty. licence: of the weights, an SPDX identifier, for the model card.
+        """
+        return write(self, Path(folder), licence=licence)
+
+    def push(
+        self,
+        repository: str,
+        *,
+        private: bool = True,
+        token: str | None = None,
+        licence: str | None = None,
+    ) -> str:
+        """Sends an export to the Hugging Face hub, as `owner/name`; the address. See `export`."""
+        with TemporaryDirectory() as place:
+            folder = self.export(Path(place, repository.rpartition("/")[2]), licence=licence)
+            return hub.upload(folder, repository, private=private, token=token)
+
+    @cached_property
+    def _layers(self) -> dict[str, dict]:
+        """Of the alignment, by subject, with one that all share under `SHARED`."""
+        if not self.settings.aligned:
+            return {}
+        trained = self.settings.protocol.train_subjects
+        return {**layers_of(self.model.encoder, subjects=trained), **self.fitted}
+
+    def _key(self, subject: str | None) -> str:
+        """Which layer serves a subject."""
+        if subject is not None and subject not in self.subjects:
+            raise InputError(
+                f"subject {subject}: is none of this decoder's, {', '.join(self.subjects)}; leave "
+                "subject out for somebody new, or adapt the decoder first"
+            )
+        if subject in self._layers:
+            return str(subject)
+        if self._layers and SHARED not in self._layers:
+            whose = "somebody new" if subject is None else f"subject {subject}"
+            raise InputError(
+                f"{whose}: has no alignment layer, only {', '.join(self._layers)} have "
+                "(alignment.per_subject); adapt the decoder first"
+            )
+        return SHARED
+
+    def _encoder(self, subject: str | None) -> Pretrained:
+        return self._encoders[self._key(subject)]
+
+    @cached_property
+    def _encoders(self) -> dict[str, Pretrained]:
+        whole = self.model.encoder
+        if not self._layers:
+            return {SHARED: whole}
+        return {key: with_layer(whole, layer) for key, layer in self._layers.items()}
+
+    @cached_property
+    def _sampler(self) -> VideoSampler:
+        return VideoSampler(
+            self.model,
+            self.settings,
+            encoders=self._encoders,
+            negative=self.trained_on.average,
+        )
+
+    def _windows(
+        self, maps: ArrayLike, *, what: str = "maps"
+    ) -> Float[np.ndarray, "clips window height width"]:
+        found = _finite(maps, self.maps_shape, what=what)
+        if found.ndim != 4 or not len(found):
+            raise InputError(
+                f"{what}: {found.shape}, must be (clips, {', '.join(map(str, self.maps_shape))})"
+            )
+        return found
+
+    def _batches(self, rows: np.ndarray) -> list[tuple[np.ndarray, int]]:
+        """Batches of one size, so that one program serves all, and how many rows of each count."""
+        size = self.settings.evaluation.batch_size
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        return [(np.resize(part, (size, *part.shape[1:])), len(part)) for part in parts]
+
+    def _count(self, minutes: float | None, *, of: int) -> int:
+        """How many clips fill the minutes with video."""
+        if minutes is None:
+            return of
+        seconds = self.trained_on.timing.clip_seconds
+        most = of * seconds / 60
+        if not (math.isfinite(minutes) and seconds <= minutes * 60 and minutes <= most + 1e-9):
+            raise InputError(
+                f"minutes: {minutes:g}, must be from {seconds / 60:.2g} (one clip of {seconds:g} "
+                f"s) to {most:g}, all of the {of} clips"
+            )
+        return int(minutes * 60 / seconds + 1e-9)  # rounding must not cost the last clip
 
 
-def validate_finished(settings: config.Config) -> None:
-    """Raises InputError where `load_decoder` would find no model, or one of another length."""
-    last = "lea" if settings.method == "lea" else "cotrain"
-    finished = system.model_folder(settings, last).is_dir()
-    if last == "cotrain":
-        done = read_done(settings.run_dir / last)
-        finished = finished and done is not None and done.step == settings.cotrain.steps
-    if not finished:
-        what = "the regression" if last == "lea" else "stage 2"
+def _or(given: Any, default: Any) -> Any:
+    return default if given is None else given
+
+
+def _finite(maps: ArrayLike, shape: tuple[int, ...], *, what: str = "maps") -> np.ndarray:
+    """Numbers in float32, of this shape behind axes of any length."""
+    found = np.asarray(maps)
+    if found.dtype.kind not in "fiu":
+        raise InputError(f"{what}: hold {found.dtype}, must hold numbers")
+    if found.shape[-len(shape) :] != shape:
         raise InputError(
-            f"{settings.run_dir}: {what} is not finished; run {typed('train.cotrain')} with this "
-            "configuration first"
+            f"{what}: {found.shape}, must end in {shape}: the window and map_size of this decoder"
+            if len(shape) == 3
+            else f"{what}: {found.shape}, must end in {shape}, the map_size of this decoder"
         )
-
-
-def load_decoder(settings: config.Config, *, step: int | None = None) -> Decoder:
-    """The model that stage 2 left in the run folder, with the foundation's codec.
-
-    step: of a checkpoint of stage 2 that is still kept, in place of the finished model. With
-    method `lea` the whole generator is the foundation's.
-    """
-    generator = system.generator(settings)
-    codec = generator.load_codec()
-    if settings.method == "lea":
-        encoder = pretrained.load("lea", system.model_folder(settings, "lea"))
-        return Decoder(encoder, generator, generator.load(), codec)
-    folder = system.model_folder(settings, "cotrain")
-    encoder = load_encoder(folder / "encoder")
-    if step is None:
-        return Decoder(encoder, generator, generator.load(folder), codec)
-    trained = restore_params(settings.run_dir / "cotrain", step=step)
-    params = _over(encoder.variables["params"], trained["encoder"])
-    denoiser = _over(generator.load(), trained.get(generator.part, {}))
-    if "lora" in trained:
-        denoiser = lora.merge(denoiser, trained["lora"], scale=settings.cotrain.lora.scale)
-    return Decoder(encoder._replace(variables={"params": params}), generator, denoiser, codec)
-
-
-def _over(params: dict, trained: dict) -> dict:
-    """What trains taken from `trained`; what never trains as `params` have it."""
-    changed = {
-        key: _over(params[key], value) if isinstance(value, dict) else value
-        for key, value in trained.items()
-    }
-    return params | changed
-
-
-def variables_of(
-    decoder: Decoder, encoders: Mapping[str, Pretrained], *, mesh: Mesh, from_bytes: int
-) -> dict[str, dict]:
-    """All parameters for each subject, on the mesh; what does not differ is there once.
-
-    encoders: of each subject. from_bytes: `hardware.shard_from_bytes`.
-    """
-    own = {
-        subject: {
-            "encoder": encoder.variables,
-            "denoiser": decoder.denoiser,
-            "codec": decoder.codec,
-        }
-        for subject, encoder in encoders.items()
-    }
-    leaves, tree = jax.tree.flatten(own)
-    distinct = {str(id(x)): x for x in leaves}
-    placed = place_params(distinct, mesh, copy=False, from_bytes=from_bytes)
-    return jax.tree.unflatten(tree, [placed[str(id(x))] for x in leaves])
-
-
-class VideoSampler:
-    """Draws videos with a decoder, guided away from the encoding of an average window (SPEC §4).
-
-    One compiled program per (steps, batch size): parameters, guidance scale and seed are arguments
-    of it, and the average is encoded once. Rows of a batch lie over the mesh.
-    """
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        settings: config.Config,
-        *,
-        subjects: Iterable[str],
-        negative: Float[Array, "w height width"],
-    ):
-        """subjects: that will be decoded; InputError for one without an alignment layer.
-
-        negative: the average training window in the common space
-        (`subject_alignment.average_window`), which the samples are pushed away from.
-        """
-        self._mesh = make_mesh(settings.hardware.mesh)
-        self._settings, self._subjects = settings, tuple(subjects)
-        self._parts: tuple[Any, Generator] | None = None
-        self._encode = jax.jit(self._condition)
-        self._generate = jax.jit(self._program, static_argnames="steps")
-        self.load(decoder, negative=negative)
-
-    def load(self, decoder: Decoder, *, negative: Float[Array, "w height width"]) -> None:
-        """Takes another checkpoint of the same run in place of the one before; programs are kept.
-
-        Raises ValueError for other modules than the programs were made of.
-        """
-        self._variables = {}  # else two models would be on the device
-        settings, hardware = self._settings, self._settings.hardware
-        encoders = {
-            subject: encoder_for(settings, decoder.encoder, subject=subject)
-            for subject in self._subjects
-        }
-        encoder = next(iter(encoders.values())).module
-        dtype = jnp.dtype(hardware.compute_dtype)
-        parts = (encoder.clone(dtype=dtype), decoder.generator.computing(dtype=dtype))
-        if self._parts not in (None, parts):
-            raise ValueError("decoder: has other modules than the one before it")
-        self._parts = parts
-        # One program for all subjects: the parameters hold each one's alignment layer.
-        self._variables = variables_of(
-            decoder, encoders, mesh=self._mesh, from_bytes=hardware.shard_from_bytes
-        )
-        shared = next(iter(self._variables.values()))
-        self._negative = self._encode(shared["encoder"], jnp.asarray(negative, jnp.float32)[None])
-
-    def __call__(
-        self,
-        fmri: Float[np.ndarray, "b w height width"],
-        *,
-        subject: str,
-        clip: Int[np.ndarray, " b"],
-        scale: float,
-        seed: int,
-        steps: int,
-    ) -> UInt8[np.ndarray, "b f vheight vwidth 3"]:
-        """Videos in 8-bit RGB.
-
-        clip: a clip's noise depends on it and on the seed alone, not on its place in a batch.
-        scale: of guidance.
-        """
-        ways = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
-        filled = -(-len(clip) // ways) * ways  # every device gets as many rows
-        rows = {"fmri": fmri.astype(np.float32), "clip": np.asarray(clip, np.int32)}
-        rows = {name: np.resize(x, (filled, *x.shape[1:])) for name, x in rows.items()}
-        batch = place_batch(rows, self._mesh)
-        numbers = (np.float32(scale), np.uint32(seed))
-        variables = self._variables[subject]
-        video = self._generate(variables, self._negative, batch, *numbers, steps=steps)
-        return jax.device_get(video)[: len(clip)]
-
-    def compiled(self) -> int:
-        """How many programs were compiled for sampling so far."""
-        generate: Any = self._generate
-        return generate._cache_size()
-
-    def _condition(
-        self, variables: dict, x: Float[Array, "1 w height width"]
-    ) -> Float[Array, "1 n d"]:
-        assert self._parts is not None
-        return self._parts[0].apply(variables, x, method="encode").condition
-
-    def _program(
-        self,
-        variables: dict,
-        negative: Float[Array, "1 n d"],
-        batch: dict[str, Array],
-        scale: Float[Array, ""],
-        seed: Int[Array, ""],
-        *,
-        steps: int,
-    ) -> UInt8[Array, "b f vheight vwidth 3"]:
-        assert self._parts is not None
-        encoder, generator = self._parts
-        data = self._settings.data
-        shape = generator.latent_shape(data.frames, *data.resolution)
-        with jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh):  # operations may ask for it
-            condition = encoder.apply(variables["encoder"], batch["fmri"]).condition
-            denoise = guided(
-                lambda x, t, c: generator.denoise(variables["denoiser"], x, t, c),
-                condition=condition,
-                negative=negative,
-                scale=scale,
-            )
-            root = jax.random.key(seed)
-            noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(root, i), shape))(
-                batch["clip"]
-            )
-            method = self._settings.evaluation.sampler
-            latents = generator.sample(denoise, noise, steps=steps, method=method)
-            video = generator.decode(variables["codec"], latents)
-        return jnp.round((jnp.clip(video, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+    found = found.astype(np.float32)
+    if not np.isfinite(found).all():
+        raise InputError(f"{what}: hold values that are not finite")
+    return found

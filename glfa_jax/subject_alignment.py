@@ -31,7 +31,8 @@ def fitted_stage(settings: Config, *, subject: str, minutes: float) -> str:
     return str(PurePosixPath("adapt", system.of_store(settings), f"{subject}-{minutes:g}min"))
 
 
-def _fitted(settings: Config, *, subject: str, minutes: float) -> Path:
+def fitted_folder(settings: Config, *, subject: str, minutes: float) -> Path:
+    """Where the layer lies that train.adapt fitted to so much of a subject."""
     stage = fitted_stage(settings, subject=subject, minutes=minutes)
     return system.model_folder(settings, stage)
 
@@ -45,7 +46,7 @@ def validate_layer(settings: Config, *, subject: str) -> None:
     elif subject in trained:
         return
     elif minutes is not None:
-        folder = _fitted(settings, subject=subject, minutes=minutes)
+        folder = fitted_folder(settings, subject=subject, minutes=minutes)
         if not folder.is_dir():
             raise InputError(
                 f"{folder}: no layer was fitted to {minutes:g} minutes of subject {subject}; first "
@@ -84,7 +85,7 @@ def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> dict:
     module = encoder.module
     minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
     if subject not in trained and minutes is not None:
-        folder = _fitted(settings, subject=subject, minutes=minutes)
+        folder = fitted_folder(settings, subject=subject, minutes=minutes)
         return method_of(module).load(folder, maps_shape=(module.height, module.width))
     if module.subjects not in (0, len(trained)):
         raise InputError(

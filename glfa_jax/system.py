@@ -89,20 +89,22 @@ def _check_generator(settings: config.Config) -> None:
             raise InputError(f"{key}.sampling_steps: {steps}, must be below the {most} of training")
 
 
-def generator(settings: config.Config) -> Generator:
-    """The foundation's generator as it is trained and sampled from; reads no weights.
+def generator(settings: config.Config, *, folder: Path | None = None) -> Generator:
+    """The generator as it is trained and sampled from; reads no weights.
+
+    folder: where it lies, the foundation's if left out.
 
     Raises InputError where it is not there or not what the configuration says.
     """
-    found = generators.named(settings.generator).open(settings.foundation / GENERATOR)
+    found = generators.named(settings.generator).open(folder or settings.foundation / GENERATOR)
     return found if settings.method == "lea" else found.as_trained(settings.cotrain)
 
 
 def load_evaluation_model(
-    settings: config.Config, kind: str, name: str, **options: Any
+    foundation: Path, kind: str, name: str, **options: Any
 ) -> EvaluationModel:
     """CLIP or a classifier: `kind` and `options` as in convert.pretrained, `name` its folder."""
-    folder = settings.foundation / name
+    folder = foundation / name
     path = folder / "preprocessor_config.json"
     preprocessing = read_object(path, error=DirectoryError)
     try:
@@ -112,15 +114,15 @@ def load_evaluation_model(
     return EvaluationModel(pretrained.load(kind, folder, **options), preprocess)
 
 
-def load_video_classifier(settings: config.Config) -> EvaluationModel:
-    """For clips of `data.frames`: its positions are computed, so any multiple of a tubelet does."""
-    loaded = load_evaluation_model(settings, "video_mae", VIDEO_CLASSIFIER)
-    module = loaded.model.module.clone(num_frames=settings.data.frames)
+def load_video_classifier(foundation: Path, *, frames: int) -> EvaluationModel:
+    """frames: of a clip; its positions are computed, so any multiple of a tubelet does."""
+    loaded = load_evaluation_model(foundation, "video_mae", VIDEO_CLASSIFIER)
+    module = loaded.model.module.clone(num_frames=frames)
     return replace(loaded, model=loaded.model._replace(module=module))
 
 
-def load_clip(settings: config.Config, **options: Any) -> EvaluationModel:
-    return load_evaluation_model(settings, "clip", CLIP, **options)
+def load_clip(foundation: Path, **options: Any) -> EvaluationModel:
+    return load_evaluation_model(foundation, "clip", CLIP, **options)
 
 
 def tokenizer(settings: config.Config) -> Tokenizer:

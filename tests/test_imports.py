@@ -37,10 +37,10 @@ FLOORS = (
     *("data", "training"),
     *("comparison", "simulate", "preparation"),
     "alignments",
-    *("system", "subject_alignment", "decoder", "protocol"),
+    *("system", "subject_alignment", "trained", "hub", "decoder", "protocol"),
     "report",
     *("stages", "evaluation"),
-    "commands",
+    *("api", "export", "commands"),
 )
 # What is only ever started, by its module's name, stands above all rooms wherever it lies.
 COMMANDS = ("glfa_jax/data/prepare", "glfa_jax/data/look", "glfa_jax/__main__")
@@ -176,6 +176,7 @@ LAYERS = (
         ("glfa_jax.config", "glfa_jax.starting"),
         "reading a command line starts no device",
     ),
+    Rule("glfa_jax/hub", ("huggingface_hub",), "sending and fetching folders knows no model"),
     Rule("glfa_jax/results", (), "a file format knows nothing else"),
     Rule("glfa_jax/commands", ("glfa_jax.__version__",), "commands are imported when they start"),
     Rule("glfa_jax/errors", (), "errors know nothing"),
@@ -235,6 +236,7 @@ LAZY = {
     ("glfa_jax/data/hdf5", "h5py"),
     ("glfa_jax/data/readers", "nilearn"),
     ("glfa_jax/convert/sources", "huggingface_hub"),
+    ("glfa_jax/hub", "huggingface_hub"),
     ("glfa_jax/convert/verify", "torch"),
     ("glfa_jax/convert/verify", "diffusers"),
     ("glfa_jax/convert/verify", "glfa_jax.convert.verify_fmri"),

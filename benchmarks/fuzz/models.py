@@ -7,15 +7,14 @@ import struct
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import transformers.models.clip  # noqa: F401  imported before the readers are forked
 
 from benchmarks.fuzz.parser import Parser
 from examples.simulated.tokenizer import write_tokenizer
-from glfa_jax import config, system
+from glfa_jax import system
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import read_config, read_file, read_tensors, write_tensors
 from glfa_jax.convert.pickled import write_pickled
@@ -165,9 +164,8 @@ def _preprocessors(folder: Path) -> Sequence[Path]:
 
 
 def _read_preprocessor(path: Path) -> None:
-    settings = cast(config.Config, SimpleNamespace(foundation=path.parents[1]))
-    judge = system.load_evaluation_model(settings, "vit", path.parent.name)
-    judge.preprocess(np.zeros((2, 12, 16, 3), np.uint8))
+    model = system.load_evaluation_model(path.parents[1], "vit", path.parent.name)
+    model.preprocess(np.zeros((2, 12, 16, 3), np.uint8))
 
 
 def _tokenizers(folder: Path) -> Sequence[Path]:

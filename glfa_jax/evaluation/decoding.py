@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool
 
 from glfa_jax import config, system
 from glfa_jax.data.store import Store
-from glfa_jax.decoder import Decoder, VideoSampler, load_decoder, validate_finished
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object, write_atomically
 from glfa_jax.protocol import decoded_store
-from glfa_jax.subject_alignment import average_window, validate_layer
+from glfa_jax.subject_alignment import average_window, encoder_for, validate_layer
+from glfa_jax.trained.model import Model, load_model, validate_finished
+from glfa_jax.trained.sampler import VideoSampler
 from glfa_jax.training.loop import check_unchanged, use_compilation_cache
 from glfa_jax.training.sharding import make_mesh
 
@@ -50,19 +51,24 @@ class HeldOut:
     def sampler(self, *, step: int | None = None) -> VideoSampler:
         """The finished model, or a checkpoint of stage 2."""
         make_mesh(self.settings.hardware.mesh)  # refused before anything is loaded
-        decoder, negative = self._model(step)
-        subjects = self.settings.protocol.test_subjects
-        return VideoSampler(decoder, self.settings, subjects=subjects, negative=negative)
+        model, beside = self._model(step)
+        return VideoSampler(model, self.settings, **beside)
 
     def load(self, sampler: VideoSampler, *, step: int | None) -> None:
-        """Puts the finished model, or a checkpoint, in place of the one that the generator has."""
-        decoder, negative = self._model(step)
-        sampler.load(decoder, negative=negative)
+        """Puts the finished model, or a checkpoint, in place of the one that the sampler has."""
+        model, beside = self._model(step)
+        sampler.load(model, **beside)
 
-    def _model(self, step: int | None) -> tuple[Decoder, Float[Array, "w height width"]]:
-        """The decoder, and what its samples are pushed away from."""
-        decoder = load_decoder(self.settings, step=step)
-        return decoder, average_window(self.settings, decoder.encoder, store=self.trained)
+    def _model(self, step: int | None) -> tuple[Model, dict[str, Any]]:
+        """The model, and beside it the test subjects' encoders and the average to guide away
+        from."""
+        settings, model = self.settings, load_model(self.settings, step=step)
+        encoders = {
+            subject: encoder_for(settings, model.encoder, subject=subject)
+            for subject in settings.protocol.test_subjects
+        }
+        negative = average_window(settings, model.encoder, store=self.trained)
+        return model, {"encoders": encoders, "negative": negative}
 
     def decode(
         self,

@@ -21,9 +21,15 @@ from glfa_jax.cli import run_main
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation.alignment import align_maps
 from glfa_jax.evaluation.decoding import SCORING, HeldOut, open_test, validate_same_settings
-from glfa_jax.evaluation.models import EvaluationModels
 from glfa_jax.evaluation.sample import folder, read_samples
-from glfa_jax.evaluation.scoring import Measured, Scored, Scorer, scorers, scores_of
+from glfa_jax.evaluation.scoring import (
+    Measured,
+    Scored,
+    Scorer,
+    evaluation_models,
+    scorers,
+    scores_of,
+)
 from glfa_jax.files import read_json, reading, write_atomically, writing
 from glfa_jax.lock import only_one
 from glfa_jax.method import method_name
@@ -110,7 +116,7 @@ def score_all(test: HeldOut, results: Path) -> tuple[list[dict], Scores, Path]:
     read_clips(index_path)  # hours before it is written to
     if not os.access(results, os.W_OK):
         raise InputError(f"{results}: must not be written to; choose another results_dir")
-    scorer_of, rows, scored = scorers(test, EvaluationModels(settings)), [], {}
+    scorer_of, rows, scored = scorers(test, evaluation_models(settings)), [], {}
     for subject in tqdm(settings.protocol.test_subjects, desc="score", unit="subject"):
         scored[subject], lines = score_subject(test, scorer_of(subject), subject)
         rows += lines

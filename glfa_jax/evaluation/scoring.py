@@ -117,6 +117,13 @@ class Scorer:
         )
 
 
+def evaluation_models(settings: config.Config) -> EvaluationModels:
+    """Those of the foundation that the configured metrics need."""
+    return EvaluationModels(
+        settings.evaluation, foundation=settings.foundation, frames=settings.data.frames
+    )
+
+
 def scorers(test: HeldOut, models: EvaluationModels) -> Callable[[str], Scorer]:
     """The scorer of a subject; subjects that saw the same clips share one."""
 
@@ -186,8 +193,13 @@ def over_run(metric: Metric, test: HeldOut, scored: Mapping[str, Scored]) -> Ove
         for subject, (_, truth) in found.items()
         for clip, values in zip(test.clips(subject), truth, strict=True)
     }
+    return overall_value(metric, generated, np.stack([*true.values()]))
+
+
+def overall_value(metric: Metric, generated: np.ndarray, truth: np.ndarray) -> Overall:
+    """A metric that has one value for all clips."""
     return Overall(
         metric.variant.format(clips=len(generated), values=generated[0].size),
         metric.better,
-        metric.measure(generated, truth=np.stack([*true.values()])),
+        metric.measure(generated, truth=truth),
     )

@@ -23,16 +23,15 @@ from tqdm import tqdm
 
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
-from glfa_jax.decoder import VideoSampler
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import HeldOut, open_test, validate_same_settings
-from glfa_jax.evaluation.models import EvaluationModels
-from glfa_jax.evaluation.scoring import Scored, scorers, scores_of
+from glfa_jax.evaluation.scoring import Scored, evaluation_models, scorers, scores_of
 from glfa_jax.files import write_atomically
 from glfa_jax.lock import only_one
 from glfa_jax.metrics import statistics
 from glfa_jax.report import sweep as figure
 from glfa_jax.results import FILE, Sampling, Scores
+from glfa_jax.trained.sampler import VideoSampler
 from glfa_jax.training.checkpoints import kept_steps
 
 # Keys of settings.json that a cell's path tells. The finished model is told by its step as well:
@@ -142,7 +141,7 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
     """Samples and scores cells; each is written when it is whole."""
     settings = test.settings
     validate_checkpoints(settings, missing)
-    scorer_of = scorers(test, EvaluationModels(settings))  # kept for all models
+    scorer_of = scorers(test, evaluation_models(settings))  # kept for all models
     batches = {
         subject: len(list(test.batches(subject))) for subject in settings.protocol.test_subjects
     }

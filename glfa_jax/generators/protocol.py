@@ -125,6 +125,11 @@ class Generator(Protocol):
         """Writes all of the denoiser's parameters into the folder `part` of `model`."""
         ...
 
+    def export(self, denoiser: dict, codec: dict, folder: Path) -> None:
+        """Writes a folder that `open` reads and that decodes alone, with these parameters as its
+        pretrained ones; the text encoder is left out."""
+        ...
+
     def load_codec(self) -> dict:
         """The codec's parameters, float32 in host memory."""
         ...

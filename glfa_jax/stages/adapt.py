@@ -36,7 +36,6 @@ from glfa_jax.cli import next_step, run_main
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
-from glfa_jax.decoder import validate_finished
 from glfa_jax.errors import InputError
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.protocol import decoded_store
@@ -48,6 +47,7 @@ from glfa_jax.subject_alignment import (
     layer_for,
     validate_current,
 )
+from glfa_jax.trained.model import validate_finished
 from glfa_jax.training.checkpoints import mark_done
 from glfa_jax.training.loop import (
     LossFn,

@@ -111,7 +111,7 @@ def run(settings: config.Config, store: Store) -> None:
         return
     pretrain.run(settings, store)
     options = compute_in(settings)
-    clip = system.load_clip(settings, compute_dtype=options["dtype"])
+    clip = system.load_clip(settings.foundation, compute_dtype=options["dtype"])
     generator = system.generator(settings)
     module = system.fmri_encoder(
         settings,

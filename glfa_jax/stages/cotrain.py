@@ -33,6 +33,8 @@ from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.stages import contrast, latents, lea, pretrain
 from glfa_jax.stages.running import batches, begun, complete, compute_in, run_stage, store_model
 from glfa_jax.subject_alignment import with_training_subjects
+from glfa_jax.trained.data import FOLDER
+from glfa_jax.trained.run import kept_of
 from glfa_jax.training.compile_only import compile_step
 from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import alignment_loss
@@ -253,6 +255,8 @@ def run(settings: config.Config, store: Store) -> None:
     def write(folder: Path) -> None:
         alignments.save_encoder(folder / "encoder", module, encoder_params)
         generator.save(denoiser, folder)
+        trained = Pretrained(module, {"params": encoder_params})
+        kept_of(settings, trained, store=store).save(folder / FOLDER)
 
     store_model(settings, NAME, write)
 

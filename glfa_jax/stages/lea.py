@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained
+from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.data.video import unit_range
 from glfa_jax.errors import InputError
@@ -32,6 +33,8 @@ from glfa_jax.models.lea import Lea, cls_of
 from glfa_jax.ops.ridge import Ridge, RidgeFit, rescaled
 from glfa_jax.stages import pretrain
 from glfa_jax.stages.running import compute_in, store_model
+from glfa_jax.trained.data import FOLDER
+from glfa_jax.trained.run import kept_of
 from glfa_jax.training.processes import say
 
 NAME = "lea"
@@ -41,7 +44,7 @@ class Targets:
     """Of training clips: the caption's tokens as the generator is given them, CLIP's embedding."""
 
     def __init__(self, settings: config.Config, store: Store):
-        generator, clip = system.generator(settings), system.load_clip(settings)
+        generator, clip = system.generator(settings), system.load_clip(settings.foundation)
         text = generator.load_text_encoder(compute_dtype=jnp.float32)
         self.shape = (generator.condition_tokens, generator.condition_width)
         self.clip_dim = clip.model.module.projection_dim
@@ -152,7 +155,10 @@ def run(settings: config.Config, store: Store) -> None:
     )
 
     def write(folder: Path) -> None:
-        system.save_own(NAME, folder, *fit_model(settings, store))
+        module, params = fit_model(settings, store)
+        system.save_own(NAME, folder, module, params)
+        encoder = Pretrained(module, {"params": params})
+        kept_of(settings, encoder, store=store).save(folder / FOLDER)
 
     store_model(settings, NAME, write)
     say(f"{NAME}: finished")

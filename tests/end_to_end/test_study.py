@@ -20,13 +20,14 @@ from flax.traverse_util import flatten_dict
 
 from glfa_jax import config
 from glfa_jax.data.store import Store
-from glfa_jax.decoder import VideoSampler, load_decoder
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.evaluation import sample, score, sweep
 from glfa_jax.evaluation.decoding import HeldOut, open_test
 from glfa_jax.lock import only_one
 from glfa_jax.results import Scores
 from glfa_jax.stages import adapt, cotrain, lea
+from glfa_jax.trained.model import load_model
+from glfa_jax.trained.sampler import VideoSampler
 from tests.data.test_store_damage import unseal
 from tests.readonly import MINDING_PERMISSIONS, read_only
 
@@ -353,7 +354,7 @@ def test_checkpoints_can_be_swept(study, swept):
         for step in (STEPS - 1, STEPS)
     )
     assert (earlier.values("PSNR") != last.values("PSNR")).any()
-    finished, restored = load_decoder(settings), load_decoder(settings, step=STEPS)
+    finished, restored = load_model(settings), load_model(settings, step=STEPS)
     for of in (lambda decoder: decoder.encoder.variables, lambda decoder: decoder.denoiser):
         ours, theirs = (
             cast(dict[tuple, np.ndarray], flatten_dict(of(decoder)))
@@ -362,7 +363,7 @@ def test_checkpoints_can_be_swept(study, swept):
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
     with pytest.raises(TrainingError, match="holds no checkpoint 77"):
-        load_decoder(settings, step=77)
+        load_model(settings, step=77)
 
 
 def test_variants_train_by_configuration_alone(study):

@@ -9,13 +9,13 @@ import pytest
 
 from glfa_jax import config
 from glfa_jax.data.store import Store
-from glfa_jax.decoder import Generator
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation import decoding, sample, score, sweep
 from glfa_jax.evaluation.decoding import SCORING, HeldOut, open_test, validate_same_settings
 from glfa_jax.metrics import METRICS, image
 from glfa_jax.results import Scores
 from glfa_jax.stages import adapt
+from glfa_jax.trained.sampler import VideoSampler
 from tests.evaluation.test_registered import REDNESS, redness_difference
 from tests.evaluation.tiny_run import finished, write_store
 
@@ -44,7 +44,7 @@ class Sampled(NamedTuple):
 
     settings: config.Config
     other: Store
-    generator: Generator
+    generator: VideoSampler
     averaged: list[str]
 
 
@@ -55,14 +55,14 @@ def sampled(folder, trained):
         trained, [f"protocol.test_store={other.path}", 'protocol.test_subjects=["01"]']
     )
     made, averaged = [], []
-    make, average = HeldOut.generator, decoding.average_window
+    make, average = HeldOut.sampler, decoding.average_window
 
     def average_window(*given, store):
         averaged.append(store.attributes.identity)
         return average(*given, store=store)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(HeldOut, "generator", lambda test: made.append(make(test)) or made[-1])
+        patch.setattr(HeldOut, "sampler", lambda test: made.append(make(test)) or made[-1])
         patch.setattr(decoding, "average_window", average_window)
         sample.main(settings)
     return Sampled(settings, other, made[0], averaged)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from glfa_jax import config, decoder, system
+from glfa_jax import config, system
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.evaluation import decoding, score
 from glfa_jax.evaluation.decoding import SCORING, open_test, validate_same_settings
+from glfa_jax.trained import model, sampler
 from glfa_jax.training.sharding import make_mesh
 from tests.evaluation.tiny_run import finished
 from tests.stages.variants import store_trained
@@ -49,7 +50,7 @@ def test_what_is_asked_of_the_judges_is_checked_when_scoring(settings):
 
 def test_a_mesh_of_other_devices_is_refused_with_what_helps(settings, monkeypatch):
     """A run trained on several devices is decoded on those at hand."""
-    monkeypatch.setattr(decoding, "load_decoder", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(decoding, "load_model", lambda *_, **__: pytest.fail("loaded"))
     elsewhere = config.overridden(settings, ["hardware.mesh={data: 3, fsdp: 5}"])
     with pytest.raises(
         TrainingError, match=r"devices, \d+; --set 'hardware\.mesh=\{\}' fits"
@@ -76,9 +77,9 @@ def test_a_checkpoint_of_lora_needs_no_finished_generator(settings, tmp_path, mo
     updates = unflatten_dict({(*path, "down"): down, (*path, "up"): up})
     encoder = {"func_align_layer": jax.tree.map(lambda x: 2 * x, layer)}
     monkeypatch.setattr(
-        decoder, "restore_params", lambda folder, *, step: {"encoder": encoder, "lora": updates}
+        model, "restore_params", lambda folder, *, step: {"encoder": encoder, "lora": updates}
     )
-    found = decoder.load_decoder(settings, step=1)
+    found = model.load_model(settings, step=1)
     assert found.generator == generator
     merged: dict[tuple, Any] = flatten_dict(found.denoiser)
     for name, kernel in merged.items():
@@ -122,9 +123,9 @@ def test_settings_of_an_earlier_version_count_as_far_as_they_go(settings, tmp_pa
 
 def test_another_checkpoint_takes_the_place_of_the_first_in_the_same_program(settings, monkeypatch):
     test = open_test(settings)
-    load, place = decoding.load_decoder, decoder.place_params
+    load, place = decoding.load_model, sampler.place_params
 
-    def load_other(*given, step: int | None) -> decoder.Decoder:
+    def load_other(*given, step: int | None) -> model.Model:
         """Of step 1, with twice the parameters of the encoder."""
         found = load(*given)
         if step is None:
@@ -138,19 +139,19 @@ def test_another_checkpoint_takes_the_place_of_the_first_in_the_same_program(set
         on_device[:] = [weakref.ref(x) for x in jax.tree.leaves(placed)]
         return placed
 
-    def videos(sampler: decoder.VideoSampler) -> np.ndarray:
-        return test.decode(sampler, "03", [0, 1], scale=9.0, steps=2, seed=0)
+    def videos(own: sampler.VideoSampler) -> np.ndarray:
+        return test.decode(own, "03", [0, 1], scale=9.0, steps=2, seed=0)
 
     on_device: list[weakref.ref] = []
-    monkeypatch.setattr(decoding, "load_decoder", load_other)
-    monkeypatch.setattr(decoder, "place_params", place_alone)
-    sampler = test.sampler()
-    finished = videos(sampler)
-    test.load(sampler, step=1)
-    earlier = videos(sampler)
+    monkeypatch.setattr(decoding, "load_model", load_other)
+    monkeypatch.setattr(sampler, "place_params", place_alone)
+    own = test.sampler()
+    finished = videos(own)
+    test.load(own, step=1)
+    earlier = videos(own)
     assert (earlier != finished).any()
-    test.load(sampler, step=None)
-    np.testing.assert_array_equal(videos(sampler), finished)
-    assert sampler.compiled() == 1
+    test.load(own, step=None)
+    np.testing.assert_array_equal(videos(own), finished)
+    assert own.compiled() == 1
     on_device.clear()
     np.testing.assert_array_equal(videos(test.sampler(step=1)), earlier)

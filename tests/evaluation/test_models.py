@@ -1,5 +1,6 @@
 """The judges with models that only average: what is loaded, and what goes to the device when."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +13,6 @@ from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.evaluation.models import EvaluationModels
 from glfa_jax.models.video_mae import Classified
 from glfa_jax.ops.preprocess import Preprocessor
-from tests.test_config import MINIMAL
 
 CLIPS, FRAMES, SIDE = 3, 2, 4
 VIDEOS = np.random.default_rng(0).integers(0, 256, (CLIPS, FRAMES, SIDE, SIDE, 3), np.uint8)
@@ -31,7 +31,7 @@ def loaded(monkeypatch) -> list[str]:
     """Names of the models that were loaded; each is an Average."""
     names = []
 
-    def load(settings: config.Config, kind: str, name: str) -> Any:
+    def load(foundation: Path, kind: str, name: str) -> Any:
         names.append(name)
         variables = {"weight": np.ones(3, np.float32)}
         model = Pretrained(Average(), variables)
@@ -41,23 +41,14 @@ def loaded(monkeypatch) -> list[str]:
     monkeypatch.setattr(
         system,
         "load_video_classifier",
-        lambda settings: load(settings, "video_mae", system.VIDEO_CLASSIFIER),
+        lambda foundation, frames: load(foundation, "video_mae", system.VIDEO_CLASSIFIER),
     )
     return names
 
 
 def judges(tmp_path, *metrics: str) -> EvaluationModels:
-    path = tmp_path / "given.yaml"
-    path.write_text(MINIMAL, encoding="utf-8")
-    return EvaluationModels(
-        config.load(
-            path,
-            (
-                *(f"data.frames={FRAMES}", "evaluation.batch_size=2"),
-                f"evaluation.metrics={list(metrics)}",
-            ),
-        )
-    )
+    evaluation = config.Evaluation(batch_size=2, metrics=metrics)
+    return EvaluationModels(evaluation, foundation=tmp_path, frames=FRAMES)
 
 
 def test_clip_is_loaded_where_it_is_asked_for(loaded, tmp_path):
@@ -71,7 +62,7 @@ def test_clip_is_loaded_where_it_is_asked_for(loaded, tmp_path):
 
 def test_a_judge_is_told_by_its_parameters_and_its_preprocessing(loaded, tmp_path, monkeypatch):
     def identity(judge: system.EvaluationModel) -> str:
-        monkeypatch.setattr(system, "load_clip", lambda settings: judge)
+        monkeypatch.setattr(system, "load_clip", lambda foundation: judge)
         found = judges(tmp_path, "embeddings").identities
         assert list(found) == [system.VIDEO_CLASSIFIER, system.IMAGE_CLASSIFIER, system.CLIP]
         return found[system.CLIP]

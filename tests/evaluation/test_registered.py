@@ -15,7 +15,8 @@ from glfa_jax import config, system
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation import compare, sweep
-from glfa_jax.evaluation.models import PREDICTORS, EvaluationModels, Predictor, needed
+from glfa_jax.evaluation.models import PREDICTORS, Predictor, needed
+from glfa_jax.evaluation.scoring import evaluation_models
 from glfa_jax.metrics import METRICS, Metric
 from glfa_jax.models.video_mae import Classified
 from glfa_jax.results import Scores
@@ -104,9 +105,9 @@ def test_a_metric_of_pixels(decoded, place, tmp_path, monkeypatch):
 
 
 def test_a_metric_of_what_a_model_predicts(decoded, place, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "EvaluationModels", EvaluationModels)
+    monkeypatch.setattr(sweep, "evaluation_models", evaluation_models)
     monkeypatch.setattr(system, "load_evaluation_model", lambda *_: loaded(CLASSES, 0))
-    monkeypatch.setattr(system, "load_video_classifier", lambda _: loaded(CLASSES, 1))
+    monkeypatch.setattr(system, "load_video_classifier", lambda *_, **__: loaded(CLASSES, 1))
     with METRICS.temporarily(WARMTH), PREDICTORS.temporarily(WARMTH_MODEL):
         test_sweep.swept(decoded, "evaluation.metrics=[warmth]", "evaluation.batch_size=4")
     scores = Scores.read(place / "02" / "checkpoint2_steps25_scale9_seed0")

@@ -58,7 +58,7 @@ def decoded(settings, monkeypatch) -> Path:
     for name, value in {
         "open_test": test,
         "validate_same_settings": None,
-        "EvaluationModels": None,
+        "evaluation_models": None,
         "scorers": lambda subject: None,
         "score_subject": (scored, []),
         "align_maps": None,

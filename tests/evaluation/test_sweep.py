@@ -78,7 +78,7 @@ class Decoded:
 @pytest.fixture
 def decoded(tmp_path, monkeypatch) -> Decoded:
     """Checkpoints 1 and 2 of stage 2 are kept, which ended with 3."""
-    monkeypatch.setattr(sweep, "EvaluationModels", lambda settings: judges)
+    monkeypatch.setattr(sweep, "evaluation_models", lambda settings: judges)
     path = tmp_path / "given.yaml"
     path.write_text(MINIMAL, encoding="utf-8")
     for step in (1, 2):

@@ -23,11 +23,11 @@ from jaxtyping import Array, Float, Key, Num
 from glfa_jax import config, system
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Split, Store
-from glfa_jax.decoder import Decoder, load_decoder
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import open_test
 from glfa_jax.generators import Trainable, register
 from glfa_jax.stages import cotrain, latents
+from glfa_jax.trained.model import Model, load_model
 from glfa_jax.training.logs import read_log
 from tests import stores
 from tests.stages.tiny import SIDE, WIDTH, WINDOW
@@ -250,8 +250,8 @@ def trained(request, tmp_path_factory, store, foundation) -> config.Config:
     return settings
 
 
-def decoder_of(settings: config.Config, *, step: int | None = None) -> Decoder:
-    return load_decoder(settings, step=step)
+def decoder_of(settings: config.Config, *, step: int | None = None) -> Model:
+    return load_model(settings, step=step)
 
 
 def test_what_it_names_trains_and_nothing_else(trained):

@@ -23,10 +23,11 @@ from glfa_jax import config, subject_alignment
 from glfa_jax.alignments import align, protocol
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
-from glfa_jax.decoder import Decoder, VideoSampler
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.stages import adapt
 from glfa_jax.subject_alignment import encoder_for, layer_for
+from glfa_jax.trained.model import Model
+from glfa_jax.trained.sampler import VideoSampler
 from glfa_jax.training.checkpoints import latest_step, restore_params
 from glfa_jax.training.logs import read_log
 from tests.stages import tiny
@@ -104,9 +105,10 @@ def test_a_fitted_layer_is_read_once_to_decode_with_it(fitted, monkeypatch):
     monkeypatch.setattr(
         protocol, "read_tensors", lambda folder: read.append(folder) or reading(folder)
     )
-    decoder = Decoder(load_trained(settings), Mock(), {}, {})
+    model = Model(load_trained(settings), Mock(), {}, {})
     negative = jnp.zeros((tiny.WINDOW, tiny.SIDE, tiny.SIDE))
-    VideoSampler(decoder, settings, subjects=["03"], negative=negative)
+    encoders = {"03": encoder_for(settings, model.encoder, subject="03")}
+    VideoSampler(model, settings, encoders=encoders, negative=negative)
     assert read == [settings.run_dir / "adapt" / "03-1min" / "model"]
 
 

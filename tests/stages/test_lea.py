@@ -12,11 +12,11 @@ import yaml
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained
 from glfa_jax.data.video import unit_range
-from glfa_jax.decoder import validate_finished
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.ops.ridge import Ridge, rescaled
 from glfa_jax.stages import cotrain, lea
 from glfa_jax.stages import running as stages
+from glfa_jax.trained.model import validate_finished
 from glfa_jax.training.loop import check_unchanged
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,7 @@ def samples(settings: config.Config, store: Store) -> tuple[np.ndarray, np.ndarr
     """Features of every window that is there, caption tokens and image embeddings beside them."""
     encoder = pretrained.load("fmri_autoencoder", system.model_folder(settings, "pretrain"))
     text = system.generator(settings).load_text_encoder(compute_dtype=np.float32)
-    clip = system.load_clip(settings)
+    clip = system.load_clip(settings.foundation)
     clips, subjects = np.nonzero(PRESENT)
     fmri = store._fmri[clips, subjects].astype(np.float32)
     tokens = encoder.module.apply(encoder.variables, fmri, method="encode")

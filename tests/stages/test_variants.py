@@ -16,13 +16,14 @@ from flax.traverse_util import flatten_dict
 from glfa_jax import config, system
 from glfa_jax.alignments import align
 from glfa_jax.convert import pretrained, transfer
-from glfa_jax.decoder import Decoder, variables_of
 from glfa_jax.diffusion.schedule import MODELSCOPE
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.stages import contrast, cotrain, pretrain
 from glfa_jax.stages import running as stages
 from glfa_jax.subject_alignment import average_window, encoder_for
+from glfa_jax.trained.model import Model
+from glfa_jax.trained.sampler import variables_of
 from glfa_jax.training.loop import validate_unchanged
 from glfa_jax.training.optim import split
 from glfa_jax.training.sharding import make_mesh
@@ -257,7 +258,7 @@ def test_a_subject_without_a_layer_is_refused_naming_what_fits_one(own):
 def test_subjects_share_all_parameters_but_their_layers(own):
     settings, _ = own
     generator: Any = None
-    decoder = Decoder(load_trained(settings), generator, {"x": np.ones(3)}, {"x": np.ones(3)})
+    decoder = Model(load_trained(settings), generator, {"x": np.ones(3)}, {"x": np.ones(3)})
     encoders = {s: encoder_for(settings, decoder.encoder, subject=s) for s in ("01", "02")}
     mesh = make_mesh(settings.hardware.mesh, devices=jax.devices()[:1])
     found = variables_of(decoder, encoders, mesh=mesh, from_bytes=0)

@@ -7,6 +7,7 @@ metrics name that in `needs`.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -26,14 +27,15 @@ Predictions = Mapping[str, np.ndarray]
 class Predictor:
     """An evaluation model, as metrics use it.
 
-    name: its folder in the foundation. load: reads it, with its preprocessing.
+    name: its folder in the foundation. load: reads it, with its preprocessing, from the
+        foundation, for clips of so many frames.
     sees: whole clips (b, f, h, w, 3), or frames (b, h, w, 3), one by one.
     predict: `(module, variables, x)`, x preprocessed, to arrays (b, ...) in the order of `gives`.
     gives: their names, which metrics have in `needs`.
     """
 
     name: str
-    load: Callable[[config.Config], system.EvaluationModel]
+    load: Callable[[Path, int], system.EvaluationModel]
     sees: Literal["clips", "frames"]
     predict: Callable[[Any, dict, jax.Array], tuple[jax.Array, ...]]
     gives: tuple[str, ...]
@@ -66,13 +68,14 @@ class EvaluationModels:
     identities: of every model, a digest. Values of one metric by two models are two metrics.
     """
 
-    def __init__(self, settings: config.Config):
-        size = settings.evaluation.batch_size
-        sizes = {"clips": size, "frames": size * settings.data.frames}
+    def __init__(self, evaluation: config.Evaluation, *, foundation: Path, frames: int):
+        """foundation: the folder that holds their folders. frames: of a clip."""
+        size = evaluation.batch_size
+        sizes = {"clips": size, "frames": size * frames}
         self.identities: dict[str, str] = {}
         self._predictors: list[tuple[Predictor, Callable[[np.ndarray], list[np.ndarray]]]] = []
-        for one in needed(settings.evaluation):
-            model = one.load(settings)
+        for one in needed(evaluation):
+            model = one.load(foundation, frames)
             self.identities[one.name] = _digest(model)
             run = _in_batches(model, one.predict, size=sizes[one.sees])
             self._predictors.append((one, run))

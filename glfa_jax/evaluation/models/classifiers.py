@@ -1,10 +1,11 @@
 """VideoMAE, which classifies clips, and ViT, which classifies frames."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
 
-from glfa_jax import config, system
+from glfa_jax import system
 from glfa_jax.evaluation.models import PREDICTORS, Predictor
 
 
@@ -17,14 +18,14 @@ def _of_frames(module: Any, variables: dict, x: jax.Array) -> tuple[jax.Array, .
     return (jax.nn.softmax(module.apply(variables, x)),)
 
 
-def _load_image_classifier(settings: config.Config) -> system.EvaluationModel:
-    return system.load_evaluation_model(settings, "vit", system.IMAGE_CLASSIFIER)
+def _load_image_classifier(foundation: Path, frames: int) -> system.EvaluationModel:
+    return system.load_evaluation_model(foundation, "vit", system.IMAGE_CLASSIFIER)
 
 
 PREDICTORS.register(
     Predictor(
         system.VIDEO_CLASSIFIER,
-        load=lambda settings: system.load_video_classifier(settings),
+        load=lambda foundation, frames: system.load_video_classifier(foundation, frames=frames),
         sees="clips",
         predict=_of_clips,
         gives=("clip probabilities", "clip features"),

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from glfa_jax import config
 from glfa_jax.convert import pretrained
-from glfa_jax.convert.directory import read_config
+from glfa_jax.convert.directory import copy_files, read_config, seal
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.diffusion import sampler
 from glfa_jax.diffusion.schedule import Schedule, noise_like
@@ -120,6 +120,14 @@ class UNet3DGenerator:
     def save(self, denoiser: dict, model: Path) -> None:
         architecture = read_config(self.folder / "unet")
         pretrained.save("unet3d", model / self.part, denoiser, config=architecture)
+
+    def export(self, denoiser: dict, codec: dict, folder: Path) -> None:
+        self.save(denoiser, folder)
+        pretrained.save("vae", folder / "vae", codec, config=self.codec_config)
+        schedule = folder / "scheduler"
+        schedule.mkdir()
+        copy_files([self.folder / "scheduler" / "scheduler_config.json"], schedule)
+        seal(schedule)
 
     def load_codec(self) -> dict:
         return pretrained.load("vae", self.folder / "vae").variables["params"]

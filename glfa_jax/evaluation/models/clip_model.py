@@ -15,7 +15,7 @@ def _embed(module: Any, variables: dict, x: jax.Array) -> tuple[jax.Array, ...]:
 PREDICTORS.register(
     Predictor(
         system.CLIP,
-        load=lambda settings: system.load_clip(settings),
+        load=lambda foundation, frames: system.load_clip(foundation),
         sees="frames",
         predict=_embed,
         gives=("frame embeddings",),

@@ -1,0 +1,73 @@
+"""What a trained decoder keeps of the data it was trained on, so that it decodes without them."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from glfa_jax import records
+from glfa_jax.convert.directory import DirectoryError, read_tensors, write_tensors
+from glfa_jax.data.store import Store
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of the maps and clips, in seconds; identity: digest of the settings and files of the store.
+
+    lag_seconds: from a clip's start to its window's. clip_seconds: duration of a clip.
+    """
+
+    identity: records.Text
+    repetition_time: float
+    lag_seconds: float
+    clip_seconds: float
+
+
+FOLDER = "trained_on"  # beside a stage's model, and in an export
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedOn:
+    """average: the training subjects' mean window in the common space, which samples are guided
+    away from. mask: true where the flat maps show cortex.
+    """
+
+    timing: Timing
+    average: Float[np.ndarray, "w height width"]
+    mask: Bool[np.ndarray, "height width"]
+
+    @classmethod
+    def of(cls, store: Store, *, average: Float[np.ndarray, "w height width"]) -> "TrainedOn":
+        about = store.attributes
+        timing = Timing(
+            identity=about.identity,
+            repetition_time=about.repetition_time,
+            lag_seconds=about.lag_seconds,
+            clip_seconds=about.clip_seconds,
+        )
+        return cls(timing, np.asarray(average, np.float32), store.mask)
+
+    def save(self, folder: Path) -> None:
+        """Safetensors, and the timing in config.json."""
+        write_tensors(
+            folder,
+            {"average": self.average, "mask": self.mask.astype(np.uint8)},
+            config=asdict(self.timing),
+            filename="model.safetensors",
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "TrainedOn":
+        """Raises DirectoryError naming the file and what is wrong with it."""
+        timing = records.read(Timing, folder / "config.json", error=DirectoryError)
+        tensors = read_tensors(folder)
+        if tensors.keys() != {"average", "mask"}:
+            raise DirectoryError(f"{folder}: holds {sorted(tensors)}, must hold average and mask")
+        average, mask = tensors["average"], tensors["mask"]
+        if average.ndim != 3 or average.shape[1:] != mask.shape:
+            raise DirectoryError(
+                f"{folder}: the average is {average.shape} and the mask {mask.shape}, must be "
+                "(window, height, width) and (height, width)"
+            )
+        return cls(timing, np.array(average, np.float32), np.array(mask, bool))

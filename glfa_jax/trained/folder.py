@@ -1,0 +1,101 @@
+"""A trained decoder as one folder that travels alone.
+
+    README.md        the model card: use, training, results, licence
+    config.yaml      the configuration that it was trained with
+    decoder.json     what the folder holds, of which versions, and the run's metrics
+    encoder/         fMRI encoder and alignment
+    text-to-video/   the generator, in the layout that its pretrained folder has
+    trained_on/      the average training map, the cortex mask, the timing
+    fitted/04/       the alignment layer of subject 04, to whom the decoder was adapted
+
+Weights are safetensors with checksums. Neither foundation models nor prepared data are needed.
+"""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+from glfa_jax import __version__, config, system
+from glfa_jax.alignments import load_encoder, method_of, save_encoder
+from glfa_jax.convert import pretrained
+from glfa_jax.convert.directory import new_folder, seal
+from glfa_jax.errors import InputError
+from glfa_jax.files import read_object, verify_checksums
+from glfa_jax.trained import Trained
+from glfa_jax.trained.card import model_card
+from glfa_jax.trained.data import FOLDER, TrainedOn
+from glfa_jax.trained.model import Model
+from glfa_jax.trained.run import on_this_machine
+
+FILE, FORMAT = "decoder.json", 1
+_ENCODER, _GENERATOR, _FITTED = "encoder", "text-to-video", "fitted"
+
+
+def is_one(folder: Path) -> bool:
+    return (folder / FILE).is_file()
+
+
+def write(trained: Trained, target: Path, *, licence: str | None = None) -> Path:
+    """Writes the folder whole or not at all; returns it. Raises InputError for one in use."""
+    settings, model = trained.settings, trained.model
+    module, params = model.encoder.module, model.encoder.variables["params"]
+    method, shape = method_of(module), (settings.data.map_size, settings.data.map_size)
+    about = {
+        "format": FORMAT,
+        "method": settings.method,
+        "versions": {"glfa_jax": __version__, "jax": version("jax"), "flax": version("flax")},
+        "fitted": sorted(trained.fitted),
+        "metrics": list(trained.metrics),
+    }
+    card = model_card(
+        target.resolve().name,
+        settings,
+        frames=(settings.data.frames, *settings.data.resolution, 3),
+        metrics=trained.metrics,
+        identity=trained.trained_on.timing.identity,
+        licence=licence,
+    )
+    with new_folder(target) as folder:
+        (folder / "config.yaml").write_text(config.dump(settings), encoding="utf-8")
+        (folder / FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        seal(folder)  # not the card, which people edit
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        if settings.method == "lea":
+            own = pretrained.own_config(module)
+            pretrained.save("lea", folder / _ENCODER, params, config=own)
+        else:
+            save_encoder(folder / _ENCODER, module, params)
+        model.generator.export(model.denoiser, model.codec, folder / _GENERATOR)
+        trained.trained_on.save(folder / FOLDER)
+        for subject, layer in trained.fitted.items():
+            method.save(folder / _FITTED / subject, layer, maps_shape=shape)
+    return target
+
+
+def read(folder: Path) -> Trained:
+    """Reads what `write` wrote. Raises InputError naming what is missing or damaged."""
+    verify_checksums(folder)
+    about = read_object(folder / FILE)
+    if about.get("format") != FORMAT:
+        raise InputError(
+            f"{folder / FILE}: has format {about.get('format')}, this version reads {FORMAT}"
+        )
+    settings = on_this_machine(config.load(folder / "config.yaml"))
+    if settings.method == "lea":
+        encoder = pretrained.load("lea", folder / _ENCODER)
+    else:
+        encoder = load_encoder(folder / _ENCODER)
+    generator = system.generator(settings, folder=folder / _GENERATOR)
+    method, module = method_of(encoder.module) if settings.aligned else None, encoder.module
+    fitted = {}
+    for subject in about.get("fitted", ()):
+        place = folder / _FITTED / str(subject)
+        assert method is not None
+        fitted[str(subject)] = method.load(place, maps_shape=(module.height, module.width))
+    return Trained(
+        settings,
+        Model(encoder, generator, generator.load(), generator.load_codec()),
+        TrainedOn.load(folder / FOLDER),
+        fitted,
+        tuple(about.get("metrics", ())),
+    )

@@ -1,0 +1,176 @@
+"""Samples videos with a trained model, as one program on a mesh (SPEC §4)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, UInt8
+from numpy.typing import ArrayLike
+
+from glfa_jax import config
+from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.diffusion.guidance import guided
+from glfa_jax.generators import Generator
+from glfa_jax.trained.model import Model
+from glfa_jax.training.sharding import make_mesh, place_batch, place_params
+
+
+def variables_of(
+    model: Model, encoders: Mapping[str, Pretrained], *, mesh: Mesh, from_bytes: int
+) -> dict[str, dict]:
+    """All parameters for each subject, on the mesh; what does not differ is there once.
+
+    encoders: of each subject. from_bytes: `hardware.shard_from_bytes`.
+    """
+    own = {
+        subject: {
+            "encoder": encoder.variables,
+            "denoiser": model.denoiser,
+            "codec": model.codec,
+        }
+        for subject, encoder in encoders.items()
+    }
+    leaves, tree = jax.tree.flatten(own)
+    distinct = {str(id(x)): x for x in leaves}
+    placed = place_params(distinct, mesh, copy=False, from_bytes=from_bytes)
+    return jax.tree.unflatten(tree, [placed[str(id(x))] for x in leaves])
+
+
+class VideoSampler:
+    """Draws videos with a model, guided away from the encoding of an average window (SPEC §4).
+
+    One compiled program per (steps, batch size): parameters, guidance scale and seed are arguments
+    of it, and the average is encoded once. Rows of a batch lie over the mesh.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        settings: config.Config,
+        *,
+        encoders: Mapping[str, Pretrained],
+        negative: Float[ArrayLike, "w height width"],
+    ):
+        """encoders: the model's with the alignment layer of each subject that will be decoded.
+
+        negative: the average training window in the common space
+        (`subject_alignment.average_window`), which the samples are pushed away from.
+        """
+        self._mesh = make_mesh(settings.hardware.mesh)
+        self._settings = settings
+        self._parts: tuple[Any, Generator] | None = None
+        self._encode_aligned = jax.jit(self._of_aligned)
+        self._encode = jax.jit(self._of_maps)
+        self._generate = jax.jit(self._program, static_argnames="steps")
+        self.load(model, encoders=encoders, negative=negative)
+
+    def load(
+        self,
+        model: Model,
+        *,
+        encoders: Mapping[str, Pretrained],
+        negative: Float[ArrayLike, "w height width"],
+    ) -> None:
+        """Takes another checkpoint of the same run in place of the one before; programs are kept.
+
+        Raises ValueError for other modules than the programs were made of.
+        """
+        self._variables = {}  # else two models would be on the device
+        hardware = self._settings.hardware
+        encoder = next(iter(encoders.values())).module
+        dtype = jnp.dtype(hardware.compute_dtype)
+        parts = (encoder.clone(dtype=dtype), model.generator.computing(dtype=dtype))
+        if self._parts not in (None, parts):
+            raise ValueError("model: has other modules than the one before it")
+        self._parts = parts
+        # One program for all subjects: the parameters hold each one's alignment layer.
+        self._variables = variables_of(
+            model, encoders, mesh=self._mesh, from_bytes=hardware.shard_from_bytes
+        )
+        shared = next(iter(self._variables.values()))
+        self._negative = self._encode_aligned(
+            shared["encoder"], jnp.asarray(negative, jnp.float32)[None]
+        )
+
+    def __call__(
+        self,
+        fmri: Float[np.ndarray, "b w height width"],
+        *,
+        subject: str,
+        clip: Int[np.ndarray, " b"],
+        scale: float,
+        seed: int,
+        steps: int,
+    ) -> UInt8[np.ndarray, "b f vheight vwidth 3"]:
+        """Videos in 8-bit RGB.
+
+        clip: a clip's noise depends on it and on the seed alone, not on its place in a batch.
+        scale: of guidance.
+        """
+        ways = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
+        filled = -(-len(clip) // ways) * ways  # every device gets as many rows
+        rows = {"fmri": fmri.astype(np.float32), "clip": np.asarray(clip, np.int32)}
+        rows = {name: np.resize(x, (filled, *x.shape[1:])) for name, x in rows.items()}
+        batch = place_batch(rows, self._mesh)
+        numbers = (np.float32(scale), np.uint32(seed))
+        variables = self._variables[subject]
+        video = self._generate(variables, self._negative, batch, *numbers, steps=steps)
+        return jax.device_get(video)[: len(clip)]
+
+    def compiled(self) -> int:
+        """How many programs were compiled for sampling so far."""
+        generate: Any = self._generate
+        return generate._cache_size()
+
+    def condition(
+        self, fmri: Float[np.ndarray, "b w height width"], *, subject: str
+    ) -> Float[np.ndarray, "b n d"]:
+        """The tokens that the generator is conditioned on; rows as many as the mesh divides."""
+        encoder = self._variables[subject]["encoder"]
+        return jax.device_get(self._encode(encoder, jnp.asarray(fmri, jnp.float32)))
+
+    def _of_aligned(
+        self, variables: dict, x: Float[Array, "1 w height width"]
+    ) -> Float[Array, "1 n d"]:
+        assert self._parts is not None
+        return self._parts[0].apply(variables, x, method="encode").condition
+
+    def _of_maps(
+        self, variables: dict, x: Float[Array, "b w height width"]
+    ) -> Float[Array, "b n d"]:
+        assert self._parts is not None
+        return self._parts[0].apply(variables, x).condition
+
+    def _program(
+        self,
+        variables: dict,
+        negative: Float[Array, "1 n d"],
+        batch: dict[str, Array],
+        scale: Float[Array, ""],
+        seed: Int[Array, ""],
+        *,
+        steps: int,
+    ) -> UInt8[Array, "b f vheight vwidth 3"]:
+        assert self._parts is not None
+        encoder, generator = self._parts
+        data = self._settings.data
+        shape = generator.latent_shape(data.frames, *data.resolution)
+        with jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh):  # operations may ask for it
+            condition = encoder.apply(variables["encoder"], batch["fmri"]).condition
+            denoise = guided(
+                lambda x, t, c: generator.denoise(variables["denoiser"], x, t, c),
+                condition=condition,
+                negative=negative,
+                scale=scale,
+            )
+            root = jax.random.key(seed)
+            noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(root, i), shape))(
+                batch["clip"]
+            )
+            method = self._settings.evaluation.sampler
+            latents = generator.sample(denoise, noise, steps=steps, method=method)
+            video = generator.decode(variables["codec"], latents)
+        return jnp.round((jnp.clip(video, -1, 1) + 1) * 127.5).astype(jnp.uint8)
