@@ -33,7 +33,7 @@ class EvaluationModel:
 
 def check_foundation(settings: config.Config) -> None:
     """Refuses a foundation that is not there or does not fit, from its config.json files alone."""
-    _check_generator(settings)
+    check_generator(settings)
     read_config(settings.foundation / CLIP)
     models = {
         VIDEO_CLASSIFIER: pretrained.configured(
@@ -56,7 +56,8 @@ def check_foundation(settings: config.Config) -> None:
         )
 
 
-def _check_generator(settings: config.Config) -> None:
+def check_generator(settings: config.Config) -> Generator:
+    """The generator, if it can do what the configuration asks of it; else InputError."""
     found, data = generator(settings), settings.data
     if found.condition_width != settings.encoder.width:
         raise InputError(
@@ -71,7 +72,8 @@ def _check_generator(settings: config.Config) -> None:
         if given not in known:
             choices = " or ".join(map(repr, known))
             raise InputError(
-                f"{key}: must be {choices} with the generator {settings.generator}, got {given!r}"
+                f"{key}: must be {choices} with the generator {settings.generator}, "
+                f"got {given!r:.60}"
             )
     most = found.training_steps
     for key, asked in (
@@ -80,6 +82,7 @@ def _check_generator(settings: config.Config) -> None:
     ):
         if (steps := max(asked, default=0)) >= most:
             raise InputError(f"{key}.sampling_steps: {steps}, must be below the {most} of training")
+    return found
 
 
 def generator(settings: config.Config) -> Generator:

@@ -9,7 +9,7 @@ import pytest
 
 from glfa_jax import config
 from glfa_jax.data.store import Store
-from glfa_jax.decoder import Generator
+from glfa_jax.decoder import VideoSampler
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation import decoding, sample, score, sweep
 from glfa_jax.evaluation.decoding import SCORING, HeldOut, open_test, validate_same_settings
@@ -36,7 +36,7 @@ class Sampled(NamedTuple):
 
     settings: config.Config
     other: Store
-    generator: Generator
+    sampler: VideoSampler
     averaged: list[str]
 
 
@@ -47,28 +47,28 @@ def sampled(folder, trained):
         trained, [f"protocol.test_store={other.path}", 'protocol.test_subjects=["01"]']
     )
     made, averaged = [], []
-    make, average = HeldOut.generator, decoding.average_window
+    make, average = HeldOut.sampler, decoding.average_window
 
     def average_window(*given, store):
         averaged.append(store.attributes.identity)
         return average(*given, store=store)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(HeldOut, "generator", lambda test: made.append(make(test)) or made[-1])
+        patch.setattr(HeldOut, "sampler", lambda test: made.append(make(test)) or made[-1])
         patch.setattr(decoding, "average_window", average_window)
         sample.main(settings)
     return Sampled(settings, other, made[0], averaged)
 
 
 def test_the_maps_of_the_other_subject_are_decoded(sampled):
-    settings, other, generator, _ = sampled
+    settings, other, sampler, _ = sampled
     videos, clips = sample.read_samples(open_test(settings), "01")
     assert clips == [0, 1, 2, 3]
     options = {"scale": 9.0, "steps": 2, "seed": 0}
 
     def decoded(store):
         fmri = store.fmri("test", [0, 1, 2], subjects=["01"])[:, 0]
-        return generator(fmri, subject="01", clip=np.arange(3), **options)
+        return sampler(fmri, subject="01", clip=np.arange(3), **options)
 
     np.testing.assert_array_equal(videos[:3], decoded(other))
     assert (videos[:3] != decoded(open_test(settings).trained)).any()
