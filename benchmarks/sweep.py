@@ -34,7 +34,7 @@ def main() -> None:
     subject = settings.protocol.test_subjects[0]
     evaluation, checkpoint = settings.evaluation, settings.cotrain.steps
     steps = evaluation.sampling_steps
-    plain, swept = test.generator(), test.generator()
+    plain, swept = test.sampler(), test.sampler()
 
     def sample() -> float:
         begin = time.perf_counter()

@@ -1,7 +1,7 @@
 """The data contract between `data.pipeline` and the training stages.
 
 Every stage gets a `Batch` of numpy arrays. Letters: b rows, s subjects, v clips a row, w window,
-f frames, n caption tokens, c channels of the VAE's latents.
+f frames, n caption tokens, l frames of latents, e channels of the generator's encodings.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     tokens: caption, tokenised and padded to the text encoder's length.
     clip: index of each clip in its split of the store.
     paired: whether the row's windows are all of one clip.
-    latents: the VAE's posterior of every frame, mean and then log-variance; unscaled.
+    latents: what the generator's `encode` makes of a clip; of a VAE, mean and then log-variance.
     """
 
     fmri: Float[Array, "b s w height width"]
@@ -30,4 +30,4 @@ class Batch(NamedTuple):
     tokens: Int[Array, "b v n"]
     clip: Int[Array, "b v"]
     paired: Bool[Array, " b"]
-    latents: Float[Array, "b v f lheight lwidth 2c"] | None = None
+    latents: Float[Array, "b v l lheight lwidth e"] | None = None

@@ -40,7 +40,7 @@ def check_foundation(settings: config.Config) -> None:
     """Refuses a foundation that is not there or does not fit, from its config.json files alone,
     and metrics that there are not."""
     asked_metrics(settings.evaluation)
-    _check_generator(settings)
+    check_generator(settings)
     read_config(settings.foundation / CLIP)
     models = {
         VIDEO_CLASSIFIER: pretrained.configured(
@@ -63,7 +63,8 @@ def check_foundation(settings: config.Config) -> None:
         )
 
 
-def _check_generator(settings: config.Config) -> None:
+def check_generator(settings: config.Config) -> Generator:
+    """The generator, if it can do what the configuration asks of it; else InputError."""
     found, data = generator(settings), settings.data
     if found.condition_width != settings.encoder.width:
         raise InputError(
@@ -78,7 +79,8 @@ def _check_generator(settings: config.Config) -> None:
         if given not in known:
             choices = " or ".join(map(repr, known))
             raise InputError(
-                f"{key}: must be {choices} with the generator {settings.generator}, got {given!r}"
+                f"{key}: must be {choices} with the generator {settings.generator}, "
+                f"got {given!r:.60}"
             )
     most = found.training_steps
     for key, asked in (
@@ -87,6 +89,7 @@ def _check_generator(settings: config.Config) -> None:
     ):
         if (steps := max(asked, default=0)) >= most:
             raise InputError(f"{key}.sampling_steps: {steps}, must be below the {most} of training")
+    return found
 
 
 def generator(settings: config.Config, *, folder: Path | None = None) -> Generator:

@@ -120,6 +120,7 @@ MISTAKES = {
     "data.simulation.seed=-1": "data.simulation.seed: .* greater than or equal to 0, got -1$",
     "cotrain.betas=[0.9]": "cotrain.betas.1: missing$",
     "contrast.crop_probability=1.1": "contrast.crop_probability: .* or equal to 1, got 1.1$",
+    "method=all": "method: .* 'glfa' or 'lea', got 'all'$",
     "alignment.global_part=3": "alignment.global_part: .* valid boolean, .*, got 3$",
     "alignment.kernel_size=12": "alignment.kernel_size: must be odd, got 12$",
     "cotrain=3": "cotrain: must be a section that holds keys, got 3$",
@@ -320,7 +321,7 @@ def test_an_override_must_name_a_key_that_can_be(load, key):
 
 def test_long_values_are_cut_short_in_messages(load):
     for value in ("x" * 1999, "[" + "1, " * 1000 + "]", "0x" + "f" * 1900, "1" * 1900):
-        assert len(refusal(load, MINIMAL, f"cotrain.trainable={value}")) < 1000
+        assert len(refusal(load, MINIMAL, f"method={value}")) < 1000
     assert len(refusal(load, MINIMAL + "x" * 1000 + ": 3\n")) < 1000
     refusal(load, MINIMAL + '"a\\nb": 3\n', "a\nb=3")  # in one line
 

@@ -1,4 +1,4 @@
-"""The VAE's posterior of every clip, kept in a prepared store.
+"""The generator's encoding of every clip, a VAE's posterior, kept in a prepared store.
 
     {split}/latents   (clip, frame, height, width, channel) float32   mean, then log-variance
 
@@ -68,7 +68,7 @@ def writing_latents(store: Path, split: str, **latents: Any) -> Iterator["Latent
 class LatentsWriter:
     """Fills the latents of one split of a store.
 
-    sample: frames, height, width, channels of a clip's. vae: see above.
+    sample: frames, height, width, channels of a clip's. vae: identity of the codec.
     Raises DataError when the store has latents of another VAE, or cannot be written.
     """
 

@@ -48,5 +48,5 @@ def names() -> tuple[str, ...]:
 def named(name: str) -> type[Generator]:
     """The generator that a configuration asks for. Raises InputError naming those there are."""
     if name not in (known := names()):
-        raise InputError(f"generator: {name!r} is unknown, must be one of {', '.join(known)}")
+        raise InputError(f"generator: {name!r:.60} is unknown, must be one of {', '.join(known)}")
     return _REGISTRY[name]

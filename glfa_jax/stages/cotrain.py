@@ -168,7 +168,7 @@ def compile_only(settings: config.Config, topology: str, report: Path | None) ->
     if settings.method == "lea":
         raise InputError("method: lea has no steps to compile, must be glfa")
     options = compute_in(settings)
-    generator = system.generator(settings).computing(**options)
+    generator = system.check_generator(settings).computing(**options)
     codec = generator.codec_shapes()
     clip: Any = pretrained.configured("clip", settings.foundation / system.CLIP)
     module = system.fmri_encoder(

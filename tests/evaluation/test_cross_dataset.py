@@ -44,7 +44,7 @@ class Sampled(NamedTuple):
 
     settings: config.Config
     other: Store
-    generator: VideoSampler
+    sampler: VideoSampler
     averaged: list[str]
 
 
@@ -69,14 +69,14 @@ def sampled(folder, trained):
 
 
 def test_the_maps_of_the_other_subject_are_decoded(sampled):
-    settings, other, generator, _ = sampled
+    settings, other, sampler, _ = sampled
     videos, clips = sample.read_samples(open_test(settings), "01")
     assert clips == [0, 1, 2, 3]
     options = {"scale": 9.0, "steps": 2, "seed": 0}
 
     def decoded(store):
         fmri = store.fmri("test", [0, 1, 2], subjects=["01"])[:, 0]
-        return generator(fmri, subject="01", clip=np.arange(3), **options)
+        return sampler(fmri, subject="01", clip=np.arange(3), **options)
 
     np.testing.assert_array_equal(videos[:3], decoded(other))
     assert (videos[:3] != decoded(open_test(settings).trained)).any()

@@ -25,7 +25,7 @@ SUBJECTS = ("02", "03")
 
 @dataclass
 class Model:
-    """In place of Generator."""
+    """In place of VideoSampler."""
 
     step: int | None
 
@@ -61,18 +61,18 @@ class Decoded:
     def batches(self, subject: str) -> Iterator[list[int]]:
         yield self.clips(subject)
 
-    def generator(self, *, step: int | None) -> Model:
+    def sampler(self, *, step: int | None) -> Model:
         self.made += 1
         self.loaded.append(step)
         return Model(step)
 
-    def load(self, generator: Model, *, step: int | None) -> None:
-        generator.step = step
+    def load(self, sampler: Model, *, step: int | None) -> None:
+        sampler.step = step
         self.loaded.append(step)
 
-    def decode(self, generator: Model, subject: str, clips: list[int], **_: float) -> np.ndarray:
-        self.decoded.append((generator.step, subject))
-        return videos((generator.step or 0) + 1)[clips]
+    def decode(self, sampler: Model, subject: str, clips: list[int], **_: float) -> np.ndarray:
+        self.decoded.append((sampler.step, subject))
+        return videos((sampler.step or 0) + 1)[clips]
 
 
 @pytest.fixture

@@ -337,9 +337,11 @@ def test_its_step_is_compiled_from_its_shapes(store, foundation, tmp_path, capsy
 def test_what_it_cannot_do_is_one_sentence(store, foundation, tmp_path, change, said):
     settings = configured(tmp_path, store, foundation)
     system.check_foundation(settings)
-    with pytest.raises(InputError, match=said) as error:
-        system.check_foundation(config.overridden(settings, [change]))
-    assert len(str(error.value).splitlines()) == 1
+    wrong = config.overridden(settings, [change])
+    for call in (system.check_foundation, lambda x: cotrain.compile_only(x, "here", None)):
+        with pytest.raises(InputError, match=said) as error:
+            call(wrong)
+        assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_name_is_given_once():
