@@ -81,6 +81,18 @@ def only_one(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 @contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Waits for other processes that write `path`; nothing is left beside it."""
+    working = path.with_name(f".{path.name}.working")
+    try:
+        with only_one(working, wait=True):
+            yield
+    finally:
+        with suppress(OSError):  # it is another process's now
+            working.rmdir()
+
+
+@contextmanager
 def _beating(path: Path, mine: Holder) -> Iterator[None]:
     """Gives signs of life, and the lock back."""
     _held.add(path)

@@ -24,7 +24,7 @@ class Run:
 
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    return rng.standardnormal(shape, np.float32)
+    return rng.standard_normal(shape, np.float32)
 
 
 def _image(module: Any, rng: np.random.Generator) -> np.ndarray:

@@ -1,8 +1,7 @@
-"""The videos of a study to frames, a few files at a time, into pieces of the scratch."""
+"""The videos of a study to frames, a few files at a time, into pieces."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -12,27 +11,21 @@ from numpy import ndarray
 
 from glfa_jax.data import DataError
 from glfa_jax.data.attributes import StoredFile
-from glfa_jax.data.scratch import read_rows, write_json, write_rows
-from glfa_jax.data.signals import digest, hashed
+from glfa_jax.data.pieces import Piece, digest, hashed, read_rows, write_json, write_rows
 from glfa_jax.data.video import Part, read_parts
 from glfa_jax.files import whole_folder
-from glfa_jax.records import Text, read
+from glfa_jax.records import Text
 
 BUNDLE = 32  # clips in a piece; a file that holds more has a piece of its own
 
 
 @dataclass(frozen=True)
-class Clips:
+class Clips(Piece):
     """A finished piece: frames of some clips; `failed`: clip -> why it could not be read."""
 
-    piece: Path
     clips: tuple[Text, ...]
     failed: dict[Text, Text]
     files: dict[Text, StoredFile]
-
-    @classmethod
-    def read(cls, piece: Path) -> "Clips":
-        return read(cls, piece / "about.json", error=DataError, piece=piece)
 
     def video(self, clip: str) -> UInt8[ndarray, "f h w 3"]:
         return read_rows(self.piece / "frames.npy", self.clips.index(clip), 1)[0]
@@ -54,7 +47,7 @@ class ReadClips:
     def sources(self) -> tuple[Path, ...]:
         return tuple(dict.fromkeys(part.path for _, part in self.clips))
 
-    @cached_property
+    @property
     def key(self) -> str:
         clips = [(name, str(part.path), part.start, part.duration) for name, part in self.clips]
         return digest(self.sources, clips, self.frames, self.resolution)

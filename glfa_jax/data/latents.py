@@ -16,10 +16,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from glfa_jax.data import DataError
-from glfa_jax.data.scratch import alone
 from glfa_jax.data.zarr import PLAIN, Layout, declared_shape, reading, writing
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object
+from glfa_jax.lock import alone
 
 REMEDY = "remove its folder, train.latents makes it again"
 

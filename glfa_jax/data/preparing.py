@@ -24,12 +24,11 @@ from glfa_jax.data.clips import Clips, bundle
 from glfa_jax.data.flatmap import FlatMap
 from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, Study, layout_of
 from glfa_jax.data.layouts.reading import read_study
+from glfa_jax.data.pieces import Scratch, carry_out, hashed
 from glfa_jax.data.planning import Plan, plan, same_repetition_time, without_shared_clips
 from glfa_jax.data.reuse import reuse, settings_of
-from glfa_jax.data.scratch import Scratch
-from glfa_jax.data.signals import Pixels, ReadRun, Signal, hashed
+from glfa_jax.data.signals import Pixels, ReadRun, Signal
 from glfa_jax.data.store import Store
-from glfa_jax.data.working import Task, carry_out
 
 WARNINGS = 20  # printed; all of them are in the store
 
@@ -113,10 +112,7 @@ def _read(
         frames=data.frames,
         resolution=data.resolution,
     )
-    pieces: list[tuple[Task, Path]] = [
-        *((task, scratch.piece("runs", task.name, task.key)) for task in of_runs),
-        *((task, scratch.piece("videos", task.name, task.key)) for task in of_clips),
-    ]
+    pieces = [*scratch.pieces("runs", of_runs), *scratch.pieces("videos", of_clips)]
     carry_out(pieces, workers=data.workers, failed=problems.add, progress=progress)
     found = [piece if piece.is_dir() else None for _, piece in pieces]
     signals = [piece and Signal.read(piece) for piece in found[: len(runs)]]

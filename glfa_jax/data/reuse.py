@@ -11,7 +11,7 @@ from typing import Any
 
 from glfa_jax import config
 from glfa_jax.data import DataError
-from glfa_jax.data.signals import hashed
+from glfa_jax.data.pieces import hashed
 from glfa_jax.data.store import Store
 
 # Settings that change no number of the store.

@@ -1,14 +1,11 @@
 """One run's time series to z-scores of the cortex pixels, streamed into a piece of the scratch."""
 
 import hashlib
-import json
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -20,11 +17,18 @@ from glfa_jax.data.attributes import StoredFile
 from glfa_jax.data.flatmap import FlatMap
 from glfa_jax.data.hemispheres import Witness
 from glfa_jax.data.layouts import Run
-from glfa_jax.data.scratch import read_rows, write_array, write_json, write_rows
-from glfa_jax.files import sha256, whole_folder
-from glfa_jax.records import Text, read
+from glfa_jax.data.pieces import (
+    Piece,
+    digest,
+    hashed,
+    read_rows,
+    write_array,
+    write_json,
+    write_rows,
+)
+from glfa_jax.files import whole_folder
+from glfa_jax.records import Text
 
-FORMAT = 2  # of the pieces
 COLUMNS = 2048  # pixels taken to float64 at a time
 
 
@@ -83,24 +87,19 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Signal:
+class Signal(Piece):
     """A run's finished piece.
 
     volumes: all that windows may reach; the last `tail` of them count for nothing else.
     notes: what seems to be wrong and does no harm, a sentence each.
     """
 
-    piece: Path
     volumes: int
     tail: int
     silent: int
     peak: float
     files: dict[Text, StoredFile]
     notes: tuple[Text, ...]
-
-    @classmethod
-    def read(cls, piece: Path) -> "Signal":
-        return read(cls, piece / "about.json", error=DataError, piece=piece)
 
     @property
     def kept(self) -> int:
@@ -137,7 +136,7 @@ class ReadRun:
     def sources(self) -> tuple[Path, ...]:
         return self.run.scans
 
-    @cached_property
+    @property
     def key(self) -> str:
         """Changes with everything that the piece is made of; the trials are not part of it."""
         recipe = pickle.dumps((self.run.blocks, self.run.tail))
@@ -194,19 +193,3 @@ def _split(series: ndarray, blocks: list[ndarray]) -> Iterator[ndarray]:
     for block in blocks:
         yield series[start : start + len(block)]
         start += len(block)
-
-
-def digest(sources: tuple[Path, ...], *settings: Any) -> str:
-    """Of files, by name, size and time of change, and of what is done with them."""
-    stats = []
-    for path in sources:
-        known = path.stat() if path.exists() else None  # whoever reads it says that it is missing
-        stats.append((str(path), known and (known.st_size, known.st_mtime_ns)))
-    text = json.dumps([FORMAT, version("glfa_jax"), stats, *settings])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def hashed(path: Path) -> StoredFile:
-    """A file's entry in the provenance."""
-    with reading(path, "file"), path.open("rb") as file:
-        return {"size": path.stat().st_size, "sha256": sha256(file)}

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from glfa_jax import config
 from glfa_jax.data import DataError
-from glfa_jax.data.scratch import alone
 from glfa_jax.data.video import write_mp4
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object, whole_folder
+from glfa_jax.lock import alone
 from glfa_jax.simulate.cortex import Cortex, smooth_field, visual_cortex
 from glfa_jax.simulate.stimuli import Scene, caption, render, sample_scene
 from glfa_jax.simulate.subjects import (

@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 
 from glfa_jax.cli import guarded
-from glfa_jax.data.working import carry_out
+from glfa_jax.data.pieces import carry_out
 
 
 class Sleeping:
     """Says in a file beside its piece which process is at it."""
 
+    name, key = "sleeping", "0"
     sources: tuple[Path, ...] = ()
 
     def write(self, piece: Path) -> None:

@@ -14,9 +14,8 @@ import pytest
 
 from glfa_jax.data import DataError, prepare
 from glfa_jax.data.clips import ReadClips
-from glfa_jax.data.scratch import Scratch, read_rows, write_array
+from glfa_jax.data.pieces import Scratch, carry_out, read_rows, write_array
 from glfa_jax.data.signals import ReadRun
-from glfa_jax.data.working import carry_out
 from glfa_jax.errors import InputError
 from glfa_jax.files import is_alive, whole_folder
 from glfa_jax.starting import EXIT_STOPPED
@@ -177,7 +176,7 @@ def test_a_full_disk_is_never_skipped(study, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("glfa_jax.data.scratch.np.lib.format.write_array_header_1_0", full)
+    monkeypatch.setattr("glfa_jax.data.pieces.np.lib.format.write_array_header_1_0", full)
     data = settings(study, tmp_path / "a.zarr", on_error="skip")
     message = r"cannot be written, the disk is full \([\d,]+ bytes free\); make room and run"
     with pytest.raises(InputError, match=message):
@@ -220,6 +219,7 @@ def test_a_piece_is_whole_or_not_there(tmp_path):
 class Dying:
     """A task whose process is ended by force."""
 
+    name, key = "dying", "0"
     sources: tuple[Path, ...] = ()
 
     def write(self, piece):
