@@ -12,6 +12,7 @@ import pytest
 import yaml
 from flax.traverse_util import flatten_dict
 
+from benchmarks.models import TINY
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained, transfer
 from glfa_jax.decoder import Decoder, variables_of
@@ -23,7 +24,6 @@ from glfa_jax.subject_alignment import align, average_window, encoder_for
 from glfa_jax.training.loop import validate_unchanged
 from glfa_jax.training.optim import split
 from glfa_jax.training.sharding import make_mesh
-from tests.convert.test_pretrained import CONFIGS
 from tests.stages import tiny
 from tests.stages.displaced import MASK, write_store
 from tests.stages.variants import load_trained, settings_of, store_trained
@@ -56,7 +56,7 @@ def two_steps(settings: config.Config, folder: Path, module: Any, params: dict) 
     """Encoder parameters before and after."""
     groups = cotrain.groups(settings)
     unet: Any = Generator()
-    vae = pretrained.build("vae", CONFIGS["vae"])
+    vae = pretrained.build("vae", TINY["vae"])
     parts = split(
         {"encoder": params, "unet": {"attn1": {"gain": np.ones(1, np.float32)}}}, groups=groups
     )
