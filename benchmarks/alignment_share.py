@@ -12,19 +12,17 @@ layer and without, taking turns. The UNet3D, far the larger part of a step, is l
 share of the whole step is smaller still.
 """
 
-import argparse
 import functools
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.measuring import median_seconds, write_result
-from benchmarks.unet3d_parity import MODELSCOPE
+from benchmarks.measuring import median_seconds, parser, write_result
+from benchmarks.models import UNET, VAE
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.glfa import GlfaLayer
 from glfa_jax.models.unet3d import UNet3D
@@ -33,17 +31,6 @@ from glfa_jax.ops.local_conv import bounding_box
 
 SIDE, WINDOW, TOKENS, WIDTH = 256, 5, 77, 1024  # SPEC §2, §3
 FRAMES, LATENT, BATCH = 6, 32, 12  # windows over all subjects
-STABLE_DIFFUSION_VAE = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "latent_channels": 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "act_fn": "silu",
-}
 # NVIDIA H100 SXM: dense bfloat16 operations and bytes a second.
 PEAK, BANDWIDTH = 989e12, 3.35e12
 
@@ -86,8 +73,8 @@ def count() -> dict[str, float]:
     tokens = jax.ShapeDtypeStruct((1, TOKENS, WIDTH), jnp.float32)
     video = jax.ShapeDtypeStruct((FRAMES, SIDE, SIDE, 3), jnp.float32)
     step = jax.ShapeDtypeStruct((1,), jnp.int32)
-    brain, unet = encoder(aligned=False), UNet3D.from_config(MODELSCOPE)
-    vae: Any = AutoencoderKL.from_config(STABLE_DIFFUSION_VAE)
+    brain, unet = encoder(aligned=False), UNet3D.from_config(UNET)
+    vae: Any = AutoencoderKL.from_config(VAE)
 
     def unet_loss(variables: Any, x: Any, c: Any) -> Any:
         t = jnp.zeros(step.shape, jnp.int32)
@@ -148,10 +135,7 @@ def measure(rounds: int) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where to write the result")
-    args = parser.parse_args()
+    args = parser(__doc__, rounds=3).parse_args()
     counted = count()
     whole = sum(counted.values())
     for name, n in counted.items():
@@ -164,15 +148,14 @@ def main() -> int:
         f"{seconds['with']:.2f} s with it and {seconds['without']:.2f} s without: "
         f"{seconds['layer'] / seconds['with']:.2%} of the encoder's step"
     )
-    if args.json:
-        result = {
-            "operations_a_sample": counted,
-            "share_of_operations": share,
-            "largest_share_of_time_on_h100": bound(counted),
-            "seconds": seconds,
-            "share_of_encoder_step": seconds["layer"] / seconds["with"],
-        }
-        write_result(args.json, result, packages=("jax", "jaxlib"))
+    result = {
+        "operations_a_sample": counted,
+        "share_of_operations": share,
+        "largest_share_of_time_on_h100": bound(counted),
+        "seconds": seconds,
+        "share_of_encoder_step": seconds["layer"] / seconds["with"],
+    }
+    write_result(args.json, result, packages=("jax", "jaxlib"))
     return int(max(bound(counted), seconds["layer"] / seconds["with"]) > 0.05)
 
 

@@ -9,11 +9,9 @@ clip, always six frames of 256 x 256. `--before FILE` measures another version o
 `glfa_jax/data/video.py` as well, on the first minute and its first ten seconds.
 """
 
-import argparse
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +21,7 @@ from typing import Any
 import av
 import numpy as np
 
-from benchmarks.memory import peak_memory
+from benchmarks.measuring import in_own_process, parser, peak_memory, table, write_result
 from glfa_jax.data import video
 
 RATE, PIECE = 25, 250  # pictures a second, and of the piece that is repeated
@@ -63,15 +61,13 @@ def repeat(piece: Path, path: Path, *, times: int) -> None:
                         made.mux(packet)
 
 
-def in_a_process_of_its_own(
+def measured(
     path: Path, *, clips: int = 0, minutes: int = 0, reader: Path | None = None
 ) -> dict[str, Any]:
     """clips: how many are cut out, evenly over the minutes; none for the whole file as one."""
-    command = [sys.executable, "-m", "benchmarks.film", "--measure", str(path)]
-    command += [str(clips), str(60.0 * minutes / max(clips, 1))]
-    command += [] if reader is None else ["--before", str(reader)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])
+    before = [] if reader is None else ["--before", reader]
+    every = 60.0 * minutes / max(clips, 1)
+    return in_own_process("benchmarks.film", "--measure", path, clips, every, *before)
 
 
 def measure(path: Path, clips: int, every: float, reader: Path | None) -> dict[str, Any]:
@@ -115,12 +111,11 @@ def load(reader: Path) -> Any:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=300, help="out of the film")
-    parser.add_argument("--json", type=Path, help="where to write the result")
-    parser.add_argument("--before", type=Path, metavar="FILE", help="another version's video.py")
-    parser.add_argument("--measure", nargs=3, metavar=("FILE", "CLIPS", "EVERY"), help="internal")
-    args = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--clips", type=int, default=300, help="out of the film")
+    made.add_argument("--before", type=Path, metavar="FILE", help="another version's video.py")
+    made.add_argument("--measure", nargs=3, metavar=("FILE", "CLIPS", "EVERY"), help="internal")
+    args = made.parse_args()
     if args.measure:
         path, clips, every = args.measure
         print(json.dumps(measure(Path(path), int(clips), float(every), args.before)))
@@ -135,29 +130,30 @@ def main() -> int:
         write_piece(large, count=30, height=8192, width=8192)
         few = max(args.clips // MINUTES, 1)
         rows = {
-            "film of 600 s, 1080p": in_a_process_of_its_own(
-                film, clips=args.clips, minutes=MINUTES
-            ),
-            "film of 60 s, 1080p": in_a_process_of_its_own(minute, clips=few, minutes=1),
-            "clip of 60 s, 1080p": in_a_process_of_its_own(minute),
-            "clip of 10 s, 1080p": in_a_process_of_its_own(piece),
-            "thirty pictures of 8192 x 8192": in_a_process_of_its_own(large),
+            "film of 600 s, 1080p": measured(film, clips=args.clips, minutes=MINUTES),
+            "film of 60 s, 1080p": measured(minute, clips=few, minutes=1),
+            "clip of 60 s, 1080p": measured(minute),
+            "clip of 10 s, 1080p": measured(piece),
+            "thirty pictures of 8192 x 8192": measured(large),
         }
         if args.before:
-            rows["film of 60 s, 1080p, before"] = in_a_process_of_its_own(
+            rows["film of 60 s, 1080p, before"] = measured(
                 minute, clips=few, minutes=1, reader=args.before
             )
-            rows["clip of 10 s, 1080p, before"] = in_a_process_of_its_own(piece, reader=args.before)
-    print("| file | clips | seconds | seconds a clip | MiB | pictures decoded |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name, row in rows.items():
-        cells = [row["clips"], row["seconds"], row["seconds_a_clip"], row["peak_bytes"] // 2**20]
-        print("|", " | ".join(map(str, [name, *cells, row.get("pictures_decoded", "")])), "|")
-    if args.json:
-        from benchmarks.measuring import write_result  # its imports would count as memory
-
-        result = {"rows": rows, "load": round(os.getloadavg()[0], 1)}
-        write_result(args.json, result, packages=("numpy", "av"))
+            rows["clip of 10 s, 1080p, before"] = measured(piece, reader=args.before)
+    lines = [
+        [
+            name,
+            *(row[key] for key in ("clips", "seconds", "seconds_a_clip")),
+            row["peak_bytes"] // 2**20,
+            row.get("pictures_decoded", ""),
+        ]
+        for name, row in rows.items()
+    ]
+    head = ("file", "clips", "seconds", "seconds a clip", "MiB", "pictures decoded")
+    print(table(head, lines))
+    result = {"rows": rows, "load": round(os.getloadavg()[0], 1)}
+    write_result(args.json, result, packages=("numpy", "av"))
     now_1080p = [row for name, row in rows.items() if "1080p" in name and "before" not in name]
     return int(any(row["peak_bytes"] > LIMIT for row in now_1080p))
 

@@ -14,11 +14,9 @@ table; fails where results disagree.
 """
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.measuring import median_seconds, write_result
+from benchmarks.measuring import (
+    added_memory,
+    in_own_process,
+    median_seconds,
+    parser,
+    table,
+    write_result,
+)
 from glfa_jax.ops.local_conv import local_conv
 
 ON_CPU = jax.default_backend() == "cpu"
@@ -95,7 +100,9 @@ def in_jax(
 
     if ON_CPU:
         fresh = jax.jit(run).lower(*arrays).compile()
-        return Candidate(call, call, lambda: growth(lambda: jax.block_until_ready(fresh(*arrays))))
+        return Candidate(
+            call, call, lambda: added_memory(lambda: jax.block_until_ready(fresh(*arrays)))
+        )
     needs: Any = jax.jit(run).lower(*arrays).compile().memory_analysis()
     many = jax.jit(chain).lower(*arrays).compile()
     return Candidate(
@@ -142,7 +149,7 @@ def in_torch(mode: str, inputs: dict[str, np.ndarray], kernel_size: int) -> Cand
 
     def added() -> int:
         if ON_CPU:
-            return growth(run)
+            return added_memory(run)
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         run()
@@ -178,30 +185,13 @@ def differences(candidates: dict[str, Candidate]) -> dict[str, float]:
     }
 
 
-def growth(call: Call) -> int:
-    """Bytes by which one call raises the peak of this process (Linux)."""
-
-    def status(key: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        (line,) = (line for line in lines if line.startswith(f"{key}:"))
-        return int(line.split()[1]) * 1024
-
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = status("VmRSS")
-    kept = call()  # the results count
-    peak = status("VmHWM")
-    del kept
-    return peak - before
-
-
-def added_memory(
+def memory_of(
     name: str, mode: str, frames: int, candidate: Candidate, args: argparse.Namespace
 ) -> int:
     if not ON_CPU:
         return candidate.added_bytes()
-    command = [sys.executable, "-m", "benchmarks.local_conv", "--memory-of", name, mode]
-    command += ["--frames", str(frames), "--size", str(args.size), "--kernel", str(args.kernel)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    sizes = ["--frames", frames, "--size", args.size, "--kernel", args.kernel]
+    return in_own_process("benchmarks.local_conv", "--memory-of", name, mode, *sizes)
 
 
 def roofline_seconds(mode: str, inputs: dict[str, np.ndarray]) -> float | None:
@@ -215,11 +205,11 @@ def roofline_seconds(mode: str, inputs: dict[str, np.ndarray]) -> float | None:
     return passed / rate if rate else None
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def shown(rows: list[dict[str, Any]]) -> str:
     head = ["frames", "pass", *(f"{name}, ms" for name in CANDIDATES)]
     head += ["faster than reference", "than torch", *(f"{name}, MiB" for name in CANDIDATES)]
     head += [] if ON_CPU else ["of the roofline"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for row in rows:
         ms, mib = row["milliseconds"], row["added_mib"]
         cells = [str(row["frames"]), row["pass"], *(f"{ms[name]:.3g}" for name in CANDIDATES)]
@@ -228,18 +218,16 @@ def table(rows: list[dict[str, Any]]) -> str:
         share = row["roofline_share"]
         cells += [] if ON_CPU else ["" if share is None else f"{share:.0%}"]
         lines.append(cells)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return table(head, lines)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, nargs="+", default=[1, 10, 40, 80])
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--kernel", type=int, default=13)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="where to write the result")
-    parser.add_argument("--memory-of", nargs=2, metavar=("CANDIDATE", "PASS"), help="internal")
-    return parser.parse_args()
+    made = parser(__doc__, rounds=5)
+    made.add_argument("--frames", type=int, nargs="+", default=[1, 10, 40, 80])
+    made.add_argument("--size", type=int, default=256)
+    made.add_argument("--kernel", type=int, default=13)
+    made.add_argument("--memory-of", nargs=2, metavar=("CANDIDATE", "PASS"), help="internal")
+    return made.parse_args()
 
 
 def main() -> int:
@@ -263,7 +251,7 @@ def main() -> int:
                     "pass": mode,
                     "milliseconds": {name: round(1e3 * s, 4) for name, s in seconds.items()},
                     "added_mib": {
-                        name: round(added_memory(name, mode, frames, candidate, args) / 2**20, 1)
+                        name: round(memory_of(name, mode, frames, candidate, args) / 2**20, 1)
                         for name, candidate in candidates.items()
                     },
                     "roofline_share": floor and floor / seconds[OURS],
@@ -271,17 +259,16 @@ def main() -> int:
                 }
             )
             print(f"{frames} frames, {mode}: {rows[-1]['milliseconds']} ms", flush=True)
-    print(table(rows))
+    print(shown(rows))
     worst = max(max(row["difference_to_reference"].values()) for row in rows)
     print(f"largest difference to the reference: {worst:.2g} of the largest magnitude")
-    if args.json:
-        result = {
-            "size": args.size,
-            "kernel_size": args.kernel,
-            "rounds": args.rounds,
-            "rows": rows,
-        }
-        write_result(args.json, result, packages=("jax", "jaxlib", "torch"))
+    result = {
+        "size": args.size,
+        "kernel_size": args.kernel,
+        "rounds": args.rounds,
+        "rows": rows,
+    }
+    write_result(args.json, result, packages=("jax", "jaxlib", "torch"))
     return int(worst > AGREEMENT)
 
 

@@ -1,18 +1,35 @@
-"""What benchmarks share: calls timed in turns, and a record of where a figure was measured."""
+"""The harness of the benchmarks: command lines, times, memory, tables, and results as JSON.
 
+Importing it starts neither JAX nor torch, so that a process whose memory is measured may use it.
+"""
+
+import argparse
+import ctypes
 import importlib.metadata
 import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from glfa_jax.files import write_atomically
+
+
+def parser(doc: str | None, *, rounds: int | None = None) -> argparse.ArgumentParser:
+    """What every benchmark can be told; `doc` is the script's, `rounds` the default where it has
+    any."""
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if rounds is not None:
+        made.add_argument("--rounds", type=int, default=rounds, help="turns of a median")
+    made.add_argument("--json", type=Path, help="where to write the result")
+    return made
 
 
 def median_seconds(
@@ -35,8 +52,50 @@ def median_seconds(
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def write_result(path: Path, result: Mapping[str, Any], *, packages: Iterable[str]) -> None:
-    """The result as JSON, with the device, the processor, the packages' versions and the date."""
+def peak_memory() -> int:
+    """Of this process, in bytes; getrusage would count that of the process which started it."""
+    return _status("VmHWM")
+
+
+def added_memory(call: Callable[[], Any]) -> int:
+    """Bytes by which one call raises the resident memory of this process, its result included."""
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier calls and the compiler have freed
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _status("VmRSS")
+    kept = call()
+    peak = _status("VmHWM")
+    del kept
+    return peak - before
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{key}:"))
+    return int(line.split()[1]) * 1024
+
+
+def in_own_process(module: str, *arguments: object) -> Any:
+    """What `python -m module` says, as JSON, in the last line that it prints."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in lines)
+
+
+def write_result(path: Path | None, result: Mapping[str, Any], *, packages: Iterable[str]) -> None:
+    """The result as JSON, with the device, the processor, the packages' versions and the date.
+
+    path: None where nobody asked for the file.
+    """
+    if path is None:
+        return
+    import jax
+
     place = {
         "device": jax.devices()[0].device_kind,
         "cpus": os.cpu_count(),

@@ -10,15 +10,13 @@ in a row: it is about a millisecond, which others on the machine easily disturb.
 fails where the means differ by more than four standard errors of the trials.
 """
 
-import argparse
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import median_seconds, write_result
+from benchmarks.measuring import median_seconds, parser, table, write_result
 from glfa_jax.metrics.nway import nway_exact, top_classes
 
 AGREEMENT = 4.0  # standard errors
@@ -74,9 +72,9 @@ def compare(
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def shown(rows: list[dict[str, Any]]) -> str:
     head = ["way", "exact, ms", "trials, ms", "ratio", "exact mean", "trials' mean", "apart"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for row in rows:
         ms, mean = row["milliseconds"], row["mean"]
         lines.append(
@@ -88,34 +86,26 @@ def table(rows: list[dict[str, Any]]) -> str:
                 f"{row['difference_in_standard_errors']:+.1f} standard errors",
             ]
         )
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return table(head, lines)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--classes", type=int, default=400)
-    parser.add_argument("--ways", type=int, nargs="+", default=[2, 50])
-    parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="where to write the result")
-    args = parser.parse_args(argv)
+    made = parser(__doc__, rounds=5)
+    made.add_argument("--clips", type=int, default=200)
+    made.add_argument("--classes", type=int, default=400)
+    made.add_argument("--ways", type=int, nargs="+", default=[2, 50])
+    made.add_argument("--trials", type=int, default=100)
+    args = made.parse_args(argv)
     probabilities, labels = make_inputs(args.clips, args.classes)
     rows = [
         compare(probabilities, labels=labels, n=n, trials=args.trials, rounds=args.rounds)
         for n in args.ways
     ]
     print(f"{args.clips} clips, {args.classes} classes, {args.trials} trials a clip")
-    print(table(rows))
-    if args.json:
-        result = {
-            "clips": args.clips,
-            "classes": args.classes,
-            "trials": args.trials,
-            "rounds": args.rounds,
-            "rows": rows,
-        }
-        write_result(args.json, result, packages=("numpy", "scipy"))
+    print(shown(rows))
+    names = ("clips", "classes", "trials", "rounds")
+    result = {name: getattr(args, name) for name in names} | {"rows": rows}
+    write_result(args.json, result, packages=("numpy", "scipy"))
     apart = max(abs(row["difference_in_standard_errors"]) for row in rows)
     return int(apart > AGREEMENT)
 

@@ -7,10 +7,8 @@ over rounds. Prints a table; fails where the flows differ by more than a thousan
 average.
 """
 
-import argparse
 import sys
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +16,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, shift
 from skimage.registration import optical_flow_tvl1
 
-from benchmarks.measuring import median_seconds, write_result
+from benchmarks.measuring import median_seconds, parser, table, write_result
 from glfa_jax.metrics.optical_flow import tvl1
 
 FRAMES = 6
@@ -60,26 +58,24 @@ def compare(clips: np.ndarray, *, rounds: int) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256], metavar="PIXELS")
-    parser.add_argument("--clips", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="where to write the result")
-    args = parser.parse_args(argv)
+    made = parser(__doc__, rounds=5)
+    made.add_argument("--sizes", type=int, nargs="+", default=[64, 256], metavar="PIXELS")
+    made.add_argument("--clips", type=int, default=4)
+    args = made.parse_args(argv)
     rows = [compare(make_clips(args.clips, size), rounds=args.rounds) for size in args.sizes]
-    print("| pixels | ours, s a clip | scikit-image | ratio | apart on average | at most |")
-    print("|---|---|---|---|---|---|")
+    head = ("pixels", "ours, s a clip", "scikit-image", "ratio", "apart on average", "at most")
+    lines = []
     for row in rows:
         seconds = row["seconds_a_clip"]
-        print(
-            f"| {row['size']} | {seconds['ours']:.3g} | {seconds['scikit-image']:.3g} "
-            f"| {row['ratio']:.1f}x | {row['mean_difference']:.1g} px "
-            f"| {row['largest_difference']:.1g} px |"
-        )
-    if args.json:
-        result = {"clips": args.clips, "frames": FRAMES, "rounds": args.rounds, "rows": rows}
-        packages = ("jax", "jaxlib", "numpy", "scipy", "scikit-image")
-        write_result(args.json, result, packages=packages)
+        times = [f"{seconds[name]:.3g}" for name in ("ours", "scikit-image")] + [
+            f"{row['ratio']:.1f}x"
+        ]
+        apart = [f"{row[name]:.1g} px" for name in ("mean_difference", "largest_difference")]
+        lines.append([row["size"], *times, f"{row['ratio']:.1f}x", *apart])
+    print(table(head, lines))
+    result = {"clips": args.clips, "frames": FRAMES, "rounds": args.rounds, "rows": rows}
+    packages = ("jax", "jaxlib", "numpy", "scipy", "scikit-image")
+    write_result(args.json, result, packages=packages)
     return int(max(row["mean_difference"] for row in rows) > AGREEMENT)
 
 

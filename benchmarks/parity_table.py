@@ -14,37 +14,25 @@ from typing import Any, NamedTuple
 
 import diffusers
 import jax
-import numpy as np
 import torch
 import transformers
 
-from benchmarks import unet3d_parity
+from benchmarks import models, unet3d_parity
+from benchmarks.measuring import table as markdown
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.verify import TOLERANCE, Comparison, verify
 
 ROOT = Path(__file__).parents[1]
-_BLOCK = {"hidden_act": "gelu", "layer_norm_eps": 1e-5}
-_SMALL_BLOCK = _BLOCK | {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-}
-_SMALL_TEXT = _SMALL_BLOCK | {
+_SMALL_TOWER = models.small_transformer(32, inner=64, heads=4, layers=2)
+_SMALL_TEXT = _SMALL_TOWER | {
     "vocab_size": 50,
     "max_position_embeddings": 12,
     "bos_token_id": 48,
     "eos_token_id": 49,
 }
-_SMALL_IMAGE = _SMALL_BLOCK | {"image_size": 32, "patch_size": 8}
-_TEXT_H = _BLOCK | {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
-_VISION_H = _BLOCK | {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_attention_heads": 16,
-    "num_hidden_layers": 32,
-    "patch_size": 14,
-}
+_SMALL_IMAGE = _SMALL_TOWER | {"image_size": 32, "patch_size": 8}
+_TEXT_H = models.small_transformer(1024, inner=4096, heads=16, layers=24)
+_VISION_H = models.small_transformer(1280, inner=5120, heads=16, layers=32) | {"patch_size": 14}
 _FMRI = {"height": 256, "width": 256}
 _SMALL_FMRI = {"height": 32, "width": 32, "patch_size": 8, "dim": 32, "depth": 2, "num_heads": 4}
 _PYTORCH = "safetensors or `.bin`, one file or shards, variants"
@@ -61,46 +49,19 @@ class Row(NamedTuple):
     layouts: str
 
 
-def _labels(count: int) -> dict[str, dict[str, str]]:
-    return {"id2label": {str(i): str(i) for i in range(count)}}
-
-
 ROWS = (
     Row(
         "unet3d",
         "UNet3D (ModelScope T2V, zeroscope_v2_576w)",
-        {
-            "block_out_channels": [320, 640, 1280, 1280],
-            "down_block_types": ["CrossAttnDownBlock3D"] * 3 + ["DownBlock3D"],
-            "up_block_types": ["UpBlock3D"] + ["CrossAttnUpBlock3D"] * 3,
-        },
-        {
-            "block_out_channels": [16, 32],
-            "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D"],
-            "up_block_types": ["UpBlock3D", "CrossAttnUpBlock3D"],
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-            "cross_attention_dim": 24,
-            "attention_head_dim": 8,
-        },
+        models.UNET,
+        models.small_unet(16, 32, groups=8, head=8, condition=24),
         _PYTORCH,
     ),
     Row(
         "vae",
         "VAE (Stable Diffusion, in both pipelines)",
-        {
-            "block_out_channels": [128, 256, 512, 512],
-            "down_block_types": ["DownEncoderBlock2D"] * 4,
-            "up_block_types": ["UpDecoderBlock2D"] * 4,
-            "layers_per_block": 2,
-        },
-        {
-            "block_out_channels": [16, 32],
-            "down_block_types": ["DownEncoderBlock2D"] * 2,
-            "up_block_types": ["UpDecoderBlock2D"] * 2,
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-        },
+        models.VAE,
+        models.small_vae(16, 32, groups=8),
         f"{_PYTORCH}; attention names of before diffusers 0.18",
     ),
     Row(
@@ -115,18 +76,24 @@ ROWS = (
         "CLIP (OpenCLIP ViT-H/14)",
         {
             "projection_dim": 1024,
-            "text_config": _TEXT_H | {"num_hidden_layers": 24},
+            "text_config": _TEXT_H,
             "vision_config": _VISION_H,
         },
         {"projection_dim": 20, "text_config": _SMALL_TEXT, "vision_config": _SMALL_IMAGE},
         _PYTORCH,
     ),
-    Row("vit", "Frame classifier (ViT-B/16)", _labels(1000), _SMALL_IMAGE | _labels(7), _PYTORCH),
+    Row(
+        "vit",
+        "Frame classifier (ViT-B/16)",
+        models.labels(1000),
+        _SMALL_IMAGE | models.labels(7),
+        _PYTORCH,
+    ),
     Row(
         "video_mae",
         "Video classifier (VideoMAE-B)",
-        _labels(400) | {"qkv_bias": True},
-        _SMALL_IMAGE | _labels(7) | {"num_frames": 4},
+        models.labels(400) | {"qkv_bias": True},
+        _SMALL_IMAGE | models.labels(7) | {"num_frames": 4},
         _PYTORCH,
     ),
     Row(
@@ -157,36 +124,24 @@ ROWS = (
 
 def published_size(row: Row) -> tuple[int, int]:
     """Tensors and parameters at full size."""
-    shapes = pretrained.parameter_shapes(row.kind, pretrained.build(row.kind, row.published))
-    leaves = jax.tree.leaves(shapes)
+    leaves = jax.tree.leaves(models.shapes_of(row.kind, row.published))
     return len(leaves), sum(leaf.size for leaf in leaves)
 
 
 def write_small(row: Row, folder: Path) -> None:
     """A small model of random weights, made and stored by PyTorch's class where there is one."""
-    kind = pretrained.KINDS[row.kind]
-    if kind.torch_class is None:
-        shapes = pretrained.parameter_shapes(row.kind, pretrained.build(row.kind, row.small))
-        rng = np.random.default_rng(0)
-        params = jax.tree_util.tree_map_with_path(lambda p, leaf: _random(rng, p, leaf), shapes)
+    if pretrained.KINDS[row.kind].torch_class is None:
+        shapes = models.shapes_of(row.kind, row.small)
+        params = models.random_params(shapes, std=0.1, scale=1.0)
         pretrained.save(row.kind, folder, params, config=row.small)
         return
     torch.manual_seed(0)
-    if "_class_name" in kind.identity:
-        model = getattr(diffusers, kind.torch_class)(**row.small)
-    else:
-        model_class = getattr(transformers, kind.torch_class)
-        model = model_class(model_class.config_class(**row.small))
+    model = models.torch_model(row.kind, row.small)
     with torch.no_grad():
         # Biases, norms and what starts at zero, too.
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
-
-
-def _random(rng: np.random.Generator, path: Any, leaf: Any) -> np.ndarray:
-    values = 0.1 * rng.standard_normal(leaf.shape)
-    return (values + (path[-1].key == "scale")).astype(np.float32)
 
 
 def measure(row: Row) -> Comparison:
@@ -199,19 +154,17 @@ def measure(row: Row) -> Comparison:
 def table(rows: tuple[Row, ...] = ROWS) -> str:
     """The page's content; raises SystemExit when a model is beyond the bound."""
     head = ("model", "kind", "tensors", "parameters", "forward", "gradient", "read from")
-    lines = [f"| {' | '.join(head)} |", "|---|---|---|---|---|---|---|"]
+    lines = []
     failed = []
     for row in rows:
         (tensors, parameters), found = published_size(row), measure(row)
         failed += [] if found.passed else [row.kind]
-        errors = f"{found.forward_error:.1e} | {found.gradient_error:.1e}"
-        lines.append(
-            f"| {row.model} | `{row.kind}` | {tensors:,} | {parameters:,} | {errors} "
-            f"| {row.layouts} |"
-        )
+        sizes = f"`{row.kind}`", f"{tensors:,}", f"{parameters:,}"
+        errors = f"{found.forward_error:.1e}", f"{found.gradient_error:.1e}"
+        lines.append((row.model, *sizes, *errors, row.layouts))
     if failed:
         raise SystemExit(f"beyond {TOLERANCE}: {', '.join(failed)}")
-    return "\n".join(lines)
+    return markdown(head, lines)
 
 
 _PAGE = """# Parity with PyTorch

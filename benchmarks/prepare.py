@@ -8,10 +8,8 @@ and their clips. Measured: time and peak memory of preparing it, in one process 
 many samples a second training gets from the store, read from disk for every batch.
 """
 
-import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,12 +20,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from benchmarks.memory import peak_memory
+from benchmarks.measuring import in_own_process, parser, peak_memory, write_result
 from glfa_jax import config
 from glfa_jax.data.store import Store
 from glfa_jax.data.video import write_mp4
 from glfa_jax.preparation import prepare
 
+MODULE = "benchmarks.prepare"
 HEIGHT, WIDTH = 1023, 2514  # SPEC §5.3
 REGION_HEIGHT, REGION_WIDTH = 714, 719
 TRIAL_VOLUMES, DROPPED, TAIL = 13, 3, 5
@@ -109,12 +108,6 @@ def settings(root: Path) -> config.Data:
     )
 
 
-def in_a_process_of_its_own(name: str, root: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.prepare", "--measure", name, str(root)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
 def measure_prepare(root: Path) -> dict[str, Any]:
     before = peak_memory()
     start = time.perf_counter()
@@ -154,11 +147,10 @@ def measure_reading(root: Path, seconds: float = 20.0) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gigabytes", type=float, default=10.0)
-    parser.add_argument("--json", type=Path, help="where to write the result")
-    parser.add_argument("--measure", nargs=2, metavar=("WHAT", "ROOT"), help="internal")
-    args = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--gigabytes", type=float, default=10.0)
+    made.add_argument("--measure", nargs=2, metavar=("WHAT", "ROOT"), help="internal")
+    args = made.parse_args()
     if args.measure:
         what, root = args.measure
         measure = {"prepare": measure_prepare, "reading": measure_reading}[what]
@@ -168,8 +160,8 @@ def main() -> int:
         root = Path(folder)
         write_study(root, gigabytes=args.gigabytes)
         scan = next(root.glob("processed-fmri/*/hdf5/*run-2_*"))
-        prepared = in_a_process_of_its_own("prepare", root)
-        reading = in_a_process_of_its_own("reading", root)
+        prepared = in_own_process(MODULE, "--measure", "prepare", root)
+        reading = in_own_process(MODULE, "--measure", "reading", root)
         result = {
             "run_gigabytes": args.gigabytes,
             "run_gigabytes_on_disk": round(scan.stat().st_size / 1e9, 3),
@@ -184,10 +176,8 @@ def main() -> int:
         f"{reading['samples_a_second']} samples a second "
         "(window of 5 maps of 256 x 256, 12 frames of 256 x 256)"
     )
-    if args.json:
-        from benchmarks.measuring import write_result  # its imports would count as memory
-
-        write_result(args.json, result, packages=("numpy", "scipy", "h5py", "tensorstore", "grain"))
+    packages = ("numpy", "scipy", "h5py", "tensorstore", "grain")
+    write_result(args.json, result, packages=packages)
     return int(prepared["peak_bytes"] > LIMIT)
 
 

@@ -27,19 +27,21 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.models import SCHEDULE
 from benchmarks.side_by_side import (
-    SCHEDULE,
-    Memory,
+    CHANNELS,
+    InJax,
+    InTorch,
     Side,
     Size,
-    add_options,
+    by_variant,
+    bytes_of,
     channels_first,
     channels_last,
     conclude,
-    device_peak,
+    options,
     require_torch,
     sizes,
-    torch_device,
     write_models,
 )
 
@@ -62,7 +64,7 @@ VARIANTS = {
 def make_inputs(size: Size, rows: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
     tokens = (size.tokens, size.unet["cross_attention_dim"])
-    latent = (size.side, size.side, size.unet["in_channels"])
+    latent = (size.side, size.side, CHANNELS)
     return {
         "noise": rng.standard_normal((rows, size.frames, *latent), np.float32),
         "condition": rng.standard_normal((rows, *tokens), np.float32),
@@ -70,7 +72,7 @@ def make_inputs(size: Size, rows: int) -> dict[str, np.ndarray]:
     }
 
 
-class Ours:
+class Ours(InJax):
     """glfa_jax: what `decoder.generator_of` compiles, without the fMRI encoder."""
 
     def __init__(
@@ -92,10 +94,7 @@ class Ours:
         from glfa_jax.diffusion.schedule import Schedule
         from glfa_jax.files import read_object
 
-        if exact and jax.default_backend() != "cpu":  # a CPU knows no lower one
-            jax.config.update("jax_default_matmul_precision", "highest")
-        self._jax = jax
-        self._memory = Memory(device_peak() if jax.default_backend() == "gpu" else None)
+        super().__init__(exact=exact)
         schedule = Schedule.from_config(read_object(SCHEDULE))
         kind = jnp.dtype(dtype)
         options = {"dtype": kind, "compute_dtype": kind}
@@ -117,7 +116,7 @@ class Ours:
             return jnp.clip(video, -1, 1)
 
         given = (models, jax.device_put(make_inputs(size, rows)), jnp.float32(args.guidance))
-        self._held = sum(x.nbytes for x in jax.tree.leaves(given))
+        self._held = bytes_of(jax.tree.leaves(given))
         start = time.perf_counter()
         compiled = generate.lower(*given).compile()
         self._compiled = time.perf_counter() - start
@@ -139,7 +138,7 @@ class Ours:
         return np.asarray(self._generate())
 
 
-class Theirs:
+class Theirs(InTorch):
     """diffusers; `variant`: words joined by "+", as in VARIANTS."""
 
     def __init__(
@@ -155,15 +154,8 @@ class Theirs:
         import diffusers
         import torch
 
-        words = set(variant.split("+"))
-        self._torch = torch
-        self._device = device = torch_device()
-        on_gpu = device == "cuda"
-        self._memory = Memory(torch.cuda.max_memory_allocated if on_gpu else None)
-        exact = "exact" in words
-        torch.backends.cuda.matmul.allow_tf32 = not exact
-        torch.backends.cudnn.allow_tf32 = not exact
-        torch.backends.cudnn.benchmark = not exact
+        super().__init__(variant)
+        words, device = self._words, self._device
         kind = torch.float16 if "float16" in words else getattr(torch, dtype)
         options = {"low_cpu_mem_usage": False, "torch_dtype": kind}
         models = [
@@ -185,7 +177,7 @@ class Theirs:
         condition = given["condition"]
         both = torch.cat([given["negative"].expand_as(condition), condition])
         held = (*unet.parameters(), *vae.parameters(), *given.values())
-        self._held = sum(x.numel() * x.element_size() for x in held)
+        self._held = bytes_of(held)
 
         @torch.inference_mode()
         def generate() -> Any:
@@ -206,13 +198,11 @@ class Theirs:
         """Seconds of a batch."""
         start = time.perf_counter()
         self._generate()
-        if self._device == "cuda":
-            self._torch.cuda.synchronize()
+        self._synchronize()
         return time.perf_counter() - start
 
     def memory(self) -> int:
-        if self._device == "cuda":
-            self._torch.cuda.reset_peak_memory_stats()
+        self._forget_peak()
         return self._memory.of(self.run, held=self._held)
 
     def video(self) -> np.ndarray:
@@ -221,10 +211,10 @@ class Theirs:
 
 def check(folder: Path, size: Size, args: argparse.Namespace, *, rows: int) -> float:
     """Largest difference of a pixel in float32; ends the program where it is large."""
-    options = {"rows": rows, "dtype": "float32", "args": args}
-    with Side(Ours, folder, size, exact=True, **options) as side:
+    given = {"rows": rows, "dtype": "float32", "args": args}
+    with Side(Ours, folder, size, exact=True, **given) as side:
         ours = side("video")
-    with Side(Theirs, folder, size, variant="exact", **options) as side:
+    with Side(Theirs, folder, size, variant="exact", **given) as side:
         theirs = side("video")
     difference = float(np.abs(ours - theirs).max())
     # The comparison says something: pixels differ and few are cut off.
@@ -239,44 +229,39 @@ def measure(
     folder: Path, size: Size, args: argparse.Namespace, *, rows: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Ours, and theirs by variant."""
-    options = {"rows": rows, "dtype": args.dtype, "args": args}
-    found, own = [], []
-    with Side(Ours, folder, size, exact=False, **options) as ours:
+    given = {"rows": rows, "dtype": args.dtype, "args": args}
+    own = []
+    with Side(Ours, folder, size, exact=False, **given) as ours:
         facts = ours("facts")
         facts["first_call_seconds"] = ours("run")
         facts["memory_bytes"] = ours("memory")
         if not np.isfinite(ours("video")).all():
             sys.exit("ours: the video is not finite")
-        for variant in args.variants or VARIANTS[facts["platform"], args.dtype]:
-            try:
-                with Side(Theirs, folder, size, variant=variant, **options) as theirs:
-                    begin = theirs("run")
-                    finite = bool(np.isfinite(theirs("video")).all())
-                    memory = theirs("memory")
-                    times = []
-                    for _ in range(args.rounds):
-                        own.append(ours("run"))
-                        times.append(theirs("run"))
-                row = {"variant": variant, "seconds_a_batch": statistics.median(times)}
-                row |= {"memory_bytes": memory, "first_call_seconds": begin, "finite": finite}
-            except RuntimeError as error:  # a setting that this machine or version cannot do
-                row = {"variant": variant, "failed": str(error)[:300]}
-            print(row, flush=True)
-            found.append(row)
+
+        def measured(theirs: Side, variant: str) -> dict[str, Any]:
+            begin = theirs("run")
+            finite = bool(np.isfinite(theirs("video")).all())
+            memory, times = theirs("memory"), []
+            for _ in range(args.rounds):
+                own.append(ours("run"))
+                times.append(theirs("run"))
+            row = {"seconds_a_batch": statistics.median(times), "memory_bytes": memory}
+            return row | {"first_call_seconds": begin, "finite": finite}
+
+        found = by_variant(
+            args.variants or VARIANTS[facts["platform"], args.dtype],
+            lambda variant: Side(Theirs, folder, size, variant=variant, **given),
+            measured,
+        )
     return facts | {"seconds_a_batch": statistics.median(own)}, found
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_options(parser, rounds=3)
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = options(__doc__, rounds=3)
     parser.add_argument("--batch", type=int, help="clips; the size's own when left out")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=9.0)
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    args = parse(arguments)
+    args = parser.parse_args(arguments)
     require_torch()
     size = sizes(args.size)
     rows = args.batch or size.rows

@@ -5,28 +5,20 @@ answers calls in turns. Its weights lie in a folder as a user would have them on
 """
 
 import argparse
-import ctypes
 import importlib.util
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.measuring import write_result
-from glfa_jax.files import read_object
+from benchmarks import models
+from benchmarks.measuring import added_memory, parser, table, write_result
 
-PUBLISHED = Path(__file__).parents[1] / "foundation" / "modelscope" / "text-to-video"
-SCHEDULE = PUBLISHED / "scheduler" / "scheduler_config.json"
-NARROW_UNET = {
-    "in_channels": 4,
-    "out_channels": 4,
-    "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D"),
-    "up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D"),
-}
+CHANNELS = 4  # of a latent
 
 
 class Size(NamedTuple):
@@ -40,71 +32,35 @@ class Size(NamedTuple):
     rows: int
 
 
-def _vae(*widths: int, layers: int, groups: int) -> dict[str, Any]:
-    return {
-        "block_out_channels": widths,
-        "down_block_types": ("DownEncoderBlock2D",) * len(widths),
-        "up_block_types": ("UpDecoderBlock2D",) * len(widths),
-        "layers_per_block": layers,
-        "norm_num_groups": groups,
-        "latent_channels": 4,
-    }
-
-
-def _unet(*widths: int, layers: int, groups: int, head: int, conditioning: int) -> dict[str, Any]:
-    return NARROW_UNET | {
-        "block_out_channels": widths,
-        "layers_per_block": layers,
-        "norm_num_groups": groups,
-        "attention_head_dim": head,
-        "cross_attention_dim": conditioning,
-    }
-
-
 def sizes(name: str) -> Size:
     """`full` is ModelScope's at the published 6 frames of 256x256 pixels; `tiny` is for a try."""
     if name == "full":
-        unet, vae = (read_object(PUBLISHED / part / "config.json") for part in ("unet", "vae"))
-        return Size(unet, vae, frames=6, side=32, tokens=77, rows=4)
+        return Size(models.UNET, models.VAE, frames=6, side=32, tokens=77, rows=4)
     if name == "small":
-        unet = _unet(32, 64, layers=2, groups=8, head=16, conditioning=64)
-        return Size(unet, _vae(16, 32, 64, layers=1, groups=8), 4, side=16, tokens=24, rows=2)
-    unet = _unet(8, layers=1, groups=4, head=4, conditioning=8)
-    unet |= {"down_block_types": ("CrossAttnDownBlock3D",)}
-    unet |= {"up_block_types": ("CrossAttnUpBlock3D",)}
-    return Size(unet, _vae(8, layers=1, groups=4), frames=2, side=4, tokens=3, rows=2)
+        unet = models.small_unet(32, 64, groups=8, head=16, condition=64, layers_per_block=2)
+        vae = models.small_vae(16, 32, 64, groups=8)
+        return Size(unet, vae, frames=4, side=16, tokens=24, rows=2)
+    unet = models.small_unet(8, groups=4, head=4, condition=8) | {
+        "down_block_types": ["CrossAttnDownBlock3D"],
+        "up_block_types": ["CrossAttnUpBlock3D"],
+    }
+    return Size(unet, models.small_vae(8, groups=4), frames=2, side=4, tokens=3, rows=2)
 
 
 def write_models(folder: Path, size: Size, *, vae: bool) -> None:
     """Random weights that keep the scale of what they are given, as diffusers stores them."""
-    import diffusers
-    import torch
-
-    wanted = {"unet": (diffusers.UNet3DConditionModel, size.unet)}
-    if vae:
-        wanted["vae"] = (diffusers.AutoencoderKL, size.vae)
-    generator = torch.Generator().manual_seed(0)
-    for name, (kind, config) in wanted.items():
-        options = {key: value for key, value in config.items() if key != "_class_name"}
-        with torch.device("meta"):  # PyTorch's own initialisation would only cost time
-            model = kind(**options)
-        model = model.to_empty(device="cpu").requires_grad_(False)
-        for key, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
-            else:
-                scales = "norm" in key and key.endswith("weight")
-                parameter.normal_(mean=float(scales), std=0.1, generator=generator)
-        model.save_pretrained(folder / name)
+    wanted = {"unet": ("unet3d", size.unet)} | ({"vae": ("vae", size.vae)} if vae else {})
+    for name, made in wanted.items():
+        models.random_torch_model(*made, seed=0, spread=0.1).save_pretrained(folder / name)
 
 
-def add_options(parser: argparse.ArgumentParser, *, rounds: int) -> None:
+def options(doc: str | None, *, rounds: int) -> argparse.ArgumentParser:
     """What both comparisons can be told."""
-    parser.add_argument("--size", choices=("tiny", "small", "full"), default="small")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--variants", nargs="+", help="settings of torch; all when left out")
-    parser.add_argument("--json", type=Path, help="where to write the result")
+    made = parser(doc, rounds=rounds)
+    made.add_argument("--size", choices=("tiny", "small", "full"), default="small")
+    made.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    made.add_argument("--variants", nargs="+", help="settings of torch; all when left out")
+    return made
 
 
 def conclude(
@@ -123,22 +79,39 @@ def conclude(
     best = min(theirs, key=lambda row: row[seconds])
     ratio = best[seconds] / ours[seconds]
     titles = ["", *columns, "MiB", "compile or first call, s"]
-    lines = [titles, ["---"] * len(titles)]
+    lines = []
     for name, row in [("glfa_jax", ours), *((f"torch, {row['variant']}", row) for row in theirs)]:
         begin = row.get("compile_seconds", row["first_call_seconds"])
         cells = [cell(row) for cell in columns.values()]
         lines.append([name, *cells, f"{row['memory_bytes'] / 2**20:.0f}", f"{begin:.1f}"])
-    print("\n".join("| " + " | ".join(cells) + " |" for cells in lines))
+    print(table(titles, lines))
     print(f"torch at its best ({best['variant']}) takes {ratio:.2f} times as long as glfa_jax")
-    if path:
-        result = facts | {
-            "jax": ours,
-            "torch": theirs,
-            "best_torch": best["variant"],
-            "torch_over_jax": ratio,
-            "memory_torch_over_jax": best["memory_bytes"] / ours["memory_bytes"],
-        }
-        write_result(path, result, packages=("jax", "jaxlib", "flax", "torch", "diffusers"))
+    result = facts | {
+        "jax": ours,
+        "torch": theirs,
+        "best_torch": best["variant"],
+        "torch_over_jax": ratio,
+        "memory_torch_over_jax": best["memory_bytes"] / ours["memory_bytes"],
+    }
+    write_result(path, result, packages=("jax", "jaxlib", "flax", "torch", "diffusers"))
+
+
+def by_variant(
+    variants: Iterable[str],
+    start: Callable[[str], Any],
+    measure: Callable[[Any, str], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """What is measured of torch's side in each setting, or why it could not be."""
+    rows = []
+    for variant in variants:
+        try:
+            with start(variant) as side:
+                row = measure(side, variant)
+        except RuntimeError as error:  # a setting that this machine or version cannot do
+            row = {"failed": str(error)[:300]}
+        rows.append({"variant": variant, **row})
+        print(rows[-1], flush=True)
+    return rows
 
 
 def require_torch() -> None:
@@ -178,6 +151,48 @@ def channels_last(model: Any) -> None:
             parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
 
 
+class InJax:
+    """What our sides share; `exact`: at highest precision."""
+
+    def __init__(self, *, exact: bool):
+        import jax
+
+        on_gpu = jax.default_backend() == "gpu"
+        if exact and jax.default_backend() != "cpu":  # a CPU knows no lower one
+            jax.config.update("jax_default_matmul_precision", "highest")
+        device: Any = jax.devices()[0]
+        peak = (lambda: device.memory_stats()["peak_bytes_in_use"]) if on_gpu else None
+        self._jax, self._memory = jax, Memory(peak)
+
+
+class InTorch:
+    """What torch's sides share; `variant`: words joined by "+", `exact` among them in float32."""
+
+    def __init__(self, variant: str):
+        import torch
+
+        self._torch, self._device, self._words = torch, torch_device(), set(variant.split("+"))
+        on_gpu = self._device == "cuda"
+        self._memory = Memory(torch.cuda.max_memory_allocated if on_gpu else None)
+        exact = "exact" in self._words
+        torch.backends.cuda.matmul.allow_tf32 = not exact
+        torch.backends.cudnn.allow_tf32 = not exact
+        torch.backends.cudnn.benchmark = not exact
+
+    def _synchronize(self) -> None:
+        if self._device == "cuda":
+            self._torch.cuda.synchronize()
+
+    def _forget_peak(self) -> None:
+        if self._device == "cuda":
+            self._torch.cuda.reset_peak_memory_stats()
+
+
+def bytes_of(arrays: Iterable[Any]) -> int:
+    """Of arrays of either library."""
+    return sum(x.nbytes for x in arrays)
+
+
 class Memory:
     """What a side needs: the device's peak or, on a CPU, what it holds and what a call adds."""
 
@@ -190,25 +205,7 @@ class Memory:
         if self._peak is not None:
             call()
             return self._peak()
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier calls and the compiler have freed
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        before = _status("VmRSS")
-        call()
-        return held + _status("VmHWM") - before
-
-
-def device_peak() -> Callable[[], int]:
-    """Of JAX's first device."""
-    import jax
-
-    device: Any = jax.devices()[0]
-    return lambda: device.memory_stats()["peak_bytes_in_use"]
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(f"{key}:"))
-    return int(line.split()[1]) * 1024
+        return held + added_memory(call)
 
 
 class Side:

@@ -7,7 +7,6 @@ where every step is saved: so kills fall into start-up, steps and checkpoint wri
 unless parameters, optimizer and losses are the same, bit for bit, and each of the three had kills.
 """
 
-import argparse
 import random
 import signal
 import subprocess
@@ -22,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.measuring import write_result
+from benchmarks.measuring import parser, write_result
 from glfa_jax import config
 from glfa_jax.training.logs import read_log
 from glfa_jax.training.loop import train, use_compilation_cache
@@ -142,12 +141,11 @@ def same(a: Path, b: Path) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=25)
-    parser.add_argument("--longest", type=float, default=2.0, help="seconds that a start may train")
-    parser.add_argument("--json", type=Path, help="where to write the result")
-    parser.add_argument("--train", type=Path, metavar="FOLDER", help="internal")
-    args = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--kills", type=int, default=25)
+    made.add_argument("--longest", type=float, default=2.0, help="seconds that a start may train")
+    made.add_argument("--train", type=Path, metavar="FOLDER", help="internal")
+    args = made.parse_args()
     if args.train:
         run(args.train)
         return 0
@@ -159,9 +157,8 @@ def main() -> int:
             raise SystemExit("the last start failed")
         right = same(alone, killed) and all(found.values())
     print(f"{args.kills} kills ({found}): {'the same' if right else 'NOT the same'}, bit for bit")
-    if args.json:
-        result = {"kills": found, "steps": STEPS, "same": right}
-        write_result(args.json, result, packages=("jax", "jaxlib", "orbax-checkpoint"))
+    result = {"kills": found, "steps": STEPS, "same": right}
+    write_result(args.json, result, packages=("jax", "jaxlib", "orbax-checkpoint"))
     return int(not right)
 
 

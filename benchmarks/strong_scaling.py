@@ -10,7 +10,6 @@ Stage 2 of a mid-size model on 128 windows (64 clips, two subjects). Up to 64 ch
 clips of its own; beyond, four chips share the frames of each.
 """
 
-import argparse
 import importlib.metadata
 import json
 import shutil
@@ -20,19 +19,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import write_result
+from benchmarks.measuring import parser, write_result
+from benchmarks.measuring import table as markdown
+from benchmarks.models import small_unet
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
-UNET = {
-    "_class_name": "UNet3DConditionModel",
-    "block_out_channels": [128, 256],
-    "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D"],
-    "up_block_types": ["UpBlock3D", "CrossAttnUpBlock3D"],
-    "layers_per_block": 1,
-    "cross_attention_dim": 256,
-    "attention_head_dim": 64,
-}
+UNET = small_unet(128, 256, groups=32, head=64, condition=256)
 SIZE = {
     "encoder.width": 256,
     "encoder.depth": 6,
@@ -70,21 +63,17 @@ def table(reports: dict[int, dict[str, Any]]) -> str:
     """Markdown."""
     first = min(reports)
     work = first * reports[first]["operations"]
-    lines = [
-        "| chips | data x fsdp x frame | Tflop a chip | of ideal | GB of traffic | MB received "
-        "| step no shorter than |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    head = ("chips", "data x fsdp x frame", "Tflop a chip", "of ideal", "GB of traffic")
+    head += ("MB received", "step no shorter than")
+    lines = []
     for chips, found in sorted(reports.items()):
         mesh = " x ".join(map(str, found["mesh"].values()))
         received = sum(kind["bytes"] for kind in found["collectives"].values())
-        lines.append(
-            f"| {chips} | {mesh} | {found['operations'] / 1e12:.3f} "
-            f"| {work / (chips * found['operations']):.2f} "
-            f"| {found['bytes_accessed'] / 1e9:.1f} | {received / 1e6:.0f} "
-            f"| {1e3 * found['least_step']:.1f} ms |"
-        )
-    return "\n".join(lines)
+        ideal = work / (chips * found["operations"])
+        amounts = f"{found['operations'] / 1e12:.3f}", f"{ideal:.2f}"
+        traffic = f"{found['bytes_accessed'] / 1e9:.1f}", f"{received / 1e6:.0f}"
+        lines.append((chips, mesh, *amounts, *traffic, f"{1e3 * found['least_step']:.1f} ms"))
+    return markdown(head, lines)
 
 
 def plot(reports: dict[int, dict[str, Any]], path: Path) -> None:
@@ -114,17 +103,10 @@ def plot(reports: dict[int, dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--chips", type=int, nargs="+", choices=SLICES, default=list(SLICES))
-    parser.add_argument(
-        "--json",
-        type=Path,
-        help="keeps the reports; those of the same versions are not redone",
-    )
-    parser.add_argument("--plot", type=Path)
-    arguments = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--chips", type=int, nargs="+", choices=SLICES, default=list(SLICES))
+    made.add_argument("--plot", type=Path)
+    arguments = made.parse_args()
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     reports: dict[int, dict[str, Any]] = {}
     if arguments.json and arguments.json.exists():
@@ -139,8 +121,8 @@ def main() -> None:
         for chips in arguments.chips:
             if chips not in reports:
                 reports[chips] = compiled(chips, folder)
-                if arguments.json:
-                    write_result(arguments.json, {"chips": reports}, packages=PACKAGES)
+                # Those of the same versions are not redone.
+                write_result(arguments.json, {"chips": reports}, packages=PACKAGES)
     print(table(reports))
     if arguments.plot:
         plot(reports, arguments.plot)

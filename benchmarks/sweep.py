@@ -8,26 +8,21 @@ program and keeps guidance and seed; the sweep has one for each of three numbers
 changes guidance scale and seed with every turn.
 """
 
-import argparse
 import statistics
 import time
 from pathlib import Path
 
-from benchmarks.measuring import write_result
+from benchmarks.measuring import parser, write_result
 from glfa_jax import config
 from glfa_jax.evaluation.decoding import open_test
 from glfa_jax.evaluation.sweep import Cell, decode_all
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, type=Path)
-    parser.add_argument("--clips", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    made = parser(__doc__, rounds=9)
+    made.add_argument("--config", required=True, type=Path)
+    made.add_argument("--clips", type=int, default=16)
+    arguments = made.parse_args()
     clips = [f"evaluation.clips={arguments.clips}", f"evaluation.batch_size={arguments.clips}"]
     settings = config.load(arguments.config, clips)
     test = open_test(settings)
@@ -58,18 +53,17 @@ def main() -> None:
     ratio = statistics.median(b / a for a, b in times)
     print(f"plain {own:.3f} s a clip, in a sweep {theirs:.3f}: {ratio:.3f} times as long")
     print(f"compiled programs: plain {plain.compiled()}, sweep {swept.compiled()}")
-    if arguments.json:
-        result = {
-            "config": str(arguments.config),
-            "clips": arguments.clips,
-            "sampling_steps": steps,
-            "rounds": arguments.rounds,
-            "plain_seconds_a_clip": own,
-            "sweep_seconds_a_clip": theirs,
-            "sweep_over_plain": ratio,
-            "programs": {"plain": plain.compiled(), "sweep": swept.compiled()},
-        }
-        write_result(arguments.json, result, packages=("jax", "jaxlib", "flax"))
+    result = {
+        "config": str(arguments.config),
+        "clips": arguments.clips,
+        "sampling_steps": steps,
+        "rounds": arguments.rounds,
+        "plain_seconds_a_clip": own,
+        "sweep_seconds_a_clip": theirs,
+        "sweep_over_plain": ratio,
+        "programs": {"plain": plain.compiled(), "sweep": swept.compiled()},
+    }
+    write_result(arguments.json, result, packages=("jax", "jaxlib", "flax"))
 
 
 if __name__ == "__main__":

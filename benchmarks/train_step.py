@@ -36,19 +36,21 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.models import SCHEDULE
 from benchmarks.side_by_side import (
-    SCHEDULE,
-    Memory,
+    CHANNELS,
+    InJax,
+    InTorch,
     Side,
     Size,
-    add_options,
+    by_variant,
+    bytes_of,
     channels_first,
     channels_last,
     conclude,
-    device_peak,
+    options,
     require_torch,
     sizes,
-    torch_device,
     write_models,
 )
 
@@ -77,7 +79,7 @@ VARIANTS = {
 def make_batch(size: Size, rows: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
     width = size.unet["cross_attention_dim"]
-    shape = (rows, size.frames, size.side, size.side, size.unet["in_channels"])
+    shape = (rows, size.frames, size.side, size.side, CHANNELS)
     return {
         "clean": rng.standard_normal(shape, np.float32),
         "noise": rng.standard_normal(shape, np.float32),
@@ -92,7 +94,7 @@ def make_map(size: Size) -> np.ndarray:
     return np.random.default_rng(2).standard_normal((width, width), np.float32) / width**0.5
 
 
-class Ours:
+class Ours(InJax):
     """glfa_jax; the step as `training.loop.train` compiles it."""
 
     def __init__(
@@ -110,10 +112,8 @@ class Ours:
         from glfa_jax.training.state import TrainState
         from glfa_jax.training.step import abstract_state, jitted_step
 
-        if exact and jax.default_backend() != "cpu":  # a CPU knows no lower one
-            jax.config.update("jax_default_matmul_precision", "highest")
-        self._jax, self._folder = jax, folder
-        self._memory = Memory(device_peak() if jax.default_backend() == "gpu" else None)
+        super().__init__(exact=exact)
+        self._folder = folder
         hardware = config.Hardware(compute_dtype=dtype, frozen_dtype=dtype, remat=remat)
         stage = config.Cotrain(
             batch_size=rows,
@@ -196,7 +196,7 @@ class Ours:
         return (time.perf_counter() - start) / steps, loss
 
     def memory(self) -> int:
-        held = sum(x.nbytes for x in self._jax.tree.leaves((self._state, *self._rest[:2])))
+        held = bytes_of(self._jax.tree.leaves((self._state, *self._rest[:2])))
         return self._memory.of(lambda: self.run(1), held=held)
 
     def check(self, steps: int) -> list[float]:
@@ -215,7 +215,7 @@ class Ours:
         return losses
 
 
-class Theirs:
+class Theirs(InTorch):
     """diffusers' UNet3DConditionModel; `variant`: words joined by "+", as in VARIANTS."""
 
     def __init__(
@@ -224,15 +224,9 @@ class Theirs:
         import diffusers
         import torch
 
-        words = set(variant.split("+"))
-        self._torch, self._folder = torch, folder
-        self._device = device = torch_device()
-        on_gpu = device == "cuda"
-        self._memory = Memory(torch.cuda.max_memory_allocated if on_gpu else None)
-        exact = "exact" in words
-        torch.backends.cuda.matmul.allow_tf32 = not exact
-        torch.backends.cudnn.allow_tf32 = not exact
-        torch.backends.cudnn.benchmark = not exact
+        super().__init__(variant)
+        words, device = self._words, self._device
+        exact, self._folder = "exact" in words, folder
         # Not train(): diffusers would drop out in the temporal convolutions, and we do not.
         unet = diffusers.UNet3DConditionModel.from_pretrained(
             folder / "unet", low_cpu_mem_usage=False
@@ -299,8 +293,7 @@ class Theirs:
         for _ in range(steps):
             loss = self._step()
         value = float(loss)
-        if self._device == "cuda":
-            self._torch.cuda.synchronize()
+        self._synchronize()
         return (time.perf_counter() - start) / steps, value
 
     def _step(self) -> Any:
@@ -322,10 +315,9 @@ class Theirs:
 
     def memory(self) -> int:
         self._optim.zero_grad(set_to_none=True)
-        if self._device == "cuda":
-            self._torch.cuda.reset_peak_memory_stats()
+        self._forget_peak()
         moments = [x for state in self._optim.state.values() for x in state.values()]
-        held = sum(x.numel() * x.element_size() for x in (*self._held, *moments))
+        held = bytes_of((*self._held, *moments))
         return self._memory.of(lambda: self.run(1), held=held)
 
     def check(self, steps: int) -> list[float]:
@@ -359,13 +351,13 @@ def _checkpoint_layers(unet: Any) -> None:
 
 def check(folder: Path, size: Size, *, rows: int, remat: bool) -> dict[str, float]:
     """Relative differences of the first steps in float32; ends the program where they are large."""
-    options = {"rows": rows, "dtype": "float32", "remat": remat}
+    given = {"rows": rows, "dtype": "float32", "remat": remat}
     losses = {}
     for name, make, more in (
         ("ours", Ours, {"exact": True}),
         ("theirs", Theirs, {"variant": "exact"}),
     ):
-        with Side(make, folder, size, **options, **more) as side:
+        with Side(make, folder, size, **given, **more) as side:
             losses[name] = side("check", steps=CHECKED_STEPS)
     pairs = zip(losses["ours"], losses["theirs"], strict=True)
     differences = {"loss": max(abs(ours - theirs) / theirs for ours, theirs in pairs)}
@@ -390,46 +382,40 @@ def measure(
     folder: Path, size: Size, args: argparse.Namespace, *, rows: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Ours, and theirs by variant."""
-    options = {"rows": rows, "dtype": args.dtype, "remat": args.remat}
-    found, own = [], []
-    with Side(Ours, folder, size, exact=False, **options) as ours:
+    given = {"rows": rows, "dtype": args.dtype, "remat": args.remat}
+    own = []
+    with Side(Ours, folder, size, exact=False, **given) as ours:
         facts = ours("facts")
         seconds, first = ours("run", steps=1)
         memory = ours("memory")
-        variants = args.variants or VARIANTS[facts["platform"], args.dtype]
-        for variant in variants:
-            try:
-                with Side(Theirs, folder, size, variant=variant, **options) as theirs:
-                    begin, loss = theirs("run", steps=1)
-                    if not abs(loss - first) < ROUGHLY[args.dtype] * first:
-                        sys.exit(f"first losses differ: ours {first}, theirs {loss} ({variant})")
-                    theirs("run", steps=1)  # what the first could not settle
-                    needed = theirs("memory")
-                    times = []
-                    for _ in range(args.rounds):
-                        own.append(ours("run", steps=args.steps)[0])
-                        times.append(theirs("run", steps=args.steps)[0])
-                    row = {"variant": variant, "seconds_a_step": statistics.median(times)}
-                    row |= {"memory_bytes": needed, "first_call_seconds": begin}
-            except RuntimeError as error:  # a setting that this machine or version cannot do
-                row = {"variant": variant, "failed": str(error)[:300]}
-            print(row, flush=True)
-            found.append(row)
-        result = {"seconds_a_step": statistics.median(own), "memory_bytes": memory}
-        return facts | result | {"first_call_seconds": seconds}, found
 
+        def measured(theirs: Side, variant: str) -> dict[str, Any]:
+            begin, loss = theirs("run", steps=1)
+            if not abs(loss - first) < ROUGHLY[args.dtype] * first:
+                sys.exit(f"first losses differ: ours {first}, theirs {loss} ({variant})")
+            theirs("run", steps=1)  # what the first could not settle
+            needed, times = theirs("memory"), []
+            for _ in range(args.rounds):
+                own.append(ours("run", steps=args.steps)[0])
+                times.append(theirs("run", steps=args.steps)[0])
+            row = {"seconds_a_step": statistics.median(times), "memory_bytes": needed}
+            return row | {"first_call_seconds": begin}
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_options(parser, rounds=5)
-    parser.add_argument("--device-batch", type=int, help="clips; the size's own when left out")
-    parser.add_argument("--no-remat", dest="remat", action="store_false")
-    parser.add_argument("--steps", type=int, default=3, help="of one turn")
-    return parser.parse_args(arguments)
+        found = by_variant(
+            args.variants or VARIANTS[facts["platform"], args.dtype],
+            lambda variant: Side(Theirs, folder, size, variant=variant, **given),
+            measured,
+        )
+    result = {"seconds_a_step": statistics.median(own), "memory_bytes": memory}
+    return facts | result | {"first_call_seconds": seconds}, found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = parse(arguments)
+    parser = options(__doc__, rounds=5)
+    parser.add_argument("--device-batch", type=int, help="clips; the size's own when left out")
+    parser.add_argument("--no-remat", dest="remat", action="store_false")
+    parser.add_argument("--steps", type=int, default=3, help="of one turn")
+    args = parser.parse_args(arguments)
     require_torch()
     size = sizes(args.size)
     rows = args.device_batch or size.rows

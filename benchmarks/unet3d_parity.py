@@ -18,13 +18,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import jax
 import numpy as np
 import torch
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from benchmarks.measuring import write_result
+from benchmarks.measuring import parser, write_result
+from benchmarks.models import UNET, random_torch_model
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.mapping import export_params
 from glfa_jax.convert.unet3d import TABLE
@@ -32,18 +32,6 @@ from glfa_jax.convert.unet3d import TABLE
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "diffusers", "numpy")
 RESULT = Path(__file__).parent / "results" / "unet3d_parity.json"
 FORWARD, GRADIENT = 1e-4, 1e-3  # largest difference, relative to the largest magnitude
-MODELSCOPE = {
-    "in_channels": 4,
-    "out_channels": 4,
-    "sample_size": 32,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "down_block_types": ("CrossAttnDownBlock3D",) * 3 + ("DownBlock3D",),
-    "up_block_types": ("UpBlock3D",) + ("CrossAttnUpBlock3D",) * 3,
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "cross_attention_dim": 1024,
-    "attention_head_dim": 64,
-}
 # One of each kind of layer, at different depths; their gradients are compared beside the inputs'.
 WATCHED = (
     "time_embedding.linear_2.weight",
@@ -58,12 +46,9 @@ WATCHED = (
 
 def architecture(divisor: int) -> dict[str, Any]:
     """ModelScope's, every width divided."""
-    narrow = {
-        "block_out_channels": tuple(c // divisor for c in MODELSCOPE["block_out_channels"]),
-        "cross_attention_dim": MODELSCOPE["cross_attention_dim"] // divisor,
-        "attention_head_dim": MODELSCOPE["attention_head_dim"] // divisor,
-    }
-    return MODELSCOPE | narrow
+    widths = [width // divisor for width in UNET["block_out_channels"]]
+    names = ("cross_attention_dim", "attention_head_dim")
+    return UNET | {"block_out_channels": widths} | {name: UNET[name] // divisor for name in names}
 
 
 def make_inputs(config: dict[str, Any], args: argparse.Namespace) -> dict[str, np.ndarray]:
@@ -84,16 +69,8 @@ def run_torch(
 ) -> tuple[int, dict[str, np.ndarray]]:
     """Number of parameters; output and gradients. The model stays in `folder` only."""
     start = time.perf_counter()
-    with torch.device("meta"):  # PyTorch's own initialisation would only cost time
-        model = diffusers.UNet3DConditionModel(**config)
-    model = model.to_empty(device="cpu").eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
+    model = random_torch_model("unet3d", config, seed=0)
     for name, parameter in model.named_parameters():
-        if parameter.ndim > 1:
-            parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
-        else:
-            scales = "norm" in name and name.endswith("weight")
-            parameter.normal_(mean=float(scales), std=0.2, generator=generator)
         parameter.requires_grad_(name in WATCHED)
     model.save_pretrained(folder)
     seconds["torch_make_and_save"] = time.perf_counter() - start
@@ -171,19 +148,18 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--width-divisor", type=int, default=1, help="10 is a quick try")
-    parser.add_argument("--frames", type=int, default=2)
-    parser.add_argument("--size", type=int, default=8, help="height and width of the latent")
-    parser.add_argument("--tokens", type=int, default=77)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULT)
-    args = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--width-divisor", type=int, default=1, help="10 is a quick try")
+    made.add_argument("--frames", type=int, default=2)
+    made.add_argument("--size", type=int, default=8, help="height and width of the latent")
+    made.add_argument("--tokens", type=int, default=77)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--out", dest="json", type=Path, help="the same as --json")
+    made.set_defaults(json=RESULT)
+    args = made.parse_args()
     result = compare(args)
     print(json.dumps(result))
-    write_result(args.out, result, packages=PACKAGES)
+    write_result(args.json, result, packages=PACKAGES)
     worst = max(result["error_gradients"].values())
     if not (result["error_output"] < FORWARD and worst < GRADIENT):
         sys.exit(f"output or gradients differ by more than {FORWARD} and {GRADIENT}")

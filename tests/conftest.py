@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax-tests"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # most of the time goes into compiling
+    # Most of the time goes into compiling; without these emitters it takes a third less.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
     "JAX_DEFAULT_MATMUL_PRECISION": "highest",  # a GPU would round float32 products to TF32
 }
 

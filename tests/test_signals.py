@@ -12,8 +12,12 @@ import pytest
 from glfa_jax.cli import command_line
 
 ROOT = Path(__file__).parents[1]
-# What a shell starts in the background ignores Ctrl-C, and so do its children.
-LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+# What a shell starts in the background ignores Ctrl-C, what nohup starts the end of the terminal;
+# so do their children.
+LISTEN = """import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+"""
 WORK = """
 import sys, time
 from pathlib import Path

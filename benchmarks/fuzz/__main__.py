@@ -23,6 +23,7 @@ from benchmarks.fuzz import choosing, table
 from benchmarks.fuzz.corpus import Case, Corpus, corpora
 from benchmarks.fuzz.running import run
 from benchmarks.fuzz.serving import BAD, Limits, Outcome
+from benchmarks.measuring import write_result
 from glfa_jax.cli import guarded
 from glfa_jax.errors import InputError
 from glfa_jax.files import write_atomically
@@ -80,11 +81,8 @@ def _fuzz(arguments: argparse.Namespace) -> int:
     print(f"\n{text}", end="")
     if arguments.text:
         write_atomically(arguments.text, text)
-    if arguments.json:
-        from benchmarks.measuring import write_result  # starts JAX, after which nothing may fork
-
-        facts = {"seed": arguments.seed, **tally.facts(limits)}
-        write_result(arguments.json, facts, packages=_PACKAGES)
+    facts = {"seed": arguments.seed, **tally.facts(limits)}
+    write_result(arguments.json, facts, packages=_PACKAGES)
     return tally.failed
 
 

@@ -7,11 +7,11 @@ import struct
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import transformers.models.clip  # noqa: F401  imported before the readers are forked
 
+from benchmarks import models
 from benchmarks.fuzz.parser import Parser
 from examples.simulated.tokenizer import write_tokenizer
 from glfa_jax import system
@@ -21,46 +21,6 @@ from glfa_jax.convert.pickled import write_pickled
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.files import CHECKSUMS
 
-_LAYERS = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2}
-_LAYERS |= {"num_hidden_layers": 1, "hidden_act": "gelu", "layer_norm_eps": 1e-5}
-_TEXT = _LAYERS | {"vocab_size": 20, "max_position_embeddings": 6, "eos_token_id": 19}
-_IMAGE = _LAYERS | {"image_size": 8, "patch_size": 4, "num_channels": 3}
-_LABELS = {"id2label": {"0": "cat", "1": "dog"}}
-_MAPS: dict[str, Any] = {"height": 16, "width": 24, "patch_size": 8, "dim": 8, "num_heads": 2}
-_WINDOW = _MAPS | {"window": 2, "tokens": 5, "clip_dim": 7, "depth": 1}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "unet3d": {
-        "_class_name": "UNet3DConditionModel",
-        "down_block_types": ["CrossAttnDownBlock3D"],
-        "up_block_types": ["CrossAttnUpBlock3D"],
-        "block_out_channels": [8],
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-        "cross_attention_dim": 12,
-        "attention_head_dim": 4,
-    },
-    "vae": {
-        "_class_name": "AutoencoderKL",
-        "block_out_channels": [8, 16],
-        "down_block_types": ["DownEncoderBlock2D"] * 2,
-        "up_block_types": ["UpDecoderBlock2D"] * 2,
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-    },
-    "clip": {
-        "model_type": "clip",
-        "projection_dim": 6,
-        "text_config": _TEXT,
-        "vision_config": _IMAGE,
-    },
-    "clip_text": {"model_type": "clip_text_model", **_TEXT},
-    "vit": {"model_type": "vit", **_IMAGE, **_LABELS},
-    "video_mae": {"model_type": "videomae", **_IMAGE, **_LABELS}
-    | {"num_frames": 4, "tubelet_size": 2},
-    "fmri_autoencoder": _MAPS | {"depth": 1, "decoder_depth": 1, "latent": 6},
-    "fmri_encoder": _WINDOW | {"hidden_tokens": 4, "conditioning_heads": 2, "kernel_size": 3},
-    "lea": _WINDOW | {"token_dim": 9},
-}
 _SHAPES = {"a.weight": (3, 4), "a.bias": (4,), "b": (2, 1, 3), "scalar": (), "none": (0, 2)}
 
 
@@ -117,7 +77,7 @@ def _sharded(folder: Path) -> Sequence[Path]:
 
 
 def _configs(folder: Path) -> Sequence[Path]:
-    for kind, content in CONFIGS.items():
+    for kind, content in models.TINY.items():
         (folder / kind).mkdir()
         (folder / kind / "config.json").write_text(json.dumps(content, indent=2))
     return sorted(folder.glob("*/config.json"))
@@ -151,13 +111,9 @@ def _preprocessors(folder: Path) -> Sequence[Path]:
     edge = square | {"size": {"shortest_edge": 10}, "resample": 3, "do_center_crop": True}
     edge |= {"crop_size": {"height": 8, "width": 8}, "do_convert_rgb": True}
     kind, made = "vit", []
-    module = pretrained.build(kind, CONFIGS[kind])
-    shapes = pretrained.parameter_shapes(kind, module)
-    import jax
-
-    params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
+    params = models.random_params(models.shapes_of(kind, models.TINY[kind]))
     for name, content in (("square", square), ("edge", edge)):
-        pretrained.save(kind, folder / name, params, config=CONFIGS[kind])
+        pretrained.save(kind, folder / name, params, config=models.TINY[kind])
         made.append(folder / name / "preprocessor_config.json")
         made[-1].write_text(json.dumps(content))
     return made
@@ -177,7 +133,8 @@ def _read_tokenizer(path: Path) -> None:
     Tokenizer.load(path.parent)(["a red ball", "two dogs and a ☃"])
 
 
-_KEYS = sorted({key for content in CONFIGS.values() for key in content} | {*_TEXT, *_IMAGE})
+_PARTS = (models.TINY["clip"][f"{part}_config"] for part in ("text", "vision"))
+_KEYS = sorted({key for content in (*models.TINY.values(), *_PARTS) for key in content})
 _PICKLE = (
     *("ctorch._utils\n_rebuild_tensor_v2\n", "ctorch\nFloatStorage\n", "cos\nsystem\n", "storage"),
     *("(lp0\n", "I01\n", "}", "]", ")", "(", "u", "s", "t", "R", "Q", "b", "0", "1", "2", "."),

@@ -9,86 +9,17 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.models import TINY, random_params, shapes_of
 from examples.simulated.tokenizer import write_tokenizer
 from glfa_jax.convert import pretrained, vae
 from glfa_jax.convert.directory import read_tensors, write_tensors
 from glfa_jax.errors import InputError
-from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
-from glfa_jax.models.fmri_encoder import FmriEncoder
-from glfa_jax.models.lea import Lea
 
-_TRANSFORMER = {
-    "hidden_size": 8,
-    "intermediate_size": 12,
-    "num_attention_heads": 2,
-    "num_hidden_layers": 1,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-5,
-}
-_TEXT = {
-    **_TRANSFORMER,
-    "vocab_size": 20,
-    "max_position_embeddings": 6,
-    "eos_token_id": 19,
-}
-_IMAGE = {**_TRANSFORMER, "image_size": 8, "patch_size": 4, "num_channels": 3}
-_LABELS = {"id2label": {"0": "cat", "1": "dog", "2": "car"}}
-_AUTOENCODER = FmriAutoencoder(
-    16, 24, patch_size=8, dim=8, depth=2, decoder_depth=1, num_heads=2, latent=6
-)
-_ENCODER = FmriEncoder(
-    16,
-    24,
-    window=2,
-    tokens=5,
-    clip_dim=7,
-    patch_size=8,
-    dim=8,
-    depth=1,
-    num_heads=2,
-    hidden_tokens=4,
-    conditioning_heads=2,
-    kernel_size=3,
-    dropout=0.3,
-)
-_LEA = Lea(
-    16, 24, window=2, tokens=5, token_dim=9, clip_dim=7, patch_size=8, dim=8, depth=1, num_heads=2
-)
+_AUTOENCODER = pretrained.build("fmri_autoencoder", TINY["fmri_autoencoder"])
+_ENCODER = pretrained.build("fmri_encoder", TINY["fmri_encoder"]).clone(dropout=0.3)
+_LEA = pretrained.build("lea", TINY["lea"])
 _LINEAR = _ENCODER.clone(head="linear", global_part=False, dropout=0.0)
-CONFIGS = {
-    "unet3d": {
-        "_class_name": "UNet3DConditionModel",
-        "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D"],
-        "up_block_types": ["UpBlock3D", "CrossAttnUpBlock3D"],
-        "block_out_channels": [8, 16],
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-        "cross_attention_dim": 12,
-        "attention_head_dim": 4,
-    },
-    "vae": {
-        "_class_name": "AutoencoderKL",
-        "block_out_channels": [8, 16],
-        "down_block_types": ["DownEncoderBlock2D"] * 2,
-        "up_block_types": ["UpDecoderBlock2D"] * 2,
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-    },
-    "clip": {
-        "model_type": "clip",
-        "projection_dim": 6,
-        "text_config": _TEXT,
-        "vision_config": _IMAGE,
-    },
-    "clip_text": {"model_type": "clip_text_model", **_TEXT},
-    "vit": {"model_type": "vit", **_IMAGE, **_LABELS},
-    "video_mae": {
-        "model_type": "videomae",
-        **_IMAGE,
-        **_LABELS,
-        "num_frames": 4,
-        "tubelet_size": 2,
-    },
+CONFIGS = TINY | {
     "fmri_autoencoder": pretrained.own_config(_AUTOENCODER),
     "fmri_encoder": pretrained.own_config(_ENCODER),
     "lea": pretrained.own_config(_LEA),
@@ -103,10 +34,7 @@ def kind_of(name: str) -> str:
 @cache
 def params_of(name: str) -> dict:
     """Random parameters of the right shapes."""
-    kind = kind_of(name)
-    shapes = pretrained.parameter_shapes(kind, pretrained.build(kind, CONFIGS[name]))
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), shapes)
+    return random_params(shapes_of(kind_of(name), CONFIGS[name]))
 
 
 def write(name: str, folder: Path, **options) -> dict:
@@ -303,7 +231,7 @@ def test_another_architecture_is_refused(held, wanted, tmp_path):
         ("vit", {"image_size": [8, [8]]}),
         ("vit", {"hidden_act": ["gelu"]}),
         ("vit", {"layer_norm_eps": 10**400}),
-        ("clip", {"text_config": [_TEXT]}),
+        ("clip", {"text_config": [TINY["clip"]["text_config"]]}),
         ("fmri_autoencoder", {"mlp_ratio": float("inf")}),
         ("lea", {"window": {"a": 1}}),
     ],

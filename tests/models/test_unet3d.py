@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from benchmarks.models import UNET, VAE
 from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.models.lora import init_lora, merge
 from glfa_jax.models.unet3d import UNet3D
@@ -15,35 +16,6 @@ from glfa_jax.models.unet3d_blocks import TemporalConv, TransformerBlock, upsamp
 from glfa_jax.models.vae import AutoencoderKL
 
 PATTERNS = UNet3DGenerator.trainable["lora"].patterns
-MODELSCOPE = {
-    "_class_name": "UNet3DConditionModel",
-    "act_fn": "silu",
-    "attention_head_dim": 64,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "cross_attention_dim": 1024,
-    "down_block_types": ["CrossAttnDownBlock3D"] * 3 + ["DownBlock3D"],
-    "downsample_padding": 1,
-    "in_channels": 4,
-    "layers_per_block": 2,
-    "mid_block_scale_factor": 1,
-    "norm_eps": 1e-05,
-    "norm_num_groups": 32,
-    "out_channels": 4,
-    "sample_size": 32,
-    "up_block_types": ["UpBlock3D"] + ["CrossAttnUpBlock3D"] * 3,
-}
-VAE = {
-    "act_fn": "silu",
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "norm_num_groups": 32,
-    "sample_size": 256,
-}
-
-
 SMALL = UNet3D(
     block_out_channels=(8, 8),
     down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
@@ -61,7 +33,7 @@ def _zeros(*shape: int) -> jax.ShapeDtypeStruct:
 
 @pytest.fixture(scope="module")
 def full_size() -> dict:
-    model = UNet3D.from_config(MODELSCOPE)
+    model = UNet3D.from_config(UNET)
     timestep = jax.ShapeDtypeStruct((1,), jnp.int32)
     return jax.eval_shape(
         model.init, jax.random.key(0), _zeros(1, 2, 8, 8, 4), timestep, _zeros(1, 77, 1024)
@@ -80,7 +52,7 @@ def test_full_size_counts(full_size: dict) -> None:
 
 
 def test_defaults_are_modelscope() -> None:
-    assert UNet3D.from_config(MODELSCOPE) == UNet3D()
+    assert UNet3D.from_config(UNET) == UNet3D()
 
 
 def test_vae_full_size_count() -> None:
@@ -104,7 +76,7 @@ def test_vae_full_size_count() -> None:
 )
 def test_unsupported_options_are_named(change: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        UNet3D.from_config(MODELSCOPE | change)
+        UNet3D.from_config(UNET | change)
 
 
 def test_missing_and_unsupported_are_reported_together() -> None:
@@ -141,14 +113,15 @@ def test_new_temporal_convolution_is_the_identity() -> None:
 def test_new_model_over_time_is_the_text_to_image_model_inside() -> None:
     x = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 4))
     t, tokens = jnp.array([3, 500]), jax.random.normal(jax.random.key(1), (2, 2, 3))
-    params = SMALL.init(jax.random.key(2), x, t, tokens)
-    clip = jax.jit(SMALL.apply)(params, x, t, tokens)
+    params = jax.jit(SMALL.init)(jax.random.key(2), x, t, tokens)
+    apply = jax.jit(SMALL.apply)
+    clip = apply(params, x, t, tokens)
     alone = jax.jit(partial(SMALL.apply, over_time=False))
     np.testing.assert_allclose(clip, alone(params, x, t, tokens), atol=1e-5)
     # Pictures of a clip then know nothing of each other; with the layers grown they do.
     np.testing.assert_allclose(alone(params, x[:, :1], t, tokens), clip[:, :1], atol=1e-5)
     grown = jax.tree.map(lambda leaf: leaf + 0.1, params)
-    change = np.abs(SMALL.apply(grown, x, t, tokens) - alone(grown, x, t, tokens))
+    change = np.abs(apply(grown, x, t, tokens) - alone(grown, x, t, tokens))
     assert change.max((1, 2, 3, 4)).min() > 1e-3
 
 

@@ -83,7 +83,7 @@ assert list(moved("%a = (f32[2,3]{1,0}, /*index=1*/f32[]) all-gather-start(%b, %
 
 @pytest.mark.parametrize("kernels", ["tiled", "gpu"])
 def test_four_devices_equal_one_and_frames_stay_where_they_are(kernels):
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
     command = [sys.executable, "-c", _FOUR_DEVICES, kernels]
     run = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True)
     assert run.returncode == 0, run.stderr

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 
+from benchmarks.models import randomise
 from glfa_jax.convert.clip_model import TABLE, TEXT_TABLE, TEXT_TABLE_BARE, text_table
 from glfa_jax.convert.directory import read_tensors
 from glfa_jax.convert.mapping import import_params
@@ -53,7 +54,7 @@ def clip(tmp_path_factory):
         "hidden_act": "gelu",
     }
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=20)
-    theirs = tools.randomise(transformers.CLIPModel(config), seed=1)
+    theirs = randomise(transformers.CLIPModel(config), seed=1)
     config, tensors = tools.tensors_of(theirs, tmp_path_factory.mktemp("clip"))
     ours = Clip.from_config(config)
     image = jax.random.normal(jax.random.key(0), (3, 12, 12, 3))
@@ -74,7 +75,7 @@ def torch_tokens() -> torch.Tensor:
 )
 def test_text_encoder_equals_torch(depth, act, end, tmp_path):
     config = text_config(num_hidden_layers=depth, hidden_act=act, eos_token_id=end)
-    theirs = tools.randomise(transformers.CLIPTextModel(config), seed=depth)
+    theirs = randomise(transformers.CLIPTextModel(config), seed=depth)
     config, tensors = tools.tensors_of(theirs, tmp_path)
     assert text_table(tensors) is TEXT_TABLE_BARE
     model = ClipText.from_config(config)
@@ -94,7 +95,7 @@ def padding_mask() -> np.ndarray:
 
 
 def test_text_gradients_equal_torch(tmp_path):
-    theirs = tools.randomise(transformers.CLIPTextModel(text_config()), seed=5)
+    theirs = randomise(transformers.CLIPTextModel(text_config()), seed=5)
     config, tensors = tools.tensors_of(theirs, tmp_path / "weights")
     model = ClipText.from_config(config)
     params = import_params(tensors, tools.shapes_of(model, TOKENS), TEXT_TABLE_BARE)
@@ -113,7 +114,7 @@ def test_text_gradients_equal_torch(tmp_path):
 
 
 def test_text_hidden_is_causal(tmp_path):
-    theirs = tools.randomise(transformers.CLIPTextModel(text_config()), seed=6)
+    theirs = randomise(transformers.CLIPTextModel(text_config()), seed=6)
     config, tensors = tools.tensors_of(theirs, tmp_path)
     model = ClipText.from_config(config)
     params = import_params(tensors, tools.shapes_of(model, TOKENS), TEXT_TABLE_BARE)
@@ -124,7 +125,7 @@ def test_text_hidden_is_causal(tmp_path):
 
 
 def test_both_layouts_of_a_text_encoder_are_read_and_written(tmp_path):
-    theirs = tools.randomise(transformers.CLIPTextModel(text_config()), seed=7)
+    theirs = randomise(transformers.CLIPTextModel(text_config()), seed=7)
     config, tensors = tools.tensors_of(theirs, tmp_path / "bare")
     model = ClipText.from_config(config)
     shapes = tools.shapes_of(model, TOKENS)

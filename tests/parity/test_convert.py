@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from transformers import CLIPModel
 
 from benchmarks import parity_table
+from benchmarks.models import torch_class
 from glfa_jax.convert import pretrained, verify
 from glfa_jax.convert.__main__ import command as main
 from glfa_jax.convert.directory import read_tensors
@@ -121,9 +122,7 @@ def test_torch_loads_exports_as_they_are(kind, stored, tmp_path):
     import_model(kind, stored / kind, tmp_path / "ours", shard_size=20_000)
     export_model(kind, tmp_path / "ours", tmp_path / "theirs", shard_size=30_000)
     assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 1
-    name = pretrained.KINDS[kind].torch_class
-    library = parity_table.diffusers if kind in DIFFUSERS else parity_table.transformers
-    model_class = getattr(library, name)
+    model_class = torch_class(kind)
     before = model_class.from_pretrained(stored / kind).state_dict()
     after, report = model_class.from_pretrained(tmp_path / "theirs", output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))

@@ -68,12 +68,12 @@ def test_text_encoder_and_clip(rng):
     tokens = rng.integers(0, 500, (2, 20))
     ours = pretrained.load("clip_text", PIPELINE / "text_encoder")
     theirs = CLIPTextModel.from_pretrained(PIPELINE / "text_encoder", **FULL).eval()
-    out = ours.module.apply(ours.variables, tokens.astype(np.int32))
+    out = jax.jit(ours.module.apply)(ours.variables, tokens.astype(np.int32))
     agree(out.hidden, theirs(torch.from_numpy(tokens)).last_hidden_state)
     image = rng.uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
     ours = pretrained.load("clip", FOLDER / "clip")
     theirs = CLIPModel.from_pretrained(FOLDER / "clip", **FULL).eval()
-    out = ours.module.apply(ours.variables, image, tokens=tokens.astype(np.int32))
+    out = jax.jit(ours.module.apply)(ours.variables, image, tokens=tokens.astype(np.int32))
     expected = theirs(input_ids=torch.from_numpy(tokens), pixel_values=first(image))
     agree(out.image, expected.image_embeds)
     agree(out.text, expected.text_embeds)
@@ -83,11 +83,11 @@ def test_classifiers(rng):
     image = rng.uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
     ours = pretrained.load("vit", FOLDER / "image-classifier")
     theirs = ViTForImageClassification.from_pretrained(FOLDER / "image-classifier", **FULL).eval()
-    agree(ours.module.apply(ours.variables, image), theirs(first(image)).logits)
+    agree(jax.jit(ours.module.apply)(ours.variables, image), theirs(first(image)).logits)
     video = rng.uniform(-1, 1, (2, 6, 64, 64, 3)).astype(np.float32)
     ours = pretrained.load("video_mae", FOLDER / "video-classifier")
     theirs = VideoMAEForVideoClassification.from_pretrained(
         FOLDER / "video-classifier", **FULL
     ).eval()
     expected = theirs(torch.from_numpy(np.moveaxis(video, -1, 2).copy())).logits
-    agree(ours.module.apply(ours.variables, video), expected)
+    agree(jax.jit(ours.module.apply)(ours.variables, video), expected)

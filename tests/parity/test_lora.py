@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import UNet3DConditionModel
 
+from benchmarks.models import TINY, random_torch_model
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.lora import Lora, export_lora, import_lora
 from glfa_jax.convert.mapping import export_params, import_params
@@ -15,17 +16,7 @@ from glfa_jax.convert.unet3d import TABLE
 from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.models.lora import init_lora, merge
 from glfa_jax.models.unet3d import UNet3D
-from tests.parity.diffusers_models import randomise_matrices
 
-CONFIG = {
-    "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D"],
-    "up_block_types": ["UpBlock3D", "CrossAttnUpBlock3D"],
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "cross_attention_dim": 12,
-    "attention_head_dim": 4,
-}
 PATTERNS = UNet3DGenerator.trainable["lora"].patterns
 SCALE = 2.0
 
@@ -68,9 +59,7 @@ class _Update(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def theirs() -> UNet3DConditionModel:
-    model = UNet3DConditionModel(**CONFIG).eval()
-    randomise_matrices(model, generator=torch.Generator().manual_seed(0))
-    return model
+    return random_torch_model("unet3d", TINY["unet3d"], seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,13 @@ import pytest
 import torch
 import transformers
 
+from benchmarks import models
 from examples.simulated.tokenizer import write_tokenizer
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.schedule import Schedule
 from glfa_jax.files import read_object
 from glfa_jax.generators.unet3d import UNet3DGenerator
-from tests.parity.diffusers_models import randomise_matrices
 
 STEPS, TOKENS = 25, 24
 FRAMES, HEIGHT, WIDTH, FACTOR = 3, 24, 40, 4  # pixels, and how many of them a latent spans
@@ -46,25 +46,8 @@ MODELSCOPE = {
     "trained_betas": None,
 }
 SCHEDULERS = {"dpm++": diffusers.DPMSolverMultistepScheduler, "ddim": diffusers.DDIMScheduler}
-UNET = {
-    "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D"],
-    "up_block_types": ["UpBlock3D", "CrossAttnUpBlock3D"],
-    "block_out_channels": [16, 32],
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "cross_attention_dim": 24,
-    "attention_head_dim": 8,
-}
-VAE = {
-    "block_out_channels": [8, 16, 16],
-    "down_block_types": ["DownEncoderBlock2D"] * 3,
-    "up_block_types": ["UpDecoderBlock2D"] * 3,
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "latent_channels": 4,
-}
-
-
+UNET = models.small_unet(16, 32, groups=8, head=8, condition=24)
+VAE = models.small_vae(8, 16, 16, groups=4)
 CASES = {
     "dpm++": ("dpm++", "epsilon", 9.0),
     "dpm++, little guidance": ("dpm++", "epsilon", 2.5),
@@ -93,26 +76,15 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     write_tokenizer([*CAPTIONS, NEGATIVE], folder / "words", max_length=TOKENS)
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "words")
     end = len(tokenizer) - 1
-    text = transformers.CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=24,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=TOKENS,
-        hidden_act="gelu",
-        bos_token_id=end - 1,
-        eos_token_id=end,
-        pad_token_id=end,
-    )
-    parts = {
-        "vae": diffusers.AutoencoderKL(**VAE).eval(),
-        "text_encoder": transformers.CLIPTextModel(text).eval(),
-        "unet": diffusers.UNet3DConditionModel(**UNET).eval(),
-    }
+    text = models.small_transformer(24, inner=48, heads=2, layers=2)
+    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": TOKENS}
+    text |= {"bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end}
+    configs = {"vae": ("vae", VAE), "text_encoder": ("clip_text", text), "unet": ("unet3d", UNET)}
     generator = torch.Generator().manual_seed(0)
-    for model in parts.values():
-        randomise_matrices(model, generator=generator)
+    parts = {
+        name: models.randomise(models.torch_model(*made), seed=generator, vectors=False)
+        for name, made in configs.items()
+    }
     with torch.no_grad():
         parts["vae"].decoder.conv_out.weight *= 0.5  # few values leave [-1, 1]
     scheduler = diffusers.DPMSolverMultistepScheduler.from_config(MODELSCOPE)
@@ -186,9 +158,10 @@ def test_text(pair: Pair) -> None:
     pipeline, text = pair.theirs, pair.ours.load_text_encoder()
     with torch.no_grad():
         wanted = pipeline.encode_prompt(CAPTIONS, "cpu", 1, True, [NEGATIVE] * len(CAPTIONS))
+    encode = jax.jit(text.module.apply)
     for texts, states in zip((CAPTIONS, [NEGATIVE] * len(CAPTIONS)), wanted, strict=True):
         states = states.numpy()
-        got: Any = text.module.apply(text.variables, pair.tokenizer(texts))
+        got = encode(text.variables, pair.tokenizer(texts))
         assert np.abs(got.hidden - states).max() < 1e-4 * np.abs(states).max()
 
 

@@ -1,25 +1,20 @@
 """UNet3D against diffusers' UNet3DConditionModel: outputs, all gradients, names."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from diffusers import UNet3DConditionModel
 
+from benchmarks import models
+from glfa_jax.convert import pretrained
 from glfa_jax.convert.mapping import export_params, import_params
 from glfa_jax.convert.unet3d import TABLE
 from glfa_jax.models.unet3d import UNet3D
-from tests.parity.diffusers_models import randomise
 
-SMALL = {
+SMALL = models.small_unet(16, 24, 32, groups=8, head=8, condition=24) | {
     "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D", "DownBlock3D"],
     "up_block_types": ["UpBlock3D", "UpBlock3D", "CrossAttnUpBlock3D"],
-    "block_out_channels": [16, 24, 32],
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "cross_attention_dim": 24,
-    "attention_head_dim": 8,
     "mid_block_scale_factor": 1.5,
     "norm_eps": 1e-4,
 }
@@ -35,17 +30,10 @@ OTHER = SMALL | {
 
 
 def _pair(config: dict, *, seed: int) -> tuple[UNet3DConditionModel, UNet3D, dict]:
-    theirs = UNet3DConditionModel(**config).eval()
-    randomise(theirs, seed=seed)
+    theirs = models.random_torch_model("unet3d", config, seed=seed)
     ours = UNet3D.from_config(dict(theirs.config))
     source = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
-    target = jax.eval_shape(
-        ours.init,
-        jax.random.key(0),
-        jnp.zeros((1, 1, 4, 4, ours.in_channels)),
-        jnp.zeros(1, jnp.int32),
-        jnp.zeros((1, 1, ours.cross_attention_dim)),
-    )["params"]
+    target = pretrained.parameter_shapes("unet3d", ours)
     return theirs, ours, import_params(source, target, TABLE)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 
+from benchmarks.models import randomise
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import write_tensors
 from glfa_jax.convert.mapping import ConversionError, import_params
@@ -31,7 +32,7 @@ def build(folder, **changes):
         "num_labels": CLASSES,
     }
     config = transformers.VideoMAEConfig(**(settings | changes))
-    theirs = tools.randomise(transformers.VideoMAEForVideoClassification(config), seed=3)
+    theirs = randomise(transformers.VideoMAEForVideoClassification(config), seed=3)
     config, tensors = tools.tensors_of(theirs, folder)
     model = VideoMaeClassifier.from_config(config)
     shapes = tools.shapes_of(model, VIDEO)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 
+from benchmarks.models import randomise
 from glfa_jax.convert.mapping import import_params
 from glfa_jax.convert.vit import TABLE
 from glfa_jax.models.vit_classifier import VitClassifier
@@ -28,7 +29,7 @@ def build(folder, **changes):
         "num_labels": CLASSES,
     }
     config = transformers.ViTConfig(**(settings | changes))
-    theirs = tools.randomise(transformers.ViTForImageClassification(config), seed=2)
+    theirs = randomise(transformers.ViTForImageClassification(config), seed=2)
     config, tensors = tools.tensors_of(theirs, folder)
     model = VitClassifier.from_config(config)
     shapes = tools.shapes_of(model, IMAGE)

@@ -13,17 +13,6 @@ from glfa_jax.convert.mapping import Table, export_params, import_params
 FORWARD, GRADIENT = 1e-4, 1e-3
 
 
-def randomise(model: torch.nn.Module, *, seed: int) -> torch.nn.Module:
-    """Every parameter drawn at random, so that no bias or norm is left at a telling value."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            is_scale = ("norm" in name and name.endswith("weight")) or "layrnorm.weight" in name
-            parameter.copy_(1 + 0.2 * noise if is_scale else 0.2 * noise)
-    return model.eval()
-
-
 def tensors_of(model: torch.nn.Module, folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
     """Configuration and tensors as transformers stores them."""
     model.save_pretrained(folder)

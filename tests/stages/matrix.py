@@ -26,7 +26,7 @@ ONE = "1,1,1"
 EIGHT = ("8,1,1", "4,2,1", "1,8,1", "4,1,2", "2,2,2")
 ACROSS = ("8,1,1", "4,2,1", "1,8,1", "4,1,2", "2,2,2")
 # Less time in the compiler; the same for all that is compared.
-FLAGS = "--xla_backend_optimization_level=0"
+FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 
 def start(out: Path, place: str, devices: int, *runs: str) -> subprocess.Popen:

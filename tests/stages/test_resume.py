@@ -36,7 +36,7 @@ def start(store, folder: Path, place="0/1", mesh=ONE, kind="", devices=1) -> sub
     return subprocess.Popen(
         [sys.executable, "-m", "tests.stages.lasting", *arguments],
         cwd=ROOT,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": ""},
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from flax.traverse_util import flatten_dict
 
+from benchmarks.models import TINY
 from glfa_jax import config, system
 from glfa_jax.alignments import align
 from glfa_jax.convert import pretrained, transfer
@@ -27,7 +28,6 @@ from glfa_jax.trained.sampler import variables_of
 from glfa_jax.training.loop import validate_unchanged
 from glfa_jax.training.optim import split
 from glfa_jax.training.sharding import make_mesh
-from tests.convert.test_pretrained import CONFIGS
 from tests.stages import tiny
 from tests.stages.displaced import MASK, write_store
 from tests.stages.variants import load_trained, settings_of, store_trained
@@ -59,7 +59,7 @@ class Unet:
 def two_steps(settings: config.Config, folder: Path, module: Any, params: dict) -> tuple[dict, ...]:
     """Encoder parameters before and after."""
     unet: Any = Unet()
-    vae: Any = pretrained.build("vae", CONFIGS["vae"])
+    vae: Any = pretrained.build("vae", TINY["vae"])
     generator = UNet3DGenerator(Path(), unet, vae, MODELSCOPE)
     groups = cotrain.groups(settings, generator)
     parts = split(

@@ -7,6 +7,7 @@ logged of every step and the parameters after the last.
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from benchmarks import models
 from glfa_jax import config
 from glfa_jax.batch import Batch
 from glfa_jax.convert import pretrained
@@ -31,7 +33,6 @@ from glfa_jax.training.losses import reconstruction_loss
 from glfa_jax.training.optim import merge, split
 from glfa_jax.training.processes import is_main
 from glfa_jax.training.sharding import make_mesh, process_share, to_host
-from tests.convert.test_pretrained import CONFIGS
 
 STEPS, ROWS, SUBJECTS, WINDOW, SIDE, FRAMES, TOKENS = 5, 8, 2, 2, 16, 2, 6
 # Adam divides gradients by their own size, and by its epsilon where that is larger. Some have none,
@@ -40,21 +41,13 @@ STEPS, ROWS, SUBJECTS, WINDOW, SIDE, FRAMES, TOKENS = 5, 8, 2, 2, 16, 2, 6
 OPTIONS = {"steps": STEPS, "batch_size": ROWS, "learning_rate": 1e-2, "clip_norm": 1e-4}
 TIMES = {"step_seconds", "data_wait_seconds", "device_teraflops_per_second", "mfu"}
 WIDTH = 8
-UNET = {
-    "down_block_types": ["CrossAttnDownBlock3D"],
-    "up_block_types": ["UpBlock3D"],
-    "block_out_channels": [8],
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "cross_attention_dim": WIDTH,
-    "attention_head_dim": 4,
+UNET = models.small_unet(WIDTH, groups=4, head=4, condition=WIDTH) | {
+    "down_block_types": ["CrossAttnDownBlock3D"]
 }
 
 
-def random_params(shapes: Any) -> dict:
-    """Nothing at zero, so that every gradient is far above rounding."""
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape).astype(np.float32), shapes)
+# Nothing at zero, so that every gradient is far above rounding.
+random_params = partial(models.random_params, std=0.3)
 
 
 def model(kind: str, settings: dict) -> tuple[Any, dict]:
@@ -162,7 +155,7 @@ def pretraining(side: int = SIDE, *, dropout: float = 0.1) -> dict[str, Any]:
 
 def stage_one() -> dict[str, Any]:
     module, params = encoder(aligned=False)
-    clip, clip_params = model("clip", CONFIGS["clip"])
+    clip, clip_params = model("clip", models.TINY["clip"])
     parts = split(params, groups=contrast.groups(config.Contrast()))
     judge: Any = EvaluationModel(pretrained.Pretrained(clip, {}), lambda frames: frames)
     return {
@@ -177,7 +170,7 @@ def stage_one() -> dict[str, Any]:
 def stage_two() -> dict[str, Any]:
     module, params = encoder(aligned=True)
     unet, unet_params = model("unet3d", UNET)
-    vae: Any = pretrained.build("vae", CONFIGS["vae"])  # its factor alone: latents are kept
+    vae: Any = pretrained.build("vae", models.TINY["vae"])  # its factor alone: latents are kept
     generator = UNet3DGenerator(Path(), unet, vae, MODELSCOPE)
     chosen = {"cotrain": config.Cotrain(), "alignment": config.Alignment(), "aligned": True}
     chosen["encoder"] = config.Encoder()

@@ -9,21 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.models import small_unet
 from glfa_jax.errors import TrainingError
 from glfa_jax.training import compile_only
 from glfa_jax.training.compile_only import devices_of
 
 ROOT = Path(__file__).parents[2]
 # One level, one layer: programs for TPUs cannot be cached and take long to compile.
-UNET = {
-    "_class_name": "UNet3DConditionModel",
-    "block_out_channels": [8],
+UNET = small_unet(8, groups=4, head=4, condition=64) | {
     "down_block_types": ["CrossAttnDownBlock3D"],
     "up_block_types": ["CrossAttnUpBlock3D"],
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "cross_attention_dim": 64,
-    "attention_head_dim": 4,
 }
 
 

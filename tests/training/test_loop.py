@@ -198,7 +198,7 @@ for tree in (state.params, state.opt_state[1].mu):
 
 
 def test_two_devices_equal_one(tmp_path):
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
     command = [sys.executable, "-c", _TWO_DEVICES, str(tmp_path)]
     subprocess.run(command, cwd=ROOT, env=env, check=True)
     one = jax.device_get(toy.run(tmp_path / "one", steps=3).params)
