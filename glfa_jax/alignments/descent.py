@@ -39,6 +39,7 @@ class DescentAlignment(Alignment):
 
     def solve(self, maps, *, targets, group, settings, seed):
         """`settings.steps` steps on random batches of windows, from `group.start`."""
+        assert targets is not None  # `fit` asked for them
         layer, mask = self.layer(group.mask.shape), jnp.asarray(group.mask, jnp.float32)
         start_key, order_key = jax.random.split(jax.random.key(seed))
         start = group.start
@@ -54,7 +55,7 @@ class DescentAlignment(Alignment):
                 0
             ]
 
-        def step(i: Array, state: tuple[dict, Any]) -> tuple[dict, Any]:
+        def step(i: Array, state: tuple[Any, Any]) -> tuple[Any, Any]:
             params, moments = state
             chosen = jax.random.permutation(jax.random.fold_in(order_key, i), len(pairs))[:size]
             gradient = jax.grad(loss)(params, pairs[chosen])

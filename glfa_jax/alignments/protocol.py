@@ -132,7 +132,8 @@ class Alignment(ABC):
         own = params.get(subject, params.get(SHARED))
         if own is None:
             raise InputError(f"subject {subject}: has no alignment, only {', '.join(params)} have")
-        return apply_layer(self.layer(maps.shape[-2:]), own, maps)
+        height, width = maps.shape[-2:]
+        return apply_layer(self.layer((height, width)), own, maps)
 
     def fit(
         self,

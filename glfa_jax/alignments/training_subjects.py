@@ -1,7 +1,5 @@
 """Fits the training subjects' layers of a method that stage 2 does not train."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -12,7 +10,7 @@ from glfa_jax.config import Adapt
 
 def fit_training_subjects(
     method: Alignment,
-    maps: Sequence[Float[np.ndarray, "n w height width"]],
+    maps: Float[np.ndarray, "s n w height width"],
     *,
     mask: Bool[np.ndarray, "height width"],
     settings: Adapt,
@@ -23,7 +21,7 @@ def fit_training_subjects(
     maps: z-scores of every training subject, windows of the same n clips in the same order; all are
     in memory at once, in 32 bits. Returns the layers as they are named in the encoder.
     """
-    everybody = np.stack(maps).astype(np.float32)
+    everybody = maps.astype(np.float32)
     group, mean = Group(everybody, mask), everybody.mean(0)
     return {
         OF_SUBJECT.format(i): method.fit(
