@@ -2,7 +2,8 @@
 
 A pickle is a program for a stack machine that may name and call any function there is. This
 machine knows only the instructions that build containers. A global is to it a mere name: it is
-never imported, and only the functions that the caller lists are called.
+never imported, and only the functions that the caller lists are called. `pickle.Unpickler` with a
+`find_class` of its own would not do: it still sets states, hashes keys and takes memory as told.
 """
 
 import itertools
