@@ -30,7 +30,7 @@ lint: $(VENV)/.test
 	$(RUN) -m pyright
 
 docs: $(VENV)/.test
-	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(RUN) -m sphinx -n -W --keep-going -q -b html docs docs/_build/html
 
 clean-demo: # forgets the demo's data and results, so that it begins anew
 	rm -rf data/demo runs/demo
