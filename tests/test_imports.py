@@ -167,7 +167,7 @@ LAYERS = (
     ),
     Rule(
         "glfa_jax/config",
-        ("pydantic", "pydantic_core", "glfa_jax.strict_yaml"),
+        ("pydantic", "pydantic_core", "glfa_jax.strict_yaml", "glfa_jax.config"),
         "the schema knows nothing else",
     ),
     Rule("glfa_jax/strict_yaml", ("yaml",), "a text format knows nothing else"),

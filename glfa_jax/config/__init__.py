@@ -1,0 +1,76 @@
+"""The whole configuration schema: every option, its default, its unit.
+
+A YAML file gives what differs from the defaults; `--set section.key=value` overrides it. Unknown
+keys, wrong types and duplicate keys are rejected before anything else happens.
+"""
+
+from glfa_jax.config.base import (
+    ConfigError,
+    Count,
+    Fraction,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    Subject,
+    present_names,
+)
+from glfa_jax.config.data import (
+    VISUAL_AREAS,
+    Data,
+    Protocol,
+    Region,
+    RunNumbers,
+    Simulation,
+    Surfaces,
+)
+from glfa_jax.config.evaluation import Evaluation, Sweep
+from glfa_jax.config.hardware import Hardware, MeshSize, Processes
+from glfa_jax.config.loading import differences, dump, flat, load, of
+from glfa_jax.config.model import Alignment, Conditioning, Encoder
+from glfa_jax.config.schema import Config, Study
+from glfa_jax.config.stages import Adapt, Contrast, Cotrain, Lea, Lora, Pretrain, Stage
+from glfa_jax.config.validating import MOST_TOLD, overridden
+
+__all__ = [
+    "MOST_TOLD",
+    "VISUAL_AREAS",
+    "Adapt",
+    "Alignment",
+    "Conditioning",
+    "Config",
+    "ConfigError",
+    "Contrast",
+    "Cotrain",
+    "Count",
+    "Data",
+    "Encoder",
+    "Evaluation",
+    "Fraction",
+    "Hardware",
+    "Lea",
+    "Lora",
+    "MeshSize",
+    "Positive",
+    "Pretrain",
+    "Processes",
+    "Protocol",
+    "Rate",
+    "Region",
+    "RunNumbers",
+    "Section",
+    "Seed",
+    "Simulation",
+    "Stage",
+    "Study",
+    "Subject",
+    "Surfaces",
+    "Sweep",
+    "differences",
+    "dump",
+    "flat",
+    "load",
+    "of",
+    "overridden",
+    "present_names",
+]

@@ -1,0 +1,57 @@
+"""Sampling, scoring and sweeping."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from glfa_jax.config.base import Guidance, MetricNames, Positive, Section, Seed, once
+
+
+class Evaluation(Section):
+    """Sampling and scoring (SPEC §4, §6)."""
+
+    sampler: str = Field(default="dpm++", description="of the generator; unet3d: dpm++ or ddim")
+    sampling_steps: Positive = 25
+    guidance_scale: Guidance = 9.0
+    batch_size: Positive = 16
+    clips: Positive | None = Field(
+        default=None, description="test clips to decode; all when left out"
+    )
+    ways: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(2, 50), min_length=1)
+    metrics: MetricNames = Field(
+        default=("pixel", "colour", "motion", "embeddings", "features"),
+        description="groups or single metrics of glfa_jax/metrics, besides n-way accuracy; motion "
+        "takes most of the time, 0.3 s for a clip of 6 frames of 256x256",
+    )
+    consistency_gate: float = Field(
+        default=0.6,
+        description="CLIP-pcc, gated, is 0 for clips of no greater VIFI similarity; 0.6 is "
+        "published, for ViFi-CLIP",
+    )
+    adapted_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="test subjects that were not trained on use the layer that train.adapt fitted "
+        "to so many minutes; left out: none is fitted to them, zero-shot",
+    )
+
+
+class Sweep(Section):
+    """Settings of sampling to compare; every combination is sampled and scored. What is left out is
+    as in `evaluation`, and `seed`."""
+
+    guidance_scales: tuple[Guidance, ...] | None = Field(default=None, min_length=1)
+    sampling_steps: tuple[Positive, ...] | None = Field(default=None, min_length=1)
+    seeds: tuple[Seed, ...] | None = Field(default=None, min_length=1)
+    checkpoints: tuple[Positive, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="steps of stage 2 whose checkpoints are still kept; the finished model if left "
+        "out",
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Sweep":
+        for key in type(self).model_fields:
+            once(key, getattr(self, key) or ())
+        return self
