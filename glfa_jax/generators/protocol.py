@@ -10,6 +10,12 @@ from jaxtyping import Array, Float, Key, Num
 from glfa_jax import config
 from glfa_jax.convert.pretrained import Pretrained
 
+# The letters are those of `Generator`.
+Video = Float[Array, "b f h w 3"]
+Encoding = Float[Array, "b l i j e"]
+Latents = Float[Array, "b l i j c"]
+Condition = Float[Array, "b n d"]
+
 
 class Trainable(NamedTuple):
     """A named set of parameters that stage 2 may train.
@@ -139,19 +145,17 @@ class Generator(Protocol):
         numbers (b, n) it gives them as `.hidden` (b, n, d)."""
         ...
 
-    def encode(self, codec: dict, video: Float[Array, "b f h w 3"]) -> Float[Array, "b l i j e"]:
+    def encode(self, codec: dict, video: Video) -> Encoding:
         """What the codec says of clips, RGB in [-1, 1]: all that `draw` needs, and what a prepared
         store keeps (`data.latents`). Of a variational autoencoder, mean and log-variance one after
         the other along the channels."""
         ...
 
-    def draw(
-        self, encoding: Float[Array, "b l i j e"], key: Key[Array, ""]
-    ) -> Float[Array, "b l i j c"]:
+    def draw(self, encoding: Encoding, key: Key[Array, ""]) -> Latents:
         """Latents of about unit variance, drawn from the posterior that `encode` gave."""
         ...
 
-    def decode(self, codec: dict, latents: Float[Array, "b l i j c"]) -> Float[Array, "b f h w 3"]:
+    def decode(self, codec: dict, latents: Latents) -> Video:
         """Latents as `draw` and `sample` give them to RGB in [-1, 1] (not clipped)."""
         ...
 
@@ -159,51 +163,28 @@ class Generator(Protocol):
         """Draws a time of every clip for a training step."""
         ...
 
-    def noise(
-        self, key: Key[Array, ""], clean: Float[Array, "b l i j c"]
-    ) -> Float[Array, "b l i j c"]:
+    def noise(self, key: Key[Array, ""], clean: Latents) -> Latents:
         """Draws the noise of a training step for clean latents."""
         ...
 
-    def add_noise(
-        self,
-        clean: Float[Array, "b l i j c"],
-        *,
-        noise: Float[Array, "b l i j c"],
-        t: Num[Array, " b"],
-    ) -> Float[Array, "b l i j c"]:
+    def add_noise(self, clean: Latents, *, noise: Latents, t: Num[Array, " b"]) -> Latents:
         """Latents at time `t` on the way from clean ones to noise."""
         ...
 
-    def target(
-        self,
-        clean: Float[Array, "b l i j c"],
-        *,
-        noise: Float[Array, "b l i j c"],
-        t: Num[Array, " b"],
-    ) -> Float[Array, "b l i j c"]:
+    def target(self, clean: Latents, *, noise: Latents, t: Num[Array, " b"]) -> Latents:
         """What `denoise` should give for `add_noise(clean, noise, t)`; the loss of stage 2 is the
         mean squared difference."""
         ...
 
     def denoise(
-        self,
-        denoiser: dict,
-        latents: Float[Array, "b l i j c"],
-        t: Num[Array, "*b"],
-        condition: Float[Array, "b n d"],
-    ) -> Float[Array, "b l i j c"]:
+        self, denoiser: dict, latents: Latents, t: Num[Array, "*b"], condition: Condition
+    ) -> Latents:
         """The denoiser's prediction at one time for all clips, or at one of each."""
         ...
 
     def sample(
-        self,
-        denoise: Callable[[Float[Array, "b l i j c"], Any], Float[Array, "b l i j c"]],
-        noise: Float[Array, "b l i j c"],
-        *,
-        steps: int,
-        method: str,
-    ) -> Float[Array, "b l i j c"]:
+        self, denoise: Callable[[Latents, Any], Latents], noise: Latents, *, steps: int, method: str
+    ) -> Latents:
         """Turns standard normal noise into clean latents.
 
         denoise: `(latents, t)` to a prediction, `t` a scalar; guidance is part of it.

@@ -26,6 +26,7 @@ from glfa_jax.data.store import Split, Store
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import open_test
 from glfa_jax.generators import Trainable, register
+from glfa_jax.generators.protocol import Condition, Encoding, Latents, Video
 from glfa_jax.stages import cotrain, latents
 from glfa_jax.trained.model import Model, load_model
 from glfa_jax.training.logs import read_log
@@ -111,55 +112,35 @@ class MadeUp:
 
         return Pretrained(SimpleNamespace(apply=apply), {})
 
-    def encode(self, codec: dict, video: Float[Array, "b f h w 3"]) -> Float[Array, "b l i j 3"]:
+    def encode(self, codec: dict, video: Video) -> Encoding:
         b, f, h, w, c = video.shape
         small = video.reshape(b, f, h // 2, 2, w // 2, 2, c).mean((3, 5))
         later = small[:, 1:].reshape(b, f // 4, 4, *small.shape[2:]).mean(2)
         return codec["gain"] * jnp.concatenate([small[:, :1], later], axis=1)
 
-    def draw(
-        self, encoding: Float[Array, "b l i j 3"], key: Key[Array, ""]
-    ) -> Float[Array, "b l i j 3"]:
+    def draw(self, encoding: Encoding, key: Key[Array, ""]) -> Latents:
         return encoding
 
-    def decode(self, codec: dict, latents: Float[Array, "b l i j 3"]) -> Float[Array, "b f h w 3"]:
+    def decode(self, codec: dict, latents: Latents) -> Video:
         large = jnp.repeat(jnp.repeat(latents / codec["gain"], 2, axis=2), 2, axis=3)
         return jnp.concatenate([large[:, :1], jnp.repeat(large[:, 1:], 4, axis=1)], axis=1)
 
     def times(self, key: Key[Array, ""], clips: int) -> Float[Array, " b"]:
         return jax.random.uniform(key, (clips,))
 
-    def noise(
-        self, key: Key[Array, ""], clean: Float[Array, "b l i j 3"]
-    ) -> Float[Array, "b l i j 3"]:
+    def noise(self, key: Key[Array, ""], clean: Latents) -> Latents:
         return jax.random.normal(key, clean.shape)
 
-    def add_noise(
-        self,
-        clean: Float[Array, "b l i j 3"],
-        *,
-        noise: Float[Array, "b l i j 3"],
-        t: Num[Array, " b"],
-    ) -> Float[Array, "b l i j 3"]:
+    def add_noise(self, clean: Latents, *, noise: Latents, t: Num[Array, " b"]) -> Latents:
         t = t[:, None, None, None, None]
         return (1 - t) * clean + t * noise
 
-    def target(
-        self,
-        clean: Float[Array, "b l i j 3"],
-        *,
-        noise: Float[Array, "b l i j 3"],
-        t: Num[Array, " b"],
-    ) -> Float[Array, "b l i j 3"]:
+    def target(self, clean: Latents, *, noise: Latents, t: Num[Array, " b"]) -> Latents:
         return noise - clean
 
     def denoise(
-        self,
-        denoiser: dict,
-        latents: Float[Array, "b l i j 3"],
-        t: Num[Array, "*b"],
-        condition: Float[Array, "b n d"],
-    ) -> Float[Array, "b l i j 3"]:
+        self, denoiser: dict, latents: Latents, t: Num[Array, "*b"], condition: Condition
+    ) -> Latents:
         assert condition.shape[1:] == (TOKENS, WIDTH)
         assert t.dtype == jnp.float32
         seen = condition.mean(1) @ denoiser["read"]["kernel"]
@@ -167,13 +148,8 @@ class MadeUp:
         return moved + seen[:, None, None, None] + jnp.reshape(t, (-1, 1, 1, 1, 1))
 
     def sample(
-        self,
-        denoise: Callable[[Float[Array, "b l i j 3"], Any], Float[Array, "b l i j 3"]],
-        noise: Float[Array, "b l i j 3"],
-        *,
-        steps: int,
-        method: str,
-    ) -> Float[Array, "b l i j 3"]:
+        self, denoise: Callable[[Latents, Any], Latents], noise: Latents, *, steps: int, method: str
+    ) -> Latents:
         assert method == "euler"
         times = jnp.linspace(1, 0, steps, endpoint=False)
         step = lambda x, t: (x - denoise(x, t) / steps, None)  # noqa: E731

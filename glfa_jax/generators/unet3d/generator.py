@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int, Key
 
 from glfa_jax import config
 from glfa_jax.convert import pretrained
@@ -19,6 +19,7 @@ from glfa_jax.diffusion import sampler
 from glfa_jax.diffusion.schedule import Schedule, noise_like
 from glfa_jax.errors import InputError
 from glfa_jax.generators import Trainable, register
+from glfa_jax.generators.protocol import Condition, Encoding, Latents, Video
 from glfa_jax.models.unet3d import UNet3D
 from glfa_jax.models.vae import AutoencoderKL, Posterior
 
@@ -136,18 +137,16 @@ class UNet3DGenerator:
         folder = self.folder / "text_encoder"
         return pretrained.load("clip_text", folder, compute_dtype=compute_dtype)
 
-    def encode(self, codec: dict, video: Float[Array, "b f h w 3"]) -> Float[Array, "b f i j 2c"]:
+    def encode(self, codec: dict, video: Video) -> Encoding:
         posterior: Any = self.vae.apply({"params": codec}, video, method="encode")
         return jnp.concatenate([posterior.mean, posterior.log_variance], axis=-1)
 
-    def draw(
-        self, encoding: Float[Array, "b f i j 2c"], key: Key[Array, ""]
-    ) -> Float[Array, "b f i j c"]:
+    def draw(self, encoding: Encoding, key: Key[Array, ""]) -> Latents:
         """0.18215 (mean + sqrt(variance) · normal), the factor as config.json has it."""
         posterior = Posterior(*jnp.split(encoding, 2, axis=-1))
         return self.vae.to_diffusion(posterior.sample(key))
 
-    def decode(self, codec: dict, latents: Float[Array, "b f i j c"]) -> Float[Array, "b f h w 3"]:
+    def decode(self, codec: dict, latents: Latents) -> Video:
         unscaled = self.vae.from_diffusion(latents)
         video: Any = self.vae.apply({"params": codec}, unscaled, method="decode")
         return video
@@ -155,48 +154,25 @@ class UNet3DGenerator:
     def times(self, key: Key[Array, ""], clips: int) -> Int[Array, " b"]:
         return jax.random.randint(key, (clips,), 0, self.training_steps)
 
-    def noise(
-        self, key: Key[Array, ""], clean: Float[Array, "b f i j c"]
-    ) -> Float[Array, "b f i j c"]:
+    def noise(self, key: Key[Array, ""], clean: Latents) -> Latents:
         return noise_like(key, clean, offset_strength=self.offset_noise)
 
-    def add_noise(
-        self,
-        clean: Float[Array, "b f i j c"],
-        *,
-        noise: Float[Array, "b f i j c"],
-        t: Int[Array, " b"],
-    ) -> Float[Array, "b f i j c"]:
+    def add_noise(self, clean: Latents, *, noise: Latents, t: Int[Array, " b"]) -> Latents:
         """sqrt(ᾱ_t) clean + sqrt(1 − ᾱ_t) noise."""
         return self.schedule.add_noise(clean, noise=noise, t=t)
 
-    def target(
-        self,
-        clean: Float[Array, "b f i j c"],
-        *,
-        noise: Float[Array, "b f i j c"],
-        t: Int[Array, " b"],
-    ) -> Float[Array, "b f i j c"]:
+    def target(self, clean: Latents, *, noise: Latents, t: Int[Array, " b"]) -> Latents:
         """The noise, or the velocity sqrt(ᾱ_t) noise − sqrt(1 − ᾱ_t) clean, by the schedule."""
         return self.schedule.target(clean, noise=noise, t=t)
 
     def denoise(
-        self,
-        denoiser: dict,
-        latents: Float[Array, "b f i j c"],
-        t: Int[Array, "*b"],
-        condition: Float[Array, "b n d"],
-    ) -> Float[Array, "b f i j c"]:
+        self, denoiser: dict, latents: Latents, t: Int[Array, "*b"], condition: Condition
+    ) -> Latents:
         prediction: Any = self.unet.apply({"params": denoiser}, latents, t, condition)
         return prediction
 
     def sample(
-        self,
-        denoise: Callable[[Float[Array, "b f i j c"], Any], Float[Array, "b f i j c"]],
-        noise: Float[Array, "b f i j c"],
-        *,
-        steps: int,
-        method: Any,
-    ) -> Float[Array, "b f i j c"]:
+        self, denoise: Callable[[Latents, Any], Latents], noise: Latents, *, steps: int, method: Any
+    ) -> Latents:
         """DPM-Solver++(2M) (arXiv 2211.01095) or DDIM (arXiv 2010.02502), in float32."""
         return sampler.sample(denoise, noise, schedule=self.schedule, steps=steps, method=method)
