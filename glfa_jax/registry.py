@@ -1,10 +1,10 @@
 """Things of one kind by their names; each registers itself in the file that it is written in."""
 
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from glfa_jax.errors import InputError
 
@@ -15,6 +15,7 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
+C = TypeVar("C", bound=type)
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -32,10 +33,24 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def register(self, thing: T) -> T:
         """Makes it known and returns it; raises ValueError where its name is taken."""
-        if thing.name in self._known:
-            raise ValueError(f"{self._what} {thing.name!r}: is registered already")
-        self._known[thing.name] = thing
+        self._add(thing.name, thing)
         return thing
+
+    def register_as(self, name: str) -> Callable[[C], C]:
+        """Class decorator: the same for a class, which gets the name."""
+
+        def add(kind: C) -> C:
+            given: Any = kind
+            self._add(name, given)
+            given.name = name
+            return kind
+
+        return add
+
+    def _add(self, name: str, thing: T) -> None:
+        if name in self._known:
+            raise ValueError(f"{self._what} {name!r}: is registered already")
+        self._known[name] = thing
 
     @contextmanager
     def temporarily(self, thing: T) -> Iterator[T]:

@@ -4,14 +4,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from glfa_jax import alignments, config, generators, metrics
+from glfa_jax import alignments, config, metrics
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import DirectoryError, read_config
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object
-from glfa_jax.generators import Generator
+from glfa_jax.generators import GENERATORS, Generator
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.lea import Lea
@@ -99,7 +99,9 @@ def generator(settings: config.Config, *, folder: Path | None = None) -> Generat
 
     Raises InputError where it is not there or not what the configuration says.
     """
-    found = generators.named(settings.generator).open(folder or settings.foundation / GENERATOR)
+    found = GENERATORS.named(settings.generator, key="generator").open(
+        folder or settings.foundation / GENERATOR
+    )
     return found if settings.method == "lea" else found.as_trained(settings.cotrain)
 
 

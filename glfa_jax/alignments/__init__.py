@@ -20,9 +20,10 @@ from glfa_jax.alignments.encoder import (
     with_layer,
 )
 from glfa_jax.alignments.protocol import SHARED, Alignment, Fitted, Group
-from glfa_jax.alignments.registry import configured, get, names, register
+from glfa_jax.alignments.registry import ALIGNMENTS, configured, get, register
 
 __all__ = [
+    "ALIGNMENTS",
     "SHARED",
     "Alignment",
     "Fitted",
@@ -34,7 +35,6 @@ __all__ = [
     "layers_of",
     "load_encoder",
     "method_of",
-    "names",
     "register",
     "save_encoder",
     "with_layer",

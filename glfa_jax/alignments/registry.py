@@ -1,43 +1,20 @@
 """Alignments by name. A file in this folder that registers one is all that a new one takes."""
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Mapping
-from functools import cache
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from glfa_jax.alignments.protocol import Alignment
 from glfa_jax.config import Config
 from glfa_jax.errors import InputError
+from glfa_jax.registry import Registry
 
-_METHODS: dict[str, type[Alignment]] = {}
-Method = TypeVar("Method", bound=type[Alignment])
-
-
-def register(name: str) -> Callable[[Method], Method]:
-    """Makes a class known under the name that `alignment.method` takes."""
-
-    def known(method: Method) -> Method:
-        if _METHODS.setdefault(name, method) is not method:
-            raise ValueError(f"{name}: there is an alignment of that name already")
-        method.name = name
-        return method
-
-    return known
-
-
-def names() -> list[str]:
-    """All that `alignment.method` may be."""
-    _import_all()
-    return sorted(_METHODS)
+ALIGNMENTS: Registry[type[Alignment]] = Registry("glfa_jax.alignments", what="alignment")
+register = ALIGNMENTS.register_as
 
 
 def get(name: str) -> type[Alignment]:
     """The class of that name; raises InputError for a name that there is not."""
-    if name not in names():
-        raise InputError(f"alignment.method: {name}, must be one of {', '.join(names())}")
-    return _METHODS[name]
+    return ALIGNMENTS.named(name, key="alignment.method")
 
 
 def configured(settings: Config) -> Alignment:
@@ -60,9 +37,3 @@ def described(config: Mapping[str, Any], *, place: str) -> Alignment:
     if not isinstance(options, dict):
         raise InputError(f"{place}: options must be an object")
     return get(str(config.get("method"))).from_options(options, place=place)
-
-
-@cache
-def _import_all() -> None:
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        importlib.import_module(f"{__package__}.{module.name}")

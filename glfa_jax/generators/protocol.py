@@ -50,12 +50,14 @@ class Generator(Protocol):
     - A generator finds its configuration in `folder`, `foundation/text-to-video` of a study, where
       the captions' tokenizer lies in `tokenizer/` as well.
 
+    name: in the registry, which sets it.
     part: what the denoiser is called in checkpoints, and its folder in a stored model; neither
         "encoder" nor "lora", which lie beside it.
     trainable: the values that `cotrain.trainable` may have.
     samplers: the values that `evaluation.sampler` may have.
     """
 
+    name: ClassVar[str]
     part: ClassVar[str]
     trainable: ClassVar[Mapping[str, Trainable]]
     samplers: ClassVar[tuple[str, ...]]

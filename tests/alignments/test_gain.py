@@ -258,7 +258,10 @@ def test_maps_that_it_cannot_be_fitted_to(maps, targets, said):
 @pytest.mark.parametrize(
     ("alignment", "said"),
     [
-        ({"method": "ridges"}, "alignment.method: ridges, must be one of glfa, identity, test-g"),
+        (
+            {"method": "ridges"},
+            "alignment.method: 'ridges' is no alignment, must be one of glfa, identity, test-g",
+        ),
         ({"method": "test-gain"}, "alignment.per_subject: must be true with alignment.method test"),
         (
             {"method": "test-gain", "per_subject": True, "options": {"alpha": 1}},

@@ -100,6 +100,6 @@ def test_the_identity_changes_nothing_and_is_fitted_to_nothing():
 
 
 def test_every_file_of_a_method_is_found():
-    assert {"glfa", "identity"} <= set(alignments.names())
-    with pytest.raises(ValueError, match="glfa: there is an alignment of that name already"):
+    assert {"glfa", "identity"} <= set(alignments.ALIGNMENTS)
+    with pytest.raises(ValueError, match="alignment 'glfa': is registered already"):
         alignments.register("glfa")(Identity)

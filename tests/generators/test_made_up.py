@@ -306,7 +306,7 @@ def test_its_step_is_compiled_from_its_shapes(store, foundation, tmp_path, capsy
             "evaluation.sampler: must be 'euler' with the generator made",
         ),
         ("evaluation.sampling_steps=100", "evaluation.sampling_steps: 100, must be below the 100"),
-        ("generator=wan", "generator: 'wan' is unknown, must be one of .*made up.*unet3d"),
+        ("generator=wan", "generator: 'wan' is no generator, must be one of .*made up.*unet3d"),
         ("generator=unet3d", "text-to-video/unet/config.json: no such file"),
     ],
 )
@@ -321,5 +321,5 @@ def test_what_it_cannot_do_is_one_sentence(store, foundation, tmp_path, change, 
 
 
 def test_a_name_is_given_once():
-    with pytest.raises(ValueError, match="generator made up: is registered already"):
+    with pytest.raises(ValueError, match="generator 'made up': is registered already"):
         register("made up")(MadeUp)
