@@ -113,12 +113,12 @@ def test_main_prints_a_summary_or_one_sentence(study, tmp_path, capsys):
     }  # fmt: skip
     (tmp_path / "c.yaml").write_text(json.dumps(tree))
     command = ["--config", str(tmp_path / "c.yaml"), "--set", "data.map_size=16"]
-    assert prepare.main([*command, "--set", "data.space=mars"]) == 2
+    assert prepare.command([*command, "--set", "data.space=mars"]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
     assert "has no scans sub-01_task-clips_*space-mars_*bold" in captured.err
     assert captured.err.count("\n") == 1
-    assert prepare.main(command) == 0
+    assert prepare.command(command) == 0
     out = capsys.readouterr().out
     assert "2 subjects, samples: 6 train, 2 test" in out
     assert "TR 2 s, lag 4 s (2 volumes)" in out
