@@ -495,7 +495,7 @@ def test_notes_are_lines_that_a_terminal_can_show(broken, capsys):
         events.write('8\t1\t"grey\x1b[2J\nscreen"\tn/a\tn/a\n')
     made = prepare.prepare(settings(broken, broken.parent / "a.zarr", subjects=("01",)))
     [note] = made.attributes.notes
-    assert note.endswith(r"left out: grey\x1b[2J screen (1)")
+    assert note.endswith(r"left out: grey\u001b[2J screen (1)")
     assert f"  warning: {note}\n" in capsys.readouterr().out
 
 
