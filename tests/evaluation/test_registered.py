@@ -64,7 +64,7 @@ WARMTH = Metric(
 )
 WARMTH_MODEL = Predictor(
     "warmth-model",
-    load=lambda settings: loaded(4, 7),
+    load=lambda foundation, frames: loaded(4, 7),
     sees="frames",
     predict=lambda module, variables, x: (module.apply(variables, x),),
     gives=("warmth of frames",),

@@ -16,6 +16,7 @@ from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.ops.ridge import Ridge, rescaled
 from glfa_jax.stages import cotrain, lea
 from glfa_jax.stages import running as stages
+from glfa_jax.trained.data import TrainedOn
 from glfa_jax.trained.model import validate_finished
 from glfa_jax.training.loop import check_unchanged
 
@@ -36,7 +37,11 @@ class Store:
         self._fmri = rng.standard_normal((CLIPS, 2, WINDOW, SIDE, SIDE)).astype(np.float16)
         self._video = rng.integers(256, size=(CLIPS, 3, 8, 8, 3), dtype=np.uint8)
         names = [f"{i}.mp4" for i in range(CLIPS)]
-        self.attributes = SimpleNamespace(captions={"train": CAPTIONS}, clips={"train": names})
+        self.mask = np.ones((SIDE, SIDE), bool)
+        self.attributes = SimpleNamespace(
+            **{"captions": {"train": CAPTIONS}, "clips": {"train": names}, "identity": "random"},
+            **{"repetition_time": 1.0, "lag_seconds": 4.0, "clip_seconds": 2.0},
+        )
 
     def present(self, split, *, subjects):
         assert (split, subjects) == ("train", SUBJECTS)
@@ -49,6 +54,10 @@ class Store:
     def video(self, split, clips):
         assert split == "train"
         return self._video[clips]
+
+    def average(self, *, subjects):
+        assert subjects == SUBJECTS
+        return self._fmri[self._present].mean(0, np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +192,10 @@ def test_a_kept_model_is_complete_or_not_there(settings, monkeypatch, capsys):
         "SHA256SUMS",
         "config.json",
         "model.safetensors",
+        "trained_on",
     }
+    kept = TrainedOn.load(folder / "trained_on")
+    np.testing.assert_array_equal(kept.average, store.average(subjects=SUBJECTS))
     module, params = lea.fit_model(settings, store)
     loaded = pretrained.load("lea", folder)
     assert loaded.module == module
