@@ -73,7 +73,7 @@ def make_inputs(size: Size, rows: int) -> dict[str, np.ndarray]:
 
 
 class Ours(InJax):
-    """glfa_jax: what `decoder.generator_of` compiles, without the fMRI encoder."""
+    """glfa_jax: what `trained.sampler.VideoSampler` compiles, without the fMRI encoder."""
 
     def __init__(
         self,

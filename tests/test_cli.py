@@ -182,7 +182,16 @@ def test_data_that_are_not_there_are_named(call, folder, given):
 
 def test_a_process_of_its_own_ends_the_same_way(folder, given):
     process = subprocess.run(
-        [sys.executable, "-m", "train.cotrain", "--config", given, "--set", "cotrain.steps=a"],
+        [
+            sys.executable,
+            "-m",
+            "glfa_jax",
+            "cotrain",
+            "--config",
+            given,
+            "--set",
+            "cotrain.steps=a",
+        ],
         capture_output=True,
         text=True,
         timeout=300,
