@@ -186,8 +186,10 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         sys.unraisablehook = self._unraisable
         for number, handler in self._before.items():
-            if handler in (None, end_at_once):
-                # A command that is done is no longer starting, and its exit code is known.
+            asked = self.asked is not None and number in STOPPING
+            if handler in (None, end_at_once) or (asked and handler == signal.SIG_DFL):
+                # A command that is done is no longer starting, and its exit code is known: a
+                # second request must not change it.
                 handler = signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN
             signal.signal(number, handler)
 
