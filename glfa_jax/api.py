@@ -44,10 +44,12 @@ def from_pretrained(
 
     revision: branch, tag or commit. token: of an account, for what is private.
     """
-    path = Path(source)
-    return load(
-        path if path.exists() else hub.download(str(source), revision=revision, token=token)
-    )
+    path, name = Path(source), str(source)
+    if not path.exists():
+        hub.validate_name(name)
+        what = f"{name}: is no folder here and cannot be downloaded"
+        path = hub.download(name, revision=revision, what=what, token=token)
+    return load(path)
 
 
 def prepare(

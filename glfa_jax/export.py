@@ -39,6 +39,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(given: argparse.Namespace) -> None:
+    if given.push:
+        hub.validate_name(given.push)
     decoder = load(given.run, adapted_minutes=given.adapted_minutes)
     print(f"decoder: {decoder.export(given.target, licence=given.licence)}", flush=True)
     if given.push:

@@ -33,11 +33,11 @@ FLOORS = (
     ),
     *("config", "cli", "results", "method"),
     *("ops", "diffusion", "metrics", "models"),
-    *("convert", "generators"),
+    *("hub", "convert", "generators"),
     *("data", "training"),
     *("comparison", "simulate", "preparation"),
     "alignments",
-    *("system", "subject_alignment", "trained", "hub", "decoder", "protocol"),
+    *("system", "subject_alignment", "trained", "decoder", "protocol"),
     "report",
     *("stages", "evaluation"),
     *("api", "export", "commands"),
@@ -87,7 +87,7 @@ LAYERS = (
     Rule("glfa_jax/convert/__main__", ("glfa_jax.cli", "glfa_jax.convert"), "arguments only"),
     Rule(
         "glfa_jax/convert/sources",
-        ("huggingface_hub", "glfa_jax.convert"),
+        ("glfa_jax.hub", "glfa_jax.convert"),
         "sources are files, and where they come from",
     ),
     Rule(
@@ -235,7 +235,6 @@ LAZY = {
     # Slow to import, and most studies need neither.
     ("glfa_jax/data/hdf5", "h5py"),
     ("glfa_jax/data/readers", "nilearn"),
-    ("glfa_jax/convert/sources", "huggingface_hub"),
     ("glfa_jax/hub", "huggingface_hub"),
     ("glfa_jax/convert/verify", "torch"),
     ("glfa_jax/convert/verify", "diffusers"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from glfa_jax import files
+from glfa_jax import files, hub
 from glfa_jax.convert import official
 from glfa_jax.convert.directory import (
     DirectoryError,
@@ -24,7 +24,7 @@ from glfa_jax.convert.pretrained import KINDS, PARTS, declared_class, described
 PIPELINE = "text_to_video"
 ALL_KINDS = (*KINDS, PIPELINE)
 _HUB = "hub:"
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_REPOSITORY = re.compile(rf"{hub.NAME}(@[\w./-]+)?")
 # Endings of official checkpoints: single files, without a configuration beside them.
 CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin")
 
@@ -100,20 +100,14 @@ def locate(source: str | Path, *, allow_download: bool = False) -> Path:
 
 
 def _download(name: str) -> Path:
-    import huggingface_hub
-
     repository, _, named = name.partition("@")
-    revision = named or None
-    try:
-        held = huggingface_hub.list_repo_files(repository, revision=revision)
-        folder = huggingface_hub.snapshot_download(
-            repository, revision=revision, allow_patterns=_needed(held)
-        )
-    except Exception as error:  # of the network, of the hub, of the disk: many unrelated classes
-        raise DirectoryError(
-            f"{_HUB}{name}: cannot be downloaded ({files.reason(error)})"
-        ) from None
-    return Path(folder)
+    return hub.download(
+        repository,
+        revision=named or None,
+        what=f"{_HUB}{name}: cannot be downloaded",
+        wanted=_needed,
+        error=DirectoryError,
+    )
 
 
 def _needed(names: list[str]) -> list[str]:
