@@ -37,11 +37,14 @@ def end_at_once(number: int, _: FrameType | None) -> None:
 def typed(command: str) -> str:
     """How a command is typed here: "train.cotrain" is `python -m train.cotrain` in a checkout, and
     `glfa-jax cotrain` where the package is installed alone or was started by that name."""
+    by_module = _in_checkout(command)
+    return f"python -m {command}" if by_module else f"glfa-jax {command.rpartition('.')[2]}"
+
+
+def _in_checkout(command: str) -> bool:
     beside = Path(__file__).parents[1] / command.replace(".", "/")
     there = beside.is_dir() or beside.with_suffix(".py").is_file()
-    if there and not _by_console():
-        return f"python -m {command}"
-    return f"glfa-jax {command.rpartition('.')[2]}"
+    return there and not _by_console()
 
 
 def _by_console() -> bool:
@@ -51,6 +54,5 @@ def _by_console() -> bool:
 
 def program(command: str) -> list[str]:
     """The same as a program to start, with this interpreter."""
-    if typed(command).startswith("python"):
-        return [sys.executable, "-m", command]
-    return [sys.executable, "-m", "glfa_jax", command.rpartition(".")[2]]
+    names = [command] if _in_checkout(command) else ["glfa_jax", command.rpartition(".")[2]]
+    return [sys.executable, "-m", *names]
