@@ -1,23 +1,22 @@
 """A trained decoder as an object: align, encode, decode, adapt to somebody new."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from glfa_jax import config, hub
+from glfa_jax import config, hub, system
 from glfa_jax.alignments import SHARED, Group, align, layers_of, method_of, with_layer
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.errors import InputError
 from glfa_jax.trained import Trained
+from glfa_jax.trained.data import clips_filling
 from glfa_jax.trained.folder import write
 from glfa_jax.trained.sampler import VideoSampler
 
@@ -36,18 +35,6 @@ class Decoder(Trained):
         known = (*self.settings.protocol.train_subjects, *self.settings.data.subjects)
         return tuple(dict.fromkeys((*known, *self.fitted)))
 
-    @property
-    def maps_shape(self) -> tuple[int, int, int]:
-        """Window, height and width of the maps of one clip."""
-        data = self.settings.data
-        return data.window, data.map_size, data.map_size
-
-    @property
-    def video_shape(self) -> tuple[int, int, int, int]:
-        """Frames, height, width and channels of a decoded clip."""
-        data = self.settings.data
-        return data.frames, *data.resolution, 3
-
     def align(
         self, maps: ArrayLike, *, subject: str | None = None
     ) -> Float[np.ndarray, "*b height width"]:
@@ -61,7 +48,8 @@ class Decoder(Trained):
         Raises InputError for maps of another size or with values that are not finite, and for a
         subject who is unknown or has no layer.
         """
-        return np.asarray(align(self._encoder(subject), _finite(maps, self.maps_shape[1:])))
+        given, layer = _finite(maps, self.maps_shape[1:]), self._key(subject)
+        return np.asarray(align(self._encoders[layer], given)) if self._layers else given
 
     def encode(
         self, maps: ArrayLike, *, subject: str | None = None
@@ -71,11 +59,8 @@ class Decoder(Trained):
         Arguments and errors as of `decode`.
         """
         windows, key = self._windows(maps), self._key(subject)
-        parts = [
-            self._sampler.condition(part, subject=key)[:count]
-            for part, count in self._batches(windows)
-        ]
-        return np.concatenate(parts)
+        parts = (windows[rows] for rows in self._batches(len(windows)))
+        return np.concatenate([self._sampler.condition(part, subject=key) for part in parts])
 
     def decode(
         self,
@@ -102,38 +87,29 @@ class Decoder(Trained):
         Raises InputError for maps of another shape or with values that are not finite, for a
         subject who is unknown or has no layer, and for options that cannot be.
         """
-        windows, key = self._windows(maps), self._key(subject)
+        windows, layer = self._windows(maps), self._key(subject)
         numbers = np.arange(len(windows)) if clips is None else np.asarray(clips)
         if numbers.shape != (len(windows),) or (numbers.dtype.kind not in "iu"):
             raise InputError(f"clips: must be {len(windows)} whole numbers, one for each clip")
-        own = self.settings.evaluation
+        given = {"evaluation.guidance_scale": guidance_scale, "seed": seed}
+        given["evaluation.sampling_steps"] = steps
         chosen = config.overridden(
-            self.settings,
-            [
-                f"evaluation.guidance_scale={_or(guidance_scale, own.guidance_scale)}",
-                f"evaluation.sampling_steps={_or(steps, own.sampling_steps)}",
-                f"seed={_or(seed, self.settings.seed)}",
-            ],
+            self.settings, [f"{key}={value}" for key, value in given.items() if value is not None]
         )
-        most, asked = self.model.generator.training_steps, chosen.evaluation.sampling_steps
-        if asked >= most:
-            raise InputError(f"steps: {asked}, must be below the {most} of training")
-        videos = []
-        bar = tqdm(total=len(windows), desc="decode", unit="clip", disable=not progress)
-        with bar:
-            for (part, count), (places, _) in zip(
-                self._batches(windows), self._batches(numbers), strict=True
-            ):
-                video = self._sampler(
-                    part,
-                    subject=key,
-                    clip=places,
-                    scale=chosen.evaluation.guidance_scale,
-                    seed=chosen.seed,
-                    steps=asked,
-                )
-                videos.append(video[:count])
-                bar.update(count)
+        evaluation = chosen.evaluation
+        system.validate_steps("steps", evaluation.sampling_steps, self.model.generator)
+        parts = self._batches(len(windows))
+        videos = [
+            self._sampler(
+                windows[rows],
+                subject=layer,
+                clip=numbers[rows],
+                scale=evaluation.guidance_scale,
+                seed=chosen.seed,
+                steps=evaluation.sampling_steps,
+            )
+            for rows in tqdm(parts, desc="decode", unit="batch", disable=not progress)
+        ]
         return np.concatenate(videos)
 
     def adapt(
@@ -169,7 +145,15 @@ class Decoder(Trained):
         if method is None or method.needs == "nothing":
             raise InputError("this decoder has no alignment, nothing can be fitted")
         own = self._windows(maps)
-        own = own[: self._count(minutes, of=len(own))]
+        if minutes is not None:
+            count = clips_filling(
+                minutes,
+                seconds=self.trained_on.timing.clip_seconds,
+                clips=len(own),
+                key="minutes",
+                these=f"all of the {len(own)} clips",
+            )
+            own = own[:count]
         wanted = None
         if targets is not None:
             wanted = self._windows(targets, what="targets")[: len(own)]
@@ -208,6 +192,7 @@ class Decoder(Trained):
         licence: str | None = None,
     ) -> str:
         """Sends an export to the Hugging Face hub, as `owner/name`; the address. See `export`."""
+        hub.validate_name(repository)
         with TemporaryDirectory() as place:
             folder = self.export(Path(place, repository.rpartition("/")[2]), licence=licence)
             return hub.upload(folder, repository, private=private, token=token)
@@ -237,9 +222,6 @@ class Decoder(Trained):
             )
         return SHARED
 
-    def _encoder(self, subject: str | None) -> Pretrained:
-        return self._encoders[self._key(subject)]
-
     @cached_property
     def _encoders(self) -> dict[str, Pretrained]:
         whole = self.model.encoder
@@ -266,28 +248,9 @@ class Decoder(Trained):
             )
         return found
 
-    def _batches(self, rows: np.ndarray) -> list[tuple[np.ndarray, int]]:
-        """Batches of one size, so that one program serves all, and how many rows of each count."""
+    def _batches(self, count: int) -> list[slice]:
         size = self.settings.evaluation.batch_size
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-        return [(np.resize(part, (size, *part.shape[1:])), len(part)) for part in parts]
-
-    def _count(self, minutes: float | None, *, of: int) -> int:
-        """How many clips fill the minutes with video."""
-        if minutes is None:
-            return of
-        seconds = self.trained_on.timing.clip_seconds
-        most = of * seconds / 60
-        if not (math.isfinite(minutes) and seconds <= minutes * 60 and minutes <= most + 1e-9):
-            raise InputError(
-                f"minutes: {minutes:g}, must be from {seconds / 60:.2g} (one clip of {seconds:g} "
-                f"s) to {most:g}, all of the {of} clips"
-            )
-        return int(minutes * 60 / seconds + 1e-9)  # rounding must not cost the last clip
-
-
-def _or(given: Any, default: Any) -> Any:
-    return default if given is None else given
+        return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _finite(maps: ArrayLike, shape: tuple[int, ...], *, what: str = "maps") -> np.ndarray:

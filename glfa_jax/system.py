@@ -82,14 +82,18 @@ def check_generator(settings: config.Config) -> Generator:
                 f"{key}: must be {choices} with the generator {settings.generator}, "
                 f"got {given!r:.60}"
             )
-    most = found.training_steps
     for key, asked in (
         ("evaluation", (settings.evaluation.sampling_steps,)),
         ("sweep", settings.sweep.sampling_steps or ()),
     ):
-        if (steps := max(asked, default=0)) >= most:
-            raise InputError(f"{key}.sampling_steps: {steps}, must be below the {most} of training")
+        validate_steps(f"{key}.sampling_steps", max(asked, default=0), found)
     return found
+
+
+def validate_steps(key: str, steps: int, generator: Generator) -> None:
+    """Sampling takes fewer steps than training; InputError names the option `key`."""
+    if steps >= (most := generator.training_steps):
+        raise InputError(f"{key}: {steps}, must be below the {most} of training")
 
 
 def generator(settings: config.Config, *, folder: Path | None = None) -> Generator:

@@ -12,10 +12,12 @@ import pytest
 import yaml
 
 import glfa_jax
-from glfa_jax import config
+from glfa_jax import config, system
+from glfa_jax.convert import pretrained
 from glfa_jax.evaluation.decoding import open_test
 from tests.evaluation import tiny_run
 from tests.evaluation.tiny_run import finished, write_store
+from tests.stages import tiny
 
 ROOT = Path(__file__).parents[1]
 CLIPS = [1, 3]
@@ -249,6 +251,26 @@ def test_other_alignments_are_exported_as_well(tmp_path, method, maps):
             again.adapt(maps, maps)
 
 
+def test_a_regression_in_place_of_the_stages_is_exported_as_well(tmp_path):
+    """LEA, which has no alignment and whose generator is the foundation's."""
+    own = finished(tmp_path, "method=lea")
+    module = system.lea(own, tokens=20, token_dim=own.encoder.width, clip_dim=64)
+    params = tiny.random_params(pretrained.parameter_shapes("lea", module))
+    system.save_own("lea", system.model_folder(own, "lea"), module, params)
+    run = glfa_jax.load(own.run_dir)
+    store = glfa_jax.Store.open(own.data.store)
+    maps = store.fmri("test", CLIPS, subjects=["03"])[:, 0]
+    again = glfa_jax.load(run.export(tmp_path / "out"))
+    np.testing.assert_array_equal(again.decode(maps, subject="03"), run.decode(maps, subject="03"))
+    np.testing.assert_array_equal(again.align(maps, subject="03"), maps.astype(np.float32))
+
+
+def test_a_decoder_is_sent_nowhere_under_a_name_that_is_none(decoder, monkeypatch):
+    monkeypatch.setattr(glfa_jax.Decoder, "export", lambda *_, **__: pytest.fail("exported"))
+    with pytest.raises(glfa_jax.InputError, match="a/b/c: must be a folder, or owner/name"):
+        decoder.push("a/b/c")
+
+
 def test_a_damaged_export_is_named(exported, tmp_path):
     for name in ("config.yaml", "encoder/model.safetensors", "trained_on/model.safetensors"):
         copy = shutil.copytree(exported, tmp_path / name.replace("/", "-"))
@@ -322,7 +344,7 @@ def hub(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(LocalHub, "root", tmp_path / "hub", raising=False)
     monkeypatch.setattr(huggingface_hub, "HfApi", LocalHub)
 
-    def fetch(repository: str, *, revision: str | None, token: str | None) -> str:
+    def fetch(repository: str, *, revision: str | None) -> str:
         place = tmp_path / "hub" / repository
         if not place.is_dir():
             raise OSError("404")

@@ -81,12 +81,9 @@ class HeldOut:
         seed: int,
     ) -> np.ndarray:
         """One batch of videos, uint8 (b, f, h, w, 3)."""
-        # The last batch is filled up, so that one program serves all.
-        padded = np.resize(np.array(clips, np.int32), self.settings.evaluation.batch_size)
-        fmri = self.store.fmri("test", padded, subjects=[subject])[:, 0]
+        fmri = self.store.fmri("test", clips, subjects=[subject])[:, 0]
         options = {"scale": scale, "steps": steps, "seed": seed}
-        video = sampler(fmri, subject=subject, clip=padded, **options)
-        return video[: len(clips)]
+        return sampler(fmri, subject=subject, clip=np.array(clips), **options)
 
 
 def open_test(settings: config.Config) -> HeldOut:

@@ -47,6 +47,7 @@ from glfa_jax.subject_alignment import (
     layer_for,
     validate_current,
 )
+from glfa_jax.trained.data import clips_filling
 from glfa_jax.trained.model import validate_finished
 from glfa_jax.training.checkpoints import mark_done
 from glfa_jax.training.loop import (
@@ -61,16 +62,15 @@ from glfa_jax.training.processes import alone_in, is_main, say, start
 
 def clips_of(store: Store, *, subject: str, minutes: float) -> np.ndarray:
     """The subject's first training clips, as many as fill the minutes with video."""
-    seconds = store.attributes.clip_seconds
     (present,) = np.nonzero(store.present("train", subjects=[subject])[:, 0])
-    most = len(present) * seconds / 60
-    if not (math.isfinite(minutes) and seconds <= minutes * 60 and minutes <= most + 1e-9):
-        raise InputError(
-            f"--minutes: {minutes:g}, must be from {seconds / 60:.2g} (one clip of {seconds:g} s) "
-            f"to {most:g}, all the training clips of subject {subject} in {store.path}"
-        )
-    # Rounding must not cost the last clip.
-    return present[: int(minutes * 60 / seconds + 1e-9)]
+    count = clips_filling(
+        minutes,
+        seconds=store.attributes.clip_seconds,
+        clips=len(present),
+        key="--minutes",
+        these=f"all the training clips of subject {subject} in {store.path}",
+    )
+    return present[:count]
 
 
 class Shared(NamedTuple):

@@ -23,3 +23,15 @@ class Trained:
     trained_on: TrainedOn = field(repr=False)
     fitted: Mapping[str, dict] = field(default_factory=dict, repr=False)
     metrics: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+
+    @property
+    def maps_shape(self) -> tuple[int, int, int]:
+        """Window, height and width of the maps of one clip."""
+        data = self.settings.data
+        return data.window, data.map_size, data.map_size
+
+    @property
+    def video_shape(self) -> tuple[int, int, int, int]:
+        """Frames, height, width and channels of a decoded clip."""
+        data = self.settings.data
+        return data.frames, *data.resolution, 3

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from glfa_jax.config import Config
 from glfa_jax.method import method_name
+from glfa_jax.trained import Trained
 
 # Of weights whose licence nobody has stated.
 UNSTATED = "other"
@@ -15,22 +15,14 @@ _UNSTATED_NOTE = (
 )
 
 
-def model_card(
-    name: str,
-    settings: Config,
-    *,
-    frames: tuple[int, ...],
-    metrics: Sequence[Mapping[str, Any]],
-    identity: str,
-    licence: str | None = None,
-) -> str:
-    """The text of README.md.
-
-    frames: shape (f, H, W, 3) of a decoded clip. metrics: lines of metrics.json, none for a run
-    that was not scored. identity: of the training data. licence: an SPDX identifier.
-    """
+def model_card(name: str, trained: Trained, *, licence: str | None = None) -> str:
+    """The text of README.md; licence: an SPDX identifier."""
+    settings, identity = trained.settings, trained.trained_on.timing.identity
     protocol, data = settings.protocol, settings.data
-    window = f"(clips, {data.window}, {data.map_size}, {data.map_size})"
+    window, frames = (
+        f"(clips, {', '.join(map(str, shape))})"
+        for shape in (trained.maps_shape, trained.video_shape)
+    )
     subjects = ", ".join(protocol.train_subjects)
     header = [
         "---",
@@ -50,7 +42,7 @@ def model_card(
         "```",
         f"`maps`: float {window}, z-scored within a run, zero outside the cortex, {data.window} "
         f"volumes of a clip from {data.lag_seconds:g} s after its start. `video`: uint8 "
-        f"(clips, {', '.join(map(str, frames))}), RGB.",
+        f"{frames}, RGB.",
         "## Training",
         _table(
             ("", ""),
@@ -64,7 +56,7 @@ def model_card(
         ),
         "Every option is in `config.yaml`.",
         "## Results",
-        _results(metrics),
+        _results(trained.metrics),
         "## Licence",
         licence or _UNSTATED_NOTE.format(foundation=settings.foundation.name),
         "## Limits",

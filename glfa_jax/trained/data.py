@@ -1,5 +1,6 @@
 """What a trained decoder keeps of the data it was trained on, so that it decodes without them."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float
 from glfa_jax import records
 from glfa_jax.convert.directory import DirectoryError, read_tensors, write_tensors
 from glfa_jax.data.store import Store
+from glfa_jax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,21 @@ class Timing:
     repetition_time: float
     lag_seconds: float
     clip_seconds: float
+
+
+def clips_filling(minutes: float, *, seconds: float, clips: int, key: str, these: str) -> int:
+    """How many clips fill the minutes with video.
+
+    seconds: of one clip. clips: how many there are, which `these` says in words. key: what messages
+    call the minutes. Raises InputError for less than a clip and for more than there are.
+    """
+    most = clips * seconds / 60
+    if not (math.isfinite(minutes) and seconds <= minutes * 60 and minutes <= most + 1e-9):
+        raise InputError(
+            f"{key}: {minutes:g}, must be from {seconds / 60:.2g} (one clip of {seconds:g} s) to "
+            f"{most:g}, {these}"
+        )
+    return int(minutes * 60 / seconds + 1e-9)  # rounding must not cost the last clip
 
 
 FOLDER = "trained_on"  # beside a stage's model, and in an export

@@ -12,7 +12,6 @@ Weights are safetensors with checksums. Neither foundation models nor prepared d
 """
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 
 from glfa_jax import __version__, config, system
@@ -26,6 +25,7 @@ from glfa_jax.trained.card import model_card
 from glfa_jax.trained.data import FOLDER, TrainedOn
 from glfa_jax.trained.model import Model
 from glfa_jax.trained.run import on_this_machine
+from glfa_jax.training.contents import versions
 
 FILE, FORMAT = "decoder.json", 1
 _ENCODER, _GENERATOR, _FITTED = "encoder", "text-to-video", "fitted"
@@ -39,22 +39,14 @@ def write(trained: Trained, target: Path, *, licence: str | None = None) -> Path
     """Writes the folder whole or not at all; returns it. Raises InputError for one in use."""
     settings, model = trained.settings, trained.model
     module, params = model.encoder.module, model.encoder.variables["params"]
-    method, shape = method_of(module), (settings.data.map_size, settings.data.map_size)
     about = {
         "format": FORMAT,
         "method": settings.method,
-        "versions": {"glfa_jax": __version__, "jax": version("jax"), "flax": version("flax")},
+        "versions": {"glfa_jax": __version__, **versions()},
         "fitted": sorted(trained.fitted),
         "metrics": list(trained.metrics),
     }
-    card = model_card(
-        target.resolve().name,
-        settings,
-        frames=(settings.data.frames, *settings.data.resolution, 3),
-        metrics=trained.metrics,
-        identity=trained.trained_on.timing.identity,
-        licence=licence,
-    )
+    card = model_card(target.resolve().name, trained, licence=licence)
     with new_folder(target) as folder:
         (folder / "config.yaml").write_text(config.dump(settings), encoding="utf-8")
         (folder / FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -68,7 +60,8 @@ def write(trained: Trained, target: Path, *, licence: str | None = None) -> Path
         model.generator.export(model.denoiser, model.codec, folder / _GENERATOR)
         trained.trained_on.save(folder / FOLDER)
         for subject, layer in trained.fitted.items():
-            method.save(folder / _FITTED / subject, layer, maps_shape=shape)
+            place = folder / _FITTED / subject
+            method_of(module).save(place, layer, maps_shape=trained.maps_shape[1:])
     return target
 
 
@@ -86,12 +79,12 @@ def read(folder: Path) -> Trained:
     else:
         encoder = load_encoder(folder / _ENCODER)
     generator = system.generator(settings, folder=folder / _GENERATOR)
-    method, module = method_of(encoder.module) if settings.aligned else None, encoder.module
-    fitted = {}
-    for subject in about.get("fitted", ()):
-        place = folder / _FITTED / str(subject)
-        assert method is not None
-        fitted[str(subject)] = method.load(place, maps_shape=(module.height, module.width))
+    module = encoder.module
+    shape = (module.height, module.width)
+    fitted = {
+        str(subject): method_of(module).load(folder / _FITTED / str(subject), maps_shape=shape)
+        for subject in about.get("fitted", ())
+    }
     return Trained(
         settings,
         Model(encoder, generator, generator.load(), generator.load_codec()),

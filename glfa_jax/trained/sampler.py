@@ -105,16 +105,13 @@ class VideoSampler:
         seed: int,
         steps: int,
     ) -> UInt8[np.ndarray, "b f vheight vwidth 3"]:
-        """Videos in 8-bit RGB.
+        """Videos in 8-bit RGB, of a batch or a part of one (`evaluation.batch_size`).
 
         clip: a clip's noise depends on it and on the seed alone, not on its place in a batch.
         scale: of guidance.
         """
-        ways = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
-        filled = -(-len(clip) // ways) * ways  # every device gets as many rows
         rows = {"fmri": fmri.astype(np.float32), "clip": np.asarray(clip, np.int32)}
-        rows = {name: np.resize(x, (filled, *x.shape[1:])) for name, x in rows.items()}
-        batch = place_batch(rows, self._mesh)
+        batch = place_batch({name: self._filled(x) for name, x in rows.items()}, self._mesh)
         numbers = (np.float32(scale), np.uint32(seed))
         variables = self._variables[subject]
         video = self._generate(variables, self._negative, batch, *numbers, steps=steps)
@@ -128,9 +125,16 @@ class VideoSampler:
     def condition(
         self, fmri: Float[np.ndarray, "b w height width"], *, subject: str
     ) -> Float[np.ndarray, "b n d"]:
-        """The tokens that the generator is conditioned on; rows as many as the mesh divides."""
-        encoder = self._variables[subject]["encoder"]
-        return jax.device_get(self._encode(encoder, jnp.asarray(fmri, jnp.float32)))
+        """The tokens that the generator is conditioned on."""
+        encoder, rows = self._variables[subject]["encoder"], self._filled(fmri.astype(np.float32))
+        return jax.device_get(self._encode(encoder, jnp.asarray(rows)))[: len(fmri)]
+
+    def _filled(self, rows: np.ndarray) -> np.ndarray:
+        """Repeated to a whole batch, so that one program serves all, and every device gets as many
+        rows."""
+        ways = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
+        count = max(len(rows), self._settings.evaluation.batch_size)
+        return np.resize(rows, (-(-count // ways) * ways, *rows.shape[1:]))
 
     def _of_aligned(
         self, variables: dict, x: Float[Array, "1 w height width"]
