@@ -2,8 +2,8 @@
 
     python -m benchmarks.film --json benchmarks/results/film.json
 
-Writes a film of ten minutes in 1080p (ten seconds of moving texture in H.264, repeated; one picture
-in 250 is a place to begin), its first minute, and thirty pictures of 8192 x 8192. Measured, each in
+Writes a film of ten minutes in 1080p (ten seconds of moving texture in H.264, repeated; one frame
+in 250 is a place to begin), its first minute, and thirty frames of 8192 x 8192. Measured, each in
 a process of its own: clips of 2 s out of all of the film, and the whole of the other two as one
 clip, always six frames of 256 x 256. `--before FILE` measures another version of
 `glfa_jax/data/video.py` as well, on the first minute and its first ten seconds.
@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.measuring import in_own_process, parser, peak_memory, table, write_result
 from glfa_jax.data import video
 
-RATE, PIECE = 25, 250  # pictures a second, and of the piece that is repeated
+RATE, PIECE = 25, 250  # frames a second, and of the piece that is repeated
 MINUTES, SECONDS = 10, 2.0  # of the film, and of a clip
 FRAMES, RESOLUTION = 6, (256, 256)
 OPTIONS = {"preset": "ultrafast", "crf": "28"}
@@ -96,7 +96,7 @@ def measure(path: Path, clips: int, every: float, reader: Path | None) -> dict[s
         "seconds_a_clip": round(seconds / made, 3),
         "peak_bytes": peak_memory(),
         "bytes_before": before,
-        **({"pictures_decoded": sum(film.decoded for film in films)} if films else {}),
+        **({"frames_decoded": sum(film.decoded for film in films)} if films else {}),
     }
 
 
@@ -134,7 +134,7 @@ def main() -> int:
             "film of 60 s, 1080p": measured(minute, clips=few, minutes=1),
             "clip of 60 s, 1080p": measured(minute),
             "clip of 10 s, 1080p": measured(piece),
-            "thirty pictures of 8192 x 8192": measured(large),
+            "thirty frames of 8192 x 8192": measured(large),
         }
         if args.before:
             rows["film of 60 s, 1080p, before"] = measured(
@@ -146,11 +146,11 @@ def main() -> int:
             name,
             *(row[key] for key in ("clips", "seconds", "seconds_a_clip")),
             row["peak_bytes"] // 2**20,
-            row.get("pictures_decoded", ""),
+            row.get("frames_decoded", ""),
         ]
         for name, row in rows.items()
     ]
-    head = ("file", "clips", "seconds", "seconds a clip", "MiB", "pictures decoded")
+    head = ("file", "clips", "seconds", "seconds a clip", "MiB", "frames decoded")
     print(table(head, lines))
     result = {"rows": rows, "load": round(os.getloadavg()[0], 1)}
     write_result(args.json, result, packages=("numpy", "av"))

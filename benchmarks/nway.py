@@ -4,7 +4,7 @@
 
 The trials are those of the published code: for every clip and trial, numpy draws n - 1 classes
 without replacement from those that are no labels, each label is ranked among them, and a trial
-succeeds when any label comes first. Both judge the same made-up scores and take turns within every
+succeeds when any label comes first. Both take the same made-up scores and take turns within every
 round; a time is the median over rounds, for all clips, and the exact one's that of a call among 50
 in a row: it is about a millisecond, which others on the machine easily disturb. Prints a table;
 fails where the means differ by more than four standard errors of the trials.

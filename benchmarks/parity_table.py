@@ -173,7 +173,7 @@ Written by `python -m benchmarks.parity_table`, with {versions}.
 
 {table}
 
-**tensors, parameters**: of the published model; every one is mapped, and import and export refuse
+**tensors, parameters**: of the published model; every one is mapped, and import and export reject
 a source in which one is missing, unused or of another shape. **forward, gradient**: the largest
 difference between PyTorch and JAX in float32, relative to the largest magnitude of an output and
 of all gradients, on small models of random weights (CPU, seed 0; the bound is {bound}).
@@ -218,7 +218,7 @@ from safetensors, `.bin` or `.pt`, under these names (of the first of each pair)
 - kohya's scripts, `lora_unet_MODULE.lora_down.weight` with `_` for every dot of the module's name,
   the scale from `.alpha` tensors.
 
-Where nothing tells the scale, it is 1. Refused by name: DoRA, LoHa, LoKr, core tensors of LoCon,
+Where nothing tells the scale, it is 1. Rejected by name: DoRA, LoHa, LoKr, core tensors of LoCon,
 biases, embeddings, whole differences, updates of a text encoder, and options of PEFT that change
 the weights themselves (`pissa` and the like). `tests/parity/test_lora.py` compares a merged update
 with PyTorch's update beside the layer.

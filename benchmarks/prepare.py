@@ -2,7 +2,7 @@
 
     python -m benchmarks.prepare --json benchmarks/results/prepare.json
 
-Writes a study in the layout of the Fudan set: one training run of 10 GB (pictures of 1023 x 2514 in
+Writes a study in the layout of the Fudan set: one training run of 10 GB (images of 1023 x 2514 in
 float32; a few different volumes, repeated and compressed, so that it fits a disk), a short test run
 and their clips. Measured: time and peak memory of preparing it, in one process of its own, and how
 many samples a second training gets from the store, read from disk for every batch.

@@ -41,7 +41,7 @@ def run_main(
     arguments: of the command line, without its name. command: as in `starting.typed`.
 
     With `--compile-only TOPOLOGY`, calls `compile_only` with it, the topology and the file for the
-    report instead. `options`: more arguments by name, with what argparse is told about each; `main`
+    report instead. `options`: more arguments by name, each with those of argparse; `main`
     gets them as keywords.
 
     What the user can mend ends as one sentence on stderr; a mistake of ours as a traceback.

@@ -144,7 +144,7 @@ def read_arrays(
 ) -> dict[str, np.ndarray]:
     """All arrays of an .npz by name; none with objects in it, which could run code.
 
-    One that grows too much when it is unpacked is refused: a small file can claim any size.
+    One that grows too much when it is unpacked is rejected: a small file can claim any size.
     """
     with reading(path, kind, error=error, remedy=remedy):
         with zipfile.ZipFile(path) as archive:
@@ -171,7 +171,7 @@ def is_full(error: BaseException) -> bool:
 
 @contextmanager
 def writing(path: Path, *, error: type[InputError] = InputError) -> Iterator[None]:
-    """Names the file in whatever the system refuses while it is written."""
+    """Names the file in errors of the system while it is written."""
     try:
         yield
     except OSError as caught:

@@ -1,4 +1,4 @@
-"""One worker at a time: a second start of a command is told who works on its folder, and ends.
+"""One worker at a time: a second start of a command ends and says who works on its folder.
 
 A lock is a file that says who holds it. It is made by a link, which no two processes can make at
 once, on a disk that several hosts share either. Whether its holder still lives is asked of the
@@ -110,7 +110,7 @@ def _beating(path: Path, mine: Holder) -> Iterator[None]:
 
 
 def _take(path: Path, *, wait: bool) -> Holder:
-    told = False
+    said = False
     while not (mine := _made(path)):
         content = _content(path)
         if content is None:  # given back just now
@@ -125,9 +125,9 @@ def _take(path: Path, *, wait: bool) -> Holder:
         if not alive:
             _break(path, content)
         elif wait:
-            if not told:
+            if not said:
                 print(f"{path.parent}: {who}, works here; waiting for its end", flush=True)
-            told = True
+            said = True
             time.sleep(0.2)
         elif path.exists():
             raise InputError(

@@ -93,7 +93,7 @@ class Scores:
     """All of a run.
 
     training: every option that the training depended on besides seed, data and protocol, as JSON.
-    judges: the pretrained models that judged, each with a digest of its parameters.
+    judges: the evaluation models, each with a digest of its parameters.
     missing: clips that were wanted and not sampled.
     unscanned: test clips of the store that a subject has no fMRI of, so nobody wanted them.
     """
@@ -173,7 +173,7 @@ def _decoded(content: Any, path: Path) -> Scores:
             if given in range(1, FORMAT):
                 raise InputError(
                     f"format: {given}, of an earlier version, which kept less of how the run was "
-                    "trained and judged; remove the file and score the run again"
+                    "trained and scored; remove the file and score the run again"
                 )
             raise InputError(f"format: {given!r} is unknown, this version reads {FORMAT}")
         return decode(Scores, content)

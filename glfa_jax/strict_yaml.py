@@ -18,7 +18,7 @@ _NO_CHARACTER = re.compile("[\0\ud800-\udfff]")  # no file or folder can be call
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and what has no end, and reads 1e-4 as a number."""
+    """SafeLoader that rejects a key given twice and what has no end, and reads 1e-4 as a number."""
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -65,7 +65,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
     seen = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
-        if isinstance(key, Hashable):  # construct_mapping refuses others
+        if isinstance(key, Hashable):  # construct_mapping rejects others
             if key in seen:
                 line = key_node.start_mark.line + 1
                 raise InputError(f"key {key!r:.100} is given twice, the second time in line {line}")

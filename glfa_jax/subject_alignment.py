@@ -38,7 +38,7 @@ def fitted_folder(settings: Config, *, subject: str, minutes: float) -> Path:
 
 
 def validate_layer(settings: Config, *, subject: str) -> None:
-    """Refuses a subject whose maps the run has no layer for; reads nothing but small files."""
+    """Rejects a subject whose maps the run has no layer for; reads nothing but small files."""
     minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
     if not settings.aligned:
         if minutes is not None:

@@ -37,7 +37,7 @@ def asked_metrics(evaluation: config.Evaluation) -> tuple[metrics.Metric, ...]:
 
 
 def check_foundation(settings: config.Config) -> None:
-    """Refuses a foundation that is not there or does not fit, from its config.json files alone,
+    """Rejects a foundation that is not there or does not fit, from its config.json files alone,
     and metrics that there are not."""
     asked_metrics(settings.evaluation)
     check_generator(settings)

@@ -162,7 +162,7 @@ def test_evaluation_before_its_time_names_the_command_to_run(command, first, cal
     assert found(folder) == []
 
 
-def test_a_report_of_nothing_is_refused(call, folder):
+def test_a_report_of_nothing_is_rejected(call, folder):
     code, error = call("glfa_jax.report", "runs/toy")
     assert code == 2
     assert_one_sentence(error, "error: runs/toy: no such run folder")
@@ -210,7 +210,7 @@ def test_a_missing_foundation_is_named(command, call, folder, given, monkeypatch
     assert_one_sentence(error, "error: foundation/text-to-video/", "no such file")
 
 
-def test_a_foundation_of_another_width_is_refused(call, folder, given, monkeypatch):
+def test_a_foundation_of_another_width_is_rejected(call, folder, given, monkeypatch):
     monkeypatch.setattr("glfa_jax.stages.running.prepare", lambda data: None)
     tiny.write_text_to_video(folder / "foundation" / "text-to-video")
     width = pretrained.build("unet3d", tiny.CONFIGS["unet3d"]).cross_attention_dim

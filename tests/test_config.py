@@ -38,7 +38,7 @@ def load(tmp_path):
     return read
 
 
-def refusal(load, text: str = MINIMAL, *overrides: str) -> str:
+def rejection(load, text: str = MINIMAL, *overrides: str) -> str:
     with pytest.raises(config.ConfigError) as error:
         load(text, *overrides)
     message = str(error.value)
@@ -153,7 +153,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("override", MISTAKES)
 def test_a_wrong_value_is_named_with_what_is_allowed(load, tmp_path, override):
-    message = refusal(load, MINIMAL, override)
+    message = rejection(load, MINIMAL, override)
     source = f"{tmp_path / 'given.yaml'} --set {override}: "
     assert message.startswith(source)
     with pytest.raises(config.ConfigError, match=rf": {MISTAKES[override]}"):
@@ -163,7 +163,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(load, tmp_path, override):
 def test_layers_fitted_to_the_finished_model_are_for_no_other_checkpoint(load):
     given = ("evaluation.adapted_minutes=4", "cotrain.steps=3")
     for checkpoints in ([2], [2, 3]):
-        message = refusal(load, MINIMAL, *given, f"sweep.checkpoints={checkpoints}")
+        message = rejection(load, MINIMAL, *given, f"sweep.checkpoints={checkpoints}")
         assert message.endswith(
             f"sweep.checkpoints: {checkpoints}, but the layers of evaluation.adapted_minutes were "
             "fitted to the finished model; must be left out or [3]"
@@ -174,14 +174,14 @@ def test_layers_fitted_to_the_finished_model_are_for_no_other_checkpoint(load):
 
 
 def test_the_same_mistake_in_the_file_names_the_file_alone(load, tmp_path):
-    message = refusal(load, MINIMAL + "cotrain:\n  steps: -3\n")
+    message = rejection(load, MINIMAL + "cotrain:\n  steps: -3\n")
     assert message == (
         f"{tmp_path / 'given.yaml'}: cotrain.steps: Input should be greater than 0, got -3"
     )
 
 
-def test_all_mistakes_are_told_at_once(load):
-    message = refusal(load, MINIMAL, "cotrain.steps=-1", "contrast.heads=2", "seed=x")
+def test_all_mistakes_are_reported_at_once(load):
+    message = rejection(load, MINIMAL, "cotrain.steps=-1", "contrast.heads=2", "seed=x")
     assert "cotrain.steps: " in message
     assert "contrast.heads: unknown key" in message
     assert "seed: " in message
@@ -191,12 +191,12 @@ def test_all_mistakes_are_told_at_once(load):
 def test_what_has_no_default_must_be_given(load, section):
     tree = yaml.safe_load(MINIMAL)
     del tree[section]
-    assert refusal(load, yaml.safe_dump(tree)).endswith(f"given.yaml: {section}: missing")
+    assert rejection(load, yaml.safe_dump(tree)).endswith(f"given.yaml: {section}: missing")
 
 
 def test_a_missing_key_in_a_section_is_named_with_its_section(load):
     text = MINIMAL.replace("  root: data\n", "")
-    assert refusal(load, text).endswith("given.yaml: data.root: missing")
+    assert rejection(load, text).endswith("given.yaml: data.root: missing")
 
 
 @pytest.mark.parametrize(
@@ -210,28 +210,28 @@ def test_a_missing_key_in_a_section_is_named_with_its_section(load):
     ],
 )
 def test_an_override_must_read_key_equals_value(load, override, message):
-    assert refusal(load, MINIMAL, override) == message
+    assert rejection(load, MINIMAL, override) == message
 
 
 @pytest.mark.parametrize("value", ["[1, 2", "{a: b", "2020-13-45", "'"])
 def test_the_value_of_an_override_must_be_yaml(load, value):
-    message = refusal(load, MINIMAL, f"evaluation.ways={value}")
+    message = rejection(load, MINIMAL, f"evaluation.ways={value}")
     assert message.startswith("--set ")
     assert "evaluation.ways=" in message
     assert "not valid YAML (" in message
 
 
-def test_a_key_given_twice_is_refused(load, tmp_path):
-    message = refusal(load, MINIMAL + "seed: 1\nseed: 2\n")
+def test_a_key_given_twice_is_rejected(load, tmp_path):
+    message = rejection(load, MINIMAL + "seed: 1\nseed: 2\n")
     assert message == (
         f"{tmp_path / 'given.yaml'}: key 'seed' is given twice, the second time in line 13"
     )
 
 
-def test_a_key_given_twice_in_a_section_or_an_override_is_refused(load, tmp_path):
+def test_a_key_given_twice_in_a_section_or_an_override_is_rejected(load, tmp_path):
     text = MINIMAL.replace("  root: data\n", "  root: data\n  root: other\n")
-    assert refusal(load, text).startswith(f"{tmp_path / 'given.yaml'}: key 'root' is given twice")
-    message = refusal(load, MINIMAL, "cotrain={steps: 1, steps: 2}")
+    assert rejection(load, text).startswith(f"{tmp_path / 'given.yaml'}: key 'root' is given twice")
+    message = rejection(load, MINIMAL, "cotrain={steps: 1, steps: 2}")
     assert message.startswith("--set 'cotrain={steps: 1, steps: 2}': key 'steps' is given twice")
 
 
@@ -243,22 +243,22 @@ def test_a_key_given_twice_in_a_section_or_an_override_is_refused(load, tmp_path
         ("name", "must hold sections and keys, holds a str"),
     ],
 )
-def test_a_file_without_keys_is_refused(load, tmp_path, text, ending):
-    assert refusal(load, text) == f"{tmp_path / 'given.yaml'}: {ending}"
+def test_a_file_without_keys_is_rejected(load, tmp_path, text, ending):
+    assert rejection(load, text) == f"{tmp_path / 'given.yaml'}: {ending}"
 
 
 @pytest.mark.parametrize(
     "text",
     ["name: [a\n", "a: b: c\n", "\tname: a\n", "name: !!python/object:os.system x\n", "? [a]\n: b"],
 )
-def test_what_is_no_yaml_is_refused_with_the_place(load, tmp_path, text):
-    message = refusal(load, text)
+def test_what_is_no_yaml_is_rejected_with_the_place(load, tmp_path, text):
+    message = rejection(load, text)
     assert message.startswith(f"{tmp_path / 'given.yaml'}: not valid YAML (")
     assert "line 1" in message or "line 2" in message
 
 
-def test_a_key_that_is_a_number_is_refused(load):
-    assert "42" in refusal(load, MINIMAL + "42: 3\n")
+def test_a_key_that_is_a_number_is_rejected(load):
+    assert "42" in rejection(load, MINIMAL + "42: 3\n")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
@@ -305,7 +305,7 @@ def _numbers(tree):
 
 def test_a_misspelt_key_in_a_table_of_sections_is_named_with_what_is_known(load):
     for subject in ("1", "train"):
-        message = refusal(load, MINIMAL, f"data.runs={{'{subject}': {{train: [1], tdst: [2]}}}}")
+        message = rejection(load, MINIMAL, f"data.runs={{'{subject}': {{train: [1], tdst: [2]}}}}")
         assert f"data.runs.{subject}.test: missing" in message
         assert message.endswith(
             f"data.runs.{subject}.tdst: unknown key, known here are train, test"
@@ -314,20 +314,20 @@ def test_a_misspelt_key_in_a_table_of_sections_is_named_with_what_is_known(load)
 
 @pytest.mark.parametrize("key", [".", "a.", ".a", "a..b", ".".join("a" * 100), "." * 10**5])
 def test_an_override_must_name_a_key_that_can_be(load, key):
-    message = refusal(load, MINIMAL, f"{key}=3")
+    message = rejection(load, MINIMAL, f"{key}=3")
     assert message.endswith(": must read section.key=value")
     assert len(message) < 300
 
 
 def test_long_values_are_cut_short_in_messages(load):
     for value in ("x" * 1999, "[" + "1, " * 1000 + "]", "0x" + "f" * 1900, "1" * 1900):
-        assert len(refusal(load, MINIMAL, f"method={value}")) < 1000
-    assert len(refusal(load, MINIMAL + "x" * 1000 + ": 3\n")) < 1000
-    refusal(load, MINIMAL + '"a\\nb": 3\n', "a\nb=3")  # in one line
+        assert len(rejection(load, MINIMAL, f"method={value}")) < 1000
+    assert len(rejection(load, MINIMAL + "x" * 1000 + ": 3\n")) < 1000
+    rejection(load, MINIMAL + '"a\\nb": 3\n', "a\nb=3")  # in one line
 
 
 def test_many_mistakes_are_counted(load):
-    message = refusal(load, MINIMAL + "".join(f"key{i}: {i}\n" for i in range(500)))
+    message = rejection(load, MINIMAL + "".join(f"key{i}: {i}\n" for i in range(500)))
     assert message.endswith("; and 480 more mistakes")
 
 

@@ -111,7 +111,7 @@ def test_a_file_that_was_not_fetched_is_named_as_such(tmp_path, pointer):
     assert files.read_text(tmp_path / "b.tsv") == "one row"
 
 
-def test_a_path_that_the_system_refuses_is_a_sentence(tmp_path):
+def test_a_path_that_the_system_rejects_is_a_sentence(tmp_path):
     with pytest.raises(InputError, match=r"cannot be read \(File name too long\)"):
         files.read_text(tmp_path / ("a" * 300))
 

@@ -49,7 +49,7 @@ def fast(monkeypatch):
     monkeypatch.setattr(lock, "BEAT", 0.05)
 
 
-def test_the_second_is_told_who_works_there_since_when_and_what_to_do(tmp_path):
+def test_the_second_is_shown_who_works_there_since_when_and_what_to_do(tmp_path):
     process = hold(tmp_path)
     try:
         with pytest.raises(InputError) as told, lock.only_one(tmp_path):
@@ -128,12 +128,12 @@ def test_a_lock_that_must_not_be_read_is_watched_all_the_same(tmp_path, fast, mo
     """Of another user, who lets nobody read his files."""
     path, read = elsewhere(tmp_path), Path.read_bytes
 
-    def refused(self: Path) -> bytes:
+    def rejected(self: Path) -> bytes:
         if self.exists() and b"node7" in read(self):
             raise PermissionError(13, "Permission denied")
         return read(self)
 
-    monkeypatch.setattr(Path, "read_bytes", refused)
+    monkeypatch.setattr(Path, "read_bytes", rejected)
     signs = threading.Timer(0.2, path.touch)
     signs.start()
     with pytest.raises(InputError, match="has not said its name, works"), lock.only_one(tmp_path):
@@ -179,10 +179,10 @@ def test_a_command_that_calls_another_holds_it_once(tmp_path):
 
 
 def test_what_cannot_be_written_to_is_not_locked(tmp_path, monkeypatch):
-    def refused(*_: object, **__: object) -> None:
+    def rejected(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(lock.files, "aside", refused)
+    monkeypatch.setattr(lock.files, "aside", rejected)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with lock.only_one(tmp_path):
         pass

@@ -118,7 +118,7 @@ def test_without_a_test_store_that_of_training_is_decoded(load):
         ({"subjects": ("01",)}, "protocol.test_subjects: 03 is not in other.zarr, which holds 01"),
     ],
 )
-def test_a_store_that_the_decoder_cannot_take_is_refused(load, monkeypatch, changes, said):
+def test_a_store_that_the_decoder_cannot_take_is_rejected(load, monkeypatch, changes, said):
     other = store(**changes)
     monkeypatch.setattr(protocol.Store, "open", lambda path: other)
     settings = load("protocol.test_store=other.zarr")

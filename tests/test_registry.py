@@ -63,7 +63,7 @@ def test_what_is_there_for_a_while_is_gone_afterwards(things):
     assert things["a"] is not other
 
 
-def test_an_unknown_name_is_told_with_those_that_there_are(things):
+def test_an_unknown_name_is_rejected_with_those_that_there_are(things):
     assert things.named("a", key="data.thing") == Thing("a")
     with pytest.raises(InputError, match=r"^data.thing: 'q' is no thing, must be one of a, b$"):
         things.named("q", key="data.thing")

@@ -91,7 +91,7 @@ def _set(*path, to) -> Callable[[dict], object]:
         (
             lambda c: (_set("format", to=1)(c), c.pop("training")),
             "format: 1, of an earlier version, which kept less of how the run was trained and "
-            "judged; remove the file and score the run again",
+            "scored; remove the file and score the run again",
         ),
         (lambda c: c.pop("training"), "training: missing"),
         (_set("training", "contrast.steps", to=3), "training.contrast.steps: must be one line"),

@@ -1,4 +1,4 @@
-"""YAML that would take for ever, or more than text, is refused in a part of a sentence."""
+"""YAML that would take for ever, or more than text, is rejected in a part of a sentence."""
 
 import pytest
 
@@ -40,7 +40,7 @@ BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for 
         ('a:\n  "b\\ud800": 1', r"line 2 holds '\\ud800', which is no character"),
     ],
 )
-def test_what_cannot_be_a_configuration_is_refused_at_once(text, message):
+def test_what_cannot_be_a_configuration_is_rejected_at_once(text, message):
     with pytest.raises(InputError, match=message) as caught:
         strict_yaml.parse(text)
     assert "\n" not in str(caught.value)

@@ -70,7 +70,7 @@ def test_its_command_knows_every_subcommand(wheel, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cotrain", "sample"])
-def test_without_a_checkout_commands_are_told_by_their_short_names(wheel, tmp_path, name):
+def test_without_a_checkout_commands_are_named_by_their_short_names(wheel, tmp_path, name):
     ended = run(wheel, "-m", "glfa_jax", name, "--help", cwd=tmp_path)
     assert ended.stdout.startswith(f"usage: glfa-jax {name} ")
     ended = run(wheel, "-m", "glfa_jax", name, "--config", "absent.yaml", cwd=tmp_path)

@@ -5,9 +5,9 @@
     python -m benchmarks.fuzz --replay failures/events-0-17-... --parsers events
 
 Small sound files are made anew, changed (the same changes for the same seed), and read as the
-commands read them. A parser may read a changed file, or refuse it with one sentence that names it.
+commands read them. A parser may read a changed file, or reject it with one sentence that names it.
 Everything else is a failure: another exception, more than 5 seconds, more memory than 20 times the
-file and 256 MiB beside, the end of the process, and a sound file that is refused.
+file and 256 MiB beside, the end of the process, and a sound file that is rejected.
 """
 
 import argparse

@@ -165,7 +165,7 @@ def _index(folder: Path) -> Sequence[Path]:
                 for suffix in ("mp4", "gif"):
                     path = samples / place / f"{clip:05d}.{suffix}"
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(b"picture")
+                    path.write_bytes(b"image")
                     field = key if suffix == "mp4" else f"{key}_gif"
                     row[field] = path.relative_to(samples).as_posix()
             rows.append(row | {"scores": {"SSIM": 0.5}})

@@ -261,7 +261,7 @@ PARSERS: tuple[Parser, ...] = (
     Parser(
         "mask",
         _masks,
-        regions.picture,
+        regions.image,
         words=(
             "descr",
             "fortran_order",

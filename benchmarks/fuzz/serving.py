@@ -17,12 +17,12 @@ from benchmarks.fuzz.corpus import Case, Corpus
 from benchmarks.fuzz.parser import Parser, Unnoticed
 from glfa_jax.errors import InputError, TrainingError
 
-GOOD = ("read", "refused")
+GOOD = ("read", "rejected")
 BAD = ("unnoticed", "sound", "traceback", "sentence", "hang", "memory", "crash")
 # sentence: one that is long, of several lines, unprintable, or names nothing.
-# sound: a file refused that nobody has changed.
+# sound: a file rejected that nobody has changed.
 Kind = Literal[
-    "read", "refused", "unnoticed", "sound", "traceback", "sentence", "hang", "memory", "crash"
+    "read", "rejected", "unnoticed", "sound", "traceback", "sentence", "hang", "memory", "crash"
 ]
 
 _LONGEST = 1000  # characters of a sentence
@@ -106,7 +106,7 @@ def _read(parser: Parser, path: Path, folder: Path, *, sound: bool) -> tuple[Kin
             return "sound", text
         lines = text.split("\n") if error.listed else [text]
         fault = _fault(lines, (str(folder), path.name, *parser.says))
-        return ("sentence", f"{fault}: {text!r:.1500}") if fault else ("refused", text)
+        return ("sentence", f"{fault}: {text!r:.1500}") if fault else ("rejected", text)
     except Unnoticed as error:
         return "unnoticed", str(error)
     except BaseException as error:

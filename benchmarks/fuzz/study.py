@@ -114,15 +114,15 @@ def _videos(folder: Path) -> Sequence[Path]:
         ("mpeg4.avi", "mpeg4", "yuv420p"),
         ("plain.avi", "rawvideo", "yuv420p"),
         ("lossless.mkv", "ffv1", "yuv420p"),
-        ("pictures.mov", "mjpeg", "yuvj420p"),
+        ("frames.mov", "mjpeg", "yuvj420p"),
     ):
         options = {"fflags": "+bitexact"}
         with av.open(str(folder / name), "w", options=options) as container:
             stream = container.add_stream(codec, rate=3)
             stream.width, stream.height, stream.pix_fmt = 16, 16, pixels
             stream.codec_context.flags |= 1 << 23  # bitexact: the same bytes every time
-            for picture in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            for image in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             container.mux(stream.encode())
     return sorted(folder.iterdir())
 

@@ -11,9 +11,9 @@ from benchmarks.fuzz.serving import BAD, Kind, Limits, Outcome
 
 _TITLES: Mapping[Kind, str] = {
     "read": "read",
-    "refused": "refused",
+    "rejected": "rejected",
     "unnoticed": "unnoticed",
-    "sound": "sound refused",
+    "sound": "sound rejected",
     "traceback": "tracebacks",
     "sentence": "bad sentences",
     "hang": "hangs",

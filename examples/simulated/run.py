@@ -156,9 +156,9 @@ class Run:
         print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in numbers.items()))
 
 
-def _signed(pictures: list[np.ndarray]) -> np.ndarray:
+def _signed(images: list[np.ndarray]) -> np.ndarray:
     """uint8 to float32 in [-1, 1]."""
-    return np.stack(pictures).astype(np.float32) / 127.5 - 1
+    return np.stack(images).astype(np.float32) / 127.5 - 1
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -1,4 +1,4 @@
-"""The text-to-video UNet3D, first on pictures, then on clips with its text encoder."""
+"""The text-to-video UNet3D, first on images, then on clips with its text encoder."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -89,7 +89,7 @@ def trained(run: Run, vae: pretrained.Pretrained, text: TextEncoder) -> Generato
             params["unet"], {"params": params["text"]}, batch, key, over_time=True
         )
 
-    # Pictures first, as ModelScope began from a text-to-image model: a picture costs a tenth
+    # Images first, as ModelScope began from a text-to-image model: an image costs a tenth
     # of a clip and teaches all but motion.
     unet_params = run.train(
         "generator_images",

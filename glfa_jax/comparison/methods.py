@@ -1,4 +1,4 @@
-"""Runs become methods, or are refused because they cannot be compared.
+"""Runs become methods, or are rejected because they cannot be compared.
 
 Runs of one method that differ in nothing but the seed are that method; runs of different methods
 share clips and protocol, and what they were scored with.
@@ -136,7 +136,7 @@ def _definitions(run: Run) -> dict[str, Metric | Overall]:
     return {**run.scores.metrics, **run.scores.overall}
 
 
-# --- refusals -----------------------------------------------------------------------------------
+# --- rejections -----------------------------------------------------------------------------------
 
 
 def _validate_no_missing(run: Run) -> None:
@@ -175,12 +175,12 @@ def _validate_same_clips(run: Run, first: Run) -> None:
 
 
 def _validate_same_evaluation_models(run: Run, first: Run) -> None:
-    """A judge that only one of them asked has no metric in common with the other."""
+    """An evaluation model of only one of them has no metric in common with the other."""
     ours, theirs = run.scores.judges, first.scores.judges
     for name in ours:
         if name in theirs and ours[name] != theirs[name]:
             raise InputError(
-                f"{run.source}: judged by another {name} ({ours[name]}) than {first.source} "
+                f"{run.source}: scored with another {name} ({ours[name]}) than {first.source} "
                 f"({theirs[name]}); score both with the same one"
             )
 

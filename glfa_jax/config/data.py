@@ -59,7 +59,7 @@ class Region(Section):
     )
     areas: tuple[str, ...] = Field(default=VISUAL_AREAS, min_length=1)
     mask: Path | None = Field(
-        default=None, description="picture of the flat map, npz or npy: 1 region, -1 other cortex"
+        default=None, description="image of the flat map, npz or npy: 1 region, -1 other cortex"
     )
 
     @model_validator(mode="after")
@@ -146,7 +146,7 @@ class Protocol(Section):
     test_subjects: tuple[Subject, ...] = Field(min_length=1)
     pretraining: Literal["strict", "published"] = "strict"
     name: Literal["within-subject", "cross-subject", "cross-dataset"] | None = Field(
-        default=None, description="refuses subjects and stores that are something else"
+        default=None, description="subjects and stores of another kind are rejected"
     )
     test_store: Path | None = Field(
         default=None,

@@ -16,7 +16,7 @@ class MeshSize(Section):
 
 
 class Processes(Section):
-    """One process; or several, that find each other (TPU pods, Slurm) or are told here."""
+    """One process; or several, that find each other (TPU pods, Slurm) or are named here."""
 
     found: Literal["one", "auto", "given"] = "one"
     coordinator: str | None = Field(default=None, pattern=r"^[^:]+:[0-9]+$")

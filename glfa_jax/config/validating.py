@@ -33,10 +33,10 @@ def validated(
         # A list whose entries are wrong is also called too short.
         outer = {place["loc"][:depth] for place in mistakes for depth in range(len(place["loc"]))}
         inner = [mistake for mistake in mistakes if mistake["loc"] not in outer]
-        told = [_sentence(mistake, schema) for mistake in inner[:MOST_TOLD]]
+        found = [_sentence(mistake, schema) for mistake in inner[:MOST_TOLD]]
         if len(inner) > MOST_TOLD:
-            told.append(f"and {len(inner) - MOST_TOLD} more mistakes")
-        raise ConfigError(f"{source}: {'; '.join(told)}") from None
+            found.append(f"and {len(inner) - MOST_TOLD} more mistakes")
+        raise ConfigError(f"{source}: {'; '.join(found)}") from None
 
 
 def parse(text: str, source: str) -> Any:

@@ -212,7 +212,7 @@ def write_tensors(
         copy_files(companions, aside)
         seal(aside)
         with files.writing(folder):
-            # The checksums last: stopped in between, the folder is refused and not mixed up.
+            # The checksums last: stopped in between, the folder is rejected and not mixed up.
             for path in sorted(aside.iterdir(), key=lambda path: path.name == files.CHECKSUMS):
                 path.replace(folder / path.name)
     finally:
@@ -232,7 +232,7 @@ def seal(folder: Path) -> None:
 
 
 def require_new_folder(target: str | Path) -> None:
-    """For an early refusal where much is done, or downloaded, before anything is written."""
+    """For an early rejection where much is done, or downloaded, before anything is written."""
     target = Path(target)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise DirectoryError(f"{target}: exists already, must be a new or an empty folder")

@@ -16,7 +16,7 @@ from glfa_jax.data.store import SHARD, Writer, shard_length
 
 
 class Assembly:
-    """Writes everything that the plan names; `done` is told how many samples were written."""
+    """Writes everything that the plan names; calls `done` with the number of samples written."""
 
     def __init__(
         self,
@@ -85,18 +85,16 @@ class Assembly:
 
     def _quality(self, subject: str) -> None:
         signals = [cut.signal for cut in self.plan.cuts if cut.run.subject == subject]
-        for kind, pictures in (
+        for kind, images in (
             ("mean", [signal.mean for signal in signals]),
             ("tsnr", [signal.tsnr for signal in signals]),
         ):
-            self.writer.write(
-                f"quality/{kind}/sub-{subject}", self._draw(np.mean(pictures, axis=0))
-            )
+            self.writer.write(f"quality/{kind}/sub-{subject}", self._draw(np.mean(images, axis=0)))
         course = np.concatenate([signal.course for signal in signals])
         self.writer.write(f"quality/course/sub-{subject}", course)
 
     def _draw(self, values: Float[ndarray, "*b p"]) -> Float[ndarray, "*b h w"]:
-        """Cortex pixels to pictures, zero elsewhere."""
-        pictures = np.zeros((*values.shape[:-1], self.mask.size), np.float32)
-        pictures[..., self.mask.ravel()] = values
-        return pictures.reshape(*values.shape[:-1], *self.mask.shape)
+        """Cortex pixels to images, zero elsewhere."""
+        images = np.zeros((*values.shape[:-1], self.mask.size), np.float32)
+        images[..., self.mask.ravel()] = values
+        return images.reshape(*values.shape[:-1], *self.mask.shape)

@@ -51,7 +51,7 @@ def read_captions(
 ) -> dict[str, str]:
     """`captions.tsv` (columns stim_file, caption) as a mapping from clip to caption.
 
-    `failed` is told of rows that cannot be used, and may raise to stop; a clip whose captions
+    `failed` is called with rows that cannot be used, and may raise to stop; a clip whose captions
     differ has none then.
     """
     lines: dict[str, int] = {}

@@ -69,7 +69,7 @@ def axis_beside_models(path: Path, image: Image, kind: type[Axis], *, name: str)
 
 
 def _check_models(path: Path, image: Image, axis: int) -> None:
-    """Refuses brain models that overlap, leave rows out or go on behind the last one."""
+    """Rejects brain models that overlap, leave rows out or go on behind the last one."""
     mapping, end = image.header.get_index_map(axis), 0
     if mapping.indices_map_to_data_type != "CIFTI_INDEX_TYPE_BRAIN_MODELS":
         return

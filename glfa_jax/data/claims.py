@@ -16,7 +16,7 @@ _GZIP = b"\x1f\x8b"
 
 
 def check_size(path: Path, *, volumes: int, values: int) -> None:
-    """Refuses a series that holds nothing, or more than any scanner measures."""
+    """Rejects a series that holds nothing, or more than any scanner measures."""
     if not (0 < volumes <= MOST_VOLUMES and 0 < values <= MOST_VALUES):
         raise DataError(
             f"{path}: {volumes:,} volumes of {values:,} values, must be 1 to {MOST_VOLUMES:,} of 1 "

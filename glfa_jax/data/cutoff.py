@@ -171,7 +171,7 @@ def _colours(flags: bytes) -> int:
 
 
 def _jpeg(file: BinaryIO) -> int:
-    """One picture or more: behind where the last, or its scan, begins lies the mark of its end."""
+    """One frame or more: behind where the last, or its scan, begins lies the mark of its end."""
     size = os.fstat(file.fileno()).st_size
     tail = _at(file, max(0, size - 2**24), 2**24)
     begins = max(tail.rfind(b"\xff\xd8"), tail.rfind(b"\xff\xda"))

@@ -1,4 +1,4 @@
-"""A video file: when each of its pictures is shown, and the picture on screen at a moment."""
+"""A video file: when each of its frames is shown, and the frame on screen at a moment."""
 
 import gc
 from bisect import bisect_right
@@ -19,27 +19,27 @@ from numpy import ndarray
 from glfa_jax.data import DataError, reading
 from glfa_jax.data.cutoff import validate_complete
 
-# What holds its pictures itself: no playlist, script or pattern that names other files.
+# What holds its frames itself: no playlist, script or pattern that names other files.
 FORMATS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "gif", "ogg", "nut"),
     *("mxf", "rm", "dv", "ivf", "h264", "hevc", "m4v", "mjpeg", "yuv4mpegpipe", "apng", "obu"),
     *("wtv", "swf"),
-    *("image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe"),  # a picture alone
+    *("image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe"),  # an image alone
 )
 BY_PACKET = ("avi", "mxf")
-MOST_PIXELS = 2**27  # of a picture; a damaged size must not take all memory
+MOST_PIXELS = 2**27  # of a frame; a damaged size must not take all memory
 LARGE = 2**19  # pixels, from where on memory must not wait for Python to look for what is unused
-FAR = 32  # pictures; skipping fewer costs more than decoding them
+FAR = 32  # frames; skipping fewer costs more than decoding them
 COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
 
-Picture = UInt8[ndarray, "h w 3"]
+Image = UInt8[ndarray, "h w 3"]
 
 
 class Film:
-    """Pictures of one file, which is decoded only where one is needed; close it after use.
+    """Frames of one file, which is decoded only where one is needed; close it after use.
 
-    end: seconds from the start of the first picture to the end of the last.
-    decoded: pictures so far.
+    end: seconds from the start of the first frame to the end of the last.
+    decoded: frames so far.
     """
 
     def __init__(self, path: Path):
@@ -51,29 +51,29 @@ class Film:
         self._frames = self._decode()
         first = next(self._frames, None)
         if first is None:
-            raise DataError(f"{path}: truncated or no video (no picture decodes)")
+            raise DataError(f"{path}: truncated or no video (no frame decodes)")
         self._next = first
         self._late = 0.0
         self._first = self._start(first, self._index.first)
         if self._index.by_packet:
-            # A picture comes with the packet by which the decoder knows that it is next.
+            # A frame comes with the packet by which the decoder knows that it is next.
             self._late, self._first = self._first - self._index.first, self._index.first
         self.end = self._index.end - self._first
 
     def close(self) -> None:
         self._leave(self._frames)
 
-    def every(self) -> Iterator[Picture]:
-        """All pictures from the next one on."""
-        yield self._picture(self._next)
-        yield from map(self._picture, self._frames)
+    def every(self) -> Iterator[Image]:
+        """All frames from the next one on."""
+        yield self._image(self._next)
+        yield from map(self._image, self._frames)
 
-    def on_screen(self, moments: Sequence[float]) -> Iterator[Picture]:
-        """The picture at each of the moments, seconds before the end, which never go back."""
+    def on_screen(self, moments: Sequence[float]) -> Iterator[Image]:
+        """The frame at each of the moments, seconds before the end, which never go back."""
         left = deque(moments)
         shown, start, damaged = self._next, self._first, self._next.is_corrupt
         while left:
-            # The picture on screen at a moment is the last one that has started.
+            # The frame on screen at a moment is the last one that has started.
             following = self._ahead(start, left[0] + self._first) or next(self._frames, None)
             later = np.inf if following is None else self._start(following, start)
             if later < start:
@@ -82,26 +82,26 @@ class Film:
                 raise DataError(
                     f"{self.path}: damaged, nothing decodes after {start - self._first:.2f} s"
                 )
-            picture = None
+            image = None
             while left and left[0] < later - self._first:
                 if damaged:
                     raise DataError(
-                        f"{self.path}: damaged, the picture at {left[0]:.2f} s does not decode"
+                        f"{self.path}: damaged, the frame at {left[0]:.2f} s does not decode"
                     )
                 left.popleft()
-                picture = self._picture(shown) if picture is None else picture
-                yield picture
+                image = self._image(shown) if image is None else image
+                yield image
             if following is not None:
                 shown, start = following, later
-                # What is predicted from a damaged picture is no better.
+                # What is predicted from a damaged frame is no better.
                 damaged = shown.is_corrupt or (damaged and not shown.key_frame)
 
-    def _picture(self, frame: av.VideoFrame) -> Picture:
+    def _image(self, frame: av.VideoFrame) -> Image:
         with reading(self.path, "video"):
             return _upright(self.path, frame)
 
     def _decode(self, key: int | None = None) -> Generator[av.VideoFrame, None, None]:
-        """The pictures from the start, or from where the file says that one can begin."""
+        """The frames from the start, or from where the file says that one can begin."""
         with _opened(self.path) as (container, stream):
             if key is not None:
                 container.seek(key, stream=stream)
@@ -110,13 +110,13 @@ class Film:
                 yield frame
 
     def _leave(self, frames: Generator[av.VideoFrame, None, None]) -> None:
-        """A file that PyAV has open refers to itself, and its decoder holds many pictures."""
+        """A file that PyAV has open refers to itself, and its decoder holds many frames."""
         frames.close()
         if self._next.width * self._next.height > LARGE:
             gc.collect()
 
     def _ahead(self, start: float, moment: float) -> av.VideoFrame | None:
-        """The picture to begin with where many before `moment` need not be decoded."""
+        """The frame to begin with where many before `moment` need not be decoded."""
         index = self._index
         at = bisect_right(index.keys, moment, key=index.seconds) - 1
         if at < 0 or not self._is_far(start, index.seconds(index.keys[at])):
@@ -125,7 +125,7 @@ class Film:
         with suppress(DataError):
             for frame in frames:
                 if frame.pts is None or frame.pts < index.keys[at]:
-                    continue  # needs pictures from before
+                    continue  # needs frames from before
                 if frame.pts == index.keys[at] and frame.key_frame and not frame.is_corrupt:
                     self._leave(self._frames)
                     self._frames = frames
@@ -140,7 +140,7 @@ class Film:
         return bool(np.searchsorted(starts, key) - np.searchsorted(starts, start) > FAR)
 
     def _lacks_end(self, start: float) -> bool:
-        # Packets of AVI may say only that the picture stays.
+        # Packets of AVI may say only that the frame stays.
         index = self._index
         return not index.by_packet and start < index.last - 0.75 * index.step
 
@@ -155,11 +155,11 @@ class Film:
 class _Index:
     """What the packets of a stream say, in seconds on the file's own clock.
 
-    starts: of the pictures, in the order in which they are shown.
+    starts: of the frames, in the order in which they are shown.
     step: seconds that the last one stays.
     nominal: seconds from one to the next by the frame rate.
     keys: times in units of the file at which decoding may begin.
-    by_packet: the pictures themselves do not say when they are shown, their packets do.
+    by_packet: the frames themselves do not say when they are shown, their packets do.
     """
 
     starts: ndarray
@@ -178,11 +178,11 @@ class _Index:
                 if not packet.is_discard:  # before or after what an edit list shows
                     rows.append((packet.pts, packet.dts, packet.duration, packet.is_keyframe))
         if corrupt:
-            raise ValueError("ends within a picture; copy it anew")
+            raise ValueError("ends within a frame; copy it anew")
         if not rows:
-            raise ValueError("holds no picture")
+            raise ValueError("holds no frame")
         unit, rate = stream.time_base, stream.average_rate or stream.guessed_rate
-        # These know steady times of packets, none of pictures; what libraries make of it is wrong.
+        # These know steady times of packets, none of frames; what libraries make of it is wrong.
         by_packet = container.format.name in BY_PACKET or all(row[0] is None for row in rows)
         timed = [
             (time, duration, key)
@@ -192,7 +192,7 @@ class _Index:
         if not timed and rate:
             timed = [(round(i / rate / unit), 0, False) for i in range(len(rows))]
         if not timed:
-            raise ValueError("does not say when its pictures are shown")
+            raise ValueError("does not say when its frames are shown")
         timed.sort()
         ticks = np.array([time for time, _, _ in timed], np.float64)
         starts = ticks * unit.numerator / unit.denominator
@@ -233,7 +233,7 @@ def _ends(container: Any, stream: Any, *, first: float) -> Iterator[float]:
 def _last_step(
     starts: ndarray, durations: ndarray, *, rate: float, unit: float, ends: Iterator[float]
 ) -> float:
-    """Seconds that the last picture stays on screen."""
+    """Seconds that the last frame stays on screen."""
     gaps, own = np.diff(starts), float(durations[-1])
     steady = 1 / rate if rate else 0.0
 
@@ -254,7 +254,7 @@ def _last_step(
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """Container and video stream; whatever fails while they are open becomes a DataError."""
     limit = {"max_pixels": str(MOST_PIXELS)}
-    # A name alone could mean a protocol, and that of a picture a pattern for many.
+    # A name alone could mean a protocol, and that of an image a pattern for many.
     options = {"protocol_whitelist": "file", "pattern_type": "none", **limit}
     options["max_streams"] = "64"  # all are looked into while a file is opened
     options["format_whitelist"] = ",".join(FORMATS)
@@ -288,31 +288,31 @@ def _video(path: Path, container: Any) -> Any:
         raise ValueError("its codec is not known here")
     if codec.width * codec.height > MOST_PIXELS:
         raise DataError(
-            f"{path}: pictures of {codec.width} x {codec.height} pixels, at most {MOST_PIXELS:,} "
+            f"{path}: frames of {codec.width} x {codec.height} pixels, at most {MOST_PIXELS:,} "
             "are read"
         )
     return stream
 
 
-def _upright(path: Path, frame: av.VideoFrame) -> Picture:
-    """The picture as a player shows it: cameras are held sideways and say so."""
-    picture = frame.to_ndarray(format="rgb24")
+def _upright(path: Path, frame: av.VideoFrame) -> Image:
+    """The frame as a player shows it: cameras are held sideways and say so."""
+    image = frame.to_ndarray(format="rgb24")
     # A point (x, y) is shown at (a x + c y, b x + d y).
     a, b, c, d = _matrix(frame)
     straight, turned = min(abs(a), abs(d)), min(abs(b), abs(c))
     if max(abs(b), abs(c)) * 100 <= straight:
         right, down = a, d
     elif max(abs(a), abs(d)) * 100 <= turned:
-        picture, right, down = picture.swapaxes(0, 1), c, b
+        image, right, down = image.swapaxes(0, 1), c, b
     else:
         raise DataError(f"{path}: is shown turned by no quarter turns; turn it upright and save it")
-    return picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+    return image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
 
 
 def _matrix(frame: av.VideoFrame) -> Sequence[float]:
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # something else beside the picture is newer than PyAV
+    except ValueError:  # something else beside the frame is newer than PyAV
         angle = np.deg2rad(frame.rotation)
         return np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
     return (

@@ -1,4 +1,4 @@
-"""Scans to picture and back: both flat hemispheres side by side on one square map."""
+"""Scans to image and back: both flat hemispheres side by side on one square map."""
 
 import math
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ class FlatMap:
     """Left hemisphere on the left, dorsal up, cropped to the visual region.
 
     A scan's values are the vertices of both hemispheres, left then right, or the pixels of a
-    picture of the flat map, row by row.
+    image of the flat map, row by row.
 
     weights: (pixels, values); the rows of pixels in the mask sum to one. Barycentric for vertices,
-        bilinear for a picture.
+        bilinear for an image.
     inverse: bilinear within the mask, (values, pixels); rows outside the region are empty.
     positions: row and column of every value, in pixels (pixel centres are integers), NaN outside
         the region.
-    pixel_mm: edge of a (square) pixel on the flat surface, mm; None where a picture was resized.
-    sides: number of values of the left and right hemisphere, or of the picture.
-    walls: vertices that the flat surface of each side left out; none where there is a picture.
+    pixel_mm: edge of a (square) pixel on the flat surface, mm; None where an image was resized.
+    sides: number of values of the left and right hemisphere, or of the image.
+    walls: vertices that the flat surface of each side left out; none where there is an image.
     """
 
     map_size: int
@@ -60,9 +60,9 @@ class FlatMap:
         pixels = _apply(self.weights, values)
         return pixels.reshape(*values.shape[:-1], self.map_size, self.map_size)
 
-    def to_surface(self, picture: Float[ndarray, "*t h w"]) -> Float[ndarray, "*t values"]:
+    def to_surface(self, image: Float[ndarray, "*t h w"]) -> Float[ndarray, "*t values"]:
         """Reads a map where the values lie, zero outside the region."""
-        return _apply(self.inverse, picture.reshape(*picture.shape[:-2], self.map_size**2))
+        return _apply(self.inverse, image.reshape(*image.shape[:-2], self.map_size**2))
 
 
 def of(data: config.Data) -> FlatMap:
@@ -74,12 +74,12 @@ def of(data: config.Data) -> FlatMap:
         return build(surfaces.load(data), map_size=data.map_size)
     if data.region is not None and data.region.mask is None:
         raise DataError(
-            f"data.region.labels: scans of layout {layout.name} are pictures, not vertices; give "
+            f"data.region.labels: scans of layout {layout.name} are images, not vertices; give "
             f"data.region.mask, or leave out data.region for {layout.mask} in data.root"
         )
     path = data.region.mask if data.region else data.root / layout.mask
     assert path is not None  # the schema asks for labels or mask
-    return from_image(regions.picture(path), map_size=data.map_size)
+    return from_image(regions.image(path), map_size=data.map_size)
 
 
 def build(surfaces: Surfaces, *, map_size: int) -> FlatMap:
@@ -121,11 +121,11 @@ def build(surfaces: Surfaces, *, map_size: int) -> FlatMap:
 
 
 def from_image(mask: Int8[ndarray, "h w"], *, map_size: int) -> FlatMap:
-    """The flat map of scans that are pictures already: the region's bounding box, resized.
+    """The flat map of scans that are images already: the region's bounding box, resized.
 
     mask: 1 region, -1 other cortex, 0 no cortex. The signal is interpolated bilinearly as torch
     does with align_corners=False, no smoothing before; neighbours that are no cortex are left out.
-    A pixel is in the mask where the pixel of the picture nearest to it is 1.
+    A pixel is in the mask where the pixel of the image nearest to it is 1.
     """
     _check_map_size(map_size)
     rows, columns = np.nonzero(mask == 1)

@@ -56,7 +56,7 @@ def _follow(path: Path, file: Any, key: str) -> Any:
 
 
 def _check_storage(path: Path, key: str, data: Any) -> None:
-    """Refuses values that lie elsewhere, cannot be unpacked or were never written."""
+    """Rejects values that lie elsewhere, cannot be unpacked or were never written."""
     import h5py
 
     made = data.id.get_create_plist()

@@ -51,7 +51,7 @@ def check_end(values: Any) -> None:
 
 
 def check_place(path: Path, image: Nifti1Image) -> None:
-    """Refuses a volume of which nobody can say where in the head it lies."""
+    """Rejects a volume of which nobody can say where in the head it lies."""
     header: Any = image.header
     if not (header["sform_code"] > 0 or header["qform_code"] > 0):
         raise DataError(

@@ -103,7 +103,7 @@ def carry_out(
 ) -> None:
     """Makes the pieces that are not there yet, the largest files first.
 
-    `failed` is told why a task could not be done, and may raise to stop; what other processes are
+    `failed` is called where a task could not be done, and may raise to stop; what others work
     at is finished and kept even then.
     """
     sizes = [sum(p.stat().st_size for p in task.sources if p.exists()) for task, _ in tasks]

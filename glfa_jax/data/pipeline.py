@@ -57,7 +57,7 @@ class Stream(Generic[T]):
         return {**self._iterator.get_state(), "fingerprint": self.fingerprint}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues where `get_state` was taken; refuses the state of another stream."""
+        """Continues where `get_state` was taken; rejects the state of another stream."""
         place = dict(state)
         if place.pop("fingerprint", None) != self.fingerprint:
             raise DataError(
@@ -109,7 +109,7 @@ def batches(
     if paired and not len(clips):
         raise DataError(f"{store.path}: no {split} clip was seen by all of {', '.join(subjects)}")
     if split == "train":
-        store.average(subjects=subjects)  # refused here where it is no number
+        store.average(subjects=subjects)  # rejected here where it is no number
     dataset = _ordered(clips, seed=seed, shuffle=shuffle, repeat=repeat)
     if paired < rows:
         for subject, column in zip(subjects, present.T, strict=True):
@@ -156,7 +156,7 @@ def volumes(
     clip, subject = np.nonzero(present)
     rows = np.stack([np.repeat(clip, window), np.repeat(subject, window)], axis=1)
     rows = np.concatenate([rows, np.tile(np.arange(window), len(clip))[:, None]], axis=1)
-    store.average(subjects=subjects)  # refused here where there is none, or it is no number
+    store.average(subjects=subjects)  # rejected here where there is none, or it is no number
     return _endless(
         store,
         rows,
@@ -197,7 +197,7 @@ def windows(
         kind="windows",
         subjects=list(subjects),
         clips=[int(clip) for clip in clips],
-        **({} if beside is None else {"beside": beside.told()}),
+        **({} if beside is None else {"beside": beside.identity()}),
     )
 
 

@@ -1,4 +1,4 @@
-"""Where both flat hemispheres lie on one picture: left on the left, dorsal up."""
+"""Where both flat hemispheres lie on one image: left on the left, dorsal up."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ def side_by_side(
     shape: tuple[int, int],
     margin: int,
 ) -> Plane:
-    """The vertices `shown` fill a picture of `shape` but for `margin` pixels, centred."""
+    """The vertices `shown` fill an image of `shape` but for `margin` pixels, centred."""
     low = [flat[part].min(axis=0) for flat, part in zip(flats, shown, strict=True)]
     high = [flat[part].max(axis=0) for flat, part in zip(flats, shown, strict=True)]
     bottom, top = min(low[0][1], low[1][1]), max(high[0][1], high[1][1])

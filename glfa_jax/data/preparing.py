@@ -39,7 +39,7 @@ def prepare(data: config.Data, *, progress: bool = True) -> Store:
     Raises DataError in one sentence; nothing half-written is left under the store's name, and
     what was finished is not done again.
     """
-    layout_of(data)  # refused before a store of another is
+    layout_of(data)  # rejected before a store of another is
     if os.path.lexists(data.store):
         return _reused(data, progress=progress)
     problems = Problems(skip=data.on_error == "skip")

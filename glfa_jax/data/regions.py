@@ -1,4 +1,4 @@
-"""Which vertices are drawn: areas of a parcellation by name, or a picture of the flat map."""
+"""Which vertices are drawn: areas of a parcellation by name, or an image of the flat map."""
 
 import re
 from collections.abc import Sequence
@@ -51,10 +51,10 @@ def areas(
     return np.concatenate([np.isin([_area(name) for name in part], list(wanted)) for part in named])
 
 
-def picture(path: Path) -> Int8[ndarray, "h w"]:
+def image(path: Path) -> Int8[ndarray, "h w"]:
     """A mask image, .npy or .npz (key `images`), (h, w) or (1, h, w).
 
-    1: the region, -1: other cortex, 0: no cortex. Pickled arrays are refused.
+    1: the region, -1: other cortex, 0: no cortex. Pickled arrays are rejected.
     """
     kind = ".npy or .npz of plain numbers"
     if is_zipfile(path):
@@ -69,7 +69,7 @@ def picture(path: Path) -> Int8[ndarray, "h w"]:
     if image.ndim == 3 and len(image) == 1:
         image = image[0]
     if image.ndim != 2:
-        raise DataError(f"{path}: must be one picture (height, width), is {image.shape}")
+        raise DataError(f"{path}: must be one image (height, width), is {image.shape}")
     if image.dtype.kind not in "biuf" or not np.isin(image, (-1, 0, 1)).all():
         raise DataError(f"{path}: must hold -1 (other cortex), 0 (none) and 1 (region) only")
     if not (image == 1).any():

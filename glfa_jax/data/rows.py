@@ -26,7 +26,7 @@ Tokenize = Callable[[Sequence[str]], Int[ndarray, "b n"]]
 class Augment:
     """Stage 1 (SPEC §3): one random frame a clip, randomly cropped, and a reworded caption.
 
-    crop_fraction: of each side that is kept, scaled back to the full picture.
+    crop_fraction: of each side that is kept, scaled back to the full image.
     """
 
     crop_probability: float
@@ -41,7 +41,7 @@ class Beside:
     subjects: tuple[str, ...]
     clips: Int[ndarray, " n"]
 
-    def told(self) -> list[Any]:
+    def identity(self) -> list[Any]:
         """JSON that tells these windows from others."""
         clips = [int(clip) for clip in self.clips]
         return [self.store.attributes.identity, list(self.subjects), clips]

@@ -194,7 +194,7 @@ class Store:
         return average.astype(np.float32)
 
     def quality(self, kind: Quality, subject: str) -> Float[ndarray, "..."]:
-        """A picture (row, column) or, for `course`, one value a volume; see `Quality`."""
+        """An image (row, column) or, for `course`, one value a volume; see `Quality`."""
         return self._read([self._of(f"quality/{kind}", subject)])[0]
 
     def num_bytes(self, split: Split, *, subjects: Sequence[str]) -> int:

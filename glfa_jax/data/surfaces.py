@@ -101,7 +101,7 @@ def load(data: config.Data) -> Surfaces:
         raise DataError(f"data.surfaces.flat: {_where_from(space)}")
     if data.region is None:
         raise DataError(
-            "data.region: must name labels (a parcellation) or mask (a picture) for every mesh but "
+            "data.region: must name labels (a parcellation) or mask (an image) for every mesh but "
             "the built-in fsaverage5, whose posterior cortex is the default"
         )
     hemispheres = (mesh.left, mesh.right)
@@ -114,7 +114,7 @@ def load(data: config.Data) -> Surfaces:
     else:
         assert data.region.mask is not None  # the schema asks for one of the two
         wanted = regions.from_image(
-            regions.picture(data.region.mask),
+            regions.image(data.region.mask),
             flats=(mesh.left.flat, mesh.right.flat),
             cortex=(mesh.left.on_flat, mesh.right.on_flat),
         )

@@ -53,7 +53,7 @@ def read_table(
     """These `columns` of a table, which may have more; every row must fill all of them.
 
     A value may be in quotes, with those inside it doubled (RFC 4180); spaces around it, as in
-    columns of one width, are no part of it. `failed` is told of a row that cannot be used, and may
+    columns of one width, are no part of it. `failed` is called with a row that is no use and may
     raise to stop; the row is left out. Rows of nothing are passed over.
     """
     records = _records(path, read_text(path, error=DataError))

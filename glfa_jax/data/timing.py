@@ -24,7 +24,7 @@ def repetition_time(
     header: what the scan itself says, 0 where it says nothing.
     trust: which holds where they differ. With "agreeing" a header that is surely a mistake, the
         usual default, no time at all or the sidecar's number in another unit, is noted; any other
-        is refused.
+        is rejected.
     """
     if abs(header - sidecar) <= TIME_TOLERANCE or header == 0:
         return _plausible(path, sidecar)

@@ -18,7 +18,7 @@ from glfa_jax.data import DataError
 from glfa_jax.data.film import Film
 
 EDGE = 1e-6  # seconds
-PIECE = 2**25  # numbers of a picture that are scaled at a time
+PIECE = 2**25  # numbers of a frame that are scaled at a time
 QUALITY = 12  # x264 constant rate factor: visually lossless
 
 Frames = UInt8[ndarray, "f h w 3"]
@@ -36,7 +36,7 @@ class Part:
 def read_video(path: str | Path, *, frames: int, resolution: tuple[int, int]) -> Frames:
     """`frames` frames spread evenly over the whole clip, each from the middle of its share.
 
-    A clip of exactly `frames` frames gives every frame once. The picture is stretched to
+    A clip of exactly `frames` frames gives every frame once. The frame is stretched to
     `resolution` (height, width). Raises DataError where the file is damaged.
     """
     whole = Part(Path(path))
@@ -54,7 +54,7 @@ def read_parts(
 ) -> Generator[Frames, None, None]:
     """The frames of several parts of one file, in one pass; parts in the order of their starts.
 
-    Each part gives what `read_video` gives of a clip that holds nothing else. Only needed pictures
+    Each part gives what `read_video` gives of a clip that holds nothing else. Only needed frames
     are converted, and kept at `resolution`. Raises DataError at the first part of which a frame
     lies beyond the end of the file or is damaged.
     """
@@ -73,8 +73,8 @@ def read_parts(
         on_screen = film.on_screen([moment for moment, _, _ in wanted if moment <= film.end])
         open_parts: dict[int, dict[int, ndarray]] = {}
         given = 0
-        for (_, number, i), picture in zip(wanted, on_screen, strict=False):
-            shown = resize(picture[None], resolution=resolution)[0]
+        for (_, number, i), image in zip(wanted, on_screen, strict=False):
+            shown = resize(image[None], resolution=resolution)[0]
             open_parts.setdefault(number, {})[i] = shown
             while len(open_parts.get(given, ())) == frames:
                 part = open_parts.pop(given)
@@ -95,7 +95,7 @@ def _moments(part: Part, frames: int) -> list[float]:
 
 
 def resize(frames: Frames, *, resolution: tuple[int, int]) -> Frames:
-    """Antialiased linear resize to (height, width); pictures of that size come back as they are."""
+    """Antialiased linear resize to (height, width); frames of that size come back as they are."""
     if frames.shape[1:3] == tuple(resolution):
         return frames
     rows, columns = (
@@ -103,7 +103,7 @@ def resize(frames: Frames, *, resolution: tuple[int, int]) -> Frames:
     )
     shown = []
     for frame in frames:
-        # In pieces of the width, since a picture in float32 is four times as large.
+        # In pieces of the width, since a frame in float32 is four times as large.
         pieces = np.array_split(frame, -(-frame.size // PIECE), axis=1)
         low = np.concatenate([_scaled(rows, piece) for piece in pieces], axis=1)
         small = _scaled(columns, low.swapaxes(0, 1)).swapaxes(0, 1)
@@ -111,9 +111,9 @@ def resize(frames: Frames, *, resolution: tuple[int, int]) -> Frames:
     return np.stack(shown)
 
 
-def _scaled(weights: csr_array, picture: Shaped[ndarray, "old n 3"]) -> Float[ndarray, "new n 3"]:
-    scaled = weights @ picture.reshape(len(picture), -1).astype(np.float32)
-    return scaled.reshape(-1, *picture.shape[1:])
+def _scaled(weights: csr_array, image: Shaped[ndarray, "old n 3"]) -> Float[ndarray, "new n 3"]:
+    scaled = weights @ image.reshape(len(image), -1).astype(np.float32)
+    return scaled.reshape(-1, *image.shape[1:])
 
 
 @lru_cache(maxsize=8)
@@ -145,8 +145,8 @@ def write_mp4(path: str | Path, frames: Frames, *, frame_rate: float) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        for picture in frames:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        for image in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
@@ -155,12 +155,12 @@ def write_gif(path: str | Path, frames: Frames, *, frame_rate: float) -> None:
     """An animation that repeats for ever."""
     from PIL import Image  # comes with matplotlib; only this function needs it
 
-    pictures = [Image.fromarray(frame) for frame in frames]
-    pictures[0].save(
+    images = [Image.fromarray(frame) for frame in frames]
+    images[0].save(
         path,
         format="GIF",
         save_all=True,
-        append_images=pictures[1:],
+        append_images=images[1:],
         duration=round(1000 / frame_rate),
         loop=0,
     )

@@ -1,4 +1,4 @@
-"""How arrays lie in Zarr v3, as TensorStore is told; every refusal of its becomes a sentence."""
+"""How arrays lie in Zarr v3, for TensorStore; each of its errors becomes a sentence."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -78,7 +78,7 @@ class Layout:
         """For reading; sizes: bytes of each of `files`, 0 where it need not be there, None where
         it must and the size is not known. A missing file would read as the fill value.
 
-        Call it inside `reading`. An array that is not laid out like this is refused by TensorStore,
+        Call it inside `reading`. TensorStore rejects an array that is not laid out like this
         before it sets memory aside for it.
         """
         files.validate_regular(folder / "zarr.json")
@@ -123,7 +123,7 @@ def reading(
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Names the file in whatever the system refuses, which TensorStore tells as a ValueError."""
+    """Names the file in errors of the system, which TensorStore raises as a ValueError."""
     with files.writing(path, error=DataError):
         try:
             yield

@@ -214,7 +214,7 @@ class Schedule:
         """Weight of the squared error at step `t`: min(SNR, gamma) / SNR for predicted noise.
 
         For predicted velocity the divisor is SNR + 1 (arXiv 2303.09556). Steps with little noise
-        then no longer outweigh those that decide what a picture shows.
+        then no longer outweigh those that decide what an image shows.
         """
         snr = self._signal_to_noise
         if self.prediction_type == "epsilon":

@@ -50,7 +50,7 @@ class HeldOut:
 
     def sampler(self, *, step: int | None = None) -> VideoSampler:
         """The finished model, or a checkpoint of stage 2."""
-        make_mesh(self.settings.hardware.mesh)  # refused before anything is loaded
+        make_mesh(self.settings.hardware.mesh)  # rejected before anything is loaded
         model, beside = self._model(step)
         return VideoSampler(model, self.settings, **beside)
 
@@ -88,11 +88,11 @@ class HeldOut:
 
 def open_test(settings: config.Config) -> HeldOut:
     """Raises InputError where stage 2 is not finished, there is too little to decode, or more is
-    asked for than generator and judges can do."""
+    asked for than generator and evaluation models can do."""
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
     validate_finished(settings)
-    system.check_foundation(settings)  # what is asked of sampling and of the judges may be new
+    system.check_foundation(settings)  # options of sampling and scoring may be new
     trained = Store.open(settings.data.store)
     test = HeldOut(settings, trained, decoded_store(settings, trained))
     for subject in settings.protocol.test_subjects:

@@ -46,7 +46,7 @@ def true_displacement(data: config.Data, *, subject: str) -> Float[ndarray, "h w
     vertices, side = canonical["vertices"], canonical["side"]
     forward, up = read_arrays(folder / f"sub-{subject}.npz", "ground truth")["displacement"].T
     flat = flatmap.of(data)
-    assert flat.pixel_mm is not None  # simulated scans are of surfaces, not pictures
+    assert flat.pixel_mm is not None  # simulated scans are of surfaces, not images
     values = np.zeros((2, sum(flat.sides)))
     values[:, vertices] = -up, side * forward  # rows go down; forward leads away from the middle
     return np.moveaxis(flat.to_map(values / flat.pixel_mm), 0, -1)

@@ -42,7 +42,7 @@ protocol.
 def write(study: config.Study) -> None:
     """alignment.md, and where methods are fitted to a new subject minutes.md and minutes.png."""
     root = study.config.run_dir
-    protocol = f"\n{escape_markdown(protocols.told(study))}\n"
+    protocol = f"\n{escape_markdown(protocols.described(study))}\n"
     if table := alignment_table(study):
         text = table + ALIGNMENT_NOTE
         if study.config.data.simulation is not None:

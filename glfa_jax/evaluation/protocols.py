@@ -5,7 +5,7 @@ from glfa_jax.report.words import listing, subjects_text
 
 
 def by_protocol(study: config.Study) -> list[list[str]]:
-    """The study's methods, those together that eval.compare does not refuse to compare."""
+    """The study's methods, grouped by what eval.compare can compare."""
     groups: dict[tuple, list[str]] = {}
     for method in study.methods:
         groups.setdefault(_question(_first(study, method)), []).append(method)
@@ -27,7 +27,7 @@ def folders(study: config.Study) -> dict[str, list[str]]:
     return found
 
 
-def told(study: config.Study) -> str:
+def described(study: config.Study) -> str:
     """One sentence on the reference's protocol, and one on each other and its methods."""
     sentences = []
     for methods in by_protocol(study):

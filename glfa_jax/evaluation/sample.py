@@ -55,7 +55,7 @@ def sample_all(test: HeldOut) -> None:
         print("sample: every test clip is decoded already", flush=True)
         return
     sampler = test.sampler()
-    # Written only now: what is refused before it may be asked for in another way.
+    # Written only now: what is rejected before it may be asked for in another way.
     validate_same_settings(test, folder(test.settings), but=SCORING)
     evaluation, seed = test.settings.evaluation, test.settings.seed
     for subject, path, clips in tqdm(missing, desc="sample", unit="batch", mininterval=5):

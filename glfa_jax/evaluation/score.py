@@ -49,7 +49,7 @@ def row(measured: Measured, *, seed: int, **about: str) -> dict:
     """One line of metrics.json.
 
     The p-value is one-sided, of the mean over clips being better than chance: of a t-test against
-    `chance` and of a paired t-test against the same videos judged by other clips' truth
+    `chance` and of a paired t-test against the same videos scored with other clips' truth
     (`mismatched`), the larger.
     """
     values, metric = measured.values, measured.about

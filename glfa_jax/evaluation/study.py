@@ -122,7 +122,7 @@ def validate_cell(label: str, own: config.Config) -> None:
 
 
 def validate_metrics(study: config.Study) -> None:
-    """Raises InputError for what comparing would refuse only after hours of training."""
+    """Raises InputError for what comparing would reject only after hours of training."""
     for method in study.methods:
         evaluation = study.cell(method, study.seeds[0]).evaluation
         measured = [metric.name for metric in system.asked_metrics(evaluation)]

@@ -34,7 +34,7 @@ from glfa_jax.results import FILE, Sampling, Scores
 from glfa_jax.trained.sampler import VideoSampler
 from glfa_jax.training.checkpoints import kept_steps
 
-# Keys of settings.json that a cell's path tells. The finished model is told by its step as well:
+# Keys of settings.json that a cell's path tells. The finished model is known by its step as well:
 # trained further, it is another cell.
 IN_PATH = frozenset(
     {"evaluation.guidance_scale", "evaluation.sampling_steps", "test_subjects", "steps"}
@@ -153,7 +153,7 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
             step = None if finished else checkpoint
             if sampler is None:
                 sampler = test.sampler(step=step)
-                # Written only now: what is refused before it may be asked for in another way.
+                # Written only now: what is rejected before it may be asked for in another way.
                 validate_same_settings(test, folder(settings), but=IN_PATH)
             else:
                 test.load(sampler, step=step)
@@ -254,7 +254,7 @@ def sweep_all(test: HeldOut) -> None:
     figure.draw(rows, place / "sweep.png")
     for metric in dict.fromkeys(row["metric"] for row in rows):
         print(best_of([row for row in rows if row["metric"] == metric]), flush=True)
-    print(f"table and picture: {place}", flush=True)
+    print(f"table and figure: {place}", flush=True)
 
 
 def command(arguments: Sequence[str] | None = None) -> int:

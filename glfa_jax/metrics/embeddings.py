@@ -38,7 +38,7 @@ def consistency(embeddings: Embeddings, *, measure: Measure) -> Float[np.ndarray
     """CLIP-pcc, ungated: similarity of adjacent frames, mean over pairs.
 
     "cosine": of the embeddings, as published; "pearson": centred over the embedding's values.
-    It asks nothing of the content: a frozen picture is perfectly consistent.
+    It asks nothing of the content: a still image is perfectly consistent.
     """
     _check(embeddings)
     if embeddings.shape[1] < 2:

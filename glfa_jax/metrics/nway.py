@@ -7,7 +7,7 @@ video-based   one judgement a clip, by a classifier of videos (VideoMAE, 400 cla
 frame-based   one a frame, by a classifier of images (ViT, 1000 classes of ImageNet): the generated
               frame against the true one at its place; the clip's value is the mean over frames.
 
-A classifier judges the true clip and the generated one. The labels are its top classes on the true
+A classifier scores the true clip and the generated one. The labels are its top classes on the true
 clip (three in the literature). A trial draws n − 1 other classes without replacement and succeeds
 if any label ranks among the top k of itself and the draw, by the scores of the generated clip. That
 is so exactly when fewer than k of the drawn classes outrank the best label, and the number drawn of

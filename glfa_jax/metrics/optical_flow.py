@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.ndimage import zoom
 from skimage.transform import pyramid_reduce
 
-# scikit-image's defaults: a large attachment trusts the pictures, a small tightness smooths less.
+# scikit-image's defaults: a large attachment trusts the frames, a small tightness smooths less.
 _ATTACHMENT, _TIGHTNESS = 15.0, 0.3
 _WARPS, _ITERATIONS, _SMOOTHINGS = 5, 10, 2
 _TOLERANCE = 1e-4  # mean square change in which a level counts as solved, pixels
@@ -21,7 +21,7 @@ _STEP = 0.25  # of the dual variables, 1 / (2 axes x 2)
 
 @jax.jit
 def tvl1(before: Float[Array, "b h w"], after: Float[Array, "b h w"]) -> Float[Array, "b 2 h w"]:
-    """From each picture to its next, (down, right) in pixels; grey values from 0 to 1.
+    """From each frame to its next, (down, right) in pixels; grey values from 0 to 1.
 
     Zach et al. 2007 with the pyramid, the steps and the stopping rule of scikit-image's
     optical_flow_tvl1, whose result it equals to float32's rounding.
@@ -39,9 +39,9 @@ def _pair(before: Float[Array, "h w"], after: Float[Array, "h w"]) -> Float[Arra
     return flow
 
 
-def _half(picture: Float[Array, "h w"]) -> Float[Array, "h2 w2"]:
-    rows, columns = (_halving(n) for n in picture.shape)
-    return jnp.einsum("yh,hw,xw->yx", rows, picture, columns, precision="highest")
+def _half(image: Float[Array, "h w"]) -> Float[Array, "h2 w2"]:
+    rows, columns = (_halving(n) for n in image.shape)
+    return jnp.einsum("yh,hw,xw->yx", rows, image, columns, precision="highest")
 
 
 @cache

@@ -70,7 +70,7 @@ def t_test(values: Values, *, chance: float) -> Result:
 
 
 def paired_t_test(first: Values, *, second: Values) -> Result:
-    """t-test of first − second over clips that both judged, in the same order."""
+    """t-test of first − second over clips that both have, in the same order."""
     difference = _difference(first, second)
     return _t(
         "paired t-test",

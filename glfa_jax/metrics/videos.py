@@ -9,7 +9,7 @@ Video = UInt8[np.ndarray, "b f h w 3"]
 
 
 def check_pair(prediction: Video, *, truth: Video) -> None:
-    """Refuses what is no pair of 8-bit RGB videos of one shape."""
+    """Rejects what is no pair of 8-bit RGB videos of one shape."""
     if prediction.shape != truth.shape:
         raise ValueError(
             f"videos: generated {prediction.shape} and true {truth.shape} must have the same shape"

@@ -1,4 +1,4 @@
-"""From a diffusers `config.json` to the fields of a module, refusing what is not supported."""
+"""From a diffusers `config.json` to the fields of a module, rejecting what is not supported."""
 
 from collections.abc import Mapping
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""What a transformers image processor does to pictures, in JAX: resize, crop, rescale, normalise.
+"""What a transformers image processor does to images, in JAX: resize, crop, rescale, normalise.
 
 Resizing follows Pillow, as the models were trained: a filter as wide as the shrinkage (no
 aliasing), horizontal pass first, whole levels in 0..255 after each pass; so there is no gradient.
@@ -81,11 +81,11 @@ def resize(
 def centre_crop(
     image: Float[Array, "*b h w c"], *, height: int, width: int
 ) -> Float[Array, "*b height width c"]:
-    """The middle of each picture; raises when the picture is smaller."""
+    """The middle of each image; raises when the image is smaller."""
     h, w = image.shape[-3:-1]
     if h < height or w < width:
         raise InputError(
-            f"centre crop: pictures are {h} by {w}, must be at least {height} by {width}"
+            f"centre crop: images are {h} by {w}, must be at least {height} by {width}"
         )
     top, left = (h - height) // 2, (w - width) // 2
     return image[..., top : top + height, left : left + width, :]
@@ -108,7 +108,7 @@ class Preprocessor:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Preprocessor":
-        """From a preprocessor_config.json; refuses by name what is not supported.
+        """From a preprocessor_config.json; rejects by name what is not supported.
 
         Switches that the file leaves out follow its other keys: a size means resizing, and so on.
         """
@@ -143,7 +143,7 @@ class Preprocessor:
         if on("do_center_crop", "crop_size"):
             crop = _size(config["crop_size"], key="crop_size")
             crop = (crop, crop) if isinstance(crop, int) else crop
-            # Of a shortest edge, the other one depends on the picture.
+            # Of a shortest edge, the other one depends on the image.
             short = isinstance(size, int) and min(crop) > size
             if short or (isinstance(size, tuple) and (crop[0] > size[0] or crop[1] > size[1])):
                 raise ValueError(
@@ -160,14 +160,14 @@ class Preprocessor:
     def __call__(
         self, image: Shaped[Array | np.ndarray, "*b h w 3"]
     ) -> Float[Array, "*b height width 3"]:
-        """`image`: pictures or videos as uint8 levels, or as floats in [-1, 1]."""
+        """`image`: images or videos as uint8 levels, or as floats in [-1, 1]."""
         if image.dtype == jnp.uint8:
             image = jnp.asarray(image, jnp.float32)
         elif jnp.issubdtype(image.dtype, jnp.floating):
             image = (jnp.asarray(image, jnp.float32) + 1.0) * 127.5
         else:
             raise ValueError(
-                f"preprocessor: pictures are {image.dtype}, must be uint8 or float in [-1, 1]"
+                f"preprocessor: images are {image.dtype}, must be uint8 or float in [-1, 1]"
             )
         if self.size is not None:
             height, width = self._target(image.shape[-3], image.shape[-2])

@@ -23,18 +23,18 @@ def draw(rows: list[dict], path: Path) -> None:
     """
     varying = [key for key in _AXES if len({row[key] for row in rows}) > 1]
     across = varying[0] if varying else "guidance_scale"
-    told = [key for key in (*_AXES, "subject") if key != across]
-    told = [key for key in told if len({row[key] for row in rows}) > 1]
+    named = [key for key in (*_AXES, "subject") if key != across]
+    named = [key for key in named if len({row[key] for row in rows}) > 1]
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     columns = min(3, len(metrics))
     figure, panels = panels_of(metrics, columns=columns, width=4.2, x=_AXES[across])
     for metric, panel in zip(metrics, panels, strict=True):
         own = [row for row in rows if row["metric"] == metric]
-        for group in dict.fromkeys(tuple(row[key] for key in told) for row in own):
-            same = [row for row in own if tuple(row[key] for key in told) == group]
+        for group in dict.fromkeys(tuple(row[key] for key in named) for row in own):
+            same = [row for row in own if tuple(row[key] for key in named) == group]
             x = sorted({row[across] for row in same})
             at = [[row for row in same if row[across] == value] for value in x]
-            label = ", ".join(f"{_AXES.get(k, k)} {v}" for k, v in zip(told, group, strict=True))
+            label = ", ".join(f"{_AXES.get(k, k)} {v}" for k, v in zip(named, group, strict=True))
             (line,) = panel.plot(x, _means(at, "mean"), "o-", label=label or None, markersize=4)
             if same[0]["low"] is not None:
                 low, high = _means(at, "low"), _means(at, "high")

@@ -161,26 +161,26 @@ def background(name: str, size: int) -> Float[np.ndarray, "h w 3"]:
     y, x = np.meshgrid(*[(np.arange(size) + 0.5) / size] * 2, indexing="ij")
 
     def noise(high: float, wide: float) -> np.ndarray:
-        """Smooth noise in units of its standard deviation; widths in picture widths."""
+        """Smooth noise in units of its standard deviation; widths in image widths."""
         field = gaussian_filter1d(rng.standard_normal((size, size)), high * size, axis=0)
         field = gaussian_filter1d(field, wide * size, axis=1, mode="wrap")
         return (field - field.mean()) / field.std()
 
     top, bottom = _TOP_AND_BOTTOM[name]
-    picture = (1 - y)[..., None] * np.array(top) + y[..., None] * np.array(bottom)
+    image = (1 - y)[..., None] * np.array(top) + y[..., None] * np.array(bottom)
     if name == "sky":
         cloud = np.clip(noise(0.06, 0.12) - 0.5, 0, 0.9)[..., None]
-        picture += cloud * (255 - picture)
+        image += cloud * (255 - image)
     elif name == "grass":
-        picture += 6 * noise(0.08, 0.03)[..., None]
+        image += 6 * noise(0.08, 0.03)[..., None]
     elif name == "sand":
-        picture += 4 * noise(0.03, 0.06)[..., None]
-        picture += 5 * np.sin(2 * np.pi * (4 * y + 0.4 * np.sin(2 * np.pi * x)))[..., None]
+        image += 4 * noise(0.03, 0.06)[..., None]
+        image += 5 * np.sin(2 * np.pi * (4 * y + 0.4 * np.sin(2 * np.pi * x)))[..., None]
     elif name == "sea":
         wave = np.sin(2 * np.pi * (4 * y + 0.15 * np.sin(2 * np.pi * 2 * x)))
-        picture += 24 * np.clip(wave - 0.55, 0, None)[..., None]
+        image += 24 * np.clip(wave - 0.55, 0, None)[..., None]
     else:
         for star_x, star_y in rng.uniform(0.03, 0.97, size=(9, 2)):
             square = (x - star_x) ** 2 + (y - star_y) ** 2
-            picture += 150 * np.exp(-square / (2 * 0.014**2))[..., None]
-    return np.clip(picture, 0, 255).astype(np.float32)
+            image += 150 * np.exp(-square / (2 * 0.014**2))[..., None]
+    return np.clip(image, 0, 255).astype(np.float32)

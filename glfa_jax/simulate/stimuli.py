@@ -31,11 +31,11 @@ RGB = {
     "white": (252, 252, 252),
 }
 
-RADIUS = {"small": 0.24, "large": 0.32}  # of the picture's width
-TRAVEL = 0.28  # way of a moving object over the clip, of the picture's width
+RADIUS = {"small": 0.24, "large": 0.32}  # of the image's width
+TRAVEL = 0.28  # way of a moving object over the clip, of the image's width
 GROWTH = {"grow": (0.8, 1.5), "shrink": (1.2, 0.5)}  # first and last radius over the nominal one
 SPIN = 120.0  # degrees a second, clockwise
-_MIDDLE = (0.45, 0.55)  # where a moving object starts, of the picture's width
+_MIDDLE = (0.45, 0.55)  # where a moving object starts, of the image's width
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
@@ -43,7 +43,7 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 class Scene:
     """All that a clip shows.
 
-    x, y: centre of the object in the first moment, in picture widths from the top left corner.
+    x, y: centre of the object in the first moment, in image widths from the top left corner.
     phase: in [0, 1), shifts the texture of the background.
     """
 
@@ -116,7 +116,7 @@ def sample_scene(rng: np.random.Generator, index: int | None = None) -> Scene:
 
 
 def trajectory(scene: Scene, *, frames: int, frame_rate: float) -> Float[np.ndarray, "f 4"]:
-    """Per frame: centre x, y and radius in picture widths, angle in radians (clockwise)."""
+    """Per frame: centre x, y and radius in image widths, angle in radians (clockwise)."""
     progress = np.linspace(0.0, 1.0, frames) if frames > 1 else np.full(1, 0.5)
     dx, dy = DIRECTIONS.get(scene.motion, (0, 0))
     radius = np.full(frames, RADIUS[scene.size])
@@ -156,7 +156,7 @@ def render(
     assert body is not None  # every category has one
     mirrored = scene.motion == "left"  # who moves to the left looks to the left
     line = max(size / 64, 0.5)  # width of lines, pixels
-    for picture, (x, y, radius, angle) in zip(video, path, strict=True):
+    for image, (x, y, radius, angle) in zip(video, path, strict=True):
         reach = radius * REACH
         # Only the box that the object can touch is drawn.
         low = [max(0, int((c - reach) * size)) for c in (x, y)]
@@ -177,7 +177,7 @@ def render(
         )
         at = row * GRID + column
         pixels = radius * size
-        box = picture[low[1] : high[1], low[0] : high[0]]
+        box = image[low[1] : high[1], low[0] : high[0]]
         outer = body.reshape(-1)[at] * pixels
         _paint(box, np.float32(250.0), outer - 1.9 * line)  # light rim, then dark outline
         _paint(box, paints[3], outer - 0.9 * line)

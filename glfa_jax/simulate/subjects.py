@@ -19,7 +19,7 @@ from glfa_jax import config
 from glfa_jax.simulate.cortex import Cortex, SmoothField, smooth_field
 from glfa_jax.simulate.stimuli import BACKGROUNDS, CATEGORIES, COLOURS, MOTIONS, SIZES, Scene
 
-GRID = 16  # cells of the picture, per side, whose contrast drives the early part
+GRID = 16  # cells of the image, per side, whose contrast drives the early part
 LABELS = {
     "category": CATEGORIES,
     "colour": COLOURS,
@@ -38,7 +38,7 @@ TUNED = {
 TUNING_SCALE = 5.0  # mm, correlation length of tuning over the cortex
 SHARPNESS = 2.5  # how exclusively a place answers to one class
 FIELD_SWEEP = 40.0  # mm over which the receptive field goes from top to bottom and turns back
-EARLY_DEPTH = 0.42  # of the region's depth: where receptive fields reach the picture's border
+EARLY_DEPTH = 0.42  # of the region's depth: where receptive fields reach the image's border
 RESPONSE_TO_ALL = 0.5  # answer to any clip, in units of the tuned answers
 
 DISPLACEMENT_SCALE = 20.0  # mm, correlation length of the displacement
@@ -85,9 +85,9 @@ class Tuning:
         return np.concatenate(rows)
 
     def _receptive_fields(self, places: ndarray, side: ndarray) -> Float[ndarray, "cells r"]:
-        """Gaussian weights over the picture: the contralateral half, mirrored from area to area.
+        """Gaussian weights over the image: the contralateral half, mirrored from area to area.
 
-        Eccentricity grows forward; going up, the field sweeps the height of the picture to and fro
+        Eccentricity grows forward; going up, the field sweeps the height of the image to and fro
         as it does over V1, V2, V3.
         """
         eccentricity = np.clip(places[:, 0] / (EARLY_DEPTH * self.cortex.depth), 0, 1)

@@ -147,7 +147,7 @@ def run(settings: config.Config, store: Store) -> None:
     if system.model_folder(settings, NAME).is_dir():
         say(f"{NAME}: finished already")
         return
-    clips_of(settings, store)  # refused before anything is trained
+    clips_of(settings, store)  # rejected before anything is trained
     pretrain.run(settings, store)
     say(
         f"== {NAME}: ridge regression to captions and images, alpha {settings.lea.alpha:g}, on "

@@ -36,7 +36,7 @@ ORDER = {"glfa": ("pretrain", "contrast", "cotrain"), "lea": ("pretrain", "lea")
 
 @contextmanager
 def begun(settings: config.Config) -> Iterator[Store]:
-    """Refuses what does not fit before anything is written, then gives the prepared data.
+    """Rejects what does not fit before anything is written, then gives the prepared data.
 
     The run folder is this command's alone while the block lasts.
     """

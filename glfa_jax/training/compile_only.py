@@ -150,7 +150,7 @@ def compile_step(
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "hbm" not in str(error):
             raise
-        return Report(**facts | _refusal(str(error)), compile_seconds=time.monotonic() - start)
+        return Report(**facts | _rejection(str(error)), compile_seconds=time.monotonic() - start)
     seconds = time.monotonic() - start
     found = speed.costs(program)
     exchanged = sum(kind["bytes"] for kind in found.exchanges.values())
@@ -185,7 +185,7 @@ def _memory(program: Any) -> dict[str, float]:
     return {name: float(getattr(sizes, key)) for name, key in names.items()}
 
 
-def _refusal(message: str) -> dict[str, Any]:
+def _rejection(message: str) -> dict[str, Any]:
     """What the compiler said of a program that does not fit."""
     match = _OUT_OF_MEMORY.search(message)
     sizes = [float(match[i]) * _UNITS[match[i + 1]] for i in (1, 3)] if match else [None, None]

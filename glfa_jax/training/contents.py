@@ -1,4 +1,4 @@
-"""What is told of the arrays of a checkpoint beside them: names, shapes, checksums, versions."""
+"""What is kept beside the arrays of a checkpoint: names, shapes, checksums, versions."""
 
 import importlib.metadata
 import sys

@@ -68,7 +68,7 @@ def train(
     fingerprint: JSON values on which a checkpoint must agree, such as the identity of the data.
     record: JSON to keep with every checkpoint, such as the whole configuration.
     eval_hook: (step, state) to more scalars to log, called at each save; may not keep the state.
-    beginning: called by the main process when nothing is refused any more and steps will be made.
+    beginning: called by the main process when nothing is rejected any more and steps will be made.
 
     Raises TrainingError when a metric is not finite, the data end, a checkpoint cannot be written
     or the folder is another run's; Stopped, after saving, when a scheduler asks for the machine.

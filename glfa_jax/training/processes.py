@@ -65,14 +65,14 @@ def anywhere(here: bool) -> bool:
 def alone_in(folder: Path) -> Iterator[None]:
     """No other command works in a folder while the block lasts, or InputError on every process."""
     with ExitStack() as held:
-        refused = None
+        rejected = None
         if is_main():
             try:
                 held.enter_context(only_one(folder))
             except InputError as error:
-                refused = error
-        if anywhere(refused is not None):
-            raise refused or InputError(f"{folder}: another command works here")
+                rejected = error
+        if anywhere(rejected is not None):
+            raise rejected or InputError(f"{folder}: another command works here")
         yield
 
 

@@ -39,8 +39,8 @@ def tried(
     return list(run(made, cases, folder=tmp_path, limits=limits))
 
 
-def refuse(path: Path) -> None:
-    raise InputError(f"{path}: is refused")
+def reject(path: Path) -> None:
+    raise InputError(f"{path}: is rejected")
 
 
 def fail(path: Path) -> None:
@@ -99,8 +99,8 @@ def overlook(path: Path) -> None:
     ("read", "kind"),
     [
         (Path.read_bytes, "read"),
-        (refuse, "refused"),
-        (enumerate_faults, "refused"),
+        (reject, "rejected"),
+        (enumerate_faults, "rejected"),
         (fail, "traceback"),
         (hog, "memory"),
         (grab, "memory"),
@@ -137,8 +137,8 @@ def test_inputs_that_wait_behind_one_that_ends_its_process_are_read(tmp_path: Pa
     assert kinds.count("crash") + kinds.count("read") == 40
 
 
-def test_a_sound_file_that_is_refused_is_a_failure(tmp_path: Path):
-    (corpus,) = corpora([Parser("planted", make, refuse)], tmp_path / "sound").values()
+def test_a_sound_file_that_is_rejected_is_a_failure(tmp_path: Path):
+    (corpus,) = corpora([Parser("planted", make, reject)], tmp_path / "sound").values()
     outcomes = run({"planted": corpus}, corpus.sound(), folder=tmp_path, limits=LIMITS)
     assert [outcome.kind for outcome in outcomes] == ["sound", "sound"]
 

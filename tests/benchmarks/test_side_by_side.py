@@ -1,4 +1,4 @@
-"""The comparisons with torch run, and refuse to compare different work."""
+"""The comparisons with torch run, and reject to compare different work."""
 
 import collections
 import json
@@ -55,7 +55,7 @@ def test_sampling(tmp_path: Path) -> None:
     assert result["torch_over_jax"] > 0
 
 
-def test_other_steps_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_steps_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Fake:
         def __init__(self, side: str, moment: float):
             for name, value in (("moment", moment), ("update", 1.0)):

@@ -135,7 +135,7 @@ def test_shards_without_an_index_are_pointed_out(tmp_path):
         read_tensors(tmp_path)
 
 
-def test_two_sets_of_weights_are_refused(tmp_path):
+def test_two_sets_of_weights_are_rejected(tmp_path):
     write_shards(tmp_path, example())
     write_tensors(tmp_path, example(), config=CONFIG, filename="model.safetensors")
     with pytest.raises(DirectoryError, match="must hold exactly one"):
@@ -200,7 +200,7 @@ def test_the_shards_of_a_variant_are_read_however_they_are_spelt(stem, shard, in
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_a_flipped_bit_in_what_was_written_is_refused(name, tmp_path):
+def test_a_flipped_bit_in_what_was_written_is_rejected(name, tmp_path):
     write_tensors(tmp_path, example(), config=CONFIG, filename="model.safetensors")
     path = tmp_path / name
     content = bytearray(path.read_bytes())
@@ -235,7 +235,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "SHA256SUMS"])
-def test_a_full_disk_is_told_with_the_file_and_nothing_is_left(name, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_the_file_and_nothing_is_left(name, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -319,7 +319,7 @@ def test_what_is_no_file_is_neither_read_nor_waited_for(kind, name, tmp_path):
 
 
 @pytest.mark.parametrize("places", [[], 3, {"a": "\0"}, {"a": "x" * 999}, {"a": "\ud800"}, {}])
-def test_an_index_that_names_no_files_is_refused(places, tmp_path):
+def test_an_index_that_names_no_files_is_rejected(places, tmp_path):
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": places}))
     with pytest.raises(DirectoryError, match=r"weight_map|names missing files"):
         read_tensors(tmp_path)

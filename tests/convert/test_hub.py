@@ -1,4 +1,4 @@
-"""Repositories on a hub: downloaded where the user says so, refused in a sentence else."""
+"""Repositories on a hub: downloaded where the user says so, rejected in a sentence else."""
 
 import shutil
 import sys
@@ -10,7 +10,7 @@ from glfa_jax.convert import sources
 from glfa_jax.convert.__main__ import command as main
 from glfa_jax.convert.sources import locate
 from tests.convert import test_pretrained as tiny
-from tests.convert.test_pretrained import refusal
+from tests.convert.test_pretrained import rejection
 
 HELD = [
     *(".gitattributes", "README.md", "model_index.json", "unet/config.json"),
@@ -52,7 +52,7 @@ def test_a_repository_is_downloaded_as_far_as_it_is_needed(hub, tmp_path):
 
 def test_without_leave_nothing_is_downloaded(hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    message = refusal(
+    message = rejection(
         lambda: locate("someone/model"),
         "someone/model: no such file or folder",
         "allow its download with --allow-download or write hub:someone/model",
@@ -78,8 +78,8 @@ def test_what_is_here_is_never_downloaded(hub, tmp_path, monkeypatch):
         ("/absent/folder", "/absent/folder: no such file or folder"),
     ],
 )
-def test_names_of_no_repository_are_refused(source, said, hub):
-    refusal(lambda: locate(source, allow_download=True), said)
+def test_names_of_no_repository_are_rejected(source, said, hub):
+    rejection(lambda: locate(source, allow_download=True), said)
     assert hub == []
 
 
@@ -88,7 +88,7 @@ def test_a_failed_download_is_one_sentence(hub, monkeypatch):
         raise ConnectionError("no route\nto the hub")
 
     monkeypatch.setattr(sys.modules["huggingface_hub"], "snapshot_download", fail)
-    refusal(
+    rejection(
         lambda: locate("hub:someone/model"),
         "hub:someone/model: cannot be downloaded (no route to the hub)",
     )

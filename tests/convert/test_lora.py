@@ -114,7 +114,7 @@ def update(lora: Lora, name: str) -> np.ndarray:
     return np.asarray(flatten_dict(merged, sep="/")[name])
 
 
-def refusal(call, *parts: str) -> str:
+def rejection(call, *parts: str) -> str:
     with pytest.raises(InputError) as error:
         call()
     message = str(error.value)
@@ -240,7 +240,7 @@ def test_all_that_does_not_fit_is_reported_together():
     source["up_blocks.7.conv.lora_A.weight"] = np.zeros((2, 2), np.float32)
     source["down_blocks.0.norm.weight"] = np.zeros(2, np.float32)
     source[f"{CONV}.alpha"] = np.zeros(2, np.float32)
-    message = refusal(lambda: import_lora(source, params=PARAMS))
+    message = rejection(lambda: import_lora(source, params=PARAMS))
     first, *lines = message.splitlines()
     assert first == "LoRA: 9 things do not fit:"
     assert {line.strip() for line in lines} == {
@@ -276,7 +276,7 @@ def test_all_that_does_not_fit_is_reported_together():
     ],
 )
 def test_what_is_not_supported_is_named(name, kind):
-    refusal(
+    rejection(
         lambda: import_lora(tensors() | {name: np.zeros(2, np.float32)}, params=PARAMS),
         f"LoRA: 1 things do not fit:\n  not supported: {kind}, 1 tensors such as {name}",
     )
@@ -306,9 +306,9 @@ def test_what_is_not_supported_is_named(name, kind):
         ({"invented": 1}, "adapter configuration: invented 1 is not supported"),
     ],
 )
-def test_a_configuration_that_cannot_be_followed_is_refused(config, sentence):
+def test_a_configuration_that_cannot_be_followed_is_rejected(config, sentence):
     config = {"r": 2, "lora_alpha": 2, **config}
-    refusal(lambda: import_lora(tensors(), params=PARAMS, config=config), sentence)
+    rejection(lambda: import_lora(tensors(), params=PARAMS, config=config), sentence)
 
 
 def test_two_alphas_must_agree():
@@ -316,17 +316,17 @@ def test_two_alphas_must_agree():
     config = {"r": 2, "lora_alpha": 2, "alpha_pattern": {Q: 4}}
     import_lora(source, params=PARAMS, config=config)
     del config["alpha_pattern"]
-    refusal(
+    rejection(
         lambda: import_lora(source, params=PARAMS, config=config),
         f"alpha: {Q} has 4.0, the adapter configuration says 2",
     )
 
 
-def test_nothing_at_all_is_refused():
-    refusal(lambda: import_lora({}, params=PARAMS), "no LoRA weights are there at all")
+def test_nothing_at_all_is_rejected():
+    rejection(lambda: import_lora({}, params=PARAMS), "no LoRA weights are there at all")
     model = {f"{name}.weight": np.zeros(2, np.float32) for name in (Q, OUT, CONV, TIME)}
     said = f"no LoRA weights are there at all, the tensors are {OUT}.weight"
-    message = refusal(lambda: import_lora(model, params=PARAMS), said)
+    message = rejection(lambda: import_lora(model, params=PARAMS), said)
     assert len(message.splitlines()) == 2
 
 
@@ -352,7 +352,7 @@ def test_a_folder_of_peft(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 6}))
     assert load_lora(tmp_path, params=PARAMS).scale == 3
     (tmp_path / "adapter_config.json").write_text("{")
-    refusal(lambda: load_lora(tmp_path, params=PARAMS), "adapter_config.json: not valid JSON")
+    rejection(lambda: load_lora(tmp_path, params=PARAMS), "adapter_config.json: not valid JSON")
 
 
 @pytest.mark.parametrize(
@@ -365,17 +365,17 @@ def test_scale_in_the_metadata_of_a_file(tmp_path, metadata):
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
-    refusal(lambda: load_lora(tmp_path, params=PARAMS), f"{tmp_path}: must hold one of")
+    rejection(lambda: load_lora(tmp_path, params=PARAMS), f"{tmp_path}: must hold one of")
     lora = import_lora(tensors(), params=PARAMS)
     save_lora(tmp_path / "both", lora, layout="diffusers")
     (file,) = (tmp_path / "both").glob("*.safetensors")
     shutil.copy(file, tmp_path / "both" / "adapter_model.safetensors")
-    refusal(lambda: load_lora(tmp_path / "both", params=PARAMS), "both: must hold one of")
+    rejection(lambda: load_lora(tmp_path / "both", params=PARAMS), "both: must hold one of")
     path = tmp_path / "any.safetensors"
-    refusal(lambda: load_lora(path, params=PARAMS), f"{path}: no such file")
+    rejection(lambda: load_lora(path, params=PARAMS), f"{path}: no such file")
     for content in ("[", "[]", "[" * 99_999):
         save_file(tensors(), path, metadata={"lora_adapter_metadata": content})
-        refusal(lambda: load_lora(path, params=PARAMS), f"{path}: metadata")
+        rejection(lambda: load_lora(path, params=PARAMS), f"{path}: metadata")
     save_file(tensors() | {"x": np.zeros(1)}, path)
     with pytest.raises(ConversionError, match=re.escape(f"{path}: LoRA: 1 things")):
         load_lora(path, params=PARAMS)

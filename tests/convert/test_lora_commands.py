@@ -184,7 +184,7 @@ def test_all_that_does_not_fit_is_named_and_nothing_is_written(place, call, tmp_
     assert contents(tmp_path) == before
 
 
-def test_a_strength_without_a_lora_is_refused(place, call, tmp_path):  # noqa: F811
+def test_a_strength_without_a_lora_is_rejected(place, call, tmp_path):  # noqa: F811
     source = ("--source", place / "t2v" / "unet", "--target", tmp_path / "new")
     code, _, error = call("import", "--kind", "unet3d", *source, "--lora-strength", "0.5")
     assert (code, "no LoRA is named" in error) == (2, True)

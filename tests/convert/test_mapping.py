@@ -104,7 +104,7 @@ def test_export_and_import_invert_each_other_bit_for_bit(tree):
 
 @settings(max_examples=25, deadline=None)
 @given(tree=trees(), data=st.data())
-def test_whatever_is_missing_unused_or_misshapen_is_refused(tree, data):
+def test_whatever_is_missing_unused_or_misshapen_is_rejected(tree, data):
     exported = export_params(tree, PLAIN)
     name = data.draw(st.sampled_from(sorted(exported)))
     change = data.draw(st.sampled_from(["missing", "unused", "shape"]))
@@ -164,7 +164,7 @@ def test_no_transform_drops_what_is_too_much(transform, leaf, wrong):
         import_params({"conv.weight": random(wrong)}, {"conv": {"kernel": np.zeros(leaf)}}, table)
 
 
-def test_two_parameters_of_one_name_are_refused_both_ways():
+def test_two_parameters_of_one_name_are_rejected_both_ways():
     tree = {"norm": {"scale": np.zeros(2), "weight": np.ones(2)}}
     with pytest.raises(ConversionError, match=r"two parameters map to 'norm.weight'"):
         import_params({"norm.weight": random((2,))}, tree, PLAIN)

@@ -15,7 +15,7 @@ from glfa_jax.convert.pickled import read_pickled, write_pickled
 from glfa_jax.convert.transfer import export_model, import_model
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from tests.convert import test_pretrained as tiny
-from tests.convert.test_pretrained import CONFIGS, assert_same, contents, kind_of, refusal
+from tests.convert.test_pretrained import CONFIGS, assert_same, contents, kind_of, rejection
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "official_checkpoint_keys.json"
 HEADS = {"num_heads": 2}
@@ -172,20 +172,20 @@ def test_an_encoder_of_ours_gets_a_decoder_for_the_official_layout(tmp_path):
 
 def test_what_shapes_cannot_tell_is_asked_for(tmp_path):
     source = write(tmp_path / "a.pth", checkpoint("fmri_encoder"))
-    message = refusal(
+    message = rejection(
         lambda: import_model("fmri_encoder", source, tmp_path / "ours"),
         f"{source}: the tensors do not tell the number of attention heads",
         "--set num_heads=N --set conditioning_heads=N",
     )
     assert len(message.splitlines()) == 1
     flat = write(tmp_path / "b.pth", checkpoint("fmri_autoencoder"))
-    refusal(
+    rejection(
         lambda: import_model("fmri_autoencoder", flat, tmp_path / "ours", given={"num_heads": 2}),
         f"{flat}: the patches make no square",
         "--set height=N --set width=N",
     )
     wrong = {**ALL_HEADS, "heads": 3}
-    refusal(
+    rejection(
         lambda: import_model("fmri_encoder", source, tmp_path / "ours", given=wrong),
         "unknown keys ['heads']",
     )
@@ -217,17 +217,17 @@ def test_what_does_not_fit_is_named(change, said, tmp_path):
             tensors[name] = np.zeros(shape, np.float32)
     source = write(tmp_path / "a.pth", tensors)
     call = lambda: import_model("fmri_encoder", source, tmp_path / "o", given=ALL_HEADS)  # noqa: E731
-    refusal(call, str(source), said)
+    rejection(call, str(source), said)
     assert contents(tmp_path).keys() == {str(source)}
 
 
-def test_a_prefix_that_some_names_have_is_refused(tmp_path):
+def test_a_prefix_that_some_names_have_is_rejected(tmp_path):
     tensors = checkpoint("fmri_encoder")
     some = {("module." if i else "") + name: t for i, (name, t) in enumerate(tensors.items())}
     source = write(tmp_path / "a.pth", some)
     said = f"{len(tensors) - 1} of {len(tensors)} names begin with module., must be all or none"
     call = lambda: import_model("fmri_encoder", source, tmp_path / "o", given=ALL_HEADS)  # noqa: E731
-    refusal(call, str(source), said)
+    rejection(call, str(source), said)
 
 
 @pytest.mark.parametrize("heads", [0, -2, 3, 2.0, True, "two", None])
@@ -235,10 +235,10 @@ def test_heads_must_divide_the_width(heads, tmp_path):
     source = write(tmp_path / "a.pth", checkpoint("fmri_encoder"))
     given = ALL_HEADS | {"num_heads": heads}
     call = lambda: import_model("fmri_encoder", source, tmp_path / "o", given=given)  # noqa: E731
-    refusal(call, str(source), f"num_heads is {heads!r}, must be a whole number that divides")
+    rejection(call, str(source), f"num_heads is {heads!r}, must be a whole number that divides")
 
 
-def test_a_decoder_that_is_none_or_does_not_fit_is_refused(tmp_path):
+def test_a_decoder_that_is_none_or_does_not_fit_is_rejected(tmp_path):
     source, target = tmp_path / "encoder", tmp_path / "b.pth"
     tiny.write("fmri_encoder", source)
     tiny.write("vit", tmp_path / "vit")
@@ -254,7 +254,7 @@ def test_a_decoder_that_is_none_or_does_not_fit_is_refused(tmp_path):
         ("bare", "has no decoder"),
         ("other", f"its decoder fits no {source}:"),
     ):
-        refusal(
+        rejection(
             lambda decoder=decoder: export_model(
                 "fmri_encoder", source, target, decoder=tmp_path / decoder
             ),
@@ -264,32 +264,32 @@ def test_a_decoder_that_is_none_or_does_not_fit_is_refused(tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_other_checkpoints_are_refused(tmp_path):
+def test_other_checkpoints_are_rejected(tmp_path):
     strange = write(tmp_path / "a.pth", {"weight": np.zeros(3, np.float32)})
     said = "holds no official GLFA or fMRI-PTE checkpoint, its tensors are weight"
-    refusal(lambda: import_model("fmri_encoder", strange, tmp_path / "ours"), said)
+    rejection(lambda: import_model("fmri_encoder", strange, tmp_path / "ours"), said)
     source = write(tmp_path / "b.pth", checkpoint("fmri_autoencoder"))
     said = "holds a fmri_autoencoder, asked for was a fmri_encoder"
-    refusal(lambda: import_model("fmri_encoder", source, tmp_path / "ours"), said)
-    refusal(lambda: import_model("vit", source, tmp_path / "ours"), "is read from its folder")
-    refusal(lambda: import_model("lea", source, tmp_path / "ours"), "is read from its folder")
+    rejection(lambda: import_model("fmri_encoder", source, tmp_path / "ours"), said)
+    rejection(lambda: import_model("vit", source, tmp_path / "ours"), "is read from its folder")
+    rejection(lambda: import_model("lea", source, tmp_path / "ours"), "is read from its folder")
 
 
-def test_exports_that_make_no_sense_are_refused(tmp_path):
+def test_exports_that_make_no_sense_are_rejected(tmp_path):
     tiny.write("fmri_autoencoder", tmp_path / "a")
     tiny.write("vit", tmp_path / "vit")
     before = contents(tmp_path)
     target = tmp_path / "b.pth"
-    refusal(lambda: export_model("vit", tmp_path / "vit", target), "must be a folder")
-    refusal(
+    rejection(lambda: export_model("vit", tmp_path / "vit", target), "must be a folder")
+    rejection(
         lambda: export_model("fmri_autoencoder", tmp_path / "a", target, decoder=tmp_path / "a"),
         "takes no decoder",
     )
-    refusal(
+    rejection(
         lambda: export_model("vit", tmp_path / "vit", tmp_path / "c", module_prefix=True),
         "are for official checkpoints",
     )
     assert contents(tmp_path) == before
     target.write_text("mine")
-    refusal(lambda: export_model("fmri_autoencoder", tmp_path / "a", target), "exists already")
+    rejection(lambda: export_model("fmri_autoencoder", tmp_path / "a", target), "exists already")
     assert target.read_text() == "mine"

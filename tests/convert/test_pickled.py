@@ -198,7 +198,7 @@ def test_a_compressed_file_may_not_grow_without_bound(name, tmp_path):
 
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize(
-    ("tensors", "refused"),
+    ("tensors", "rejected"),
     [
         ([((2**20,), (0,))], True),
         ([((2**10, 2**10, 2), (0, 0, 1))], True),
@@ -208,13 +208,13 @@ def test_a_compressed_file_may_not_grow_without_bound(name, tmp_path):
     ],
 )
 def test_tensors_that_repeat_what_is_stored_may_not_grow_without_bound(
-    old, tensors, refused, tmp_path
+    old, tensors, rejected, tmp_path
 ):
     path = tmp_path / "a.pth"
     named = (pickle.dumps(f"t{i}", 2)[2:-1] + tensor(0, *view) for i, view in enumerate(tensors))
     body = program(b"}(" + b"".join(named) + b"u")
     write_legacy(path, legacy(body)) if old else write_zip(path, body)
-    if not refused:
+    if not rejected:
         assert len(read_file(path)) == len(tensors)
         return
     with pytest.raises(InputError, match=r"a\.pth: its tensors repeat what it stores: .* 64 ti"):
@@ -222,7 +222,7 @@ def test_tensors_that_repeat_what_is_stored_may_not_grow_without_bound(
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_compression_without_bound_is_refused(compression, tmp_path):
+def test_a_compression_without_bound_is_rejected(compression, tmp_path):
     path = write_zip(tmp_path / "a.pth", program(storage()), compression=compression)
     with pytest.raises(PickledError, match=r"a\.pth: compressed in another way"):
         read_pickled(path)
@@ -265,7 +265,7 @@ def test_a_flipped_bit_is_noticed_unless_checksums_were_left_out(tmp_path, recor
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("name", ["data.pkl", "data/0", "version"])
-def test_two_records_of_one_name_are_refused(name, tmp_path):
+def test_two_records_of_one_name_are_rejected(name, tmp_path):
     path = write_zip(tmp_path / "a.pth", program(storage()), version=b"3")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(f"some/{name}", b"other")
@@ -378,7 +378,7 @@ def extension():
 
 @pytest.mark.usefixtures("extension")
 @pytest.mark.parametrize("name", harmful(Path("marker")))
-def test_a_harmful_pickle_is_refused_and_does_not_run(name, tmp_path):
+def test_a_harmful_pickle_is_rejected_and_does_not_run(name, tmp_path):
     marker, path = tmp_path / "marker", tmp_path / "a.pth"
     content = harmful(marker)[name]
     pickle.loads(content)
@@ -408,7 +408,7 @@ def test_a_harmful_pickle_is_refused_and_does_not_run(name, tmp_path):
     ],
 )
 @pytest.mark.parametrize("dotted", [False, True])
-def test_other_globals_are_refused_by_name_even_where_they_are_not_called(name, dotted, tmp_path):
+def test_other_globals_are_rejected_by_name_even_where_they_are_not_called(name, dotted, tmp_path):
     first, _, rest = name.partition(".")
     body = plain(first) + plain(rest) + b"\x93" if dotted else named(name)
     with pytest.raises(PickledError, match=f"names '{name}', which could run code"):
@@ -459,7 +459,7 @@ def test_nothing_else_has_a_state(slots, target, tmp_path):
     ],
 )
 @pytest.mark.parametrize("old", [False, True])
-def test_a_view_beyond_its_storage_is_refused(old, offset, size, stride, tmp_path):
+def test_a_view_beyond_its_storage_is_rejected(old, offset, size, stride, tmp_path):
     path, body = tmp_path / "a.pth", program(tensor(offset, size, stride))
     write_legacy(path, legacy(body)) if old else write_zip(path, body)
     with pytest.raises(PickledError, match=r"a\.pth: holds a tensor that reaches beyond its"):
@@ -478,12 +478,12 @@ def test_a_view_beyond_its_storage_is_refused(old, offset, size, stride, tmp_pat
         (0, [3], [1]),
     ],
 )
-def test_a_shape_of_other_than_whole_numbers_is_refused(offset, size, stride, tmp_path):
+def test_a_shape_of_other_than_whole_numbers_is_rejected(offset, size, stride, tmp_path):
     with pytest.raises(PickledError, match=r"a\.pth: holds a shape that is no tuple of whole"):
         read_pickled(write_zip(tmp_path / "a.pth", program(tensor(offset, size, stride))))
 
 
-def test_a_view_of_an_expanded_view_is_refused(tmp_path):
+def test_a_view_of_an_expanded_view_is_rejected(tmp_path):
     expanded = tensor(0, (1000,), (0,))
     body = tensor(0, (1000,), (1,), base=expanded)
     with pytest.raises(PickledError, match=r"a\.pth: truncated .*not contiguous"):
@@ -516,12 +516,12 @@ def test_a_view_of_an_expanded_view_is_refused(tmp_path):
         (b"r\xff\xff\xff\xff", "truncated or no"),
     ],
 )
-def test_what_no_checkpoint_holds_is_refused(body, message, tmp_path):
+def test_what_no_checkpoint_holds_is_rejected(body, message, tmp_path):
     with pytest.raises(PickledError, match=rf"a\.pth: .*{message}"):
         read_pickled(write_zip(tmp_path / "a.pth", program(body)))
 
 
-def test_storages_under_other_names_than_text_are_refused(tmp_path):
+def test_storages_under_other_names_than_text_are_rejected(tmp_path):
     parts = legacy(program(b"}"))
     parts[4] = pickle.dumps([("0",)], 2)
     with pytest.raises(PickledError, match="its list of storages is no list of names"):
@@ -586,14 +586,14 @@ def test_a_record_that_the_file_is_too_short_for_is_named(tmp_path):
         read_pickled(path)
 
 
-def test_big_endian_files_are_refused(tmp_path):
+def test_big_endian_files_are_rejected(tmp_path):
     with pytest.raises(PickledError, match="big-endian"):
         read_pickled(write_zip(tmp_path / "a.pth", program(b"}"), byteorder=b"big"))
     with pytest.raises(PickledError, match="big-endian"):
         read_pickled(write_legacy(tmp_path / "a.pth", legacy(program(b"}"), little=False)))
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_files_are_rejected(tmp_path):
     path = tmp_path / "a.pth"
     with pytest.raises(PickledError, match=r"a\.pth: no such file"):
         read_pickled(path)
@@ -653,6 +653,6 @@ def test_a_prefix_that_some_names_lack_stays():
         (SIX, "a ndarray"),
     ],
 )
-def test_other_content_is_refused_saying_what_it_is(content, holds):
+def test_other_content_is_rejected_saying_what_it_is(content, holds):
     with pytest.raises(PickledError, match=rf"a\.pth: must hold tensors by name.*; holds {holds}$"):
         state_dict(content, path="a.pth")

@@ -66,7 +66,7 @@ def assert_same(ours: dict, theirs: dict) -> None:
     jax.tree_util.tree_map_with_path(same, ours, theirs)
 
 
-def refusal(call, *parts: str) -> str:
+def rejection(call, *parts: str) -> str:
     with pytest.raises(InputError) as error:
         call()
     message = str(error.value)
@@ -177,10 +177,10 @@ def test_a_vae_with_the_names_of_2023_loads(tmp_path):
         ("lea", "fmri_encoder"),
     ],
 )
-def test_another_architecture_is_refused(held, wanted, tmp_path):
+def test_another_architecture_is_rejected(held, wanted, tmp_path):
     write(held, tmp_path)
     before = contents(tmp_path)
-    message = refusal(lambda: pretrained.load(wanted, tmp_path), f"{tmp_path}: ")
+    message = rejection(lambda: pretrained.load(wanted, tmp_path), f"{tmp_path}: ")
     # One sentence, or all the tensors that do not fit where the configuration could be read so.
     assert len(message.splitlines()) == 1 or "tensors do not fit" in message.splitlines()[0]
     assert contents(tmp_path) == before
@@ -237,11 +237,11 @@ def test_another_architecture_is_refused(held, wanted, tmp_path):
     ],
     ids=lambda value: value if isinstance(value, str) else json.dumps(value),
 )
-def test_a_configuration_that_builds_nothing_is_refused(name, change, tmp_path):
+def test_a_configuration_that_builds_nothing_is_rejected(name, change, tmp_path):
     write(name, tmp_path)
     changed = {k: v for k, v in {**CONFIGS[name], **change}.items() if v is not None}
     (tmp_path / "config.json").write_text(json.dumps(changed))
-    message = refusal(lambda: pretrained.load(kind_of(name), tmp_path), f"{tmp_path}: ")
+    message = rejection(lambda: pretrained.load(kind_of(name), tmp_path), f"{tmp_path}: ")
     assert len(message.splitlines()) == 1
 
 
@@ -251,23 +251,23 @@ def test_missing_weights_and_files_are_named(name, tmp_path):
     filename = pretrained.KINDS[kind_of(name)].filename
     load = lambda: pretrained.load(kind_of(name), tmp_path)  # noqa: E731
     (tmp_path / filename).rename(tmp_path / "elsewhere")
-    refusal(load, f"{tmp_path}: holds no weights, must hold exactly one of", filename)
+    rejection(load, f"{tmp_path}: holds no weights, must hold exactly one of", filename)
     (tmp_path / "elsewhere").rename(tmp_path / filename)
     (tmp_path / "config.json").unlink()
-    refusal(load, f"{tmp_path}/config.json: no such file")
+    rejection(load, f"{tmp_path}/config.json: no such file")
     shutil.rmtree(tmp_path)
-    refusal(load, f"{tmp_path}/config.json: no such file")
+    rejection(load, f"{tmp_path}/config.json: no such file")
     assert not tmp_path.exists()
 
 
 @pytest.mark.parametrize("kept", [0, 7, 300, -1])
-def test_truncated_weights_are_refused(kept, tmp_path):
+def test_truncated_weights_are_rejected(kept, tmp_path):
     write("vit", tmp_path)
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
     (tmp_path / "SHA256SUMS").unlink()
     before = contents(tmp_path)
-    refusal(lambda: pretrained.load("vit", tmp_path), f"{path}: truncated")
+    rejection(lambda: pretrained.load("vit", tmp_path), f"{path}: truncated")
     assert contents(tmp_path) == before
 
 
@@ -277,7 +277,7 @@ def test_all_tensors_that_do_not_fit_are_named_with_the_folder(tmp_path):
     tensors["classifier.bias"] = np.zeros(5, np.float32)
     tensors["pooler.weight"] = tensors.pop("classifier.weight")
     write_tensors(tmp_path, tensors, config=CONFIGS["vit"], filename="model.safetensors")
-    refusal(
+    rejection(
         lambda: pretrained.load("vit", tmp_path),
         f"{tmp_path}: ",
         "missing: classifier.weight",
@@ -293,13 +293,15 @@ def test_a_failed_save_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fmri_encoder", "lea", "vit"])
-def test_a_flipped_bit_anywhere_in_a_saved_model_is_refused(name, tmp_path):
+def test_a_flipped_bit_anywhere_in_a_saved_model_is_rejected(name, tmp_path):
     write(name, tmp_path / "whole")
     (weights,) = (tmp_path / "whole").glob("*.safetensors")
     for place in np.linspace(8, weights.stat().st_size - 1, 7, dtype=int):
         folder = shutil.copytree(tmp_path / "whole", tmp_path / str(place))
         flip(folder / weights.name, place)
-        refusal(lambda folder=folder: pretrained.load(name, folder), f"{folder / weights.name}: is")
+        rejection(
+            lambda folder=folder: pretrained.load(name, folder), f"{folder / weights.name}: is"
+        )
 
 
 @pytest.mark.parametrize("value", ["2", 0, [2], None, 2**70])
@@ -309,4 +311,4 @@ def test_a_configuration_is_looked_at_without_its_weights(value, tmp_path):
     assert pretrained.configured("video_mae", tmp_path).tubelet_size == 2
     config.write_text(json.dumps(CONFIGS["video_mae"] | {"tubelet_size": value}))
     said = f"{tmp_path}: its configuration describes no video_mae model (", "tubelet_size is"
-    refusal(lambda: pretrained.configured("video_mae", tmp_path), *said)
+    rejection(lambda: pretrained.configured("video_mae", tmp_path), *said)

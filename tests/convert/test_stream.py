@@ -72,7 +72,7 @@ def test_tensors_are_changed_one_at_a_time(tmp_path):
     }
 
 
-def test_a_dtype_that_the_format_lacks_is_refused(tmp_path):
+def test_a_dtype_that_the_format_lacks_is_rejected(tmp_path):
     with pytest.raises(InputError, match="complex64"):
         write_safetensors(tmp_path / "a", {"x": np.zeros(2, np.complex64)}, metadata={})
     assert not list(tmp_path.iterdir())
@@ -107,7 +107,7 @@ def test_sizes_are_understood(text, count):
 
 
 @pytest.mark.parametrize("text", ["", "5 parsecs", "-1MB", "0", "GB", "9" * 400])
-def test_other_sizes_are_refused(text):
+def test_other_sizes_are_rejected(text):
     with pytest.raises(InputError, match="must be a size such as 5GB"):
         bytes_of(text)
 

@@ -16,7 +16,7 @@ from glfa_jax.convert.sources import guess_kind, open_source
 from glfa_jax.convert.transfer import export_model, import_model
 from glfa_jax.data.captions import Tokenizer
 from tests.convert import test_pretrained as tiny
-from tests.convert.test_pretrained import CONFIGS, assert_same, contents, kind_of, refusal
+from tests.convert.test_pretrained import CONFIGS, assert_same, contents, kind_of, rejection
 
 NAMES = list(CONFIGS)
 
@@ -113,7 +113,7 @@ def test_a_variant_is_read_when_asked_for_and_named_when_not(stored, tmp_path):
     stem = "diffusion_pytorch_model"
     (source / f"{stem}.safetensors").rename(source / f"{stem}.fp16.safetensors")
     (source / "SHA256SUMS").unlink()
-    refusal(
+    rejection(
         lambda: import_model("vae", source, tmp_path / "ours"),
         "there is the variant fp16, which must be asked for",
     )
@@ -227,7 +227,7 @@ def test_bad_input_is_named_and_nothing_is_written(spoil, direction, stored, tmp
     said = spoil(source)
     (source / "SHA256SUMS").unlink()
     before = contents(tmp_path)
-    refusal(lambda: direction("vit", source, tmp_path / "new" / "ours"), str(source), said)
+    rejection(lambda: direction("vit", source, tmp_path / "new" / "ours"), str(source), said)
     assert contents(tmp_path) == before
     assert not (tmp_path / "new").exists()
 
@@ -236,11 +236,11 @@ def test_a_broken_part_of_a_pipeline_stops_all(stored, tmp_path):
     source = shutil.copytree(stored / "text_to_video", tmp_path / "t2v")
     (source / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     said = f"{source / 'vae'}: holds no weights"
-    refusal(lambda: import_model("text_to_video", source, tmp_path / "ours"), said)
+    rejection(lambda: import_model("text_to_video", source, tmp_path / "ours"), said)
     (source / "unet" / "config.json").unlink()
     shutil.rmtree(source / "tokenizer")
     call = lambda: import_model("text_to_video", source, tmp_path / "ours")  # noqa: E731
-    message = refusal(call, said, f"{source / 'unet' / 'config.json'}: no such file")
+    message = rejection(call, said, f"{source / 'unet' / 'config.json'}: no such file")
     assert len(message.splitlines()) == 3
     assert list(tmp_path.iterdir()) == [source]
 
@@ -251,19 +251,19 @@ def test_another_pipeline_is_not_taken_for_one(stored, tmp_path):
     index.write_text(json.dumps({"unet": ["diffusers", "UNet2DConditionModel"]}))
     assert guess_kind(source) is None
     call = lambda: import_model("unet3d", source, tmp_path / "ours")  # noqa: E731
-    refusal(call, f"{source}: is a pipeline of several models")
+    rejection(call, f"{source}: is a pipeline of several models")
     call = lambda: import_model("text_to_video", index, tmp_path / "ours")  # noqa: E731
-    refusal(call, f"{index}: is a file; a text_to_video is read from its folder")
+    rejection(call, f"{index}: is a file; a text_to_video is read from its folder")
     index.write_text("[")
     call = lambda: import_model("text_to_video", source, tmp_path / "ours")  # noqa: E731
-    refusal(call, f"{index}: not valid JSON")
+    rejection(call, f"{index}: not valid JSON")
 
 
 def test_a_filled_target_is_left_alone(stored, tmp_path):
     (tmp_path / "ours").mkdir()
     import_model("vit", stored / "vit", tmp_path / "ours")
     before = contents(tmp_path)
-    refusal(
+    rejection(
         lambda: import_model("vit", stored / "vit", tmp_path / "ours"),
         f"{tmp_path / 'ours'}: exists already, must be a new or an empty folder",
     )
@@ -276,13 +276,13 @@ def test_a_failed_write_leaves_nothing(stored, tmp_path, monkeypatch):
 
     monkeypatch.setattr(transfer, "_write", fail)
     call = lambda: import_model("vit", stored / "vit", tmp_path / "a" / "b")  # noqa: E731
-    refusal(call, f"{tmp_path / 'a' / 'b'}: cannot be written (disk full)")
+    rejection(call, f"{tmp_path / 'a' / 'b'}: cannot be written (disk full)")
     assert not list(tmp_path.iterdir())
 
 
 def test_an_architecture_is_stated_for_checkpoints_only(stored):
     said = "its architecture is in its config.json"
-    refusal(lambda: open_source("vit", stored / "vit", given={"num_heads": 2}), said)
+    rejection(lambda: open_source("vit", stored / "vit", given={"num_heads": 2}), said)
 
 
 def test_settings_are_parsed():
@@ -291,7 +291,7 @@ def test_settings_are_parsed():
     given = transfer.parse_given(["num_heads=8", "head=conv", "mlp_ratio=4.0"])
     assert given == {"num_heads": 8, "head": "conv", "mlp_ratio": 4.0}
     for wrong in ("num_heads", "=3", "a="):
-        refusal(lambda wrong=wrong: transfer.parse_given([wrong]), "must read key=value")
+        rejection(lambda wrong=wrong: transfer.parse_given([wrong]), "must read key=value")
 
 
 @pytest.mark.parametrize("part", ["tokenizer/vocab.json", "scheduler/scheduler_config.json"])
@@ -301,19 +301,19 @@ def test_what_was_imported_beside_the_models_carries_checksums_too(part, stored,
     path.write_text(path.read_text().replace("1", "2"))
     said = f"{path}: is not what was written"
     if "tokenizer" in part:
-        refusal(lambda: Tokenizer.load(path.parent), said)
-        refusal(lambda: pretrained.find_tokenizer(tmp_path), said)
+        rejection(lambda: Tokenizer.load(path.parent), said)
+        rejection(lambda: pretrained.find_tokenizer(tmp_path), said)
     else:
-        refusal(lambda: pretrained.read_schedule(tmp_path), said)
+        rejection(lambda: pretrained.read_schedule(tmp_path), said)
 
 
-def test_a_changed_preprocessing_is_refused_with_its_model(stored, tmp_path):
+def test_a_changed_preprocessing_is_rejected_with_its_model(stored, tmp_path):
     source = shutil.copytree(stored / "vit", tmp_path / "vit")
     (source / "preprocessor_config.json").write_text('{"do_resize": false}')
     import_model("vit", source, tmp_path / "ours")
     path = tmp_path / "ours" / "preprocessor_config.json"
     path.write_text('{"do_resize": true}')
-    refusal(lambda: pretrained.load("vit", tmp_path / "ours"), f"{path}: is not what was written")
+    rejection(lambda: pretrained.load("vit", tmp_path / "ours"), f"{path}: is not what was written")
 
 
 def test_a_folder_in_the_tokenizers_stays_behind(stored, tmp_path):

@@ -11,7 +11,7 @@ HEIGHT, WIDTH = 32, 48
 TURN = 2**16  # one, in a display matrix
 
 
-def pictures(count):
+def images(count):
     """Coarse patterns that no two have in common and that no turn leaves alike."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, HEIGHT // 8, WIDTH // 8, 3)).astype(np.uint8)
@@ -33,8 +33,8 @@ def encode(
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, pixels
         stream.codec_context.thread_count = 1
-        for picture in pictures(count):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)
+        for image in images(count):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pixels)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
@@ -43,7 +43,7 @@ def encode(
 def copy(source, target, *, format=None, move=0.0, until=None, seconds=None):
     """Packets as they are.
 
-    move: seconds by which all come later. until: seconds of the source. seconds: of each picture,
+    move: seconds by which all come later. until: seconds of the source. seconds: of each frame,
     in the order in which they are shown, instead of their own.
     """
     with av.open(str(source)) as given, av.open(str(target), "w", format=format) as made:

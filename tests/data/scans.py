@@ -71,7 +71,7 @@ def truncate(path: Path, part: float) -> None:
 
 
 def ends_in_a_sentence(path: Path, task: Callable[[], Any]) -> None:
-    """Reading a damaged file may do, or is refused with its name and no more than a line."""
+    """Reading a damaged file may do, or is rejected with its name and no more than a line."""
     said = f"{path}: "
     try:
         task()

@@ -46,7 +46,7 @@ def test_table_is_read(tmp_path):
         ),
     ],
 )
-def test_bad_tables_are_refused(tmp_path, text, message):
+def test_bad_tables_are_rejected(tmp_path, text, message):
     (tmp_path / "captions.tsv").write_text(text)
     with pytest.raises(DataError, match=rf"captions\.tsv: {message}"):
         captions.read_captions(tmp_path / "captions.tsv")

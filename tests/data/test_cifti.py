@@ -11,7 +11,7 @@ import pytest
 from glfa_jax.data import readers, regions
 from tests.data.meshes import write_dlabel
 from tests.data.scans import MESH, ends_in_a_sentence, mutations, write_cifti
-from tests.data.test_readers import read, refuses
+from tests.data.test_readers import read, rejects
 
 
 @pytest.mark.parametrize("time_first", [True, False])
@@ -26,9 +26,9 @@ def test_a_packed_series_is_read_whatever_its_name(tmp_path, monkeypatch, time_f
     assert readers.header_of(packed) == (7, 2.0, MESH)
     whole = packed.read_bytes()
     packed.write_bytes(whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:])
-    refuses(r"truncated or no CIFTI \(CRC", readers.cifti(packed))
+    rejects(r"truncated or no CIFTI \(CRC", readers.cifti(packed))
     packed.write_bytes(whole[:-20])
-    refuses(r"truncated or no CIFTI", readers.cifti(packed))
+    rejects(r"truncated or no CIFTI", readers.cifti(packed))
 
 
 def test_packed_labels_are_read(tmp_path):
@@ -82,21 +82,21 @@ def edited(path, old, new):
         (rb"CORTEX_LEFT", b"CORTEX_LFFT", "has no CIFTI_STRUCTURE_CORTEX_LEFT|truncated"),
     ],
 )
-def test_maps_that_do_not_fit_are_refused(tmp_path, old, new, says):
+def test_maps_that_do_not_fit_are_rejected(tmp_path, old, new, says):
     path = tmp_path / "a.dtseries.nii"
     write_cifti(path, 4)
     edited(path, old, new)
-    refuses(rf"a\.dtseries\.nii: .*({says})", readers.cifti(path))
+    rejects(rf"a\.dtseries\.nii: .*({says})", readers.cifti(path))
 
 
-def test_a_map_that_claims_more_than_memory_is_refused_at_once(tmp_path):
+def test_a_map_that_claims_more_than_memory_is_rejected_at_once(tmp_path):
     path = tmp_path / "a.dtseries.nii"
     write_cifti(path, 4)
     edited(path, rb' IndexCount="36"', b' IndexCount="%d"' % 2**40)
-    refuses("brain models do not describe each once", readers.cifti(path))
+    rejects("brain models do not describe each once", readers.cifti(path))
     write_cifti(path, 4)
     edited(path, rb'SurfaceNumberOfVertices="40"', b'SurfaceNumberOfVertices="%d"' % 2**40)
-    refuses("4 volumes of 1,099,511,627,820 values, must be 1 to", readers.cifti(path))
+    rejects("4 volumes of 1,099,511,627,820 values, must be 1 to", readers.cifti(path))
 
 
 @pytest.mark.filterwarnings("ignore:Dataobj shape", "ignore:Extension size")

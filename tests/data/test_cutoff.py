@@ -8,7 +8,7 @@ from tests.data import films
 
 KINDS = {
     "end.mp4": {},
-    "front.mp4": {"container": {"movflags": "+faststart"}},  # its table comes before its pictures
+    "front.mp4": {"container": {"movflags": "+faststart"}},  # its table comes before its frames
     "pieces.mp4": {"container": {"movflags": "frag_keyframe+empty_moov"}},
     "a.mov": {"codec": "mpeg4"},
     "a.avi": {"codec": "mpeg4"},
@@ -25,11 +25,11 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_file_that_is_cut_off_anywhere_is_refused_and_the_whole_one_read(tmp_path, name):
+def test_a_file_that_is_cut_off_anywhere_is_rejected_and_the_whole_one_read(tmp_path, name):
     path = films.encode(tmp_path / name, 20, **KINDS[name])
     assert video.read_video(path, frames=6, resolution=(8, 12)).shape == (6, 8, 12, 3)
     content = path.read_bytes()
-    # Of AVI, the end of the index, which no picture needs, may lack.
+    # Of AVI, the end of the index, which no frame needs, may lack.
     ends = np.unique(np.linspace(0, len(content) - (9 if name == "a.avi" else 1), 15).astype(int))
     for end in ends[(ends % 188 != 0) | (ends == 0)]:  # a transport stream may end between packets
         path.write_bytes(content[:end])

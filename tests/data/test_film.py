@@ -1,4 +1,4 @@
-"""Pictures at a moment, in files as they come from cameras, editors and other people."""
+"""Frames at a moment, in files as they come from cameras, editors and other people."""
 
 import os
 from contextlib import closing
@@ -58,14 +58,14 @@ TURNS = {
 
 
 @pytest.mark.parametrize("matrix", TURNS)
-def test_pictures_are_upright_however_the_camera_was_held(clip, tmp_path, matrix):
+def test_images_are_upright_however_the_camera_was_held(clip, tmp_path, matrix):
     turned = films.turn(clip, tmp_path / "a.mp4", *matrix)
-    expected = np.stack([TURNS[matrix](picture) for picture in video.read_all(clip)])
+    expected = np.stack([TURNS[matrix](image) for image in video.read_all(clip)])
     np.testing.assert_array_equal(video.read_all(turned), expected)
     np.testing.assert_array_equal(read(turned, size=expected.shape[1:3]), expected)
 
 
-def test_a_turn_is_a_quarter_turn_within_rounding_or_refused(clip, tmp_path):
+def test_a_turn_is_a_quarter_turn_within_rounding_or_rejected(clip, tmp_path):
     nearly = films.turn(clip, tmp_path / "a.mp4", 0.001, 0.999, -1.001, -0.001)
     np.testing.assert_array_equal(
         video.read_all(nearly), np.rot90(video.read_all(clip), -1, axes=(1, 2))
@@ -89,7 +89,7 @@ def test_a_turn_is_a_quarter_turn_within_rounding_or_refused(clip, tmp_path):
         ("a.wmv", "wmv2"),  # begins later than at 0, without saying so
     ],
 )
-def test_the_last_picture_stays_as_long_as_the_file_says(tmp_path, name, codec, last):
+def test_the_last_image_stays_as_long_as_the_file_says(tmp_path, name, codec, last):
     options = PLAIN if codec == "libx264" else {}
     pixels = "rgb8" if codec == "gif" else "yuv420p"
     steady = films.encode(
@@ -104,7 +104,7 @@ def test_the_last_picture_stays_as_long_as_the_file_says(tmp_path, name, codec, 
     np.testing.assert_array_equal(read(tmp_path / name, frames=20), expected)
 
 
-def test_one_duration_for_all_of_irregular_pictures_is_not_taken_for_that_of_the_last():
+def test_one_duration_for_all_of_irregular_images_is_not_taken_for_that_of_the_last():
     starts, same = np.array([0, 0.1, 0.3, 0.4, 1.0]), np.full(5, 0.04)
     about = {"rate": 25.0, "unit": 1e-3}
     assert film._last_step(starts, same, ends=iter([2.0]), **about) == 1.0
@@ -137,7 +137,7 @@ def test_an_avi_with_dropped_frames_shows_those_before_them_longer(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "b.avi", frames=11), shown)
 
 
-def test_an_avi_that_says_of_pictures_that_nothing_has_changed_is_whole(tmp_path):
+def test_an_avi_that_says_of_images_that_nothing_has_changed_is_whole(tmp_path):
     path = films.encode(tmp_path / "a.avi", 8, codec="mpeg4", options={"g": "8"})
     content, same, place = bytearray(path.read_bytes()), (3, 4, 7), 0
     for number in range(8):
@@ -155,14 +155,14 @@ def test_an_avi_that_says_of_pictures_that_nothing_has_changed_is_whole(tmp_path
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.avi", "libx264"), ("a.avi", "mpeg4"), ("a.mxf", "libx264")]
 )
-def test_pictures_predicted_from_later_ones_are_in_order(tmp_path, name, codec):
+def test_images_predicted_from_later_ones_are_in_order(tmp_path, name, codec):
     path = films.encode(tmp_path / name, 12, codec=codec, options={"bf": "2"})
     back = read(path, frames=12).astype(int)
-    distance = np.abs(back[:, None] - films.pictures(12)).mean(axis=(2, 3, 4))
+    distance = np.abs(back[:, None] - films.images(12)).mean(axis=(2, 3, 4))
     assert (distance.argmin(axis=1) == np.arange(12)).all()
 
 
-def test_pictures_without_any_times_follow_each_other_at_the_frame_rate(tmp_path):
+def test_images_without_any_times_follow_each_other_at_the_frame_rate(tmp_path):
     path = films.encode(tmp_path / "a.h264", 10, format="h264", options=PLAIN)
     np.testing.assert_array_equal(read(path, frames=10), video.read_all(path))
     with closing(film.Film(path)) as opened:
@@ -170,12 +170,12 @@ def test_pictures_without_any_times_follow_each_other_at_the_frame_rate(tmp_path
 
 
 @pytest.mark.parametrize("name", ["a%d.jpg", "a*.png", "a.webp", "a.bmp", "a.tiff"])
-def test_a_picture_alone_is_a_clip_in_which_nothing_moves(tmp_path, name):
-    pictures = [Image.fromarray(picture) for picture in films.pictures(2)]
-    pictures[1].save(tmp_path / name.replace("%d", "0").replace("*", "0"))  # what a pattern finds
-    pictures[0].save(tmp_path / name)
+def test_an_image_alone_is_a_clip_in_which_nothing_moves(tmp_path, name):
+    images = [Image.fromarray(image) for image in films.images(2)]
+    images[1].save(tmp_path / name.replace("%d", "0").replace("*", "0"))  # what a pattern finds
+    images[0].save(tmp_path / name)
     back = read(tmp_path / name, frames=3).astype(int)
-    assert np.abs(back - films.pictures(1)).mean() < 8
+    assert np.abs(back - films.images(1)).mean() < 8
     truncate(tmp_path / name, 0.8)
     with pytest.raises(DataError, match=r"truncated or no video \("):
         read(tmp_path / name)
@@ -189,7 +189,7 @@ def test_a_picture_alone_is_a_clip_in_which_nothing_moves(tmp_path, name):
         ("a.swf", "flv", "yuv420p"),
     ],
 )
-def test_rarer_files_that_hold_their_pictures_are_read(tmp_path, name, codec, pixels):
+def test_rarer_files_that_hold_their_images_are_read(tmp_path, name, codec, pixels):
     path = films.encode(tmp_path / name, 8, codec=codec, pixels=pixels)
     np.testing.assert_array_equal(read(path, frames=8), video.read_all(path))
 
@@ -210,7 +210,7 @@ def test_rarer_files_that_hold_their_pictures_are_read(tmp_path, name, codec, pi
         ("a.mpg", "mpeg2video", {"g": "25", "bf": "2"}, 400),
     ],
 )
-def test_what_is_skipped_changes_no_picture(tmp_path, name, codec, options, most):
+def test_what_is_skipped_changes_no_image(tmp_path, name, codec, options, most):
     path = films.encode(tmp_path / name, 250, codec=codec, options=options)
     numbers = [12, 105, 107, 242]
     with closing(film.Film(path)) as opened:
@@ -220,7 +220,7 @@ def test_what_is_skipped_changes_no_picture(tmp_path, name, codec, options, most
     np.testing.assert_array_equal(quick, every[numbers])
 
 
-def test_only_pictures_that_are_needed_are_converted(long, monkeypatch):
+def test_only_images_that_are_needed_are_converted(long, monkeypatch):
     converted = []
     upright = film._upright
     monkeypatch.setattr(
@@ -230,7 +230,7 @@ def test_only_pictures_that_are_needed_are_converted(long, monkeypatch):
     assert len(converted) == 6
 
 
-def test_large_pictures_are_scaled_in_pieces_to_the_same_numbers(monkeypatch):
+def test_large_images_are_scaled_in_pieces_to_the_same_numbers(monkeypatch):
     clip = np.random.default_rng(0).integers(0, 256, (2, 90, 120, 3)).astype(np.uint8)
     whole = video.resize(clip, resolution=(20, 30))
     monkeypatch.setattr(video, "PIECE", 5000)
@@ -275,7 +275,7 @@ def test_no_other_file_is_read_through_a_video(clip, tmp_path):
                 read(path)
 
 
-def test_what_is_no_plain_file_is_refused_at_once(tmp_path):
+def test_what_is_no_plain_file_is_rejected_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "folder.mp4").mkdir()
     for name in ("pipe.mp4", "folder.mp4"):
@@ -283,7 +283,7 @@ def test_what_is_no_plain_file_is_refused_at_once(tmp_path):
             read(tmp_path / name)
 
 
-def test_a_cover_picture_is_not_the_video(tmp_path):
+def test_a_cover_image_is_not_the_video(tmp_path):
     path = two_videos(tmp_path / "a.mp4", "mjpeg", av.stream.Disposition.attached_pic)
     content = path.read_bytes()
     # Moved before the video, as some write it.
@@ -304,7 +304,7 @@ def test_of_several_videos_the_one_is_read_that_a_player_shows(tmp_path):
 
 
 def two_videos(path, codec, disposition):
-    """A white one, and one with pictures."""
+    """A white one, and one with frames."""
     with av.open(str(path), "w") as container:
         streams = [container.add_stream(name, rate=25) for name in (codec, "mpeg4")]
         streams[0].disposition = disposition
@@ -312,22 +312,22 @@ def two_videos(path, codec, disposition):
         white = np.full((1, *SIZE, 3), 255, np.uint8)
         for stream in streams:
             stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
-            stream.codec_context.color_range = 2  # as cover pictures have it
-        for stream, shown in zip(streams, (white, films.pictures(6)), strict=True):
-            for picture in shown:
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            stream.codec_context.color_range = 2  # as cover images have it
+        for stream, shown in zip(streams, (white, films.images(6)), strict=True):
+            for image in shown:
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
             container.mux(stream.encode())
     return path
 
 
-def test_a_damaged_picture_is_named_and_not_shown(long, tmp_path):
+def test_a_damaged_image_is_named_and_not_shown(long, tmp_path):
     content = bytearray(long.read_bytes())
     start = content.index(b"mdat")
     middle = (start + content.index(b"moov")) // 2
     content[middle : middle + 400] = bytes(400)
     (tmp_path / "a.mp4").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.mp4: (damaged, the picture at|truncated or no video)"):
+    with pytest.raises(DataError, match=r"a\.mp4: (damaged, the frame at|truncated or no video)"):
         read(tmp_path / "a.mp4", frames=250)
     [before] = video.read_parts(
         tmp_path / "a.mp4", [video.Part(tmp_path / "a.mp4", 0, 2)], frames=6, resolution=SIZE
@@ -335,7 +335,7 @@ def test_a_damaged_picture_is_named_and_not_shown(long, tmp_path):
     assert before.shape == (6, *SIZE, 3)
 
 
-def test_pictures_too_large_for_any_memory_are_refused(clip, tmp_path, monkeypatch):
+def test_images_too_large_for_any_memory_are_rejected(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(film, "MOST_PIXELS", 1000)
-    with pytest.raises(DataError, match=r"clip\.mp4: pictures of 48 x 32 pixels, at most 1,000"):
+    with pytest.raises(DataError, match=r"clip\.mp4: frames of 48 x 32 pixels, at most 1,000"):
         read(clip)

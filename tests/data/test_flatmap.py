@@ -1,4 +1,4 @@
-"""The flat map: both directions, geometry, sides; on fsaverage5, on files, on pictures."""
+"""The flat map: both directions, geometry, sides; on fsaverage5, on files, on images."""
 
 from fractions import Fraction
 
@@ -74,11 +74,11 @@ def test_what_is_on_the_left_only_is_drawn_and_read_on_the_left_only(drawn):
     rng = np.random.default_rng(0)
     pattern = 1 + rng.random(cortex.num_vertices)
     pattern[count:] = 0
-    picture = flat.to_map(pattern)
-    left = picture > 0
+    image = flat.to_map(pattern)
+    left = image > 0
     right = flat.mask & ~left
     assert np.nonzero(left)[1].max() + 1 < np.nonzero(right)[1].min()
-    back = flat.to_surface(picture)
+    back = flat.to_surface(image)
     assert (back[:count][cortex.left.region] > 0.9).all()
     assert not back[count:].any()
 
@@ -133,8 +133,8 @@ def test_weights_equal_a_slow_search_of_every_triangle(mesh, map_size):
     np.testing.assert_allclose(flat.to_map(values), expected, atol=1e-6)
 
 
-def slow_picture(mask: np.ndarray, values: np.ndarray, map_size: int):
-    """Signal and mask of a resized picture, pixel by pixel in exact fractions."""
+def slow_image(mask: np.ndarray, values: np.ndarray, map_size: int):
+    """Signal and mask of a resized image, pixel by pixel in exact fractions."""
     rows, columns = np.nonzero(mask == 1)
     crop = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     mask, values = mask[crop], values[crop]
@@ -161,14 +161,14 @@ def slow_picture(mask: np.ndarray, values: np.ndarray, map_size: int):
 
 
 @pytest.mark.parametrize(("shape", "map_size"), [((45, 71), 16), ((37, 23), 19), ((15, 14), 33)])
-def test_a_picture_is_resized_as_a_slow_computation_says(shape, map_size):
+def test_an_image_is_resized_as_a_slow_computation_says(shape, map_size):
     rng = np.random.default_rng(2)
     mask = rng.choice([-1, 0, 1], shape, p=[0.2, 0.2, 0.6])
     mask[:4] = mask[:, -3:] = 0
     mask[:, 5] = -1
     values = np.where(mask == 0, np.nan, rng.normal(size=shape))
     flat = flatmap.from_image(mask.astype(np.int8), map_size=map_size)
-    expected, inside = slow_picture(mask, np.nan_to_num(values), map_size)
+    expected, inside = slow_image(mask, np.nan_to_num(values), map_size)
     np.testing.assert_array_equal(flat.mask, inside)
     got = flat.to_map(np.stack([values.ravel(), 2 * values.ravel()]))
     np.testing.assert_allclose(got, np.stack([expected, 2 * expected]), atol=1e-6)
@@ -178,7 +178,7 @@ def test_a_picture_is_resized_as_a_slow_computation_says(shape, map_size):
 
 
 @pytest.mark.parametrize("map_size", [40, 64, 101])
-def test_a_picture_comes_back_from_the_map(map_size):
+def test_an_image_comes_back_from_the_map(map_size):
     rows, columns = np.indices((101, 243))
     mask = np.where(np.hypot(rows - 50, (columns - 80) / 1.5) < 30, 1, -1)
     mask[np.hypot(rows - 40, columns - 60) < 6] = 0
@@ -214,10 +214,10 @@ def test_the_map_of_a_study_follows_its_layout(data, mesh, tmp_path):
         assert got.sides == (want.left.num_vertices, want.right.num_vertices)
 
 
-def test_a_study_without_a_map_is_told_so(data, tmp_path):
+def test_a_study_without_a_map_is_rejected(data, tmp_path):
     with pytest.raises(DataError, match=r"vc_roi.npz: no such file"):
         flatmap.of(settings(layout="fudan", root=tmp_path))
-    with pytest.raises(DataError, match=r"data.region.labels: scans of layout fudan are pictures"):
+    with pytest.raises(DataError, match=r"data.region.labels: scans of layout fudan are images"):
         flatmap.of(settings(layout="fudan", root=tmp_path, region=data.region))
     with pytest.raises(DataError, match=r"data.map_size: must be at least 16, is 15"):
         flatmap.of(settings(map_size=15))
@@ -240,9 +240,9 @@ def test_round_trip_keeps_a_slope_on_a_coarse_map():
 
 def test_zero_outside_the_mask_and_a_mean_inside(cortex):
     ones = np.ones((2, 3, SURFACES.num_vertices), np.float32)
-    picture = cortex.to_map(ones)
-    assert picture.shape == (2, 3, cortex.map_size, cortex.map_size)
-    np.testing.assert_allclose(picture, np.broadcast_to(cortex.mask, picture.shape), atol=1e-6)
+    image = cortex.to_map(ones)
+    assert image.shape == (2, 3, cortex.map_size, cortex.map_size)
+    np.testing.assert_allclose(image, np.broadcast_to(cortex.mask, image.shape), atol=1e-6)
     assert 0.45 < cortex.mask.mean() < 0.9
 
 
@@ -259,9 +259,9 @@ def test_sides_never_swap(cortex):
 
 def test_dorsal_is_up(cortex):
     height = np.concatenate([SURFACES.left.inflated[:, 2], SURFACES.right.inflated[:, 2]])
-    picture = cortex.to_map(height)
+    image = cortex.to_map(height)
     rows = np.nonzero(cortex.mask)[0]
-    assert np.corrcoef(rows, picture[cortex.mask])[0, 1] < -0.7
+    assert np.corrcoef(rows, image[cortex.mask])[0, 1] < -0.7
 
 
 def test_a_vertex_appears_where_its_position_says(cortex):
@@ -270,15 +270,15 @@ def test_a_vertex_appears_where_its_position_says(cortex):
     for vertex in np.flatnonzero(SURFACES.region)[::500]:
         pattern[:] = 0
         pattern[vertex] = 1
-        picture = cortex.to_map(pattern)
-        if picture.sum() > 0:
+        image = cortex.to_map(pattern)
+        if image.sum() > 0:
             distance = np.hypot(
                 rows - cortex.positions[vertex, 0], columns - cortex.positions[vertex, 1]
             )
-            assert distance[picture > 0].max() * cortex.pixel_mm < 8
+            assert distance[image > 0].max() * cortex.pixel_mm < 8
 
 
-def test_too_small_a_map_and_a_wrong_length_are_refused(cortex):
+def test_too_small_a_map_and_a_wrong_length_are_rejected(cortex):
     with pytest.raises(ValueError, match="at least 16"):
         flatmap.build(SURFACES, map_size=8)
     with pytest.raises(ValueError, match="must have length 20484, has 7"):

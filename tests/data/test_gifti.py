@@ -124,7 +124,7 @@ def test_the_head_is_known_without_the_rest(tmp_path):
 @pytest.mark.parametrize(
     "name", ["CortexRight", "CORTEX_RIGHT", "cortex right", "CIFTI_STRUCTURE_CORTEX_RIGHT", "right"]
 )
-def test_the_other_hemisphere_is_told_however_it_is_spelled(tmp_path, name):
+def test_the_other_hemisphere_is_recognised_however_it_is_spelled(tmp_path, name):
     arrays = arrays_of(SERIES.astype(np.float32))
     path = write(tmp_path / "a.gii", arrays, AnatomicalStructurePrimary=name)
     with pytest.raises(DataError, match="holds CortexRight, must hold the left hemisphere"):
@@ -139,7 +139,7 @@ def test_a_structure_that_is_not_the_other_one_is_read(tmp_path, name):
 
 
 @pytest.mark.parametrize("announced", [b"4", b"6"])
-def test_a_file_with_fewer_or_more_volumes_than_it_announces_is_refused(tmp_path, announced):
+def test_a_file_with_fewer_or_more_volumes_than_it_announces_is_rejected(tmp_path, announced):
     path = write(tmp_path / "a.gii", arrays_of(SERIES.astype(np.float32)))
     content = path.read_bytes()
     path.write_bytes(content.replace(b'DataArrays="5"', b'DataArrays="' + announced + b'"'))

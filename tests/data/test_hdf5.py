@@ -8,7 +8,7 @@ import pytest
 
 from glfa_jax.data import readers
 from tests.data.scans import ends_in_a_sentence, mutations
-from tests.data.test_readers import read, refuses
+from tests.data.test_readers import read, rejects
 
 VALUES = np.random.default_rng(0).random((11, 5, 7), np.float32)
 
@@ -22,9 +22,9 @@ def other(tmp_path):
     return tmp_path / "other.h5"
 
 
-def refused(path, says, key="images"):
-    refuses(rf"{path.name}: .*{says}", readers.hdf5(path, key))
-    refuses(rf"{path.name}: .*{says}", (readers.hdf5_shape(path, key) for _ in "a"))
+def rejected(path, says, key="images"):
+    rejects(rf"{path.name}: .*{says}", readers.hdf5(path, key))
+    rejects(rf"{path.name}: .*{says}", (readers.hdf5_shape(path, key) for _ in "a"))
 
 
 def test_links_within_the_file_are_followed(tmp_path):
@@ -42,10 +42,10 @@ def test_links_within_the_file_are_followed(tmp_path):
         np.testing.assert_array_equal(
             read(partial(readers.hdf5, path, key)), VALUES.reshape(11, 35)
         )
-    refused(path, "is a link to itself", "round")
-    refused(path, "is a link to itself", "two")
+    rejected(path, "is a link to itself", "round")
+    rejected(path, "is a link to itself", "two")
     for key in ("nowhere", "group/real/x", "", "hard"):
-        refused(path, "has no data set", key)
+        rejected(path, "has no data set", key)
 
 
 def test_no_other_file_is_read(tmp_path, other):
@@ -61,9 +61,9 @@ def test_no_other_file_is_read(tmp_path, other):
         for key, name in (("near", "other.bin"), ("far", str(tmp_path / "other.bin"))):
             file.create_dataset(key, VALUES.shape, np.float32, external=[(name, 0, VALUES.nbytes)])
     for key in ("link", "soft", "group/images", "chain"):
-        refused(path, "lies in another file, must lie in this one", key)
+        rejected(path, "lies in another file, must lie in this one", key)
     for key in ("virtual", "near", "far"):
-        refused(path, "keeps its values in other files, must hold them itself", key)
+        rejected(path, "keeps its values in other files, must hold them itself", key)
 
 
 def test_what_was_never_written_is_no_series_of_zeros(tmp_path):
@@ -81,15 +81,15 @@ def test_what_was_never_written_is_no_series_of_zeros(tmp_path):
         file.create_dataset("empty", data=h5py.Empty("f"))
         file.create_dataset("none", (0, 5), np.float32)
     assert not read(partial(readers.hdf5, path, "whole")).any()
-    refused(path, "not written to its end, 6 of 11 chunks", "lost")
-    refused(path, "not written to its end, 12 of 24 chunks", "part")
-    refused(path, "not written to its end, 0 of 1540 bytes", "never")
-    refused(path, "1,099,511,627,776 volumes of 35 values, must be 1 to 100,000", "huge")
-    refused(path, "not written to its end, 0 of 90000 chunks", "long")
-    refused(path, "9 volumes of 1,099,511,627,776 values, must be", "broad")
-    refused(path, "has chunks of 3,774,873,600 bytes, at most", "lumps")
-    refused(path, "truncated or no HDF5|must hold numbers", "empty")
-    refused(path, "0 volumes of 5 values", "none")
+    rejected(path, "not written to its end, 6 of 11 chunks", "lost")
+    rejected(path, "not written to its end, 12 of 24 chunks", "part")
+    rejected(path, "not written to its end, 0 of 1540 bytes", "never")
+    rejected(path, "1,099,511,627,776 volumes of 35 values, must be 1 to 100,000", "huge")
+    rejected(path, "not written to its end, 0 of 90000 chunks", "long")
+    rejected(path, "9 volumes of 1,099,511,627,776 values, must be", "broad")
+    rejected(path, "has chunks of 3,774,873,600 bytes, at most", "lumps")
+    rejected(path, "truncated or no HDF5|must hold numbers", "empty")
+    rejected(path, "0 volumes of 5 values", "none")
 
 
 def test_a_filter_that_is_not_installed_is_named(tmp_path):
@@ -101,7 +101,7 @@ def test_a_filter_that_is_not_installed_is_named(tmp_path):
         space = h5py.h5s.create_simple(VALUES.shape)
         h5py.h5d.create(file.id, b"images", h5py.h5t.NATIVE_FLOAT, space, made)
         file["images"][:] = VALUES
-    refused(path, r"is packed with a filter that is not installed \(.*\); write it anew")
+    rejected(path, r"is packed with a filter that is not installed \(.*\); write it anew")
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip"}, {"compression": "lzf"}])

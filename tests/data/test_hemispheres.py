@@ -56,7 +56,7 @@ def test_a_series_is_noted_by_its_file(silence):
     assert left.startswith("L.func.gii: seems to hold the right hemisphere instead of the left: ")
     assert right.startswith("R.func.gii: seems to hold the left hemisphere instead of the right: ")
     assert len(notes(SILENT[::-1], scans=SCANS[:1])) == 2  # both in one file
-    assert notes(SILENT[::-1], walls=()) == []  # a picture has no hemispheres
+    assert notes(SILENT[::-1], walls=()) == []  # an image has no hemispheres
 
 
 def test_the_same_values_twice_are_noted():

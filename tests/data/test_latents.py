@@ -122,7 +122,7 @@ def test_half_done_latents_of_another_vae_are_begun_anew(own, vae, monkeypatch, 
     assert own.latents_of("train") == "two"
 
 
-def test_latents_of_another_vae_are_refused(own, vae):
+def test_latents_of_another_vae_are_rejected(own, vae):
     keep(own, vae, identity="one")
     with pytest.raises(DataError, match=r"train/latents: was made with another VAE; remove it or"):
         keep(own, vae, identity="two")

@@ -11,7 +11,7 @@ import pytest
 
 from glfa_jax.data import claims, readers
 from tests.data.scans import ends_in_a_sentence, mutations
-from tests.data.test_readers import AFFINE, read, refuses, two_sides
+from tests.data.test_readers import AFFINE, read, rejects, two_sides
 
 VALUES = np.random.default_rng(0).integers(900, 1100, (7, 8, 9, 3))
 
@@ -67,22 +67,22 @@ def test_the_qform_places_what_has_no_sform(tmp_path):
     np.testing.assert_allclose(one, two, rtol=1e-5)
 
 
-def test_a_volume_that_lies_nowhere_is_refused(tmp_path):
+def test_a_volume_that_lies_nowhere_is_rejected(tmp_path):
     path = write(tmp_path / "a.nii.gz", VALUES.astype(np.float32), sform=0)
     for blocks in (readers.volume(path, two_sides()), (readers.header_of(path) for _ in "a")):
-        refuses(r"a\.nii\.gz: does not say where it lies \(sform_code and qform_code", blocks)
+        rejects(r"a\.nii\.gz: does not say where it lies \(sform_code and qform_code", blocks)
 
 
 @pytest.mark.parametrize("spoil", [np.zeros, np.ones, partial(np.full, fill_value=np.nan)])
 @pytest.mark.parametrize("row", [0, 2, slice(0, 3)])
-def test_an_affine_without_extent_is_refused(tmp_path, spoil, row):
+def test_an_affine_without_extent_is_rejected(tmp_path, spoil, row):
     affine = AFFINE.copy()
     affine[row, :3] = spoil(affine[row, :3].shape)
     path = write(tmp_path / "a.nii", VALUES.astype(np.float32), affine=affine)
     if spoil is np.ones and row != slice(0, 3):
         assert len(read(partial(readers.volume, path, two_sides()))) == 3  # oblique, no more
     else:
-        refuses(
+        rejects(
             r"a\.nii: its affine .* puts all voxels in one plane", readers.volume(path, two_sides())
         )
 
@@ -107,14 +107,14 @@ def test_an_affine_without_extent_is_refused(tmp_path, spoil, row):
     ],
 )
 @pytest.mark.parametrize("pack", [False, True])
-def test_headers_that_make_no_sense_are_refused(tmp_path, at, form, values, says, pack):
+def test_headers_that_make_no_sense_are_rejected(tmp_path, at, form, values, says, pack):
     path = write(tmp_path / "a.nii", VALUES.astype(np.float32))
     content = bytearray(path.read_bytes())
     struct.pack_into(form, content, at, *values)
     path.write_bytes(content)
     if pack:
         packed(path)
-    refuses(rf"a\.nii: .*({says})", readers.volume(path, two_sides()))
+    rejects(rf"a\.nii: .*({says})", readers.volume(path, two_sides()))
 
 
 @pytest.mark.parametrize(("slope", "inter"), [(np.nan, 0), (0, 0), (0, 7), (np.nan, np.nan)])
@@ -126,15 +126,15 @@ def test_a_slope_that_is_none_scales_nothing(tmp_path, expected, slope, inter):
     np.testing.assert_allclose(read(partial(readers.volume, path, two_sides())), expected)
 
 
-def test_more_volumes_than_any_run_holds_are_refused(tmp_path):
+def test_more_volumes_than_any_run_holds_are_rejected(tmp_path):
     path = write(tmp_path / "a.nii", VALUES.astype(np.float32), kind=nibabel.Nifti2Image)
     content = bytearray(path.read_bytes())
     struct.pack_into("<8q", content, 16, 4, 1, 1, 1, 2**40, 1, 1, 1)
     path.write_bytes(content)
-    refuses("truncated or no NIfTI", readers.volume(path, two_sides()))
+    rejects("truncated or no NIfTI", readers.volume(path, two_sides()))
     values = np.zeros((1, 1, 1, 100_001), np.uint8)
     write(path, values, kind=nibabel.Nifti2Image)
-    refuses("100,001 volumes of 1 values, must be 1 to 100,000", readers.volume(path, two_sides()))
+    rejects("100,001 volumes of 1 values, must be 1 to 100,000", readers.volume(path, two_sides()))
 
 
 def test_a_packed_file_must_fit_its_checksum(tmp_path):
@@ -143,7 +143,7 @@ def test_a_packed_file_must_fit_its_checksum(tmp_path):
     content[-6] ^= 1
     path.write_bytes(content)
     assert readers.header_of(path).volumes == 3  # not all of it is read for that
-    refuses(r"a\.nii\.gz: truncated or no NIfTI \(CRC", readers.volume(path, two_sides()))
+    rejects(r"a\.nii\.gz: truncated or no NIfTI \(CRC", readers.volume(path, two_sides()))
 
 
 def test_a_small_packed_file_takes_no_more_memory_than_a_block(tmp_path, monkeypatch):
@@ -155,7 +155,7 @@ def test_a_small_packed_file_takes_no_more_memory_than_a_block(tmp_path, monkeyp
     path.write_bytes(gzip.compress(content + bytes(2**24)))
     tracemalloc.start()
     try:
-        refuses(r"truncated or no NIfTI \(unpacks to more than", readers.volume(path, two_sides()))
+        rejects(r"truncated or no NIfTI \(unpacks to more than", readers.volume(path, two_sides()))
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()

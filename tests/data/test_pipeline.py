@@ -270,7 +270,7 @@ def test_volumes_resume(store):
         np.testing.assert_array_equal(ours["fmri"], theirs["fmri"])
 
 
-def test_what_is_no_number_is_refused_before_training(store, monkeypatch):
+def test_what_is_no_number_is_rejected_before_training(store, monkeypatch):
     def average(*_, **__):
         raise DataError("not finite")
 
@@ -281,6 +281,6 @@ def test_what_is_no_number_is_refused_before_training(store, monkeypatch):
             stream(store)
 
 
-def test_windows_of_no_clip_are_refused(store):
+def test_windows_of_no_clip_are_rejected(store):
     with pytest.raises(DataError, match=r"a\.zarr: no train clip to take windows of"):
         pipeline.windows(store, subjects=["01"], clips=np.array([], int), batch_size=2, seed=0)

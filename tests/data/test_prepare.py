@@ -88,7 +88,7 @@ def test_provenance_names_every_source_file(store, study):
     assert all(len(entry["sha256"]) == 64 and entry["size"] > 0 for entry in files.values())
 
 
-def test_reuse_and_refusal(store, study, capsys):
+def test_reuse_and_rejection(store, study, capsys):
     before = store.path.stat().st_mtime_ns
     again = prepare.prepare(settings(study, store.path))
     assert "up to date, reused" in capsys.readouterr().out
@@ -135,7 +135,7 @@ def broken(study, tmp_path):
     return root
 
 
-def refuses(root, message):
+def rejects(root, message):
     where = root.parent / "out"
     where.mkdir()
     with pytest.raises(DataError, match=message) as caught:
@@ -151,36 +151,36 @@ def scan(root, run="02", side="L"):
 @pytest.mark.parametrize("suffix", ["hemi-R_space-fsaverage5_bold.func.gii", "events.tsv"])
 def test_missing_file(broken, suffix):
     Path(f"{stem(broken, '01', '03')}_{suffix}").unlink()
-    refuses(broken, f"run-03_{suffix}: no such file")
+    rejects(broken, f"run-03_{suffix}: no such file")
 
 
 def test_missing_subject(broken):
     shutil.rmtree(broken / "sub-01")
-    refuses(broken, r"sub-01: has no scans sub-01_task-clips_\*")
+    rejects(broken, r"sub-01: has no scans sub-01_task-clips_\*")
 
 
 @pytest.mark.parametrize("part", [0, 0.02, 0.5, 0.99])
 def test_truncated_gifti(broken, part):
     whole = scan(broken).read_bytes()
     scan(broken).write_bytes(whole[: int(len(whole) * part)])
-    refuses(broken, r"run-02_hemi-L_\S+gii: truncated or no GIFTI")
+    rejects(broken, r"run-02_hemi-L_\S+gii: truncated or no GIFTI")
 
 
 def test_video_that_does_not_decode(broken):
     clip = broken / "stimuli" / "c.mp4"
     clip.write_bytes(clip.read_bytes()[:400])
-    refuses(broken, r"c\.mp4: truncated or no video")
+    rejects(broken, r"c\.mp4: truncated or no video")
 
 
 def test_clip_without_caption(broken):
     table = broken / "stimuli" / "captions.tsv"
     table.write_text("".join(line for line in table.open() if not line.startswith("d.mp4")))
-    refuses(broken, r"captions\.tsv: has no caption for clip d\.mp4")
+    rejects(broken, r"captions\.tsv: has no caption for clip d\.mp4")
 
 
 def test_clip_without_video(broken):
     (broken / "stimuli" / "d.mp4").unlink()
-    refuses(broken, r"d\.mp4: no such video file")
+    rejects(broken, r"d\.mp4: no such video file")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -190,7 +190,7 @@ def test_non_finite_fmri(broken, value):
     vertices = 10_242 + np.flatnonzero(used[10_242:])[:3]
     series[5, vertices] = value
     write_gifti(scan(broken, side="R"), series[:, 10_242:])
-    refuses(broken, r"run-02_hemi-R_\S+gii: not finite at 3 places of the region in volume 5 ")
+    rejects(broken, r"run-02_hemi-R_\S+gii: not finite at 3 places of the region in volume 5 ")
 
 
 def test_non_finite_values_outside_the_region_do_not_matter(broken, store):
@@ -204,19 +204,19 @@ def test_non_finite_values_outside_the_region_do_not_matter(broken, store):
 
 def test_hemispheres_of_different_length(broken):
     write_gifti(scan(broken, side="R"), series_of("01", "02")[:-1, 10_242:])
-    refuses(broken, r"hemispheres of different length, 16 volumes in \S+ and 15 in \S+hemi-R")
+    rejects(broken, r"hemispheres of different length, 16 volumes in \S+ and 15 in \S+hemi-R")
 
 
 def test_wrong_surface(broken):
     write_gifti(scan(broken), series_of("01", "02")[:, :642])
-    refuses(broken, r"642 \+ 10242 values a volume, the flat map takes 10242 \+ 10242")
+    rejects(broken, r"642 \+ 10242 values a volume, the flat map takes 10242 \+ 10242")
 
 
 def test_events_beyond_the_run(broken):
     split, trials = RUNS["02"]
     late = [*trials, ("b.mp4", VOLUMES * REPETITION_TIME + 1, 2)]
     write_events(Path(f"{stem(broken, '01', '02')}_events.tsv"), split, late)
-    refuses(broken, r"sub-01 run 02: a trial starts at 33 s, beyond the end of the run at 32 s")
+    rejects(broken, r"sub-01 run 02: a trial starts at 33 s, beyond the end of the run at 32 s")
 
 
 @pytest.mark.parametrize(
@@ -233,28 +233,28 @@ def test_events_beyond_the_run(broken):
 def test_events_that_make_no_sense(broken, row, message):
     header = "onset\tduration\ttrial_type\tstim_file\trepeat\n"
     Path(f"{stem(broken, '01', '02')}_events.tsv").write_text(f"{header}{row}\n")
-    refuses(broken, rf"run-02_events\.tsv: {message}")
+    rejects(broken, rf"run-02_events\.tsv: {message}")
 
 
 def test_a_showing_needs_its_own_repeat_number(broken):
     split, trials = RUNS["02"]
     write_events(Path(f"{stem(broken, '01', '02')}_events.tsv"), split, [*trials, ("a.mp4", 9, 1)])
-    refuses(broken, r"sub-01 run 02: clip a\.mp4, repeat 1 was shown before to the subject")
+    rejects(broken, r"sub-01 run 02: clip a\.mp4, repeat 1 was shown before to the subject")
 
 
-def test_a_clip_in_both_splits_is_refused(broken):
+def test_a_clip_in_both_splits_is_rejected(broken):
     split, trials = RUNS["04"]
     write_events(Path(f"{stem(broken, '01', '04')}_events.tsv"), split, [*trials, ("c.mp4", 12, 1)])
-    refuses(broken, r"clip c\.mp4 is shown in train and in test runs")
+    rejects(broken, r"clip c\.mp4 is shown in train and in test runs")
 
 
 def test_repetition_times_must_agree(broken):
     sidecar = Path(f"{stem(broken, '01', '02')}_hemi-L_space-fsaverage5_bold.json")
     sidecar.write_text('{"RepetitionTime": 1.5}')
-    refuses(broken, r"repetition time 1\.5 s, but 2\.0 s in")
+    rejects(broken, r"repetition time 1\.5 s, but 2\.0 s in")
     shutil.rmtree(broken.parent / "out")
     sidecar.write_text("{}")
-    refuses(broken, "must be JSON with RepetitionTime in seconds")
+    rejects(broken, "must be JSON with RepetitionTime in seconds")
 
 
 def test_windows_cut_short_are_marked_missing(broken, capsys):

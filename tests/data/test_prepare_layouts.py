@@ -109,13 +109,13 @@ def test_wen2018(wen):
 
 # Fudan
 
-PICTURE = (30, 44)
+IMAGE = (30, 44)
 TRIALS = 8
 
 
 @pytest.fixture
 def fudan(tmp_path):
-    mask = np.zeros(PICTURE, np.int8)
+    mask = np.zeros(IMAGE, np.int8)
     mask[3:27, 3:41] = -1
     mask[5:25, 8:33] = 1
     np.savez(tmp_path / "vc_roi.npz", images=mask[None])
@@ -132,7 +132,7 @@ def fudan(tmp_path):
             "".join(f"{number}\n" for number in ids)
         )
         volumes = 3 + 13 * TRIALS + (-9 if run == 2 else 5)  # run 2 was broken off
-        values = rng.normal(300, 5, (volumes, *PICTURE)).astype(np.float32)
+        values = rng.normal(300, 5, (volumes, *IMAGE)).astype(np.float32)
         series[run] = np.where(mask != 0, values, 0)[3:]
         name = f"sub-0001_task-video_run-{run}_space-fsLR_den-91k_bold.dtseries.h5"
         with h5py.File(folder / name, "w") as file:

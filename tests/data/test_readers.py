@@ -25,7 +25,7 @@ def small_blocks(monkeypatch, volumes, values):
     monkeypatch.setattr(readers, "BLOCK_BYTES", 4 * volumes * values)
 
 
-def refuses(message, blocks):
+def rejects(message, blocks):
     with pytest.raises(DataError, match=message) as caught:
         list(blocks)
     assert "\n" not in str(caught.value)
@@ -47,24 +47,24 @@ def test_cifti_takes_the_cortex_by_its_brain_models(
     assert readers.cifti_header(path)[:2] == (7, pytest.approx(0.72))
 
 
-def test_cifti_of_another_kind_is_refused(tmp_path):
+def test_cifti_of_another_kind_is_rejected(tmp_path):
     path = tmp_path / "a.dtseries.nii"
     write_cifti(path, 4, unit="HERTZ")
-    refuses(r"a\.dtseries\.nii: its series counts in HERTZ, must be SECOND", readers.cifti(path))
+    rejects(r"a\.dtseries\.nii: its series counts in HERTZ, must be SECOND", readers.cifti(path))
     models = brain_models()
     scalars = nibabel.cifti2.ScalarAxis(["a", "b"])
     nibabel.save(nibabel.Cifti2Image(np.zeros((2, len(models))), [scalars, models]), path)
-    refuses("must hold a series of dense brain models, holds Scalar and Brain", readers.cifti(path))
+    rejects("must hold a series of dense brain models, holds Scalar and Brain", readers.cifti(path))
     left = models[models.name == "CIFTI_STRUCTURE_CORTEX_LEFT"]
     series = nibabel.cifti2.SeriesAxis(0, 2, 3)
     nibabel.save(nibabel.Cifti2Image(np.zeros((3, len(left))), [series, left]), path)
-    refuses("has no CIFTI_STRUCTURE_CORTEX_RIGHT$", readers.cifti(path))
+    rejects("has no CIFTI_STRUCTURE_CORTEX_RIGHT$", readers.cifti(path))
     write_nifti(path, np.zeros((3, 3, 3, 4)), affine=np.eye(4), step=2)
-    refuses("truncated or no CIFTI", readers.cifti(path))
+    rejects("truncated or no CIFTI", readers.cifti(path))
 
 
 @pytest.mark.parametrize("part", [0, 0.01, 0.2, 0.9])
-def test_truncated_files_are_refused(tmp_path, part):
+def test_truncated_files_are_rejected(tmp_path, part):
     dense, boxed, volumes = (tmp_path / name for name in ("a.dtseries.nii", "a.h5", "a.nii.gz"))
     write_cifti(dense, 50)
     with h5py.File(boxed, "w") as file:
@@ -73,11 +73,11 @@ def test_truncated_files_are_refused(tmp_path, part):
     write_nifti(volumes, np.random.default_rng(0).random((5, 6, 7, 8)), affine=np.eye(4), step=2)
     for path in (dense, boxed, volumes):
         truncate(path, part)
-    refuses(r"a\.dtseries\.nii: truncated or no CIFTI", readers.cifti(dense))
-    refuses(r"a\.h5: truncated or no HDF5", readers.hdf5(boxed, "images"))
-    refuses(r"a\.nii\.gz: truncated or no NIfTI", readers.volume(volumes, two_sides()))
+    rejects(r"a\.dtseries\.nii: truncated or no CIFTI", readers.cifti(dense))
+    rejects(r"a\.h5: truncated or no HDF5", readers.hdf5(boxed, "images"))
+    rejects(r"a\.nii\.gz: truncated or no NIfTI", readers.volume(volumes, two_sides()))
     for blocks in (readers.cifti(tmp_path / "b"), readers.hdf5(tmp_path / "b", "images")):
-        refuses("b: no such file", blocks)
+        rejects("b: no such file", blocks)
 
 
 def write_gifti(path, series, structure, *, columns=False):
@@ -97,9 +97,9 @@ def test_gifti_hemispheres_side_by_side(tmp_path, monkeypatch, columns):
     write_gifti(right, series[:, 14:], "CortexRight", columns=columns)
     small_blocks(monkeypatch, 2, 30)
     np.testing.assert_array_equal(read(partial(readers.gifti_pair, left, right)), series)
-    refuses(r"r\.func\.gii: holds CortexRight, must hold the left", readers.gifti_pair(right, left))
+    rejects(r"r\.func\.gii: holds CortexRight, must hold the left", readers.gifti_pair(right, left))
     write_gifti(right, series[:-1, 14:], "CortexRight", columns=columns)
-    refuses(
+    rejects(
         r"hemispheres of different length, 7 volumes in l\.func\.gii and 6 in r\.func\.gii",
         readers.gifti_pair(left, right),
     )
@@ -162,9 +162,9 @@ def test_vertices_outside_the_volume_are_not_a_number(tmp_path):
     assert np.isnan(read(partial(readers.volume, path, two_sides(inside=False)))).all()
     bare = two_sides()
     bare.right.white = None
-    refuses(r"data\.surfaces\.white: is needed", readers.volume(path, bare))
+    rejects(r"data\.surfaces\.white: is needed", readers.volume(path, bare))
     write_nifti(path, np.ones((7, 8, 9, 1, 2)), affine=AFFINE, step=1.5)
-    refuses("must be a series of volumes", readers.volume(path, two_sides()))
+    rejects("must be a series of volumes", readers.volume(path, two_sides()))
 
 
 @pytest.mark.parametrize("chunks", [None, (1, 5, 7), (4, 3, 7), (7, 5, 7)])
@@ -185,9 +185,9 @@ def test_hdf5_in_blocks(tmp_path, monkeypatch, chunks, dtype):
     longest = max(len(block) for block in readers.hdf5(path, "images"))
     assert longest == (4 if chunks == (4, 3, 7) else 1)  # but blocks stay small
     assert readers.hdf5_shape(path, "images") == (11, 5, 7)
-    refuses("has no data set 'bold', holds group, images, text", readers.hdf5(path, "bold"))
-    refuses("has no data set 'group'", readers.hdf5(path, "group"))
-    refuses("'text' must hold numbers", readers.hdf5(path, "text"))
+    rejects("has no data set 'bold', holds group, images, text", readers.hdf5(path, "bold"))
+    rejects("has no data set 'group'", readers.hdf5(path, "group"))
+    rejects("'text' must hold numbers", readers.hdf5(path, "text"))
 
 
 @pytest.mark.parametrize("sizes", [[10], [3, 3, 4], [1] * 10])
@@ -199,7 +199,7 @@ def test_volumes_are_trimmed_at_both_ends(tmp_path, sizes, begin, end):
     np.testing.assert_array_equal(left, series[begin : 10 - end])
 
 
-def test_dropping_every_volume_is_refused(tmp_path):
+def test_dropping_every_volume_is_rejected(tmp_path):
     blocks = partial(np.split, np.zeros((10, 3)), 2)
-    refuses(r"10 volumes, and 4 \+ 6 of them", readers.trimmed(blocks, tmp_path / "a", 4, 6))
-    refuses(r"10 volumes, and 20 \+ 0 of them", readers.trimmed(blocks, tmp_path / "a", 20, 0))
+    rejects(r"10 volumes, and 4 \+ 6 of them", readers.trimmed(blocks, tmp_path / "a", 4, 6))
+    rejects(r"10 volumes, and 20 \+ 0 of them", readers.trimmed(blocks, tmp_path / "a", 20, 0))

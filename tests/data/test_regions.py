@@ -67,12 +67,12 @@ def test_default_names_are_those_of_the_whole_visual_cortex(tmp_path):
     assert not inside[[31, 63]].any()
 
 
-def test_an_area_of_one_hemisphere_is_refused(labels):
+def test_an_area_of_one_hemisphere_is_rejected(labels):
     with pytest.raises(DataError, match="only one hemisphere has A1"):
         regions.areas(labels, names=["V1", "A1"], sides=SIDES)
 
 
-def test_another_mesh_is_refused(labels):
+def test_another_mesh_is_rejected(labels):
     with pytest.raises(DataError, match=r"labels .*6 vertices, the left surface has 8"):
         regions.areas(labels, names=["V1"], sides=(8, 7))
 
@@ -88,7 +88,7 @@ def test_exchanged_hemispheres_are_noticed(files, tmp_path):
         regions.areas(silent[::-1], names=["V1"], sides=(7, 6))
 
 
-def test_files_of_another_kind_are_refused(files, tmp_path):
+def test_files_of_another_kind_are_rejected(files, tmp_path):
     surface = write_surface(tmp_path / "a.surf.gii", np.eye(3), np.array([[0, 1, 2]]), "left")
     with pytest.raises(DataError, match=r"a.surf.gii: no label GIFTI"):
         regions.areas((surface, files["gifti"][1]), names=["V1"], sides=SIDES)
@@ -99,7 +99,7 @@ def test_files_of_another_kind_are_refused(files, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["gifti", "cifti"])
-def test_a_file_cut_anywhere_is_refused(files, tmp_path, kind):
+def test_a_file_cut_anywhere_is_rejected(files, tmp_path, kind):
     whole = files[kind][0].read_bytes()
     cut = tmp_path / f"cut.{kind}.nii"
     given = (cut,) if kind == "cifti" else (cut, files["gifti"][1])
@@ -119,7 +119,7 @@ def test_a_mask_image_is_read(tmp_path, kind):
         np.savez_compressed(path, images=MASK[None] if kind.endswith("one") else MASK)
     else:
         np.save(path, MASK.astype(np.float32) if kind.endswith("floats") else MASK)
-    np.testing.assert_array_equal(regions.picture(path), MASK)
+    np.testing.assert_array_equal(regions.image(path), MASK)
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ def test_a_mask_image_is_read(tmp_path, kind):
         (MASK * 2, "must hold -1"),
         (np.where(MASK == 1, np.nan, MASK), "must hold -1"),
         (np.zeros((2, 3)), "has no pixel of the region"),
-        (np.stack([MASK, MASK]), "must be one picture"),
+        (np.stack([MASK, MASK]), "must be one image"),
         (MASK.astype(str), "must hold -1"),
     ],
 )
-def test_a_wrong_mask_image_is_refused(tmp_path, image, message):
+def test_a_wrong_mask_image_is_rejected(tmp_path, image, message):
     np.save(tmp_path / "mask.npy", image)
     with pytest.raises(DataError, match=f"mask.npy: {message}"):
-        regions.picture(tmp_path / "mask.npy")
+        regions.image(tmp_path / "mask.npy")
 
 
 class Code:
@@ -157,26 +157,26 @@ def test_a_pickled_mask_image_never_runs(tmp_path, kind):
     else:
         path.write_bytes(pickle.dumps(Code()))
     with pytest.raises(DataError, match=r"no .npy or .npz of plain numbers"):
-        regions.picture(path)
+        regions.image(path)
     assert not Code.ran
 
 
-def test_a_damaged_or_other_archive_is_refused(tmp_path):
+def test_a_damaged_or_other_archive_is_rejected(tmp_path):
     with pytest.raises(DataError, match=r"none.npz: no such file"):
-        regions.picture(tmp_path / "none.npz")
+        regions.image(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", mask=MASK)
     with pytest.raises(DataError, match=r"other.npz: must hold the key images, holds mask"):
-        regions.picture(tmp_path / "other.npz")
+        regions.image(tmp_path / "other.npz")
     np.savez_compressed(tmp_path / "whole.npz", images=np.tile(MASK, (50, 50)))
     whole = (tmp_path / "whole.npz").read_bytes()
     for length in range(0, len(whole), 20):
         (tmp_path / "cut.npz").write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"cut.npz: truncated"):
-            regions.picture(tmp_path / "cut.npz")
+            regions.image(tmp_path / "cut.npz")
 
 
 @pytest.mark.parametrize("shape", [(2**13, 2**13), (2**30, 2**30)])
-def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path, shape):
+def test_a_small_file_that_claims_a_huge_image_is_rejected(tmp_path, shape):
     path = tmp_path / "mask.npz"
     honest = shape[0] < 2**20
     head = {"descr": "|i1", "fortran_order": False, "shape": shape}
@@ -186,7 +186,7 @@ def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path, shape):
     tracemalloc.start()
     try:
         with pytest.raises(DataError, match=r"mask\.npz: (would take|needs more memory|truncated)"):
-            regions.picture(path)
+            regions.image(path)
         # The system makes room for what is claimed only when it is written to.
         assert not honest or tracemalloc.get_traced_memory()[1] < 2**24
     finally:
@@ -195,10 +195,10 @@ def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path, shape):
 
 def test_vertices_take_the_nearest_pixel_of_a_mask_image():
     # 5 x 4 vertices on the left, 3 x 4 on the right, 1 mm apart: with two free columns between
-    # them they fill a picture of 4 x 9 pixels, one vertex a pixel.
+    # them they fill an image of 4 x 9 pixels, one vertex a pixel.
     grids = [np.stack(np.meshgrid(np.arange(n), np.arange(4)), -1).reshape(-1, 2) for n in (5, 3)]
     left, right = grids[0] * 1.0 - 7, grids[1] * 1.0 - 7
-    lost = np.array([[100.0, 100.0]])  # not on the flat surface: must not widen the picture
+    lost = np.array([[100.0, 100.0]])  # not on the flat surface: must not widen the image
     mask = np.zeros((4, 9), np.int8)
     mask[0, 0] = 1  # top left: left hemisphere, most dorsal, most to the left
     mask[3, 8] = 1  # bottom right

@@ -226,7 +226,7 @@ class Dying:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_is_killed_is_told_of(tmp_path):
+def test_a_worker_that_is_killed_is_reported(tmp_path):
     tasks = [(Dying(), tmp_path / "a"), (Dying(), tmp_path / "b")]
     with pytest.raises(DataError, match=r"was killed, .* a smaller data\.workers"):
         carry_out(tasks, workers=2, failed=lambda error: None, progress=False)

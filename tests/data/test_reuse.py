@@ -1,4 +1,4 @@
-"""A finished store is used wherever it and its study lie; another one is refused."""
+"""A finished store is used wherever it and its study lie; another one is rejected."""
 
 import json
 import shutil
@@ -37,10 +37,10 @@ def moved(place, tmp_path) -> Path:
 def nothing_is_written(monkeypatch):
     """As a store that lies write-protected; nobody is shut out from root's tests."""
 
-    def refuse(*_, **__):
+    def reject(*_, **__):
         raise AssertionError("takes a lock")
 
-    monkeypatch.setattr(lock, "_take", refuse)
+    monkeypatch.setattr(lock, "_take", reject)
 
 
 def test_a_store_is_used_where_it_and_its_study_were_moved(moved, capsys):
@@ -81,7 +81,7 @@ def test_the_study_of_a_moved_store_is_not_another_one(moved):
         ({"drop_volumes": (1, 0)}, "drop_volumes"),
     ],
 )
-def test_other_settings_are_refused_wherever_it_lies(moved, changes, name):
+def test_other_settings_are_rejected_wherever_it_lies(moved, changes, name):
     with pytest.raises(DataError, match=rf"a\.zarr: was prepared with other settings \({name}\)"):
         prepare(settings_at(moved, **changes), progress=False)
 

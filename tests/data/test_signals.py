@@ -95,7 +95,7 @@ def test_only_values_that_are_drawn_must_be_finite(tmp_path):
         written(tmp_path, series=seen, sizes=(5, 5, 2))
 
 
-def test_runs_of_another_kind_are_refused(tmp_path):
+def test_runs_of_another_kind_are_rejected(tmp_path):
     with pytest.raises(DataError, match=r"L\.gii: 29 values a volume, the flat map takes 18 \+ 12"):
         written(tmp_path, series=SERIES[:, 1:])
     with pytest.raises(DataError, match=r"L\.gii: 1 volumes, at least 2 are needed"):

@@ -155,7 +155,7 @@ def test_large_samples_share_a_file_with_fewer(sample, length):
     assert SHARD % length == 0
 
 
-def test_what_is_no_store_is_refused(tmp_path, store):
+def test_what_is_no_store_is_rejected(tmp_path, store):
     with pytest.raises(DataError, match="no prepared store"):
         Store.open(tmp_path)
     (tmp_path / "zarr.json").write_text("{}")

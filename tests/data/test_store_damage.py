@@ -217,7 +217,7 @@ def test_arrays_that_are_zero_are_no_damage(tmp_path):
         store.average(subjects=["01", "02"])
 
 
-def test_an_average_that_is_no_number_is_refused(tmp_path):
+def test_an_average_that_is_no_number_is_rejected(tmp_path):
     with Store.create(tmp_path / "a.zarr", attributes(), mask=MASK, **FRAMES) as writer:
         for name, values in contents().items():
             writer.write(name, values * np.nan if name == "train/average/sub-01" else values)
@@ -248,7 +248,7 @@ def test_a_disk_that_is_full_while_the_store_is_laid_out_names_the_store(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_refusal_of_tensorstore_is_told_as_the_system_s(tmp_path, monkeypatch):
+def test_a_rejection_of_tensorstore_is_reported_as_the_system_s(tmp_path, monkeypatch):
     with Store.create(tmp_path / "a.zarr", attributes(), mask=MASK, **FRAMES) as writer:
 
         class Full:

@@ -259,7 +259,7 @@ def test_exchanged_hemispheres_are_noticed(files):
         load(files, pial=(places["left"], places["right"]))
 
 
-def test_files_that_are_no_flat_surface_are_refused(files, tmp_path):
+def test_files_that_are_no_flat_surface_are_rejected(files, tmp_path):
     left = files.sheets["left"]
     fewer = write_surface(tmp_path / "fewer.gii", np.eye(3), np.array([[0, 1, 2]]), None)
     with pytest.raises(

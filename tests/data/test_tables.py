@@ -94,7 +94,7 @@ def test_what_is_no_table_is_one_sentence(read, text, message):
     assert len(str(caught.value)) < 600
 
 
-def test_more_rows_than_any_study_has_are_refused(read, monkeypatch):
+def test_more_rows_than_any_study_has_are_rejected(read, monkeypatch):
     monkeypatch.setattr(tables, "MOST_ROWS", 3)
     told: list[DataError] = []
     with pytest.raises(DataError, match="has more than 3 rows"):

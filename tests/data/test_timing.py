@@ -30,7 +30,7 @@ def test_a_default_or_another_unit_in_the_header_is_noted(header):
 
 
 @pytest.mark.parametrize("header", [1.5, 1.002, 0.998, 4.0])
-def test_a_contradiction_is_refused(header):
+def test_a_contradiction_is_rejected(header):
     with pytest.raises(DataError, match=r"its header says TR .* its sidecar 2 s; correct"):
         decided(header, 2.0)
 
@@ -58,6 +58,6 @@ def test_the_option_says_which_holds():
         (0, 21.0, "agreeing"),
     ],
 )
-def test_a_time_that_no_scanner_keeps_is_refused(header, sidecar, trust):
+def test_a_time_that_no_scanner_keeps_is_rejected(header, sidecar, trust):
     with pytest.raises(DataError, match=r"RepetitionTime .* is implausible, must be from 0\.05"):
         decided(header, sidecar, trust)

@@ -161,7 +161,7 @@ def test_bad_files_are_named_in_one_sentence(tmp_path):
             parts_of(tmp_path / "cut.mp4", (0.0, 10.0))
 
 
-def test_odd_sizes_and_wrong_types_are_refused(tmp_path):
+def test_odd_sizes_and_wrong_types_are_rejected(tmp_path):
     with pytest.raises(ValueError, match="must be even, are 33 and 32"):
         video.write_mp4(tmp_path / "a.mp4", np.zeros((2, 33, 32, 3), np.uint8), frame_rate=3)
     with pytest.raises(ValueError, match="must be uint8"):
@@ -172,6 +172,6 @@ def test_gif_holds_every_frame(tmp_path):
     from PIL import Image
 
     video.write_gif(tmp_path / "a.gif", moving_square(), frame_rate=3)
-    with Image.open(tmp_path / "a.gif") as picture:
-        assert picture.n_frames == 6
-        assert picture.info["duration"] == 330
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.n_frames == 6
+        assert image.info["duration"] == 330

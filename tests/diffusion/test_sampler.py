@@ -97,12 +97,12 @@ def test_bfloat16_predictions_leave_the_latent_in_float32():
     ("steps", "method", "message"),
     [(0, "ddim", "steps"), (1000, "dpm++", "steps"), (10, "euler", "dpm\\+\\+, ddim")],
 )
-def test_what_cannot_be_planned_is_refused(steps, method, message):
+def test_what_cannot_be_planned_is_rejected(steps, method, message):
     with pytest.raises(ValueError, match=message):
         plan(MODELSCOPE, steps=steps, method=method)
 
 
-def test_ddim_refuses_to_read_a_clean_latent_off_pure_noise():
+def test_ddim_rejects_to_read_a_clean_latent_off_pure_noise():
     schedule = replace(MODELSCOPE, timestep_spacing="trailing", steps_offset=0)
     with pytest.raises(ScheduleError, match="v_prediction"):
         plan(schedule.rescale_zero_terminal_snr(), steps=10, method="ddim")
@@ -146,6 +146,6 @@ def test_guidance_calls_the_generator_once_a_step_and_compiles_once():
     assert calls == [(4, 2, 3, 3, 4)]
 
 
-def test_a_negative_of_the_wrong_shape_is_refused():
+def test_a_negative_of_the_wrong_shape_is_rejected():
     with pytest.raises(ValueError, match="negative condition"):
         guided(denoise_on_condition, condition=CONDITION, negative=NEGATIVE[:, :2], scale=1.0)

@@ -76,12 +76,12 @@ def test_writing_and_reading_lose_nothing():
         ("clip_sample", {}),
     ],
 )
-def test_an_option_that_is_not_implemented_is_refused_by_name(option, value):
+def test_an_option_that_is_not_implemented_is_rejected_by_name(option, value):
     with pytest.raises(ScheduleError, match=option):
         Schedule.from_config(PUBLISHED | {option: value})
 
 
-def test_all_mistakes_are_told_together():
+def test_all_mistakes_are_reported_together():
     config = {k: v for k, v in PUBLISHED.items() if k not in ("beta_end", "clip_sample")}
     with pytest.raises(ScheduleError) as error:
         Schedule.from_config(config | {"thresholding": True})

@@ -261,7 +261,7 @@ def test_a_run_that_is_read_only_decodes_with_results_elsewhere(study, tmp_path)
             np.testing.assert_array_equal(ours["video"], theirs["video"])
 
 
-def test_a_second_start_is_told_who_works_there(study):
+def test_a_second_start_is_shown_who_works_there(study):
     folder, settings, _ = study
     with only_one(folder / "run"):
         for module in ("train.cotrain", "eval.sample"):
@@ -272,7 +272,7 @@ def test_a_second_start_is_told_who_works_there(study):
     assert not (folder / "run" / ".lock").exists()
 
 
-def test_other_settings_are_refused_naming_them(study):
+def test_other_settings_are_rejected_naming_them(study):
     _, settings, _ = study
     step = run("train.cotrain", "--config", settings, "--set", "seed=5")
     assert step.returncode == 2

@@ -32,11 +32,11 @@ class Compared:
 
     @property
     def content(self) -> dict:
-        def refuse(word: str) -> None:
+        def reject(word: str) -> None:
             raise AssertionError(f"{word} is no JSON")
 
         text = (self.folder / "comparison.json").read_text(encoding="utf-8")
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=reject)
 
     def entry(self, metric: str, method: str) -> dict:
         of_metric = next(m for m in self.content["metrics"] if m["name"] == metric)
@@ -213,8 +213,8 @@ def test_a_clip_that_several_saw_is_one_clip_to_the_tests(compare):
     assert entry["over_clips"]["count"] == kept.sum()
     assert "every clip once, as its mean over the subjects who saw it" in compared.out
     alone = replace(ours, clips=tuple(c for c in ours.clips if c.clip == 0))
-    refused = compare([alone, replace(alone, method="LEA")])
-    assert "r0: one clip; tests need two or more" in refused.error
+    rejected = compare([alone, replace(alone, method="LEA")])
+    assert "r0: one clip; tests need two or more" in rejected.error
 
 
 def test_clips_without_fmri_are_named(compare):
@@ -256,9 +256,9 @@ def test_the_reference_is_glfa_else_the_first_else_as_named(compare):
     assert compare([lea, ours]).content["reference"] == "GLFA"
     assert compare([lea, other]).content["reference"] == "LEA"
     assert compare([lea, ours], "--reference", "LEA").content["reference"] == "LEA"
-    refused = compare([lea, ours], "--reference", "glfa")
-    assert refused.code == 2
-    assert "reference 'glfa': no such method here, there are ['LEA', 'GLFA']" in refused.error
+    rejected = compare([lea, ours], "--reference", "glfa")
+    assert rejected.code == 2
+    assert "reference 'glfa': no such method here, there are ['LEA', 'GLFA']" in rejected.error
 
 
 def test_metrics_are_chosen_and_ordered_and_the_uncommon_left_out(compare):
@@ -309,7 +309,7 @@ def test_chance_is_shown_where_there_is_one(compare):
     assert "| chance | 0.750 | 0.100 to 0.125 |" in compare(differing).out
 
 
-# --- refusals -----------------------------------------------------------------------------------
+# --- rejections -----------------------------------------------------------------------------------
 
 
 def _other_clips(run: Scores) -> Scores:
@@ -359,7 +359,7 @@ def _metric(**changes) -> Callable[[Scores], Scores]:
         ),
         (
             lambda run: replace(run, judges=run.judges | {"image-classifier": "cc"}),
-            "r1: judged by another image-classifier (cc) than r0 (bb); score both with the same",
+            "r1: scored with another image-classifier (cc) than r0 (bb); score both with the same",
         ),
         (_metric(better="lower"), "r1: metric 'video 2-way' has better 'lower', but 'higher' in"),
         (
@@ -368,14 +368,14 @@ def _metric(**changes) -> Callable[[Scores], Scores]:
         ),
     ],
 )
-def test_runs_that_cannot_be_compared_are_refused(compare, change, sentence):
+def test_runs_that_cannot_be_compared_are_rejected(compare, change, sentence):
     for method, seed in (("LEA", 0), ("GLFA", 1)):  # between methods, and within one
         changed = change(one(WORSE, method, seed=seed))
-        refused = compare([one(BASE, "GLFA"), changed])
-        assert refused.code == 2
-        assert sentence in refused.error
-        assert len(refused.error.splitlines()) == 1
-        assert not refused.folder.exists()
+        rejected = compare([one(BASE, "GLFA"), changed])
+        assert rejected.code == 2
+        assert sentence in rejected.error
+        assert len(rejected.error.splitlines()) == 1
+        assert not rejected.folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -386,12 +386,12 @@ def test_runs_that_cannot_be_compared_are_refused(compare, change, sentence):
         (Sampling("dpm++", 25, 6.0), "sampling guidance_scale is 6.0, but 9.0 in r0"),
     ],
 )
-def test_other_sampling_of_the_same_method_is_refused(compare, sampling, words):
+def test_other_sampling_of_the_same_method_is_rejected(compare, sampling, words):
     runs = [one(BASE, "GLFA"), one(WORSE, "GLFA", seed=1, sampling=sampling)]
-    refused = compare(runs)
-    assert refused.code == 2
-    assert f"r1: {words}, of the same method 'GLFA'; to compare the two" in refused.error
-    assert not refused.folder.exists()
+    rejected = compare(runs)
+    assert rejected.code == 2
+    assert f"r1: {words}, of the same method 'GLFA'; to compare the two" in rejected.error
+    assert not rejected.folder.exists()
     assert compare(runs, labels={1: "other"}).code == 0
 
 
@@ -403,30 +403,30 @@ def test_other_sampling_of_the_same_method_is_refused(compare, sampling, words):
         ({"adapt.steps": "3"}, "adapt.steps is 3, but not an option in r0"),
     ],
 )
-def test_other_training_of_the_same_method_is_refused(compare, trained, words):
+def test_other_training_of_the_same_method_is_rejected(compare, trained, words):
     """Between methods it is what is compared."""
     runs = [one(BASE, "GLFA"), one(WORSE, "GLFA", seed=1, training=made.TRAINING | trained)]
-    refused = compare(runs)
-    assert refused.code == 2
-    assert f"r1: {words}, of the same method 'GLFA'; to compare the two" in refused.error
-    assert not refused.folder.exists()
+    rejected = compare(runs)
+    assert rejected.code == 2
+    assert f"r1: {words}, of the same method 'GLFA'; to compare the two" in rejected.error
+    assert not rejected.folder.exists()
     assert compare(runs, labels={1: "other"}).code == 0
 
 
-def test_a_run_named_twice_is_refused_and_a_label_helps(compare):
+def test_a_run_named_twice_is_rejected_and_a_label_helps(compare):
     run = one(BASE, "GLFA")
-    refused = compare([run, run])
-    assert refused.code == 2
-    assert "r1: has method 'GLFA' and seed 0 of r0 as well;" in refused.error
-    assert "LABEL=r1" in refused.error
+    rejected = compare([run, run])
+    assert rejected.code == 2
+    assert "r1: has method 'GLFA' and seed 0 of r0 as well;" in rejected.error
+    assert "LABEL=r1" in rejected.error
     assert compare([run, run], labels={1: "the same"}).code == 0
 
 
-def test_one_clip_and_no_file_are_refused(compare):
+def test_one_clip_and_no_file_are_rejected(compare):
     assert "one clip; tests need two or more" in compare([one([0.5], "a"), one([0.4], "b")]).error
-    refused = compare([one(BASE, "GLFA")], "absent")
-    assert refused.code == 2
-    assert "error: absent: no such file" in refused.error
+    rejected = compare([one(BASE, "GLFA")], "absent")
+    assert rejected.code == 2
+    assert "error: absent: no such file" in rejected.error
     assert "=absent: must be RUN or LABEL=RUN" in compare([one(BASE, "GLFA")], "=absent").error
 
 

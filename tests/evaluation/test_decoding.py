@@ -1,4 +1,4 @@
-"""What evaluation refuses before anything is loaded or computed, and what it loads."""
+"""What evaluation rejects before anything is loaded or computed, and what it loads."""
 
 import json
 import weakref
@@ -48,7 +48,7 @@ def test_what_is_asked_of_the_judges_is_checked_when_scoring(settings):
     open_test(config.overridden(settings, ["evaluation.ways=[62]"]))
 
 
-def test_a_mesh_of_other_devices_is_refused_with_what_helps(settings, monkeypatch):
+def test_a_mesh_of_other_devices_is_rejected_with_what_helps(settings, monkeypatch):
     """A run trained on several devices is decoded on those at hand."""
     monkeypatch.setattr(decoding, "load_model", lambda *_, **__: pytest.fail("loaded"))
     elsewhere = config.overridden(settings, ["hardware.mesh={data: 3, fsdp: 5}"])

@@ -1,4 +1,4 @@
-"""The judges with models that only average: what is loaded, and what goes to the device when."""
+"""Evaluation models that only average: what is loaded, and what goes to the device when."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ VIDEOS = np.random.default_rng(0).integers(0, 256, (CLIPS, FRAMES, SIDE, SIDE, 3
 
 
 class Average:
-    """Of every clip or picture, its mean colour times a weight."""
+    """Of every clip or image, its mean colour times a weight."""
 
     def apply(self, variables: dict, x: jax.Array, *, method: str | None = None) -> Any:
         found = variables["weight"] * x.reshape(len(x), -1, 3).mean(1)
@@ -46,41 +46,41 @@ def loaded(monkeypatch) -> list[str]:
     return names
 
 
-def judges(tmp_path, *metrics: str) -> EvaluationModels:
+def models(tmp_path, *metrics: str) -> EvaluationModels:
     evaluation = config.Evaluation(batch_size=2, metrics=metrics)
     return EvaluationModels(evaluation, foundation=tmp_path, frames=FRAMES)
 
 
 def test_clip_is_loaded_where_it_is_asked_for(loaded, tmp_path):
-    seen = judges(tmp_path, "pixel")(VIDEOS)
+    seen = models(tmp_path, "pixel")(VIDEOS)
     assert loaded == [system.VIDEO_CLASSIFIER, system.IMAGE_CLASSIFIER]
     assert "frame embeddings" not in seen
-    seen = judges(tmp_path, "embeddings")(VIDEOS)
+    seen = models(tmp_path, "embeddings")(VIDEOS)
     assert loaded[-1] == system.CLIP
     np.testing.assert_allclose(seen["frame embeddings"], VIDEOS.mean((2, 3)), rtol=1e-5)
 
 
-def test_a_judge_is_told_by_its_parameters_and_its_preprocessing(loaded, tmp_path, monkeypatch):
-    def identity(judge: system.EvaluationModel) -> str:
-        monkeypatch.setattr(system, "load_clip", lambda foundation: judge)
-        found = judges(tmp_path, "embeddings").identities
+def test_an_evaluation_model_is_known_by_its_parameters(loaded, tmp_path, monkeypatch):
+    def identity(model: system.EvaluationModel) -> str:
+        monkeypatch.setattr(system, "load_clip", lambda foundation: model)
+        found = models(tmp_path, "embeddings").identities
         assert list(found) == [system.VIDEO_CLASSIFIER, system.IMAGE_CLASSIFIER, system.CLIP]
         return found[system.CLIP]
 
-    def judge(weight: float, scale: float) -> system.EvaluationModel:
+    def model(weight: float, scale: float) -> system.EvaluationModel:
         preprocess = Preprocessor(None, "bicubic", None, scale, (0.5,) * 3, (0.5,) * 3)
         return system.EvaluationModel(
             Pretrained(Average(), {"weight": np.full(3, weight)}), preprocess
         )
 
-    assert identity(judge(1.0, 1 / 255)) == identity(judge(1.0, 1 / 255))
-    others = [judge(2.0, 1 / 255), judge(1.0, 1 / 127)]
-    assert len({identity(one) for one in (judge(1.0, 1 / 255), *others)}) == 3
+    assert identity(model(1.0, 1 / 255)) == identity(model(1.0, 1 / 255))
+    others = [model(2.0, 1 / 255), model(1.0, 1 / 127)]
+    assert len({identity(one) for one in (model(1.0, 1 / 255), *others)}) == 3
 
 
 def test_parameters_are_sent_to_the_device_once(loaded, tmp_path):
-    """Afterwards nothing goes there but what is put there by name: the pictures."""
-    own = judges(tmp_path, "embeddings")
+    """Afterwards nothing goes there but what is put there by name: the images."""
+    own = models(tmp_path, "embeddings")
     first = own(VIDEOS)
     with jax.transfer_guard("disallow"):
         again = own(VIDEOS)

@@ -71,7 +71,7 @@ WARMTH_MODEL = Predictor(
 )
 
 
-def test_a_metric_that_needs_what_nothing_gives_is_told_so():
+def test_a_metric_that_needs_what_nothing_gives_is_rejected():
     with METRICS.temporarily(WARMTH):
         said = r"metric 'warmth': needs 'warmth of frames', must be one of pixels, .*embeddings"
         with pytest.raises(InputError, match=said):

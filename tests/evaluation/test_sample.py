@@ -54,13 +54,13 @@ def test_batches_are_read_in_their_order(sampled):
         (lambda path: write(path, [3], dtype=float), "as float64"),
     ],
 )
-def test_what_is_damaged_or_of_something_else_is_refused(sampled, spoil, fault):
+def test_what_is_damaged_or_of_something_else_is_rejected(sampled, spoil, fault):
     path = [path for path, _ in sample.batches(sampled, "03")][1]
     spoil(path)
-    with pytest.raises(InputError, match=fault) as refused:
+    with pytest.raises(InputError, match=fault) as rejected:
         sample.read_samples(sampled, "03")
-    assert str(refused.value).startswith(f"{path}: ")
-    assert "remove it and run python -m eval.sample again" in str(refused.value)
+    assert str(rejected.value).startswith(f"{path}: ")
+    assert "remove it and run python -m eval.sample again" in str(rejected.value)
     path.unlink()
     with pytest.raises(InputError, match=f"not sampled yet: {path}"):
         sample.read_samples(sampled, "03")

@@ -131,7 +131,7 @@ def test_what_nothing_is_known_to_compare_with_has_no_p_value():
     assert line["p_value"] is line["chance"] is line["mismatched"] is None
 
 
-def test_an_index_that_the_report_could_not_use_is_refused_before_anything_is_scored(
+def test_an_index_that_the_report_could_not_use_is_rejected_before_anything_is_scored(
     settings, decoded, monkeypatch
 ):
     monkeypatch.setattr(score, "score_subject", lambda *_: 1 / 0)
@@ -140,7 +140,7 @@ def test_an_index_that_the_report_could_not_use_is_refused_before_anything_is_sc
         score.main(settings)
 
 
-def test_a_folder_that_must_not_be_written_to_is_refused_before_anything_is_scored(
+def test_a_folder_that_must_not_be_written_to_is_rejected_before_anything_is_scored(
     settings, decoded, monkeypatch
 ):
     monkeypatch.setattr(score, "score_subject", lambda *_: 1 / 0)

@@ -1,4 +1,4 @@
-"""Scoring against stand-ins for the judges: what is measured, and when it is left out."""
+"""Scoring with stand-ins for the evaluation models: what is measured, and what is left out."""
 
 from types import SimpleNamespace
 from typing import cast
@@ -138,7 +138,7 @@ def test_single_metrics_are_asked_for_by_name():
     assert found["CLIP-pcc, gated"].about.variant == "cosine, 0 to VIFI similarity 0.6"
 
 
-def test_a_name_that_there_is_not_is_told_with_those_that_there_are():
+def test_an_unknown_name_is_rejected_with_those_that_are_known():
     said = (
         r"^evaluation.metrics: 'SSMI' is neither a group of metrics \(colour, embeddings, "
         r"features, motion, pixel\) nor a metric \(CLIP similarity, .*, Fréchet distance, .*, "

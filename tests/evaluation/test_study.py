@@ -135,7 +135,7 @@ def test_every_run_is_made_once_and_all_are_compared(settings, commands):
     assert [c[0] for c in commands] == [*COMMANDS, "eval.compare"]
 
 
-def test_what_alignment_and_minutes_bring_is_told(settings, commands):
+def test_what_alignment_and_minutes_bring_is_described(settings, commands):
     study.main(settings)
     root = settings.config.run_dir
     alignment = (root / "alignment.md").read_text().splitlines()
@@ -215,7 +215,7 @@ def test_runs_with_another_protocol_are_compared_among_themselves(settings, comm
     assert "| all | all, trained on | 0.505 ± 0.007 |" in (root / "minutes.md").read_text()
 
 
-def test_whatever_comparing_would_refuse_is_a_group_of_its_own(settings, commands):
+def test_whatever_comparing_would_reject_is_a_group_of_its_own(settings, commands):
     methods = {
         "GLFA": (),
         "same": ("protocol.train_subjects=['02', '01']",),
@@ -250,13 +250,13 @@ def test_the_protocol_of_every_row_is_said(settings, commands):
     on_all = ("protocol.train_subjects=['01','02','03']", "contrast.batch_size=3")
     methods = {**settings.methods, "all": (*on_all, "cotrain.batch_size=3")}
     study.main(settings.model_copy(update={"methods": methods}))
-    told = (
+    described = (
         "Protocol: cross-subject, trained on subjects 01 and 02 of store, decoded subject 03 of "
         'store, strict pretraining. Of another protocol: "all" (within-subject, trained on '
         "subjects 01, 02 and 03 of store, decoded subject 03 of store, strict pretraining)."
     )
     for name in ("alignment.md", "minutes.md"):
-        assert told in (settings.config.run_dir / name).read_text()
+        assert described in (settings.config.run_dir / name).read_text()
     whole = 'Rows "all, trained on" are of methods that were trained on whom they decode'
     assert whole in (settings.config.run_dir / "minutes.md").read_text()
 
@@ -325,7 +325,7 @@ def test_without_a_metric_in_common_no_curve_is_drawn(settings, commands, monkey
 
 
 @pytest.mark.parametrize("name", ["a #2", "2024", "null", "[b", "x: y", "'"])
-def test_runs_lie_where_the_study_is_told_to_lie(settings, tmp_path, name):
+def test_runs_lie_where_the_study_is_configured_to_lie(settings, tmp_path, name):
     there = settings.config.model_copy(update={"run_dir": tmp_path / name})
     cell = settings.model_copy(update={"config": there}).cell("GLFA", 1)
     assert cell.run_dir == tmp_path / name / "GLFA" / "seed1"
@@ -403,7 +403,7 @@ def test_what_stages_do_not_depend_on_is_shared_and_what_they_do_is_not(settings
         assert made_in.parent.name == owner
 
 
-def test_runs_begun_with_other_settings_are_refused(settings, commands):
+def test_runs_begun_with_other_settings_are_rejected(settings, commands):
     study.main(settings)
     commands.clear()
     stage = settings.config.cotrain.model_copy(update={"steps": 7})
@@ -462,6 +462,6 @@ def test_a_run_that_was_stopped_can_be_started_again(settings, monkeypatch):
         ("seeds=[4294967296]", "seeds.0: Input should be less than 4294967296"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_runs(settings, tmp_path, override, said):
+def test_what_cannot_be_is_rejected_before_anything_runs(settings, tmp_path, override, said):
     with pytest.raises(config.ConfigError, match=said):
         config.load(tmp_path / "study.yaml", [override], schema=config.Study)

@@ -1,4 +1,4 @@
-"""A sweep with stand-ins for models and judges: what is loaded, judged and kept, and how often."""
+"""A sweep with stand-ins for all models: what is loaded, scored and kept, and how often."""
 
 import csv
 import json
@@ -144,7 +144,7 @@ def test_a_checkpoint_that_is_not_kept_is_named_before_anything_is_sampled(decod
     assert decoded.loaded == []
 
 
-def test_a_refused_sweep_leaves_no_settings_behind(decoded, place):
+def test_a_rejected_sweep_leaves_no_settings_behind(decoded, place):
     """They would stand in the way of the next one."""
     (decoded.settings.run_dir / "cotrain" / "checkpoints" / "2").rmdir()
     with pytest.raises(InputError, match="2 not kept"):
@@ -205,7 +205,7 @@ def test_a_sweep_grows_by_subjects_and_by_further_training(decoded, place):
     }
 
 
-def test_what_paths_do_not_tell_is_refused_by_key(decoded, place):
+def test_what_paths_do_not_tell_is_rejected_by_key(decoded, place):
     swept(decoded)
     before = contents(place)
     with pytest.raises(InputError) as error:

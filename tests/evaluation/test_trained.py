@@ -41,7 +41,7 @@ def changed(ours: dict[str, str], theirs: dict[str, str]) -> set[str]:
         ("without=[pretrain]", {"without"}),
     ],
 )
-def test_what_the_training_depends_on_is_told(training, override, keys):
+def test_what_the_training_depends_on_is_reported(training, override, keys):
     assert changed(training(), training(override)) == keys
 
 

@@ -17,7 +17,7 @@ from tests.convert.test_pretrained import (
     assert_same,
     flip,
     params_of,
-    refusal,
+    rejection,
     write_text_to_video,
 )
 
@@ -68,25 +68,25 @@ def test_what_a_pipeline_lacks_is_named(pipeline, missing, parts, tmp_path):
     folder = shutil.copytree(pipeline, tmp_path / "copy")
     gone = folder / missing
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
-    message = refusal(lambda: load_whole(folder), str(folder), *parts)
+    message = rejection(lambda: load_whole(folder), str(folder), *parts)
     assert len(message.splitlines()) == 1
 
 
-def test_a_schedule_that_is_not_implemented_is_refused_with_its_file(pipeline, tmp_path):
+def test_a_schedule_that_is_not_implemented_is_rejected_with_its_file(pipeline, tmp_path):
     folder = shutil.copytree(pipeline, tmp_path / "copy")
     path = folder / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_schedule": "cubic"}))
-    refusal(lambda: load_whole(folder), f"{path}: ", "beta_schedule", "cubic")
+    rejection(lambda: load_whole(folder), f"{path}: ", "beta_schedule", "cubic")
 
 
 @pytest.mark.parametrize(
     "name",
     ["unet/diffusion_pytorch_model.safetensors", "vae/config.json", "text_encoder/config.json"],
 )
-def test_a_flipped_bit_in_a_saved_pipeline_is_refused(pipeline, name, tmp_path):
+def test_a_flipped_bit_in_a_saved_pipeline_is_rejected(pipeline, name, tmp_path):
     folder = shutil.copytree(pipeline, tmp_path / "copy")
     flip(folder / name)
-    message = refusal(lambda: load_whole(folder), str(folder))
+    message = rejection(lambda: load_whole(folder), str(folder))
     assert "is not what was written" in message or "not valid JSON" in message
     assert len(message.splitlines()) == 1
 
@@ -126,8 +126,8 @@ def test_latents_are_drawn_from_the_posterior_at_unit_scale(generator):
     np.testing.assert_allclose(decoded, unscaled, rtol=1e-5, atol=1e-5)
 
 
-def test_a_resolution_that_the_vae_cannot_halve_is_refused(generator):
-    message = refusal(lambda: generator.latent_shape(3, 8, 5), "data.resolution: (8, 5) must be")
+def test_a_resolution_that_the_vae_cannot_halve_is_rejected(generator):
+    message = rejection(lambda: generator.latent_shape(3, 8, 5), "data.resolution: (8, 5) must be")
     assert f"multiples of 2, the reduction of the VAE in {generator.folder}" in message
 
 

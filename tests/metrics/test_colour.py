@@ -63,6 +63,6 @@ def test_one_hue_at_any_brightness_correlates_with_nothing():
         ({"measure": "circular"}, "'circular' must be"),
     ],
 )
-def test_what_has_no_meaning_is_refused(change, message):
+def test_what_has_no_meaning_is_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         hue_correlation(NOISY, **{"truth": TRUTH, "measure": "cosine"} | change)

@@ -111,6 +111,6 @@ def unfinished(embeddings):
         ),
     ],
 )
-def test_what_has_no_meaning_is_refused(call, message):
+def test_what_has_no_meaning_is_rejected(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -80,6 +80,6 @@ FEATURES = RNG.normal(size=(5, 3))
         (FEATURES, FEATURES * np.inf, "not all true features are finite"),
     ],
 )
-def test_what_has_no_distance_is_refused(generated, truth, message):
+def test_what_has_no_distance_is_rejected(generated, truth, message):
     with pytest.raises(ValueError, match=message):
         frechet_distance(generated, truth=truth)

@@ -79,11 +79,11 @@ def test_a_blank_frame_correlates_with_nothing():
         (NOISY[:0], TRUTH[:0], "none empty"),
     ],
 )
-def test_what_is_no_pair_of_videos_is_refused(metric, prediction, truth, message):
+def test_what_is_no_pair_of_videos_is_rejected(metric, prediction, truth, message):
     with pytest.raises(ValueError, match=message):
         metric(prediction, truth=truth)
 
 
-def test_frames_smaller_than_the_window_are_refused():
+def test_frames_smaller_than_the_window_are_rejected():
     with pytest.raises(ValueError, match="6x13 pixels are smaller than its 7x7 window"):
         ssim(NOISY[:, :, :6], truth=TRUTH[:, :, :6])

@@ -61,6 +61,6 @@ def test_colour_and_brightness_alone_do_not_move():
         (lambda: flow_distance(np.ones((1, 1, 2, 4, 4)), truth=np.ones((1, 2, 2, 4, 4))), "flows"),
     ],
 )
-def test_what_does_not_move_is_refused(call, message):
+def test_what_does_not_move_is_rejected(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -148,14 +148,14 @@ LABELS = np.array([[0, 1, 2], [3, 4, 5]])
         ({"labels": LABELS.astype(float)}, "class indices"),
     ],
 )
-def test_what_has_no_meaning_is_refused(change, message):
+def test_what_has_no_meaning_is_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         nway_exact(SCORES, **{"labels": LABELS, "n": 8} | change)
     with pytest.raises(ValueError, match=message):
         nway_monte_carlo(SCORES, **{"labels": LABELS, "n": 8, "trials": 5, "seed": 0} | change)
 
 
-def test_scores_that_are_no_numbers_are_refused():
+def test_scores_that_are_no_numbers_are_rejected():
     scores = SCORES.copy()
     scores[0, 0] = np.nan
     with pytest.raises(ValueError, match="not all are finite"):

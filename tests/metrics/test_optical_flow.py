@@ -31,7 +31,7 @@ def test_flow_is_that_of_scikit_image(shape):
 
 
 def test_a_level_that_is_solved_is_left_alone():
-    """The stopping rule: still pictures with faint noise are solved before all warps are done."""
+    """The stopping rule: still frames with faint noise are solved before all warps are done."""
     still = np.full((1, 20, 24), 0.5, np.float32) + RNG.normal(0, 1e-3, (2, 1, 20, 24))
     before, after = still.astype(np.float32)
     expected = optical_flow_tvl1(before[0], after[0])

@@ -157,7 +157,7 @@ def test_cohens_d_of_paired_differences_by_hand():
     assert cohens_d(np.zeros(3), second=np.ones(3)) == -math.inf
 
 
-def test_what_is_no_sample_is_refused():
+def test_what_is_no_sample_is_rejected():
     with pytest.raises(ValueError, match="1 of 3 not finite"):
         summarise(np.array([1.0, np.nan, 2.0]))
     with pytest.raises(ValueError, match="at least 2"):

@@ -1,4 +1,4 @@
-"""UNet3D, the VAE and LoRA without torch: full-size shapes, identities, refusals."""
+"""UNet3D, the VAE and LoRA without torch: full-size shapes, identities, rejections."""
 
 from functools import partial
 
@@ -118,7 +118,7 @@ def test_new_model_over_time_is_the_text_to_image_model_inside() -> None:
     clip = apply(params, x, t, tokens)
     alone = jax.jit(partial(SMALL.apply, over_time=False))
     np.testing.assert_allclose(clip, alone(params, x, t, tokens), atol=1e-5)
-    # Pictures of a clip then know nothing of each other; with the layers grown they do.
+    # Frames of a clip then know nothing of each other; with the layers grown they do.
     np.testing.assert_allclose(alone(params, x[:, :1], t, tokens), clip[:, :1], atol=1e-5)
     grown = jax.tree.map(lambda leaf: leaf + 0.1, params)
     change = np.abs(apply(grown, x, t, tokens) - alone(grown, x, t, tokens))
@@ -227,7 +227,7 @@ def test_lora_adds_a_product_of_rank_r(tree: dict) -> None:
     np.testing.assert_array_equal(merged["block"]["temp_convs.0"]["conv1.2"]["bias"], 1)
 
 
-def test_lora_refuses_what_fits_nothing(tree: dict) -> None:
+def test_lora_rejects_what_fits_nothing(tree: dict) -> None:
     key = jax.random.key(0)
     with pytest.raises(ValueError, match=r"attn3.* match no parameter"):
         init_lora(tree, patterns=("attn3",), rank=2, key=key)

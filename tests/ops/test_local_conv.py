@@ -301,13 +301,13 @@ def test_the_box_lies_around_the_mask_on_multiples_of_eight(rows, columns, box):
         (3, (4, 5), 9, "x: maps are (4, 5), must be (5, 5) as theta is"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_sentence(kernel_size, shape, taps, message):
+def test_what_does_not_fit_is_rejected_in_one_sentence(kernel_size, shape, taps, message):
     with pytest.raises(ValueError, match="must be") as error:
         local_conv(np.ones((2, *shape)), np.zeros((taps, 5, 5)), kernel_size=kernel_size)
     assert str(error.value) == message
 
 
-def test_a_box_outside_the_map_and_an_unknown_implementation_are_refused():
+def test_a_box_outside_the_map_and_an_unknown_implementation_are_rejected():
     x, theta = example(0, height=5, width=5, kernel_size=3)
     with pytest.raises(ValueError, match=r"box: \(0, 0, 6, 5\) must lie within maps of \(5, 5\)"):
         local_conv(x, theta, kernel_size=3, box=Box(0, 0, 6, 5))
@@ -316,7 +316,7 @@ def test_a_box_outside_the_map_and_an_unknown_implementation_are_refused():
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere there is a kernel")
-def test_a_kernel_is_refused_where_there_is_none():
+def test_a_kernel_is_rejected_where_there_is_none():
     x, theta = example(0, height=5, width=5, kernel_size=3)
     with pytest.raises(ValueError, match="no kernel for this platform, must be tiled"):
         local_conv(x, theta, kernel_size=3, implementation="kernel")

@@ -1,4 +1,4 @@
-"""Ridge regression: the closed form whatever the batches, statistics of the fit, refusals."""
+"""Ridge regression: the closed form whatever the batches, statistics of the fit, rejections."""
 
 import numpy as np
 import pytest

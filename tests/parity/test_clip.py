@@ -248,12 +248,12 @@ def test_vit_h_has_its_published_size():
         ({"vision_config": {"hidden_size": 100}}, "hidden_size"),
     ],
 )
-def test_unsupported_options_are_refused_by_name(change, named):
+def test_unsupported_options_are_rejected_by_name(change, named):
     with pytest.raises(ValueError, match=named):
         Clip.from_config(change)
 
 
-def test_inputs_of_a_wrong_size_are_refused(clip):
+def test_inputs_of_a_wrong_size_are_rejected(clip):
     _, ours, params, *_, image = clip
     with pytest.raises(ValueError, match="at most 9"):
         ours.apply({"params": params}, jnp.zeros((1, 10), jnp.int32), method="text_features")

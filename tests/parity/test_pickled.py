@@ -126,7 +126,7 @@ def test_modules_parameters_and_nested_containers_are_the_same(saved):
         (lambda: torch.load, r"names 'torch\.serialization\.load'"),
     ],
 )
-def test_anything_else_is_refused(saved, make, message):
+def test_anything_else_is_rejected(saved, make, message):
     with pytest.raises(PickledError, match=rf"a\.pth: .*{message}"):
         saved({"state_dict": {"a": torch.ones(2)}, "other": [make()]})
 
@@ -172,7 +172,7 @@ def test_a_module_loads_what_is_written(tmp_path):
     assert torch.equal(target.weight, source.weight)
 
 
-def test_what_is_refused_torch_refuses_too(tmp_path):
+def test_what_is_rejected_torch_rejects_too(tmp_path):
     """The bar is the one of `weights_only=True`, which users know."""
     torch.save({"model": {"a": torch.ones(2)}, "args": argparse.Namespace(a=1)}, tmp_path / "a.pth")
     with pytest.raises(pickle.UnpicklingError, match=r"argparse\.Namespace"):

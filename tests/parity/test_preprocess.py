@@ -11,7 +11,7 @@ from glfa_jax.ops.preprocess import Preprocessor, resize_matrix
 
 LEVEL = 1 / 255
 # Even and odd sizes, both orientations; the cat is smaller than it is wide.
-PICTURES = {
+IMAGES = {
     "square": skimage.data.astronaut(),
     "wide": skimage.data.chelsea(),
     "tall": np.swapaxes(skimage.data.coffee(), 0, 1)[:, :-1],
@@ -28,18 +28,18 @@ def settings(processor) -> dict:
     return json.loads(processor.to_json_string())
 
 
-@pytest.mark.parametrize("picture", PICTURES)
+@pytest.mark.parametrize("shown", IMAGES)
 @pytest.mark.parametrize("name", PROCESSORS)
-def test_published_processors_are_matched_to_one_level(name, picture):
+def test_published_processors_are_matched_to_one_level(name, shown):
     processor = PROCESSORS[name]()
-    image = np.ascontiguousarray(PICTURES[picture])
+    image = np.ascontiguousarray(IMAGES[shown])
     ours = np.asarray(Preprocessor.from_config(settings(processor))(image))
     theirs = np.asarray(processor(image, return_tensors="np")["pixel_values"])
     theirs = np.moveaxis(theirs.reshape(theirs.shape[-3:]), 0, -1)
     assert ours.shape == theirs.shape
     difference = np.abs(ours - theirs) * np.asarray(processor.image_std)
     assert difference.max() <= LEVEL * 1.001
-    if name != "vit" or picture in ("square", "small"):
+    if name != "vit" or shown in ("square", "small"):
         # With the aspect ratio kept, every level is the same; else Pillow's order of the passes
         # depends on its version.
         assert difference.max() < LEVEL / 1000
@@ -49,18 +49,18 @@ def test_a_small_size_is_matched_too():
     processor = transformers.CLIPImageProcessorPil(
         size={"shortest_edge": 32}, crop_size={"height": 28, "width": 30}
     )
-    image = PICTURES["wide"]
+    image = IMAGES["wide"]
     ours = np.asarray(Preprocessor.from_config(settings(processor))(image))
     theirs = np.moveaxis(processor(image, return_tensors="np")["pixel_values"][0], 0, -1)
     assert ours.shape == theirs.shape == (28, 30, 3)
     assert (np.abs(ours - theirs) * np.asarray(processor.image_std)).max() <= LEVEL * 1.001
 
 
-def test_floats_and_videos_give_what_levels_and_pictures_give():
+def test_floats_and_videos_give_what_levels_and_images_give():
     preprocess = Preprocessor.from_config(
         settings(transformers.CLIPImageProcessorPil(size=20, crop_size=16))
     )
-    video = np.stack([PICTURES["small"], PICTURES["small"][::-1]])[None]
+    video = np.stack([IMAGES["small"], IMAGES["small"][::-1]])[None]
     whole = preprocess(video)
     assert whole.shape == (1, 2, 16, 16, 3)
     np.testing.assert_allclose(whole[0, 1], preprocess(video[0, 1]), atol=1e-6)
@@ -71,7 +71,7 @@ def test_floats_and_videos_give_what_levels_and_pictures_give():
 
 def test_steps_that_are_off_are_left_out():
     off = Preprocessor.from_config({"do_resize": False, "do_rescale": False, "size": 5})
-    image = PICTURES["small"]
+    image = IMAGES["small"]
     np.testing.assert_array_equal(off(image), image.astype(np.float32))
 
 
@@ -113,12 +113,12 @@ def test_resizing_keeps_constants_and_mirrors(method, length, to):
         ({"image_mean": [0, 0, 0], "image_std": [1, float("inf"), 1]}, "image_std is"),
     ],
 )
-def test_unsupported_options_are_refused_by_name(config, named):
+def test_unsupported_options_are_rejected_by_name(config, named):
     with pytest.raises(ValueError, match=named):
         Preprocessor.from_config(config)
 
 
-def test_wrong_pictures_are_refused():
+def test_wrong_images_are_rejected():
     with pytest.raises(ValueError, match="are int64, must be uint8"):
         Preprocessor.from_config({})(np.zeros((4, 4, 3), np.int64))
     with pytest.raises(ValueError, match="at least 8 by 8"):

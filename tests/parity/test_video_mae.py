@@ -97,12 +97,12 @@ def test_video_mae_b_has_its_published_size():
         ({"num_frames": 5}, "tubelet_size"),
     ],
 )
-def test_unsupported_options_are_refused_by_name(change, named):
+def test_unsupported_options_are_rejected_by_name(change, named):
     with pytest.raises(ValueError, match=named):
         VideoMaeClassifier.from_config(change)
 
 
-def test_a_video_of_a_wrong_length_is_refused(tmp_path):
+def test_a_video_of_a_wrong_length_is_rejected(tmp_path):
     _, model, params, *_ = build(tmp_path)
     with pytest.raises(ValueError, match=r"must be \(6, 8, 8, 3\)"):
         tools.apply(model, params, VIDEO[:, :4])
@@ -132,7 +132,7 @@ def add_key_biases(model, biases) -> None:
         attention.key.bias = torch.nn.Parameter(torch.from_numpy(biases))
 
 
-def test_two_spellings_of_one_bias_are_refused(tmp_path):
+def test_two_spellings_of_one_bias_are_rejected(tmp_path):
     *_, config, tensors, _ = build(tmp_path / "theirs")
     name = next(name for name in tensors if name.endswith(".q_bias"))
     twice = tensors | {name.replace(".q_bias", ".query.bias"): tensors[name]}

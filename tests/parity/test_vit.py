@@ -89,6 +89,6 @@ def test_vit_b_has_its_published_size():
         ({"patch_size": [16, 8]}, "patch_size"),
     ],
 )
-def test_unsupported_options_are_refused_by_name(change, named):
+def test_unsupported_options_are_rejected_by_name(change, named):
     with pytest.raises(ValueError, match=named):
         VitClassifier.from_config(change)

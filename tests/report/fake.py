@@ -22,9 +22,9 @@ def clip(seed: int, *, size: int, frames: int, noise: float) -> np.ndarray:
     for t in range(frames):
         y, x = start + t * speed
         inside = ((rows - y) ** 2 + (columns - x) ** 2 < 0.03)[..., None]
-        picture = np.where(inside, colour, ground * (0.6 + 0.8 * rows[..., None]))
-        picture += rng.normal(0, noise, picture.shape)
-        out[t] = picture.clip(0, 255)
+        image = np.where(inside, colour, ground * (0.6 + 0.8 * rows[..., None]))
+        image += rng.normal(0, noise, image.shape)
+        out[t] = image.clip(0, 255)
     return out
 
 
@@ -33,8 +33,8 @@ def write_video(path: Path, video: np.ndarray, *, codec: str, pixels: str) -> No
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=3)
         stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], pixels
-        for picture in video:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for image in video:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             container.mux(stream.encode(frame.reformat(format=pixels)))
         container.mux(stream.encode())
 

@@ -311,13 +311,13 @@ def test_values_too_large_to_be_drawn_are_left_out_of_the_curve_and_counted(run,
     assert not re.search(r"\b(nan|inf)\b", curve[: curve.index("</svg>")])
 
 
-def test_a_log_of_nothing_but_values_too_large_is_told(run):
+def test_a_log_of_nothing_but_values_too_large_is_reported(run):
     lines = [{"step": 1, "metrics": {"loss": 1e308}}, {"step": 2, "metrics": {"loss": -1e308}}]
     (run / "cotrain" / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert "too large to be drawn: 2 values." in words(page.write(run).read_text())
 
 
-def test_alignment_is_told_with_correlations_and_what_is_undone(text):
+def test_alignment_is_reported_with_correlations_and_what_is_undone(text):
     plain = words(text)
     assert "rose from 0.210 to 0.340 with alignment." in plain
     assert "Smoothing alike everywhere would give 0.270." in plain

@@ -82,12 +82,12 @@ def test_growing_and_shrinking_change_the_area_and_still_changes_nothing():
 def test_spinning_shows_in_every_category_and_keeps_the_place(category):
     clip = render(_scene(category=category, motion="spin")).astype(int)
     changed = (np.abs(np.diff(clip, axis=0)).sum(-1) > 90).mean((1, 2))
-    assert changed.min() > 0.02  # of the picture from frame to frame
+    assert changed.min() > 0.02  # of the image from frame to frame
     radius = np.hypot(*(np.argwhere(np.abs(np.diff(clip, axis=0)).sum(-1) > 90)[:, 1:] - 31.5).T)
     assert radius.max() < 64 * stimuli.RADIUS["large"] * 1.25
 
 
-def test_objects_begin_inside_the_picture_and_never_leave_it_by_more_than_a_quarter():
+def test_objects_begin_inside_the_image_and_never_leave_it_by_more_than_a_quarter():
     rng = np.random.default_rng(0)
     for index in range(64):
         scene = sample_scene(rng, index)
@@ -181,6 +181,6 @@ def test_captions_name_what_is_shown_in_at_most_14_words():
     assert len(set(said.values())) == len(MOTIONS)
 
 
-def test_an_unknown_word_is_refused():
+def test_an_unknown_word_is_rejected():
     with pytest.raises(ValueError, match=r"Scene.category: 'dog' is none of ball, star"):
         _scene(category="dog")

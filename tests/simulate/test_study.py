@@ -150,7 +150,7 @@ def test_the_ground_truth_lies_beside(root):
             assert truth["gain"].shape == truth["noise_ceiling"].shape
 
 
-def test_a_complete_study_is_left_alone_and_other_settings_are_refused(root):
+def test_a_complete_study_is_left_alone_and_other_settings_are_rejected(root):
     marker = root / "dataset_description.json"
     before = marker.stat().st_mtime_ns
     study.write_study(TINY, root, progress=False)
@@ -159,7 +159,7 @@ def test_a_complete_study_is_left_alone_and_other_settings_are_refused(root):
         study.write_study(TINY.model_copy(update={"noise": 9.0}), root, progress=False)
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
+def test_a_folder_of_something_else_is_rejected(tmp_path):
     with pytest.raises(DataError, match="is no simulated study"):
         study.write_study(TINY, tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
@@ -216,7 +216,7 @@ def test_options_that_did_not_exist_then_are_at_their_defaults(tmp_path, root):
         study.write_study(TINY.model_copy(update={"seed": 1}), tmp_path, progress=False)
 
 
-def test_the_command_writes_a_study_and_refuses_nonsense_in_one_sentence(tmp_path, capsys):
+def test_the_command_writes_a_study_and_rejects_nonsense_in_one_sentence(tmp_path, capsys):
     options = ["--subjects", "1", "--train-runs", "1", "--test-runs", "1", "--clips-per-run", "2"]
     assert main(["--root", str(tmp_path / "a"), *options]) == 0
     settings = json.loads((tmp_path / "a" / "dataset_description.json").read_text())

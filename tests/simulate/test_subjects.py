@@ -51,7 +51,7 @@ def test_each_label_drives_its_part_of_the_cortex(cortex, tuning):
         assert difference[parts[:, driven]].mean() > 8 * difference[parts[:, silent]].mean(), change
 
 
-def test_the_early_part_sees_the_opposite_half_of_the_picture(cortex, tuning):
+def test_the_early_part_sees_the_opposite_half_of_the_image(cortex, tuning):
     early = cortex.parts(cortex.canonical)[:, 0] > 0.95
     left, right = (_answer(tuning, _scene(x=x)) for x in (0.2, 0.8))
     for side in (-1, 1):
@@ -146,7 +146,7 @@ def test_noise_has_unit_variance_and_remembers(cortex):
     assert abs(lagged - simulated.NOISE_MEMORY**2) < 0.03
 
 
-def test_a_picture_off_the_grid_is_refused():
+def test_an_image_off_the_grid_is_rejected():
     with pytest.raises(ValueError, match="multiples of 16"):
         simulated.features(_scene(), render(_scene(), size=40))
 

@@ -179,7 +179,7 @@ def test_what_is_fitted_already_is_not_fitted_again(fitted, displaced, capsys):
     assert contents(fitted[0].run_dir / "adapt") == before
 
 
-def test_another_fit_under_the_same_name_is_refused(fitted, displaced):
+def test_another_fit_under_the_same_name_is_rejected(fitted, displaced):
     settings = fitted[0]
     other = settings.model_copy(
         update={"adapt": settings.adapt.model_copy(update={"alignment_scale": 3.0})}
@@ -204,7 +204,7 @@ def test_another_fit_under_the_same_name_is_refused(fitted, displaced):
         ({"seed": 3, "adapt": {"steps": 80}}, r"belongs to another run .*seed: 3 \| 0"),
     ],
 )
-def test_a_model_is_kept_where_going_on_is_refused(fitted, displaced, changes, said):
+def test_a_model_is_kept_where_going_on_is_rejected(fitted, displaced, changes, said):
     settings = fitted[0]
     changes = changes | {"adapt": settings.adapt.model_copy(update=changes["adapt"])}
     model = settings.run_dir / "adapt" / "03-1min" / "model"
@@ -228,7 +228,7 @@ def test_a_model_of_fewer_steps_makes_room(fitted, displaced, tmp_path):
 
 
 @pytest.mark.parametrize("steps", [59, 61])
-def test_a_layer_of_another_length_than_is_asked_for_is_refused(fitted, steps):
+def test_a_layer_of_another_length_than_is_asked_for_is_rejected(fitted, steps):
     """Else the number asked for would be recorded with results of the other."""
     settings = fitted[0]
     other = settings.adapt.model_copy(update={"steps": steps})
@@ -355,14 +355,14 @@ def test_the_same_showings_of_the_same_clips_are_paired(displaced, tmp_path):
         ({"repetition_time": 2.0}, "has repetition_time of 2 s, but "),
     ],
 )
-def test_a_store_that_was_not_prepared_alike_is_refused(displaced, tmp_path, change, said):
+def test_a_store_that_was_not_prepared_alike_is_rejected(displaced, tmp_path, change, said):
     store = of_fourth(displaced, tmp_path / "new.zarr")
     changed = dataclasses.replace(store, attributes=dataclasses.replace(store.attributes, **change))
     with pytest.raises(InputError, match=said):
         adapt.shared_clips(displaced, changed, clips=np.arange(4), others=("01",))
 
 
-def test_a_store_of_another_cortex_is_refused(displaced, tmp_path):
+def test_a_store_of_another_cortex_is_rejected(displaced, tmp_path):
     store = of_fourth(displaced, tmp_path / "new.zarr", mask=~displaced.mask)
     with pytest.raises(InputError, match="its maps show another part of the cortex than those of"):
         adapt.shared_clips(displaced, store, clips=np.arange(4), others=("01",))

@@ -141,7 +141,7 @@ def test_how_many_are_encoded_at_once_changes_nothing(settings):
         assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
 
 
-def test_clips_without_caption_are_refused(settings):
+def test_clips_without_caption_are_rejected(settings):
     store: Any = Store(np.ones_like(PRESENT))
     with pytest.raises(InputError) as error:
         lea.fit_model(settings, store)
@@ -151,7 +151,7 @@ def test_clips_without_caption_are_refused(settings):
     )
 
 
-def test_clips_without_caption_are_refused_before_pretraining(settings, tmp_path, monkeypatch):
+def test_clips_without_caption_are_rejected_before_pretraining(settings, tmp_path, monkeypatch):
     monkeypatch.setattr("glfa_jax.stages.lea.pretrain.run", lambda *_: pytest.fail("pretrained"))
     wordless: Any = Store(np.ones_like(PRESENT))
     with pytest.raises(InputError, match="method lea learns to predict captions"):

@@ -55,13 +55,13 @@ def test_a_batch_in_parts_is_the_mean_over_them(tmp_path, monkeypatch):
         np.testing.assert_allclose(parts[name], value, rtol=0, atol=LIMIT, err_msg=name)
 
 
-def test_a_mesh_that_does_not_fit_is_refused(tmp_path):
+def test_a_mesh_that_does_not_fit_is_rejected(tmp_path):
     hardware = config.Hardware(mesh=config.MeshSize(data=3))
     with pytest.raises(TrainingError, match="data 3 x fsdp 1 x frame 1 does not give the number"):
         tiny.run("pretrain", tmp_path, hardware=hardware)
 
 
-def test_a_batch_that_cannot_be_cut_is_refused(tmp_path):
+def test_a_batch_that_cannot_be_cut_is_rejected(tmp_path):
     with pytest.raises(TrainingError, match="a multiple of 3: 1 devices share them in 3 parts"):
         tiny.run("pretrain", tmp_path, hardware=config.Hardware(), accumulate=3)
 

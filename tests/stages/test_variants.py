@@ -153,7 +153,7 @@ def test_only_what_is_not_left_out_runs(store, tmp_path, monkeypatch, left_out, 
     assert began == ran
 
 
-def test_a_run_keeps_its_configuration_where_fewer_steps_are_refused(store, tmp_path):
+def test_a_run_keeps_its_configuration_where_fewer_steps_are_rejected(store, tmp_path):
     settings = settings_of(tmp_path, store, cotrain={"steps": 4})
     (tmp_path / "cotrain" / "checkpoints" / "5").mkdir(parents=True)
     (tmp_path / "config.yaml").write_text(before := config.dump(settings))
@@ -166,7 +166,7 @@ def test_a_run_keeps_its_configuration_where_fewer_steps_are_refused(store, tmp_
     assert (tmp_path / "config.yaml").read_text() == before
 
 
-def test_a_run_from_before_these_keys_goes_on_and_changing_them_is_refused(store, tmp_path):
+def test_a_run_from_before_these_keys_goes_on_and_changing_them_is_rejected(store, tmp_path):
     settings = settings_of(tmp_path, store)
     tree = yaml.safe_load(config.dump(settings))
     for key in ("without", "adapt"):
@@ -228,7 +228,7 @@ def test_own_layers_are_saved_and_loaded(own):
         transfer.export_model("fmri_encoder", folder, settings.run_dir / "official.pth")
 
 
-def test_windows_of_other_numbers_of_subjects_are_refused(own):
+def test_windows_of_other_numbers_of_subjects_are_rejected(own):
     loaded = load_trained(own[0])
     with pytest.raises(ValueError, match=r"must hold windows of 2 subjects along axis -4"):
         loaded.module.apply(loaded.variables, jnp.zeros((3, 3, 2, 16, 16)), method="align")
@@ -249,7 +249,7 @@ def test_at_evaluation_every_subject_goes_through_its_own(own, store):
     np.testing.assert_allclose(average, expected, atol=1e-6)
 
 
-def test_a_subject_without_a_layer_is_refused_naming_what_fits_one(own):
+def test_a_subject_without_a_layer_is_rejected_naming_what_fits_one(own):
     settings, _ = own
     with pytest.raises(InputError, match=r"subject 03: has no alignment layer.*train\.adapt"):
         encoder_for(settings, load_trained(settings), subject="03")

@@ -149,7 +149,7 @@ def test_nothing_there(tmp_path):
         restore_params(tmp_path)
 
 
-def test_other_type_is_refused_not_cast(folder):
+def test_other_type_is_rejected_not_cast(folder):
     checkpoints = opened(folder)
     other = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, "bfloat16", sharding=x.sharding), abstract()
@@ -159,14 +159,14 @@ def test_other_type_is_refused_not_cast(folder):
     checkpoints.close()
 
 
-def test_position_that_is_no_json_is_refused(tmp_path):
+def test_position_that_is_no_json_is_rejected(tmp_path):
     checkpoints = opened(tmp_path)
     with pytest.raises(TrainingError, match="must be JSON"):
         checkpoints.save(1, state=state(1), data_state=b"position", metrics={})
     checkpoints.close()
 
 
-def test_names_that_storage_confuses_are_refused(tmp_path):
+def test_names_that_storage_confuses_are_rejected(tmp_path):
     twins = {"a.b": {"c": np.float32(1)}, "a": {"b.c": np.float32(2)}}
     checkpoints = opened(tmp_path)
     with pytest.raises(TrainingError, match=r"cannot tell apart: params\.a\.b\.c"):

@@ -71,7 +71,7 @@ def test_a_slice_of_tpus(foundation, tmp_path):
     assert found["least_step"] > 0
 
 
-def test_an_unknown_slice_is_refused():
+def test_an_unknown_slice_is_rejected():
     with pytest.raises(TrainingError, match="no such TPU slice, or libtpu is not installed"):
         devices_of("v5e:3x3")
 
@@ -86,7 +86,7 @@ def test_an_unknown_slice_is_refused():
     ],
 )  # fmt: skip
 def test_what_the_compiler_says_when_memory_does_not_suffice(message, needed, capacity):
-    found = compile_only._refusal(message)
+    found = compile_only._rejection(message)
     gib = 2**30
     assert found["fits"] is False
     assert found["needed"] == (needed and pytest.approx(needed * gib))

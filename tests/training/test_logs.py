@@ -30,7 +30,7 @@ def test_what_is_no_line_of_a_log_is_left_out(tmp_path):
     assert steps(tmp_path / "none") == []
 
 
-def test_lines_that_a_full_disk_refused_are_written_when_there_is_room(tmp_path, capsys):
+def test_lines_that_a_full_disk_rejected_are_written_when_there_is_room(tmp_path, capsys):
     """A real limit of the system: it takes a part of the second line, and then nothing more."""
     log = Log(tmp_path, step=0)
     log.write(1, metrics={"loss": 1.0})

@@ -146,7 +146,7 @@ def test_data_that_end_say_so(tmp_path):
         toy.run(tmp_path, steps=4, batches=Short())
 
 
-def test_fewer_steps_than_trained_are_refused(whole):
+def test_fewer_steps_than_trained_are_rejected(whole):
     with pytest.raises(TrainingError, match="4 steps already, more than the 3"):
         toy.run(whole[0], steps=3)
 
@@ -160,14 +160,14 @@ def test_fewer_steps_than_trained_are_refused(whole):
         ({"init": lambda key: {"scale": toy.init(key)["scale"]}}, "params/layers.0/kernel: absent"),
     ],
 )
-def test_another_runs_checkpoint_is_refused(whole, options, key):
+def test_another_runs_checkpoint_is_rejected(whole, options, key):
     with pytest.raises(TrainingError) as error:
         toy.run(whole[0], steps=4, **options)
     assert key in str(error.value)
     assert "belongs to another run" in str(error.value)
 
 
-def test_longer_run_is_refused_where_the_rate_depends_on_its_length(tmp_path):
+def test_longer_run_is_rejected_where_the_rate_depends_on_its_length(tmp_path):
     toy.run(tmp_path, steps=2, decay="cosine")
     with pytest.raises(TrainingError, match="belongs to another run"):
         toy.run(tmp_path, steps=4, decay="cosine")

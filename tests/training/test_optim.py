@@ -44,7 +44,7 @@ def test_zero_freezes():
         ((*GROUPS, Group("atn1", 1.0)), "'atn1' matches nothing"),
     ],
 )
-def test_wrong_tables_are_refused(groups, sentence):
+def test_wrong_tables_are_rejected(groups, sentence):
     with pytest.raises(TrainingError, match=sentence):
         split(PARAMS, groups=groups)
 
@@ -54,12 +54,12 @@ def test_all_mistakes_come_together():
         split(PARAMS, groups=(Group("^encoder/", 1.0),))
 
 
-def test_merge_refuses_what_is_in_both():
+def test_merge_rejects_what_is_in_both():
     with pytest.raises(TrainingError, match="unet/ff/kernel"):
         merge(PARAMS, {"unet": {"ff": {"kernel": 1}}})
 
 
-def test_frozen_parameter_among_the_trainable_is_refused():
+def test_frozen_parameter_among_the_trainable_is_rejected():
     with pytest.raises(TrainingError, match="unet/ff/kernel"):
         optimizer(toy.stage(steps=1), trainable=PARAMS, groups=GROUPS)
 

@@ -142,10 +142,10 @@ class _Reader:
             )
             for path, header in zip(paths, headers, strict=True)
         ]
-        start, told = stated["StartTime"]
+        start, said = stated["StartTime"]
         if not abs(start) <= LATEST_START * step:
             raise DataError(
-                f"{told}: StartTime must be within {LATEST_START} repetition times of {step:g} s, "
+                f"{said}: StartTime must be within {LATEST_START} repetition times of {step:g} s, "
                 f"is {start:g} s"
             )
         split, trials = read_events(

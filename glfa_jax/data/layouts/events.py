@@ -29,7 +29,7 @@ def read_events(
 ) -> tuple[Split, tuple[Trial, ...]]:
     """The split of a run and its trials, in the order of their lines.
 
-    `failed` is told of rows that cannot be used, and may raise to stop; they are left out.
+    `failed` is called with rows that cannot be used, and may raise to stop; they are left out.
     """
     rows = read_table(path, columns=COLUMNS, failed=failed)
     split, rows = _of_one_split(path, rows, failed, notes)

@@ -1,4 +1,4 @@
-"""The set of Fudan University, WebVid and FCVID parts: TR 0.8 s, pictures of the flat cortex.
+"""The set of Fudan University, WebVid and FCVID parts: TR 0.8 s, images of the flat cortex.
 
 processed-fmri/sub-0001/hdf5/sub-0001_task-video_run-2_space-fsLR_den-91k_bold.dtseries.h5
                                         key images (T, 1023, 2514)
@@ -35,7 +35,7 @@ DROPPED = 3  # volumes before the first trial
 QUARTERS = 4  # runs that share a list, in all subjects but the first
 WHOLE = "1"  # the subject whose runs show whole lists
 KEY = "images"
-ID = re.compile("[0-9]{1,18}")  # of a video; Python refuses to count in thousands of digits
+ID = re.compile("[0-9]{1,18}")  # of a video; Python reads no integers of thousands of digits
 
 # Of the WebVid part, where `data.runs` is left out.
 _FIRST = RunNumbers(train=(2, 3, 5, 6, 7), test=(1, 4))

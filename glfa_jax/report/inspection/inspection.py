@@ -113,6 +113,6 @@ def spread_evenly(store: Store, *, clips: int) -> list[int]:
 
 
 def _draw(values: ndarray, mask: Bool[ndarray, "h w"], *, empty: float) -> ndarray:
-    picture = np.full(mask.shape, empty, values.dtype)
-    picture[mask] = values
-    return picture
+    image = np.full(mask.shape, empty, values.dtype)
+    image[mask] = values
+    return image

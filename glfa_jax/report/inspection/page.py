@@ -26,7 +26,7 @@ def write(store: Store, target: Path, *, clips: int, progress: bool) -> None:
     """Writes the page, or nothing; raises InputError."""
     if target.is_dir():
         raise DataError(f"{target}: is a folder, --out must name a file such as look.html")
-    # Opened before the long reading: a place that cannot be written is told at once.
+    # Opened before the long reading: a place that cannot be written is named at once.
     with whole_file(target) as place, place.open("w", encoding="utf-8") as file:
         file.write(render(store, inspect(store, progress=progress), clips=clips))
 

@@ -91,7 +91,7 @@ def mesh(monkeypatch):
     monkeypatch.setattr(surfaces, "load", lambda data: two_sides(), raising=False)
 
 
-def refuses(message, data):
+def rejects(message, data):
     with pytest.raises(DataError, match=message) as caught:
         load(data)
     assert "\n" not in str(caught.value)
@@ -190,7 +190,7 @@ def test_events_and_stimuli_in_the_raw_study_around_the_derivative(tmp_path):
     )
     gone = raw / "sub-01" / "func" / "sub-01_task-clips_run-1_events.tsv"
     gone.unlink()
-    refuses(
+    rejects(
         r"fmriprep/sub-01/func/sub-01_task-clips_run-1_events\.tsv: no such file; looked in "
         r"\S+fmriprep/sub-01/func and \S+raw/sub-01$",
         settings(root, "cifti"),
@@ -224,7 +224,7 @@ def test_a_wrong_repetition_time_is_noticed(tmp_path, kind):
     sidecar.write_text('{"RepetitionTime": 1.5009}')
     load(settings(root, kind))
     sidecar.write_text('{"RepetitionTime": 2.0}')
-    study = refuses(
+    study = rejects(
         r"run-2_\S+nii\S*: its header says TR 1\.5 s and its sidecar 2 s; correct the wrong one",
         settings(root, kind),
     )
@@ -253,7 +253,7 @@ def test_the_time_that_either_hemisphere_states_is_compared(root, side):
         image.meta["TimeStep"] = stated
         nibabel.save(image, path)
         if noted is None:
-            refuses(rf"run-2_hemi-{side}_\S+: its header says TR 2 s and its", settings(root))
+            rejects(rf"run-2_hemi-{side}_\S+: its header says TR 2 s and its", settings(root))
         else:
             study = load(settings(root))
             assert [note.startswith(f"{path}: its header") for note in study.notes] == noted * [
@@ -277,39 +277,39 @@ def test_a_packed_series_is_found(tmp_path):
 @pytest.mark.parametrize("side", "LR")
 def test_a_missing_hemisphere(root, side):
     file(root, f"hemi-{side}_space-fsaverage5_bold.func.gii").unlink()
-    refuses(rf"run-1_hemi-{side}_space-fsaverage5_bold\.func\.gii: no such file", settings(root))
+    rejects(rf"run-1_hemi-{side}_space-fsaverage5_bold\.func\.gii: no such file", settings(root))
 
 
 def test_missing_sidecar_and_events(root):
     file(root, "hemi-L_space-fsaverage5_bold.json").unlink()
-    refuses(r"run-1_hemi-L_\S+\.json: no such file", settings(root))
+    rejects(r"run-1_hemi-L_\S+\.json: no such file", settings(root))
     file(root, "events.tsv", run=2).unlink()
-    study = refuses(r"run-1_hemi-L_\S+\.json: no such file", settings(root))
+    study = rejects(r"run-1_hemi-L_\S+\.json: no such file", settings(root))
     assert study.runs == ()
 
 
 def test_events_without_scan_are_not_passed_over(root):
     for side in "LR":
         file(root, f"hemi-{side}_space-fsaverage5_bold.func.gii").unlink()
-    study = refuses(
+    study = rejects(
         r"run-1_events\.tsv: has no scan in space fsaverage5 that belongs", settings(root)
     )
     assert [run.name for run in study.runs] == ["2"]
 
 
 def test_a_missing_subject(root):
-    study = refuses(
+    study = rejects(
         r"sub-02: has no scans sub-02_task-clips_\*space-fsaverage5_\*bold with one of the endings",
         settings(root, subjects=("02", "01")),
     )
     assert [run.subject for run in study.runs] == ["01", "01"]
 
 
-def test_a_run_in_two_forms_is_refused(tmp_path):
+def test_a_run_in_two_forms_is_rejected(tmp_path):
     root = write_study(tmp_path / "bids", "cifti")
     scan = file(root, "space-fsLR_den-91k_bold.dtseries.nii")
     shutil.copy(scan, str(scan).replace("den-91k", "den-170k"))
-    refuses(
+    rejects(
         r"func: one run in several forms \(\S+den-170k\S+, \S+den-91k\S+\)",
         settings(root, "cifti"),
     )
@@ -339,7 +339,7 @@ def test_exchanged_hemispheres_are_noticed(root):
 )
 def test_events_that_make_no_sense(root, row, message):
     file(root, "events.tsv").write_text(f"{HEADER}{row}\n")
-    study = refuses(rf"run-1_events\.tsv: {message}", settings(root))
+    study = rejects(rf"run-1_events\.tsv: {message}", settings(root))
     assert [run.name for run in study.runs] == ["2"]
 
 
@@ -357,18 +357,18 @@ def test_events_that_make_no_sense(root, row, message):
 )
 def test_sidecars_that_make_no_sense(root, sidecar, message):
     file(root, "hemi-L_space-fsaverage5_bold.json").write_text(sidecar)
-    refuses(rf"bold\.json: {message}", settings(root))
+    rejects(rf"bold\.json: {message}", settings(root))
 
 
 def test_clips_without_video_or_caption_are_left_out_when_asked(root):
     (root / "stimuli" / "b.mp4").unlink()
-    study = refuses(r"b\.mp4: no such video file, though clip b\.mp4 is shown", settings(root))
+    study = rejects(r"b\.mp4: no such video file, though clip b\.mp4 is shown", settings(root))
     assert [trial.clip for run in study.runs for trial in run.trials] == ["a.mp4", "x.mp4", "y.mp4"]
     assert "b.mp4" not in study.videos
     table = root / "stimuli" / "captions.tsv"
     table.write_text("".join(line for line in table.open() if not line.startswith("a.mp4")))
     (root / "stimuli" / "b.mp4").touch()
-    study = refuses(r"captions\.tsv: has no caption for clip a\.mp4$", settings(root))
+    study = rejects(r"captions\.tsv: has no caption for clip a\.mp4$", settings(root))
     assert set(study.captions) == {"b.mp4", "x.mp4", "y.mp4"}
 
 
@@ -391,13 +391,13 @@ def test_the_raw_study_may_write_runs_with_more_digits(tmp_path):
     (run,) = load(settings(root, "cifti")).runs
     assert (run.name, run.trials[0].clip) == ("1", "a.mp4")
     write_scan(root / "sub-01" / "func", "sub-01_task-clips_run-01", "cifti", 1)
-    refuses(r"one run in several forms \(\S+run-01\S+, \S+run-1\S+\)", settings(root, "cifti"))
+    rejects(r"one run in several forms \(\S+run-01\S+, \S+run-1\S+\)", settings(root, "cifti"))
 
 
-def test_events_of_one_run_in_two_spellings_are_refused(root):
+def test_events_of_one_run_in_two_spellings_are_rejected(root):
     events = file(root, "events.tsv")
     shutil.copy(events, str(events).replace("run-1", "run-01"))
-    study = refuses(
+    study = rejects(
         r"func: \S+run-01_events\.tsv and \S+run-1_events\.tsv hold both", settings(root)
     )
     assert [run.name for run in study.runs] == ["2"]
@@ -433,9 +433,9 @@ def test_sidecars_are_inherited_and_the_nearest_value_holds(root):
     assert [(run.repetition_time, run.start_time) for run in runs] == [(2.0, 1.0), (2.5, 1.0)]
     assert runs[1].files[2:-1] == (above, of_subject, of_run)
     of_run.write_text('{"RepetitionTime": true}')
-    refuses(r"run-2_bold\.json: RepetitionTime must be a number", settings(root))
+    rejects(r"run-2_bold\.json: RepetitionTime must be a number", settings(root))
     above.write_text('{"RepetitionTime": null}')
-    refuses(r"task-clips_bold\.json: RepetitionTime must be a number", settings(root))
+    rejects(r"task-clips_bold\.json: RepetitionTime must be a number", settings(root))
 
 
 def test_of_two_sidecars_in_a_folder_the_one_of_more_entities_is_nearer(root):
@@ -443,10 +443,10 @@ def test_of_two_sidecars_in_a_folder_the_one_of_more_entities_is_nearer(root):
     file(root, "bold.json").write_text('{"RepetitionTime": 2}')
     file(root, "hemi-L_bold.json").write_text('{"RepetitionTime": 3}')
     file(root, "hemi-L_space-other_bold.json").write_text('{"RepetitionTime": 4}')
-    study = refuses(r"run-2\S+json: no such file, and it should say Rep", settings(root))
+    study = rejects(r"run-2\S+json: no such file, and it should say Rep", settings(root))
     assert study.runs[0].repetition_time == 3.0
     shutil.copy(file(root, "bold.json"), file(root, "bold.func.json"))
-    assert refuses(r"run-2\S+json: no such file", settings(root)).runs[0].repetition_time == 3.0
+    assert rejects(r"run-2\S+json: no such file", settings(root)).runs[0].repetition_time == 3.0
 
 
 def test_events_are_inherited_and_the_nearest_table_holds(root):
@@ -511,7 +511,7 @@ def test_which_repetition_time_to_trust_can_be_said(tmp_path, kind):
 )
 def test_sidecars_of_implausible_values(root, sidecar, message):
     file(root, "hemi-L_space-fsaverage5_bold.json").write_text(sidecar)
-    study = refuses(message, settings(root))
+    study = rejects(message, settings(root))
     assert [run.name for run in study.runs] == ["2"]
 
 
@@ -528,7 +528,7 @@ def test_a_bad_row_is_noted_once_however_many_runs_inherit_it(root):
     (root / "task-clips_events.tsv").write_text(
         HEADER + "0\t2\ttrain\ta.mp4\t1\nx\t2\ttrain\tb.mp4\t1\nn/a\t2\ttrain\tb.mp4\t1\n"
     )
-    study = refuses(r"task-clips_events\.tsv: line 3: onset must be", settings(root))
+    study = rejects(r"task-clips_events\.tsv: line 3: onset must be", settings(root))
     assert [[trial.clip for trial in run.trials] for run in study.runs] == [["a.mp4"]] * 2
     assert [note.partition(".tsv: ")[2] for note in study.notes] == [
         "line 4: onset is n/a, left out"
@@ -549,10 +549,10 @@ def test_captions_are_found_however_clips_are_spelled(root):
 def test_a_clip_whose_file_is_a_folder_or_has_no_possible_path(root):
     (root / "stimuli" / "b.mp4").unlink()
     (root / "stimuli" / "b.mp4").mkdir()
-    refuses(r"b\.mp4: no such video file", settings(root))
+    rejects(r"b\.mp4: no such video file", settings(root))
     long = "/".join(["x" * 200] * 30)
     file(root, "events.tsv").write_text(f"{HEADER}0\t2\ttrain\t{long}\t1\n")
-    refuses(r"stimuli/x+/.* \.\.\. [x/]+ is shown", settings(root))
+    rejects(r"stimuli/x+/.* \.\.\. [x/]+ is shown", settings(root))
 
 
 def test_a_surface_may_state_its_repetition_time_in_milliseconds(root):
@@ -569,4 +569,4 @@ def test_a_surface_may_state_its_repetition_time_in_milliseconds(root):
     assert note.endswith("its header says TR 1 s and its sidecar 1.5 s; taken to be 1.5 s")
     image.darrays[0].meta["TimeStep"] = "800"
     nibabel.save(image, path)
-    refuses(r"hemi-L\S+: its header says TR 0\.8 s and its sidecar 1\.5 s", settings(root))
+    rejects(r"hemi-L\S+: its header says TR 0\.8 s and its sidecar 1\.5 s", settings(root))

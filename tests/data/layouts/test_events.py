@@ -1,4 +1,4 @@
-"""events.tsv as other programs write it: what is dropped with a note, and what is refused."""
+"""events.tsv as other programs write it: what is dropped with a note, and what is rejected."""
 
 import unicodedata
 
@@ -129,7 +129,7 @@ def test_a_run_is_of_one_split(read, kinds):
 
 @pytest.mark.parametrize("clip", ["a.mp4", "c.mp4"])
 @pytest.mark.parametrize("later", ["0", "0.0004"])
-def test_two_trials_of_one_onset_are_refused(read, clip, later):
+def test_two_trials_of_one_onset_are_rejected(read, clip, later):
     rows = ("0\t2\ttrain\ta.mp4\t1", GOOD, f"{later}\t2\ttrain\t{clip}\t2")
     with pytest.raises(DataError, match="lines 2 and 4: two trials with one onset, 0 s; every"):
         read(*rows)

@@ -1,4 +1,4 @@
-"""The Fudan set's folders, with pictures of few pixels and true numbers of volumes and clips."""
+"""The Fudan set's folders, with images of few pixels and true numbers of volumes and clips."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from glfa_jax.data.layouts import Problems, vid2name
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.layouts.vid2name import read_vid2name
 
-PICTURE = (5, 7)
+IMAGE = (5, 7)
 # Lists 1 and 4 are the test clips, in another order; the others are train clips.
 _ORDER = np.random.default_rng(0)
 LISTS = {1: _ORDER.permutation(200) + 9000}
@@ -34,7 +34,7 @@ def scan(root: Path, subject: int, run: int) -> Path:
 
 def write_scan(path: Path, volumes: int, seed: int = 0) -> np.ndarray:
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.random.default_rng(seed).normal(size=(volumes, *PICTURE)).astype(np.float32)
+    values = np.random.default_rng(seed).normal(size=(volumes, *IMAGE)).astype(np.float32)
     with h5py.File(path, "w") as file:
         file["images"] = values
     return values
@@ -162,7 +162,7 @@ def replace(path: Path) -> Path:
     return path
 
 
-def refuses(message, data):
+def rejects(message, data):
     with pytest.raises(DataError, match=message) as caught:
         read_study(data, Problems(skip=False))
     assert "\n" not in str(caught.value)
@@ -181,10 +181,10 @@ def test_a_missing_tail_is_left_to_the_windows(broken):
 
 
 @pytest.mark.parametrize(("subject", "run", "volumes"), [(1, 2, 660), (2, 7, 2610), (2, 7, 300)])
-def test_a_run_of_another_length_is_refused(broken, subject, run, volumes):
+def test_a_run_of_another_length_is_rejected(broken, subject, run, volumes):
     write_scan(replace(scan(broken, subject, run)), volumes)
     clips = 200 if subject == 1 else 50
-    study, _ = refuses(
+    study, _ = rejects(
         rf"run-{run}_\S+: 'images' has shape \({volumes}, 5, 7\), .* {3 + 13 * clips} volumes for "
         rf"the {clips} clips of run2\.txt",
         settings(broken),
@@ -199,10 +199,10 @@ def test_missing_runs(broken):
     # The repeats of the others keep their numbers.
     assert {t.repeat for t in runs_of(study, "2", "test")[-1].trials} == {2}
     scan(broken, 2, 14).symlink_to("none")  # not fetched is not left out
-    refuses(r"run-14_\S+\.h5: is a link to a file that is not there; fetch it", settings(broken))
+    rejects(r"run-14_\S+\.h5: is a link to a file that is not there; fetch it", settings(broken))
     scan(broken, 2, 14).unlink()
     scan(broken, 2, 8).unlink()
-    study, _ = refuses(r"sub-0002_task-video_run-8_\S+\.h5: no such file", settings(broken))
+    study, _ = rejects(r"sub-0002_task-video_run-8_\S+\.h5: no such file", settings(broken))
     assert len(study.runs) == 7 + 28 - 2
 
 
@@ -213,7 +213,7 @@ def test_run_lists_of_another_part(broken):
     }
     study = read_study(settings(broken, runs=runs), Problems(skip=False))
     assert [run.name for run in study.runs] == ["2", "1", "5", "6", "7", "8", "1", "2"]
-    study, _ = refuses(
+    study, _ = rejects(
         r"data\.runs: does not say which runs subject 3 has, it is for 1, 2$",
         settings(broken, runs=runs, subjects=("1", "3")),
     )
@@ -221,31 +221,31 @@ def test_run_lists_of_another_part(broken):
 
 
 def test_subjects_that_are_not_there(broken):
-    refuses(r"sub-0003/hdf5: no such folder", settings(broken, subjects=("1", "3")))
-    refuses(
+    rejects(r"sub-0003/hdf5: no such folder", settings(broken, subjects=("1", "3")))
+    rejects(
         r"subject 6 has, left out it is for 1, 2, 3, 4, 5$", settings(broken, subjects=("1", "6"))
     )
     runs = {"a": config.RunNumbers(train=(2,), test=(1,)), "1": {"train": [2], "test": [1]}}
-    refuses(r"must be numbers .* one is a$", settings(broken, runs=runs, subjects=("1", "a")))
+    rejects(r"must be numbers .* one is a$", settings(broken, runs=runs, subjects=("1", "a")))
 
 
 def test_lists_and_captions_with_mistakes(broken):
     stimuli = own_stimuli(broken)
     table = replace(stimuli / "condition" / "run3.txt")
-    study, _ = refuses(r"run3\.txt: no such file", settings(broken))
+    study, _ = rejects(r"run3\.txt: no such file", settings(broken))
     assert len(study.runs) == 7 + 28 - 5
     table.write_text("12\n3x\n")
-    refuses(r"run3\.txt: must hold an integer video id a line, one is '3x'", settings(broken))
+    rejects(r"run3\.txt: must hold an integer video id a line, one is '3x'", settings(broken))
     table.write_text("12\n" + 5000 * "3")
-    refuses(r"run3\.txt: must hold an integer video id a line, one is '333", settings(broken))
+    rejects(r"run3\.txt: must hold an integer video id a line, one is '333", settings(broken))
     table.write_text("12\n13\n14\n")
-    refuses(r"run3\.txt: 3 video ids, must be a multiple of 4", settings(broken))
+    rejects(r"run3\.txt: 3 video ids, must be a multiple of 4", settings(broken))
     table.write_text("".join(f"{video}\n" for video in LISTS[3]))
     names = names_of()
     del names[3007]
     path = replace(stimuli / "vid2name.npy")
     write_names(broken, names)
-    study, _ = refuses(r"npy: has no caption for clip 3007_0s and 1 more$", settings(broken))
+    study, _ = rejects(r"npy: has no caption for clip 3007_0s and 1 more$", settings(broken))
     assert len(study.captions) == 2 * 1200 - 2
     path.unlink()
     captions = broken / "captions.tsv"
@@ -254,10 +254,10 @@ def test_lists_and_captions_with_mistakes(broken):
     study = read_study(settings(broken, captions=captions), Problems(skip=False))
     assert study.captions["3007_4s"] == "other words for 3007"
     captions.write_text(captions.read_text() + "other/3007.avi\tand others\n")
-    refuses(r"captions\.tsv: video 3007 has two captions", settings(broken, captions=captions))
+    rejects(r"captions\.tsv: video 3007 has two captions", settings(broken, captions=captions))
     captions.write_text("\n".join(["stim_file\tcaption", *rows]) + "\n")
     (stimuli / "3007.mp4").unlink()
-    _, problems = refuses(
+    _, problems = rejects(
         r"3007\.mp4: no such video file, though clip 3007_0s",
         settings(broken, captions=captions),
     )
@@ -337,14 +337,14 @@ def test_pickled_code_is_named_and_never_run(tmp_path, bomb, named):
         (np.arange(3), "must hold a pickled dict, holds int64"),
     ],
 )
-def test_other_captions_are_refused(tmp_path, content, message):
+def test_other_captions_are_rejected(tmp_path, content, message):
     (tmp_path / "stimuli").mkdir()
     path = write_names(tmp_path, content)
     with pytest.raises(DataError, match=message):
         read_vid2name(path)
 
 
-def test_damaged_captions_are_refused(tmp_path):
+def test_damaged_captions_are_rejected(tmp_path):
     (tmp_path / "stimuli").mkdir()
     path = write_names(tmp_path, names_of())
     whole = path.read_bytes()
@@ -398,7 +398,7 @@ FLOAT = b"G" + struct.pack(">d", 1.0)
         (b"]" * 5001, "holds more than 5,000 instructions"),
     ],
 )
-def test_captions_made_to_exhaust_the_machine_are_refused_at_once(
+def test_captions_made_to_exhaust_the_machine_are_rejected_at_once(
     tmp_path, monkeypatch, pickled, message
 ):
     monkeypatch.setattr(vid2name, "MOST_INSTRUCTIONS", 5000)

@@ -26,7 +26,7 @@ def test_every_layout_of_the_page_is_registered():
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(LAYOUTS)
 
 
-def test_a_layout_that_there_is_not_is_told_with_those_that_there_are(tmp_path):
+def test_a_layout_that_there_is_not_is_rejected_with_those_that_there_are(tmp_path):
     data = config.Data(layout="bdis", root=tmp_path, store=tmp_path / "s", subjects=("1",))
     said = "^data.layout: 'bdis' is no layout, must be one of bids, fudan, wen2018$"
     for task in (lambda: reading.read_study(data, Problems(skip=True)), lambda: prepare(data)):

@@ -129,7 +129,7 @@ def few_films(monkeypatch):
     )
 
 
-def refuses(message, data):
+def rejects(message, data):
     """Raises when told to stop; notes the same sentence when told to go on."""
     with pytest.raises(DataError, match=message) as caught:
         read_study(data, Problems(skip=False))
@@ -142,15 +142,15 @@ def refuses(message, data):
 
 @pytest.mark.usefixtures("few_films")
 @pytest.mark.parametrize("volumes", [240, 244, 247])
-def test_another_number_of_volumes_is_refused(broken, volumes):
+def test_another_number_of_volumes_is_rejected(broken, volumes):
     write_cifti(scan(broken, 1, "seg1", 2), volumes)
     message = rf"seg1_2_Atlas\.dtseries\.nii: {volumes} volumes, must be 245 or 246"
-    study, _ = refuses(message, settings(broken, subjects=("1",)))
+    study, _ = rejects(message, settings(broken, subjects=("1",)))
     assert [run.name for run in study.runs] == ["seg1_1", "test1_1", "test1_2"]
 
 
 def test_a_film_without_any_repeat_is_an_error(broken):
-    study, problems = refuses(
+    study, problems = rejects(
         r"seg2/cifti: has no seg2_1_Atlas\.dtseries\.nii, nor any other of its 2 repeats",
         settings(broken, subjects=("1",)),
     )
@@ -164,7 +164,7 @@ def test_a_repeat_that_was_not_fetched_is_not_left_out(broken):
     gone = scan(broken, 1, "seg1", 2)
     gone.unlink()
     gone.symlink_to("none")
-    study, _ = refuses(
+    study, _ = rejects(
         r"seg1_2_Atlas\.dtseries\.nii: is a link to a file that is not there; fetch it",
         settings(broken, subjects=("1",)),
     )
@@ -173,13 +173,13 @@ def test_a_repeat_that_was_not_fetched_is_not_left_out(broken):
 
 @pytest.mark.usefixtures("few_films")
 def test_other_mistakes(broken):
-    study, _ = refuses(
+    study, _ = rejects(
         r"subject2/fmri: no such folder; subject 2 has no scans",
         settings(broken, subjects=("1", "2")),
     )
     assert {run.subject for run in study.runs} == {"1"}
     (broken / "stimuli" / "seg1.mp4").unlink()
-    study, problems = refuses(
+    study, problems = rejects(
         r"seg1\.mp4: no such video file, though clip seg1/000 is shown",
         settings(broken, subjects=("1",)),
     )
@@ -191,7 +191,7 @@ def test_other_mistakes(broken):
         "\n".join(row for row in table if not row.startswith(gone)) + "\n"
     )
     (broken / "stimuli" / "seg1.mp4").touch()
-    study, _ = refuses(
+    study, _ = rejects(
         r"captions\.tsv: has no caption for clip seg1/000 and 241 more",
         settings(broken, subjects=("1",)),
     )

@@ -77,14 +77,14 @@ def stranger(made):
         (stranger, "responds like nobody else"),
     ],
 )
-def test_what_is_wrong_is_told_of_the_subject_and_nothing_else(make, spoil, words):
+def test_what_is_wrong_is_reported_of_the_subject_and_nothing_else(make, spoil, words):
     sentences = told(make(spoil))
     assert len(sentences) == 1
     assert sentences[0].startswith("Subject 02")
     assert re.search(words, sentences[0])
 
 
-def test_nobody_alike_is_told_once(make):
+def test_nobody_alike_is_reported_once(make):
     def change(made):
         rng = np.random.default_rng(6)
         for subject in ("01", "02", "03"):

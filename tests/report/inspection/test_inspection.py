@@ -11,12 +11,12 @@ from tests.report.inspection.conftest import CLIPS, MASK, SUBJECTS, contents
 def correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Pearson of every pixel over samples and volumes, one pixel after another."""
     flat = [values.astype(np.float64).reshape(-1, *values.shape[2:]) for values in (first, second)]
-    picture = np.full(MASK.shape, np.nan)
+    image = np.full(MASK.shape, np.nan)
     for row, column in np.argwhere(MASK):
         a, b = (values[:, row, column] for values in flat)
         if a.std() and b.std():
-            picture[row, column] = np.corrcoef(a, b)[0, 1]
-    return picture
+            image[row, column] = np.corrcoef(a, b)[0, 1]
+    return image
 
 
 def test_pairs_correlate_as_numpy_says(healthy):

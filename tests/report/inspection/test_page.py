@@ -150,7 +150,7 @@ def test_findings_stand_at_the_top(make):
     )
 
 
-def test_a_missing_sample_and_a_lack_of_repeats_are_told(make):
+def test_a_missing_sample_and_a_lack_of_repeats_are_reported(make):
     def change(made):
         made.arrays["test/present/sub-02"][:] = False
         made.arrays["test/fmri/sub-02"][:] = 0
@@ -197,7 +197,7 @@ def test_the_same_store_gives_the_same_page(healthy, text):
     assert render(healthy, inspect(healthy, progress=False), clips=2) == text
 
 
-def test_command_writes_beside_the_store_or_where_it_is_told(healthy, tmp_path, capsys):
+def test_command_writes_beside_the_store_or_where_it_is_asked_to(healthy, tmp_path, capsys):
     assert main([str(healthy.path), "--clips", "1"]) == 0
     page = healthy.path.with_name("healthy.html")
     assert str(page) in capsys.readouterr().out
@@ -267,12 +267,12 @@ def test_page_of_a_prepared_study(store):
     ("layout", "says"),
     [
         ("wen2018", ["Left hemisphere on the left"]),
-        ("fudan", ["the picture that the data set itself uses"]),
+        ("fudan", ["the image that the data set itself uses"]),
         ("not known here", []),
     ],
 )
 def test_the_page_says_what_the_flat_map_shows(make, layout, says):
     store = make(lambda made: made.attributes.update(layout=layout))
     page = render(store, inspect(store, progress=False), clips=0)
-    either = ("Left hemisphere on the left", "the picture that the data set itself uses")
+    either = ("Left hemisphere on the left", "the image that the data set itself uses")
     assert [words for words in either if words in page] == says
