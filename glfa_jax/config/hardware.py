@@ -51,9 +51,30 @@ class Hardware(Section):
         default=False,
         description="compute layers anew in the backward pass: less memory, more time",
     )
+    moment_dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="of AdamW's first moments; the second ones change too little from step to step "
+        "for bfloat16",
+    )
+    matmul_precision: Literal["default", "high", "highest"] | None = Field(
+        default=None,
+        description="of float32 products, jax_default_matmul_precision: GPUs and TPUs round their "
+        "factors unless it is highest; left out, as JAX is set",
+    )
+    profile: tuple[Positive, Positive] | None = Field(
+        default=None,
+        description="first and last step of each stage that are recorded in its folder `profile`, "
+        "for xprof",
+    )
     sharding: dict[str, tuple[Literal["fsdp"] | None, ...]] = Field(
         default={}, description="parameters by pattern: their axes; else the largest that divides"
     )
     shard_from_bytes: Count = Field(
         default=4 * 2**20, description="smaller parameters lie on every device"
     )
+
+    @model_validator(mode="after")
+    def _profile_in_order(self) -> "Hardware":
+        if self.profile and self.profile[0] > self.profile[1]:
+            raise ValueError(f"profile: {list(self.profile)}, the first step is after the last")
+        return self

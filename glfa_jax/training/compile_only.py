@@ -17,7 +17,7 @@ from glfa_jax.files import reason
 from glfa_jax.training import speed
 from glfa_jax.training.optim import Group, optimizer
 from glfa_jax.training.sharding import ROWS, make_mesh, param_shardings, replicated
-from glfa_jax.training.step import LossFn, abstract_state, jitted_step
+from glfa_jax.training.step import LossFn, abstract_state, compiler_options, jitted_step
 
 _OUT_OF_MEMORY = re.compile(
     r"([\d.]+)([KMG])\)? (?:of|exceeds available HBM) \(?([\d.]+)([KMG])", re.IGNORECASE
@@ -112,7 +112,7 @@ def compile_step(
 ) -> Report:
     """Compiles one training step; params, frozen and batch are shapes, the batch's whole."""
     mesh = make_mesh(hardware.mesh, devices=devices_of(topology))
-    optim = optimizer(stage, trainable=params, groups=groups)
+    optim = optimizer(stage, trainable=params, groups=groups, moment_dtype=hardware.moment_dtype)
     state = abstract_state(params, optim, mesh, hardware)
 
     def lay(tree: Any, place: Callable[[Any], Any]) -> Any:
@@ -146,7 +146,7 @@ def compile_step(
         "capacity": best and best.memory,
     }
     try:
-        program = lowered.compile()
+        program = lowered.compile(compiler_options=compiler_options(mesh, hardware))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "hbm" not in str(error):
             raise

@@ -13,11 +13,12 @@ import jax
 from glfa_jax import config
 from glfa_jax.errors import Stopped, TrainingError
 from glfa_jax.files import write_atomically
-from glfa_jax.training import speed
+from glfa_jax.training import room, speed
 from glfa_jax.training.checkpoints import Checkpoints, mark_done, read_done, unmark_done
 from glfa_jax.training.logs import Log, Progress
 from glfa_jax.training.optim import Group, optimizer
 from glfa_jax.training.processes import StopRequest, is_main, say, together
+from glfa_jax.training.profile import Profile
 from glfa_jax.training.sharding import (
     describe,
     make_mesh,
@@ -26,7 +27,15 @@ from glfa_jax.training.sharding import (
     replicated,
 )
 from glfa_jax.training.state import TrainState
-from glfa_jax.training.step import LossFn, Metrics, abstract_state, initial_state, jitted_step
+from glfa_jax.training.step import (
+    LossFn,
+    Metrics,
+    abstract_state,
+    compiler_options,
+    initial_state,
+    jitted_step,
+    matmul_precision,
+)
 
 EvalHook = Callable[[int, TrainState], Mapping[str, float]]
 CHANGES_NO_NUMBER = frozenset({"log_every", "save_every", "keep", "keep_best"})  # of a stage
@@ -80,7 +89,7 @@ def train(
     # Steps use fold_in(root, step): no run is long enough to meet this number.
     init_key = jax.random.fold_in(root, 2**32 - 1)
     shapes = jax.eval_shape(init, init_key) if callable(init) else jax.eval_shape(lambda x: x, init)
-    optim = optimizer(stage, trainable=shapes, groups=groups)
+    optim = optimizer(stage, trainable=shapes, groups=groups, moment_dtype=hardware.moment_dtype)
     abstract = abstract_state(shapes, optim, mesh, hardware)
     checkpoints = Checkpoints(
         folder,
@@ -104,6 +113,7 @@ def train(
             )
         if start and first == stage.steps and finished(name, folder, stage=stage):
             return start.state
+        room.validate(folder / "checkpoints", abstract, most=stage.keep + stage.keep_best + 1)
         if is_main():
             unmark_done(folder)
             beginning()
@@ -124,6 +134,7 @@ def train(
             dtype=hardware.frozen_dtype if hardware.frozen_dtype != "float32" else None,
         )
         watch = _Watch(name, folder, stage, first, checkpoints)
+        profile = Profile(folder / "profile", hardware.profile if is_main() else None)
         step_fn = None
         running = None
         try:
@@ -134,9 +145,13 @@ def train(
                         step_fn = jitted_step(
                             loss_fn, optim, abstract, mesh, accumulate=stage.accumulate
                         )
-                        step_fn = step_fn.lower(state, frozen, batch, root).compile()
+                        with matmul_precision(hardware):
+                            lowered = step_fn.lower(state, frozen, batch, root)
+                        step_fn = lowered.compile(compiler_options=compiler_options(mesh, hardware))
                         watch.compiled(step_fn)
+                    profile.before(step)
                     state, started = step_fn(state, frozen, batch, root)
+                    profile.after(step, started)
                     # The device works on this step while the host looks at the one before.
                     if running is not None:
                         watch.settle(step - 1, running)
@@ -155,6 +170,7 @@ def train(
                         raise Stopped(f"{name}: asked to stop, saved at step {step}")
         finally:
             watch.close()
+            profile.close()
         checkpoints.finish()
         if is_main():
             mark_done(folder, step=stage.steps, metrics=metrics)

@@ -96,12 +96,12 @@ def learning_rate(stage: Stage, count: jax.Array) -> jax.Array:
 
 
 def optimizer(
-    stage: Stage, *, trainable: dict, groups: tuple[Group, ...]
+    stage: Stage, *, trainable: dict, groups: tuple[Group, ...], moment_dtype: str = "float32"
 ) -> optax.GradientTransformation:
     """AdamW with PyTorch's numbers: decay decoupled, on every parameter, scaled by its own rate.
 
     Gradients are clipped first, by their norm over all trainable parameters together. The rate is
-    that of `learning_rate`. `trainable` may be abstract.
+    that of `learning_rate`. `trainable` may be abstract. moment_dtype: of the first moments.
     """
     multiplier = rates(trainable, groups=groups, unused=True)
     stuck = ["/".join(path) for path, rate in flatten_dict(multiplier).items() if not rate]
@@ -109,7 +109,9 @@ def optimizer(
         raise TrainingError(f"trainable, but their group is frozen: {', '.join(stuck)}")
     return optax.chain(
         optax.clip_by_global_norm(stage.clip_norm),
-        optax.scale_by_adam(b1=stage.betas[0], b2=stage.betas[1], eps=1e-8),
+        optax.scale_by_adam(
+            b1=stage.betas[0], b2=stage.betas[1], eps=1e-8, mu_dtype=jnp.dtype(moment_dtype)
+        ),
         optax.add_decayed_weights(stage.weight_decay),
         optax.scale_by_learning_rate(lambda count: learning_rate(stage, jnp.asarray(count))),
         optax.stateless(

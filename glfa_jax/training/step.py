@@ -1,6 +1,7 @@
 """One training step as one compiled program, and the state that it takes and gives."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -12,6 +13,13 @@ from jax.sharding import Mesh
 from glfa_jax import config
 from glfa_jax.training.sharding import param_shardings, place, replicated
 from glfa_jax.training.state import TrainState
+
+# Without these XLA:CPU (jaxlib 0.10) undoes rematerialisation: its scheduler computes at once what
+# could wait for the backward pass, and what is computed anew is merged with what was there.
+_REMAT_ON_CPU = {
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+    "xla_disable_hlo_passes": "cse",
+}
 
 Metrics = dict[str, jax.Array]
 LossFn = Callable[[dict, Any, Any, jax.Array], tuple[jax.Array, Metrics]]
@@ -50,6 +58,18 @@ def initial_state(
         params = jax.tree.map(partial(place, copy=True), init, where.params)
     opt_state = jax.jit(optim.init, out_shardings=where.opt_state)(params)
     return TrainState(jax.device_put(jnp.int32(0), where.step), params, opt_state)
+
+
+def compiler_options(mesh: Mesh, hardware: config.Hardware) -> dict[str, str]:
+    """What the compiler of these devices must be told so that `hardware.remat` saves memory."""
+    cpu = mesh.devices.flat[0].platform == "cpu"
+    return _REMAT_ON_CPU if cpu and hardware.remat else {}
+
+
+def matmul_precision(hardware: config.Hardware) -> AbstractContextManager[Any]:
+    """In which programs are traced whose products have the precision that is asked for."""
+    asked = hardware.matmul_precision
+    return nullcontext() if asked is None else jax.default_matmul_precision(asked)
 
 
 def jitted_step(

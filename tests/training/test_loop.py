@@ -321,3 +321,18 @@ def test_the_last_checkpoint_must_be_written(tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match="the last good one is 2; make room and run the same"):
         toy.run(tmp_path, steps=4)
     assert read_done(tmp_path) is None
+
+
+@pytest.mark.parametrize("precision", [None, "high", "highest"])
+def test_products_have_the_precision_that_is_asked_for(tmp_path, monkeypatch, precision):
+    found = []
+
+    def loss_fn(*given):
+        found.append(jax.config.jax_default_matmul_precision)
+        return toy_loss(*given)
+
+    toy_loss = toy.loss_fn
+    monkeypatch.setattr(toy, "loss_fn", loss_fn)
+    toy.run(tmp_path, steps=1, hardware=Hardware(matmul_precision=precision))
+    as_set = jax.config.jax_default_matmul_precision
+    assert {*found} == {precision or as_set}

@@ -81,3 +81,22 @@ def test_cosine_starts_full_and_ends_at_zero():
     stage = toy.stage(steps=8, warmup_steps=0, learning_rate=2.0, decay="cosine")
     got = [float(learning_rate(stage, jnp.int32(count))) for count in (0, 4, 8)]
     np.testing.assert_allclose(got, [2, 1, 0], atol=1e-6)
+
+
+def test_first_moments_may_be_bfloat16():
+    params = {"a": jnp.linspace(-1, 1, 64)}
+    groups = (Group("otherwise", 1.0),)
+    whole, half = (
+        optimizer(toy.stage(steps=9), trainable=params, groups=groups, moment_dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+    )
+    state, coarse = whole.init(params), half.init(params)
+    adam = optax.tree.get(coarse, "ScaleByAdamState", filtering=lambda path, value: True)
+    assert {x.dtype.name for x in jax.tree.leaves(adam.mu)} == {"bfloat16"}
+    assert {x.dtype.name for x in jax.tree.leaves(adam.nu)} == {"float32"}
+    for step in range(4):
+        gradients = {"a": jnp.sin(params["a"] * (step + 1))}
+        updates, state = whole.update(gradients, state, params)
+        near, coarse = half.update(gradients, coarse, params)
+    difference = jnp.abs(updates["a"] - near["a"])
+    assert 0 < difference.max() < 1e-2 * jnp.abs(updates["a"]).max()
