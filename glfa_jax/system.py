@@ -112,7 +112,10 @@ def generator(settings: config.Config, *, folder: Path | None = None) -> Generat
 def load_evaluation_model(
     foundation: Path, kind: str, name: str, **options: Any
 ) -> EvaluationModel:
-    """CLIP or a classifier: `kind` and `options` as in convert.pretrained, `name` its folder."""
+    """CLIP or a classifier: `kind` and `options` as in convert.pretrained, `name` its folder.
+
+    Its parameters stay in their files (`convert.stored`).
+    """
     folder = foundation / name
     path = folder / "preprocessor_config.json"
     preprocessing = read_object(path, error=DirectoryError)
@@ -120,7 +123,7 @@ def load_evaluation_model(
         preprocess = Preprocessor.from_config(preprocessing)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return EvaluationModel(pretrained.load(kind, folder, **options), preprocess)
+    return EvaluationModel(pretrained.load(kind, folder, stored=True, **options), preprocess)
 
 
 def load_video_classifier(foundation: Path, *, frames: int) -> EvaluationModel:

@@ -19,7 +19,7 @@ from glfa_jax.alignments.registry import configured, described
 from glfa_jax.config import Config
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import read_config
-from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.convert.pretrained import Pretrained, in_memory
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.ops.local_conv import Box
 
@@ -98,13 +98,18 @@ def save_encoder(folder: Path, module: FmriEncoder, params: dict) -> None:
 
 
 def load_encoder(folder: Path, *, box: Box | None = None) -> Pretrained:
-    """An encoder with its alignment, be it GLFA's or another's; raises InputError as `load`."""
-    encoder = pretrained.load("fmri_encoder", folder, box=box)
+    """An encoder with its alignment, be it GLFA's or another's; raises InputError as `load`.
+
+    The alignment's layers are in memory, the rest stays in its files (`convert.stored`).
+    """
+    encoder = pretrained.load("fmri_encoder", folder, box=box, stored=True)
+    layers = {n: x for n, x in encoder.variables["params"].items() if n.startswith(_LAYER)}
+    own = encoder.variables["params"] | in_memory(layers)
     places = sorted((folder / _FOLDER).glob(f"{_LAYER}*"))
     if not places:
-        return encoder
+        return Pretrained(encoder.module, {"params": own})
     method, module = described(read_config(places[0]), place=str(places[0])), encoder.module
     shape = (module.height, module.width)
     layers = {place.name: method.load(place, maps_shape=shape) for place in places}
     module = module.clone(alignment=method, subjects=0 if _LAYER in layers else len(layers))
-    return Pretrained(module, {"params": encoder.variables["params"] | layers})
+    return Pretrained(module, {"params": own | layers})

@@ -1,13 +1,13 @@
 """Model folders as diffusers and transformers lay them out: weights beside a config.json.
 
 Weights are safetensors files, or the older pickled `.bin`; one file, or shards that an index names.
-Reading maps the files into memory, so tensors cost nothing until they are used; `release` gives
-back what their use cost. What we write carries checksums, which reading compares.
+Reading maps the files into memory, so tensors cost nothing until they are used, and
+`stored.release` gives back what their use cost. What we write carries checksums, which reading
+compares.
 """
 
 import json
 import math
-import mmap
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -259,24 +259,6 @@ def new_folder(target: str | Path) -> Iterator[Path]:
             with suppress(OSError):  # another's, or not made
                 folder.rmdir()
         raise
-
-
-def release(tensor: np.ndarray) -> None:
-    """Drops a tensor's share of a mapped file from memory; used again, it is read again.
-
-    What was written to it is lost. Other arrays are left alone.
-    """
-    root: Any = tensor
-    while root is not None and not isinstance(root, mmap.mmap):
-        root = root.obj if isinstance(root, memoryview) else getattr(root, "base", None)
-    if root is None or not hasattr(root, "madvise"):
-        return
-    origin = np.frombuffer(root, np.uint8).__array_interface__["data"][0]
-    low, high = (bound - origin for bound in np.lib.array_utils.byte_bounds(tensor))
-    start = -(-low // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = high // mmap.PAGESIZE * mmap.PAGESIZE - start
-    if length > 0:
-        root.madvise(mmap.MADV_DONTNEED, start, length)
 
 
 def read_file(path: Path) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from glfa_jax.convert.stored import Stored
 from glfa_jax.convert.stream import is_floating
 from glfa_jax.errors import InputError
 
@@ -152,25 +153,31 @@ def unfitting(problems: list[str]) -> ConversionError:
     return ConversionError(f"{len(problems)} tensors do not fit:\n  {listing}")
 
 
-def import_params(
-    source: Mapping[str, np.ndarray],
-    target: Any,
-    table: Table,
-    *,
-    dtype: Any = None,
-    done: Callable[[np.ndarray], None] = lambda tensor: None,
+def stored_params(
+    source: Mapping[str, np.ndarray], target: Any, table: Table, *, dtype: Any = None
 ) -> dict:
-    """Fills `target` (a tree of arrays or shapes) from PyTorch tensors, each used exactly once.
+    """`target` (a tree of arrays or shapes) with PyTorch tensors in its places, each used once.
 
-    `dtype`: of the result; as in the source when None. Every leaf is a copy, made one at a time;
-    `done` is then called with its source, which may be freed.
+    `dtype`: of what is read; as in the source when None.
     """
-    filled: dict[tuple[str, ...], np.ndarray] = {}
-    for name, path, transform in places(source, target, table):
-        tensor = source[name]
-        filled[path] = np.array(transform.to_linen(tensor), dtype or tensor.dtype, order="C")
-        done(tensor)
-    return unflatten_dict(filled)
+    return unflatten_dict(_stored(source, target, table, dtype))
+
+
+def _stored(
+    source: Mapping[str, np.ndarray], target: Any, table: Table, dtype: Any
+) -> dict[tuple[str, ...], Stored]:
+    return {
+        path: Stored(source[name], transform.to_linen, np.dtype(dtype or source[name].dtype))
+        for name, path, transform in places(source, target, table)
+    }
+
+
+def import_params(
+    source: Mapping[str, np.ndarray], target: Any, table: Table, *, dtype: Any = None
+) -> dict:
+    """`stored_params` in memory: every leaf is a copy, made one at a time."""
+    found = _stored(source, target, table, dtype)
+    return unflatten_dict({path: np.asarray(leaf) for path, leaf in found.items()})
 
 
 def renamed(
@@ -183,10 +190,14 @@ def renamed(
     }
 
 
-def export_views(params: Any, table: Table) -> dict[str, np.ndarray]:
-    """The exact inverse of `import_params`: PyTorch tensors by name, without copying any."""
+def export_views(params: Any, table: Table) -> dict[str, Any]:
+    """The exact inverse of `stored_params`: PyTorch tensors by name, without copying any."""
+
+    def view(leaf: Any, transform: Transform) -> Any:
+        return leaf.in_torch() if isinstance(leaf, Stored) else transform.to_torch(np.asarray(leaf))
+
     return {
-        name: table.transform(path, leaf.ndim).to_torch(np.asarray(leaf))
+        name: view(leaf, table.transform(path, leaf.ndim))
         for name, (path, leaf) in _named_leaves(params, table).items()
     }
 

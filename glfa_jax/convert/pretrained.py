@@ -19,10 +19,10 @@ from glfa_jax.convert.directory import (
     DirectoryError,
     read_config,
     read_tensors,
-    release,
     write_tensors,
 )
-from glfa_jax.convert.mapping import ConversionError, Table, export_views, import_params
+from glfa_jax.convert.mapping import ConversionError, Table, export_views, stored_params
+from glfa_jax.convert.stored import Stored
 from glfa_jax.diffusion.schedule import Schedule, ScheduleError
 from glfa_jax.models.clip_model import Clip, ClipText
 from glfa_jax.models.config_values import misfits
@@ -258,13 +258,15 @@ def load(
     *,
     dtype: Any = np.float32,
     compute_dtype: DTypeLike = jnp.float32,
+    stored: bool = False,
     **options: Any,
 ) -> Pretrained:
     """Reads config.json and weights; parameters become `dtype`, or stay as stored with None.
 
-    compute_dtype: what the module computes in; `options` are further ones of it.
-    Tensor after tensor: the parameters and one more tensor are all that memory holds. Raises
-    DirectoryError or ConversionError, one message with all that does not fit.
+    compute_dtype: what the module computes in; `options` are further ones of it. stored: parameters
+    stay in their files as `convert.stored.Stored`, for what is placed on devices one by one; else
+    they and one more tensor are all that memory holds. Raises DirectoryError or ConversionError,
+    one message with all that does not fit.
     """
     module, shapes = described(
         kind, read_config(folder), place=folder, dtype=compute_dtype, **options
@@ -272,10 +274,15 @@ def load(
     tensors = KINDS[kind].current_names(read_tensors(folder))
     table = KINDS[kind].table(tensors)
     try:
-        params = import_params(tensors, shapes, table, dtype=dtype, done=release)
+        params = stored_params(tensors, shapes, table, dtype=dtype)
     except ConversionError as error:
         raise ConversionError(f"{folder}: {error}") from None
-    return Pretrained(module, {"params": params})
+    return Pretrained(module, {"params": params if stored else in_memory(params)})
+
+
+def in_memory(tree: Any) -> Any:
+    """A tree, or a `Pretrained`, with every stored parameter read; arrays stay as they are."""
+    return jax.tree.map(lambda x: np.asarray(x) if isinstance(x, Stored) else x, tree)
 
 
 def save(

@@ -73,6 +73,7 @@ def write_safetensors(
     """Writes the header, then each tensor, cast to `dtype` or else to its own.
 
     `change` is applied to each before it is cast; `done` is called with it once it is written.
+    Parameters that are still in their files are read one at a time.
     """
     kinds = {name: stored_dtype(tensor, dtype) for name, tensor in tensors.items()}
     strangers = sorted({str(kind) for kind in kinds.values() if kind not in _NAMES})
@@ -94,7 +95,7 @@ def write_safetensors(
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
-            _write(file, change(name, tensors[name]), kinds[name])
+            _write(file, np.asarray(change(name, tensors[name])), kinds[name])
             done(tensors[name])
 
 

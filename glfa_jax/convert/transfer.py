@@ -21,7 +21,6 @@ from glfa_jax.convert.directory import (
     DirectoryError,
     copy_files,
     new_folder,
-    release,
     require_new_folder,
     seal,
     write_tensors,
@@ -44,6 +43,7 @@ from glfa_jax.convert.sources import (
     open_source,
     parts_of,
 )
+from glfa_jax.convert.stored import release
 from glfa_jax.convert.stream import Change, unchanged
 from glfa_jax.errors import InputError
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from glfa_jax.convert.directory import read_tensors, release
+from glfa_jax.convert.directory import read_tensors
 from glfa_jax.convert.lora import Lora, export_lora, merging
 from glfa_jax.convert.mapping import export_views, import_params
 from glfa_jax.convert.pretrained import KINDS, Pretrained, described, load
@@ -151,7 +151,7 @@ def _import(source: Source, lora: Lora | None) -> Pretrained:
     if lora is not None:
         merged = merging(lora, strength=1)
         tensors = {name: merged(name, tensor) for name, tensor in tensors.items()}
-    params = import_params(tensors, shapes, table, dtype=np.float32, done=release)
+    params = import_params(tensors, shapes, table, dtype=np.float32)
     return Pretrained(module, {"params": params})
 
 

@@ -123,7 +123,8 @@ class Generator(Protocol):
         ...
 
     def load(self, model: Path | None = None) -> dict:
-        """The denoiser's parameters, float32 in host memory.
+        """The denoiser's parameters, float32; in host memory, or better still in their files
+        (`convert.stored.Stored`), since they are placed on devices one by one.
 
         model: a folder that `save` wrote; None for the pretrained ones. Raises InputError.
         """
@@ -139,7 +140,7 @@ class Generator(Protocol):
         ...
 
     def load_codec(self) -> dict:
-        """The codec's parameters, float32 in host memory."""
+        """The codec's parameters likewise."""
         ...
 
     def load_text_encoder(self, *, compute_dtype: DTypeLike) -> Pretrained:

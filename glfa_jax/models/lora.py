@@ -58,5 +58,5 @@ def merge(params: Any, lora: Any, *, scale: float) -> dict:
             raise ValueError(
                 f"lora: {'/'.join(path)} makes {update.shape}, the parameter is {kernel.shape}"
             )
-        merged[path] = (kernel + update).astype(kernel.dtype)
+        merged[path] = (jnp.asarray(kernel) + update).astype(kernel.dtype)
     return unflatten_dict(merged)

@@ -50,7 +50,7 @@ def init_params(settings: config.Config, module: FmriEncoder) -> dict:
     if pretrain.NAME in settings.without:
         return params
     folder = system.model_folder(settings, pretrain.NAME)
-    trained = pretrained.load("fmri_autoencoder", folder).variables["params"]
+    trained = pretrained.load("fmri_autoencoder", folder, stored=True).variables["params"]
     encoder = {name: trained[name] for name in params["fmri_encoder"]["transformer"]}
     return params | {"fmri_encoder": {"transformer": encoder}}
 

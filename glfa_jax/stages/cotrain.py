@@ -78,7 +78,8 @@ def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder, d
 def encoder_of_stage_one(settings: config.Config) -> Pretrained:
     """What stage 1 left, or without it what it would start from."""
     if contrast.NAME not in settings.without:
-        return pretrained.load("fmri_encoder", system.model_folder(settings, contrast.NAME))
+        folder = system.model_folder(settings, contrast.NAME)
+        return pretrained.load("fmri_encoder", folder, stored=True)
     place = settings.foundation / system.CLIP
     clip, _ = pretrained.described("clip", read_config(place), place=place)
     module = system.fmri_encoder(
@@ -250,7 +251,7 @@ def run(settings: config.Config, store: Store) -> None:
         groups=groups(settings, generator),
         batches=batches(settings, store, NAME, augment=None, latents=settings.data.latents),
     )
-    encoder_params, denoiser = jax.device_get(full(stage, generator, trained, parts.frozen))
+    encoder_params, denoiser = full(stage, generator, trained, parts.frozen)
 
     def write(folder: Path) -> None:
         alignments.save_encoder(folder / "encoder", module, encoder_params)

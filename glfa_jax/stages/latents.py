@@ -60,7 +60,7 @@ def keep(store: Store, generator: Generator, codec: dict, *, codec_identity: str
 def _fill(writer: LatentsWriter, store: Store, generator: Generator, codec: dict) -> None:
     frames, height, width, _ = store.sample
     at_once = min(max(PIXELS_AT_ONCE // (frames * height * width), 1), SHARD)
-    encode, codec = jax.jit(generator.encode), jax.device_put(codec)
+    encode, codec = jax.jit(generator.encode), jax.tree.map(jnp.asarray, codec)
     pending, clips = writer.pending(), store.num_clips("train")
     with tqdm(
         total=clips, initial=clips - sum(map(len, pending)), unit="clip", desc="latents"

@@ -50,7 +50,7 @@ class Targets:
         self.clip_dim = clip.model.module.projection_dim
         self._store = store
         self._captions = system.tokenizer(settings)(store.attributes.captions["train"])
-        self._variables = jax.device_put((text.variables, clip.model.variables))
+        self._variables = jax.tree.map(jnp.asarray, (text.variables, clip.model.variables))
 
         @jax.jit
         def compute(variables: tuple[dict, dict], captions: jax.Array, video: jax.Array):
@@ -72,7 +72,7 @@ class Targets:
 def encoder_of(settings: config.Config, module: Lea) -> dict:
     """Parameters of the pretrained autoencoder's encoder."""
     folder = system.model_folder(settings, pretrain.NAME)
-    trained = pretrained.load("fmri_autoencoder", folder).variables["params"]
+    trained = pretrained.load("fmri_autoencoder", folder, stored=True).variables["params"]
     names = pretrained.parameter_shapes("lea", module)["encoder"]
     return {name: trained[name] for name in names}
 
@@ -80,7 +80,7 @@ def encoder_of(settings: config.Config, module: Lea) -> dict:
 def features_of(settings: config.Config, module: Lea, encoder: dict) -> Callable[[ndarray], Any]:
     """Windows (b, s, w, height, width) to features (b, s, p), as sampling computes them."""
     computing = module.clone(dtype=compute_in(settings)["dtype"])
-    variables = jax.device_put({"params": {"encoder": encoder}})
+    variables = jax.tree.map(jnp.asarray, {"params": {"encoder": encoder}})
 
     @jax.jit
     def compute(variables: dict, fmri: jax.Array) -> jax.Array:

@@ -8,7 +8,6 @@ devices than clips.
 import math
 import re
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -132,20 +131,28 @@ def place_params(
 ) -> Any:
     """Puts parameters on the mesh; with `copy`, the caller's own arrays survive a donation.
 
-    dtype: what floating-point arrays are cast to; as they are when left out.
+    One after the other: those that are still in their files (convert.stored) are read, cast and
+    placed, and never in memory twice. dtype: what floating-point arrays are cast to; as they are
+    when left out.
     """
 
-    def cast(x: Any) -> Any:
+    def kept(x: Any) -> Any:
         floating = dtype is not None and jnp.issubdtype(x.dtype, jnp.floating)
-        return x.astype(dtype) if floating else x
+        return jax.ShapeDtypeStruct(x.shape, dtype if floating else x.dtype)
 
-    tree = jax.tree.map(cast, tree)
-    where = param_shardings(tree, mesh, from_bytes=from_bytes, **rules)
-    return jax.tree.map(partial(place, copy=copy), tree, where)
+    def put(x: Any, shape: Any, where: NamedSharding) -> jax.Array:
+        own = x if isinstance(x, jax.Array) else np.asarray(x)
+        # Waits, since a transfer under way holds its source.
+        return jax.block_until_ready(place(own.astype(shape.dtype, copy=False), where, copy=copy))
+
+    shapes = jax.tree.map(kept, tree)
+    where = param_shardings(shapes, mesh, from_bytes=from_bytes, **rules)
+    return jax.tree.map(put, tree, shapes, where)
 
 
 def place(x: Any, where: NamedSharding, *, copy: bool) -> jax.Array:
-    """Puts an array that every process has in whole."""
+    """Puts an array that every process has in whole, or has the file of."""
+    x = x if isinstance(x, jax.Array) else np.asarray(x)
     if where.is_fully_addressable:
         return jax.device_put(x, where, may_alias=False if copy else None)
     # Here `device_put` would compare the array over all processes, and cannot copy.

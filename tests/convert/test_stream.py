@@ -18,9 +18,9 @@ from glfa_jax.convert.directory import (
     new_folder,
     read_file,
     read_tensors,
-    release,
     write_tensors,
 )
+from glfa_jax.convert.stored import release
 from glfa_jax.convert.stream import bytes_of, shards, write_safetensors
 from glfa_jax.errors import InputError
 from tests.convert.test_directory import assert_same, example

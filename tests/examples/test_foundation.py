@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from glfa_jax.convert import pretrained
+from glfa_jax.convert.pretrained import in_memory
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.generators.unet3d import UNet3DGenerator
@@ -60,8 +61,11 @@ def test_classifiers_recognise_true_clips(scenes):
 def generated(scenes) -> jax.Array:
     """Videos of the first scenes' captions, and of nothing else."""
     generator = UNet3DGenerator.open(FOLDER / "text-to-video")
-    denoiser, codec = generator.load(), generator.load_codec()
-    text, tokenize = generator.load_text_encoder(), Tokenizer.load(generator.folder / "tokenizer")
+    denoiser, codec = in_memory((generator.load(), generator.load_codec()))
+    text, tokenize = (
+        in_memory(generator.load_text_encoder()),
+        Tokenizer.load(generator.folder / "tokenizer"),
+    )
     tokens = tokenize([stimuli.caption(scene) for scene in scenes[:CLIPS]] + [""])
 
     @jax.jit

@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, Num
 
 from glfa_jax import config, system
-from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.convert.pretrained import Pretrained, in_memory
 from glfa_jax.data.store import Split, Store
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import open_test
@@ -227,7 +227,7 @@ def trained(request, tmp_path_factory, store, foundation) -> config.Config:
 
 
 def decoder_of(settings: config.Config, *, step: int | None = None) -> Model:
-    return load_model(settings, step=step)
+    return in_memory(load_model(settings, step=step))
 
 
 def test_what_it_names_trains_and_nothing_else(trained):

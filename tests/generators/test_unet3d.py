@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from glfa_jax import config
-from glfa_jax.convert.pretrained import find_tokenizer
+from glfa_jax.convert.pretrained import find_tokenizer, in_memory
 from glfa_jax.errors import InputError
 from glfa_jax.generators.unet3d import UNet3DGenerator
 from tests.convert.test_pretrained import (
@@ -92,7 +92,7 @@ def test_a_flipped_bit_in_a_saved_pipeline_is_rejected(pipeline, name, tmp_path)
 
 
 def test_what_it_saves_is_loaded_again(generator, tmp_path):
-    changed = jax.tree.map(lambda x: x + 1, generator.load())
+    changed = jax.tree.map(lambda x: x + 1, in_memory(generator.load()))
     generator.save(changed, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["unet"]
     assert_same(generator.load(tmp_path), changed)
@@ -109,7 +109,7 @@ def test_shapes_are_those_of_the_weights(generator):
 
 
 def test_latents_are_drawn_from_the_posterior_at_unit_scale(generator):
-    codec, video = generator.load_codec(), np.zeros((2, 3, 8, 6, 3), np.float32)
+    codec, video = in_memory(generator.load_codec()), np.zeros((2, 3, 8, 6, 3), np.float32)
     video[1] = 0.5
     encoding = generator.encode(codec, video)
     shape = generator.latent_shape(3, 8, 6)

@@ -20,6 +20,7 @@ import transformers
 
 from benchmarks import models
 from examples.simulated.tokenizer import write_tokenizer
+from glfa_jax.convert.pretrained import in_memory
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.diffusion.schedule import Schedule
@@ -124,7 +125,7 @@ def _theirs(
 @pytest.fixture(scope="module")
 def generate(pair: Pair) -> Callable[..., Output]:
     """Ours: one program for each schedule and method, whatever the guidance."""
-    text = pair.ours.load_text_encoder()
+    text = in_memory(pair.ours.load_text_encoder())
 
     @partial(jax.jit, static_argnames=("schedule", "method"))
     def run(params, noise, captions, negative, guidance, *, schedule, method):
@@ -144,7 +145,7 @@ def generate(pair: Pair) -> Callable[..., Output]:
         video = ours.decode(params["codec"], latents)
         return Output(latents, (jnp.clip(video, -1, 1) + 1) / 2)
 
-    params = {"denoiser": pair.ours.load(), "codec": pair.ours.load_codec()}
+    params = in_memory({"denoiser": pair.ours.load(), "codec": pair.ours.load_codec()})
     return partial(run, params | {"text": text.variables})
 
 
@@ -155,7 +156,7 @@ def _highest_precision():
 
 
 def test_text(pair: Pair) -> None:
-    pipeline, text = pair.theirs, pair.ours.load_text_encoder()
+    pipeline, text = pair.theirs, in_memory(pair.ours.load_text_encoder())
     with torch.no_grad():
         wanted = pipeline.encode_prompt(CAPTIONS, "cpu", 1, True, [NEGATIVE] * len(CAPTIONS))
     encode = jax.jit(text.module.apply)

@@ -11,6 +11,7 @@ import yaml
 
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained
+from glfa_jax.convert.pretrained import in_memory
 from glfa_jax.data.video import unit_range
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.ops.ridge import Ridge, rescaled
@@ -95,7 +96,7 @@ def settings(tmp_path_factory) -> config.Config:
 def samples(settings: config.Config, store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features of every window that is there, caption tokens and image embeddings beside them."""
     encoder = pretrained.load("fmri_autoencoder", system.model_folder(settings, "pretrain"))
-    text = system.generator(settings).load_text_encoder(compute_dtype=np.float32)
+    text = in_memory(system.generator(settings).load_text_encoder(compute_dtype=np.float32))
     clip = system.load_clip(settings.foundation)
     clips, subjects = np.nonzero(PRESENT)
     fmri = store._fmri[clips, subjects].astype(np.float32)
@@ -104,7 +105,7 @@ def samples(settings: config.Config, store: Store) -> tuple[np.ndarray, np.ndarr
     hidden = jax.jit(text.module.apply)(text.variables, captions).hidden
     frames = clip.preprocess(unit_range(store._video[clips]).reshape(-1, 8, 8, 3))
     apply = jax.jit(clip.model.module.apply)
-    images = apply(clip.model.variables, frames, tokens=captions).image
+    images = apply(in_memory(clip.model.variables), frames, tokens=captions).image
     images = images.reshape(len(clips), 3, -1).mean(1)
     return np.concatenate(tokens[:, :, 0].swapaxes(0, 1), -1), np.array(hidden), np.array(images)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
@@ -108,7 +109,7 @@ def _in_batches(
 ) -> Callable[[np.ndarray], list[np.ndarray]]:
     """Of frames or videos in 8 bits; batches of one size, so that one program does."""
     module, preprocess = one.model.module, one.preprocess
-    variables = jax.device_put(one.model.variables)
+    variables = jax.tree.map(jnp.asarray, one.model.variables)  # read one after the other
     run = jax.jit(lambda variables, x: predict(module, variables, preprocess(x)))
 
     def in_batches(given: np.ndarray) -> list[np.ndarray]:

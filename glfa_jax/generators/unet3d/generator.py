@@ -116,7 +116,7 @@ class UNet3DGenerator:
 
     def load(self, model: Path | None = None) -> dict:
         folder = self.folder if model is None else model
-        return pretrained.load("unet3d", folder / self.part).variables["params"]
+        return pretrained.load("unet3d", folder / self.part, stored=True).variables["params"]
 
     def save(self, denoiser: dict, model: Path) -> None:
         architecture = read_config(self.folder / "unet")
@@ -131,11 +131,11 @@ class UNet3DGenerator:
         seal(schedule)
 
     def load_codec(self) -> dict:
-        return pretrained.load("vae", self.folder / "vae").variables["params"]
+        return pretrained.load("vae", self.folder / "vae", stored=True).variables["params"]
 
     def load_text_encoder(self, *, compute_dtype: DTypeLike = jnp.float32) -> Pretrained:
         folder = self.folder / "text_encoder"
-        return pretrained.load("clip_text", folder, compute_dtype=compute_dtype)
+        return pretrained.load("clip_text", folder, compute_dtype=compute_dtype, stored=True)
 
     def encode(self, codec: dict, video: Video) -> Encoding:
         posterior: Any = self.vae.apply({"params": codec}, video, method="encode")
