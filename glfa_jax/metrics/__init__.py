@@ -5,8 +5,8 @@
     )
 
 is all that a metric of pixels takes to be in `scores.json`, `metrics.json`, sweeps, comparisons and
-reports. One that needs what a pretrained model predicts names it in `needs`; the model is loaded by
-a file in `glfa_jax/evaluation/models`.
+reports where `evaluation.metrics` names it or its group. One that needs what a pretrained model
+predicts names it in `needs`; the model is loaded by a file in `glfa_jax/evaluation/models`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
