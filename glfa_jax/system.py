@@ -25,7 +25,11 @@ VIDEO_CLASSIFIER, IMAGE_CLASSIFIER = "video-classifier", "image-classifier"
 
 @dataclass(frozen=True)
 class EvaluationModel:
-    """A pretrained model with the preprocessing it wants; called on RGB in [-1, 1]."""
+    """A pretrained model with the preprocessing it wants.
+
+    preprocess: takes images (..., height, width, 3) as scoring has them, uint8 from 0 to 255, and
+        as training has them, floating point in [-1, 1].
+    """
 
     model: Pretrained
     preprocess: Preprocessor
@@ -127,7 +131,17 @@ def load_evaluation_model(
 
 
 def load_video_classifier(foundation: Path, *, frames: int) -> EvaluationModel:
-    """frames: of a clip; its positions are computed, so any multiple of a tubelet does."""
+    """frames: of a clip; its positions are computed, so any multiple of a tubelet does.
+
+    Raises InputError for a number that is none.
+    """
+    folder = foundation / VIDEO_CLASSIFIER
+    tubelet = pretrained.configured("video_mae", folder).tubelet_size
+    if frames % tubelet:
+        raise InputError(
+            f"clips of {frames} frames: must have a multiple of {tubelet}, the tubelet_size of "
+            f"{folder}"
+        )
     loaded = load_evaluation_model(foundation, "video_mae", VIDEO_CLASSIFIER)
     module = loaded.model.module.clone(num_frames=frames)
     return replace(loaded, model=loaded.model._replace(module=module))

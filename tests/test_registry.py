@@ -3,6 +3,7 @@
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 
 import pytest
 
@@ -44,6 +45,22 @@ def test_files_are_imported_when_they_are_asked_for(things):
     assert not {"some_things.a", "some_things.b"} & set(sys.modules)
     assert [*things] == ["a", "b"]
     assert things["b"] == Thing("b")
+
+
+def test_the_order_is_that_of_the_files_whichever_is_imported_first(things):
+    things.register(Thing("0"))  # by this file, which is none of the package
+    import_module("some_things.b")
+    assert [*things] == ["a", "b", "0"]
+
+
+def test_a_file_that_cannot_be_imported_is_named(things, tmp_path):
+    broken = tmp_path / "some_things" / "aa.py"
+    broken.write_text("import gone_away\n")
+    said = rf"^{broken}: cannot be imported, .* each thing \(ModuleNotFoundError: .*gone_away"
+    with pytest.raises(ImportError, match=said):
+        things.get("b")
+    broken.unlink()
+    assert things.get("b") == Thing("b")
 
 
 def test_a_name_is_taken_once(things):

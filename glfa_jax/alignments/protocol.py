@@ -72,7 +72,8 @@ class Alignment(ABC):
     def layer(self, maps_shape: tuple[int, int], *, box: Box | None = None) -> nn.Module:
         """The linen module that takes maps (..., height, width) of one subject to maps alike.
 
-        Pixels that are zero must stay zero. box: where maps may differ from zero, if known.
+        Pixels outside the cortex are zero and must stay zero. box: where maps may differ from zero,
+        if known.
         """
 
     @abstractmethod
@@ -150,7 +151,9 @@ class Alignment(ABC):
         be in the common space, such as the mean of the others' aligned maps of the same clips;
         None where nobody else saw them. settings: of methods that descend a gradient.
 
-        Raises InputError for maps that the method cannot be fitted to.
+        Raises InputError for maps that the method cannot be fitted to, and for a method whose
+        `solve` gives other parameters than its layer has or whose layer fills pixels outside the
+        cortex.
         """
         if self.needs == "nothing":
             raise InputError(f"alignment.method: {self.name} has nothing to be fitted")
@@ -166,8 +169,29 @@ class Alignment(ABC):
             if held is not None and not np.isfinite(held).all():
                 raise InputError(f"{what}: hold numbers that are not finite")
         params = self.solve(maps, targets=targets, group=group, settings=settings, seed=seed)
-        aligned = apply_layer(self.layer(group.mask.shape), params, jnp.asarray(maps))
-        return Fitted(jax.device_get(params), _report(maps, np.asarray(aligned), targets, group))
+        self._validate_params(params, maps_shape=group.mask.shape)
+        layer = self.layer(group.mask.shape)
+        aligned = np.asarray(apply_layer(layer, params, jnp.asarray(maps)))
+        empty = ~(group.mask | maps.any((0, 1)))
+        if aligned[..., empty].any():
+            raise InputError(
+                f"alignment.method: the layer of {self.name} fills pixels outside the cortex, "
+                "must leave those zero that are zero"
+            )
+        return Fitted(jax.device_get(params), _report(maps, aligned, targets, group))
+
+    def _shapes(self, maps_shape: tuple[int, int]) -> dict:
+        """The layer's parameters as `jax.ShapeDtypeStruct`."""
+        init = partial(self.init, maps_shape=maps_shape)
+        return jax.eval_shape(init, jax.random.key(0))[SHARED]
+
+    def _validate_params(self, params: dict, *, maps_shape: tuple[int, int]) -> None:
+        solved, wanted = _listed(params), _listed(self._shapes(maps_shape))
+        if solved != wanted:
+            raise InputError(
+                f"alignment.method: solve of {self.name} gives {solved}, must give the parameters "
+                f"of its layer, {wanted}"
+            )
 
     def describe(self, maps_shape: tuple[int, int]) -> dict[str, Any]:
         """What config.json says of a layer on disk, for `registry.described` to read."""
@@ -191,8 +215,7 @@ class Alignment(ABC):
 
     def load(self, folder: Path, *, maps_shape: tuple[int, int]) -> dict:
         """The parameters that `save` wrote; raises InputError where they are not the layer's."""
-        init = partial(self.init, maps_shape=maps_shape)
-        shapes = jax.eval_shape(init, jax.random.key(0))[SHARED]
+        shapes = self._shapes(maps_shape)
         return import_params(read_tensors(folder), shapes, self.table, dtype=np.float32)
 
 
@@ -203,6 +226,13 @@ def apply_layer(
     """Maps through a layer with these parameters."""
     aligned: Any = layer.apply({"params": params}, maps)
     return aligned
+
+
+def _listed(params: dict) -> str:
+    """Names and shapes."""
+    found = jax.tree_util.tree_leaves_with_path(params)
+    name = partial(jax.tree_util.keystr, simple=True, separator="/")
+    return ", ".join(f"{name(path)} {np.shape(leaf)}" for path, leaf in found) or "none"
 
 
 def _report(

@@ -1,14 +1,32 @@
 """Alignments by name. A file in this folder that registers one is all that a new one takes."""
 
 from collections.abc import Mapping
-from typing import Any
+from inspect import get_annotations
+from typing import Any, get_args
 
-from glfa_jax.alignments.protocol import Alignment
+from glfa_jax.alignments.protocol import Alignment, Needs
 from glfa_jax.config import Config
 from glfa_jax.errors import InputError
 from glfa_jax.registry import Registry
 
-ALIGNMENTS: Registry[type[Alignment]] = Registry("glfa_jax.alignments", what="alignment")
+
+def _lacks(kind: type) -> str:
+    """Why a class is no alignment, as a phrase."""
+    if not issubclass(kind, Alignment):
+        return "is no subclass of Alignment"
+    missing = sorted(kind.__abstractmethods__)
+    if getattr(kind, "needs", None) not in get_args(Needs):
+        missing.append(f"needs, one of {', '.join(get_args(Needs))}")
+    if missing:
+        return f"lacks {' and '.join(missing)}"
+    if get_annotations(kind) and "__dataclass_params__" not in vars(kind):
+        return "must have @dataclass(frozen=True) below @register, which makes its fields options"
+    return ""
+
+
+ALIGNMENTS: Registry[type[Alignment]] = Registry(
+    "glfa_jax.alignments", what="alignment", lacks=_lacks
+)
 register = ALIGNMENTS.register_as
 
 

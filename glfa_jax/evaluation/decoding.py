@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from glfa_jax import config, system
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
+from glfa_jax.evaluation.models import validate_folders
 from glfa_jax.files import read_object, write_atomically
 from glfa_jax.protocol import decoded_store
 from glfa_jax.subject_alignment import average_window, encoder_for, validate_layer
@@ -93,6 +94,7 @@ def open_test(settings: config.Config) -> HeldOut:
     check_unchanged(settings.run_dir, settings)
     validate_finished(settings)
     system.check_foundation(settings)  # options of sampling and scoring may be new
+    validate_folders(settings.evaluation, foundation=settings.foundation)
     trained = Store.open(settings.data.store)
     test = HeldOut(settings, trained, decoded_store(settings, trained))
     for subject in settings.protocol.test_subjects:

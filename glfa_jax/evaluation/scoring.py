@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from glfa_jax import config, results, system
+from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import HeldOut
 from glfa_jax.evaluation.models import EvaluationModels
 from glfa_jax.evaluation.trained import training_of
@@ -102,10 +104,11 @@ class Scorer:
             mismatched = metric.mismatched and cache(
                 partial(metric.mismatched, metric.measure, own, truth, seed)
             )
-            values = metric.measure(own, truth=truth)
+            values = _of_clips(metric, metric.measure(own, truth=truth), clips=len(generated))
             measured.append(Measured(metric.name, about, values, mismatched))
             if metric.drawn is not None and trials is not None:
                 values = metric.drawn(own, truth=truth, trials=trials, seed=seed)
+                values = _of_clips(metric, values, clips=len(generated))
                 about = replace(about, variant=f"Monte Carlo, {trials} trials")
                 drawn.append(Measured(metric.name, about, values, mismatched))
         of_run = dict.fromkeys(metric.needs for metric in self._metrics if metric.per_run)
@@ -115,6 +118,16 @@ class Scorer:
             {needs: (clips[needs], self._truth[needs]) for needs in of_run},
             self._models.identities,
         )
+
+
+def _of_clips(metric: Metric, values: Any, *, clips: int) -> np.ndarray:
+    """What a metric gave, if it is a number for each clip; else InputError."""
+    if (shape := np.shape(values)) != (clips,):
+        raise InputError(
+            f"metric {metric.name!r}: gives an array of shape {shape}, must give one value for "
+            f"each clip, {(clips,)}"
+        )
+    return np.asarray(values)
 
 
 def evaluation_models(settings: config.Config) -> EvaluationModels:
@@ -197,9 +210,12 @@ def over_run(metric: Metric, test: HeldOut, scored: Mapping[str, Scored]) -> Ove
 
 
 def overall_value(metric: Metric, generated: np.ndarray, truth: np.ndarray) -> Overall:
-    """A metric that has one value for all clips."""
-    return Overall(
-        metric.variant.format(clips=len(generated), values=generated[0].size),
-        metric.better,
-        metric.measure(generated, truth=truth),
-    )
+    """A metric that has one value for all clips; raises InputError where it gives several."""
+    value = metric.measure(generated, truth=truth)
+    if shape := np.shape(value):
+        raise InputError(
+            f"metric {metric.name!r}: gives an array of shape {shape}, must give one number, as "
+            "it is measured per run"
+        )
+    variant = metric.variant.format(clips=len(generated), values=generated[0].size)
+    return Overall(variant, metric.better, float(value))

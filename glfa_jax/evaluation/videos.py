@@ -86,16 +86,19 @@ def score(
 ) -> VideoScores:
     """Every metric of every decoded clip against the true one (SPEC §6).
 
-    video, truth: 8-bit RGB, clip by clip. Metrics that compare pixels are left out where the two
-        differ in size.
+    video, truth: 8-bit RGB, clip by clip, of as many frames as the video classifier takes: a
+        multiple of its tubelet_size. Metrics that compare pixels are left out where the two differ
+        in size.
     judges: folder of the evaluation models: `video-classifier`, `image-classifier` and `clip`, as
-        transformers stores them; such as `foundation/simulated`.
-    metrics: names of metrics or of groups (`pixel`, `colour`, `motion`, `embeddings`, `features`);
-        all of them if left out. N-way accuracy is always measured.
+        transformers stores them, and of others that the metrics need; such as
+        `foundation/simulated`.
+    metrics: names of metrics or of groups; `pixel`, `colour`, `motion`, `embeddings` and `features`
+        if left out, as in `evaluation.metrics`. N-way accuracy is always measured.
     ways: the n of n-way accuracy, exact over all draws.
     batch_size: clips that the evaluation models see at a time. seed: of what metrics draw.
 
-    Raises InputError for arrays of another kind, unknown metrics, and a folder that lacks a model.
+    Raises InputError for arrays of another kind or number of frames, unknown metrics, and a folder
+    that lacks a model.
     """
     video, truth = np.asarray(video), np.asarray(truth)
     for name, held in (("video", video), ("truth", truth)):

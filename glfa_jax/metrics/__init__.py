@@ -5,8 +5,8 @@
     )
 
 is all that a metric of pixels takes to be in `scores.json`, `metrics.json`, sweeps, comparisons and
-reports. One that needs what a pretrained model predicts names it in `needs`; the model is loaded by
-a file in `glfa_jax/evaluation/models`.
+reports where `evaluation.metrics` names it or its group. One that needs what a pretrained model
+predicts names it in `needs`; the model is loaded by a file in `glfa_jax/evaluation/models`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,8 +53,8 @@ class Metric:
         clips, which stand for chance; None for what is compared with no truth.
     drawn: `(generated, *, truth, trials, seed)` to values (clips,): the same by drawing, as
         published.
-    options: of `evaluation`, which `measure`, `drawn` and `chance` take as keywords, and which name
-        and variant hold in braces; of an option with several values there is one metric for each.
+    options: keys of `evaluation`, which `measure`, `drawn` and `chance` take as keywords, and which
+        name and variant hold in braces; of one with several values there is one metric for each.
     per_run: of all clips of a run, true ones counted once; variant may hold {clips} and {values}.
     """
 
@@ -74,10 +74,15 @@ class Metric:
     per_run: bool = False
 
     def with_options(self, given: Mapping[str, Any]) -> Iterator["Metric"]:
-        """The metric for each value of its options."""
+        """The metric for each value of its options; raises InputError for one that is not given."""
         if not self.options:
             yield self
             return
+        if unknown := [name for name in self.options if name not in given]:
+            raise InputError(
+                f"metric {self.name!r}: options {', '.join(unknown)} must be of evaluation, which "
+                f"has {', '.join(given)}"
+            )
         values = [given[name] for name in self.options]
         for one in product(*(v if isinstance(v, tuple) else (v,) for v in values)):
             own = dict(zip(self.options, one, strict=True))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from skimage.metrics import peak_signal_noise_ratio
 
 from glfa_jax.metrics import METRICS, Metric
-from glfa_jax.metrics.ssim import ssim as ssim
+from glfa_jax.metrics.ssim import ssim
 from glfa_jax.metrics.videos import Video, check_pair, per_frame
 
 MOST_DECIBELS = 100.0  # of a frame that equals its truth
@@ -50,6 +50,9 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / norm) if norm else 0.0
 
 
+METRICS.register(
+    Metric("SSIM", group="pixel", variant="scikit-image", better="higher", measure=ssim)
+)
 METRICS.register(
     Metric(
         "PSNR",

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from glfa_jax.metrics import METRICS, Metric
 from glfa_jax.metrics.videos import Video, check_pair
 
 WINDOW = 7  # pixels, scikit-image's default
@@ -30,11 +29,6 @@ def ssim(prediction: Video, *, truth: Video) -> Float[np.ndarray, " b"]:
         # A clip at a time bounds the memory, and the device computes while the next one is sent.
         values = [_clip(a, b) for a, b in zip(prediction, truth, strict=True)]
         return np.array(jax.device_get(values))
-
-
-METRICS.register(
-    Metric("SSIM", group="pixel", variant="scikit-image", better="higher", measure=ssim)
-)
 
 
 @jax.jit

@@ -76,6 +76,7 @@ def test_the_study_of_a_moved_store_is_not_another_one(moved):
     ("changes", "name"),
     [
         ({"window": 2}, "window"),
+        ({"frames": 9}, "frames"),
         ({"captions": None}, "captions"),
         ({"captions": Path("elsewhere") / "captions.tsv"}, "captions"),
         ({"drop_volumes": (1, 0)}, "drop_volumes"),

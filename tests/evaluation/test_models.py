@@ -48,6 +48,8 @@ def loaded(monkeypatch) -> list[str]:
 
 def models(tmp_path, *metrics: str) -> EvaluationModels:
     evaluation = config.Evaluation(batch_size=2, metrics=metrics)
+    for name in (system.VIDEO_CLASSIFIER, system.IMAGE_CLASSIFIER, system.CLIP):
+        (tmp_path / name).mkdir(exist_ok=True)
     return EvaluationModels(evaluation, foundation=tmp_path, frames=FRAMES)
 
 

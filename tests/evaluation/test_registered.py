@@ -15,7 +15,13 @@ from glfa_jax import config, system
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation import compare, sweep
-from glfa_jax.evaluation.models import PREDICTORS, Predictor, needed
+from glfa_jax.evaluation.models import (
+    PREDICTORS,
+    EvaluationModels,
+    Predictor,
+    needed,
+    validate_folders,
+)
 from glfa_jax.evaluation.scoring import evaluation_models
 from glfa_jax.metrics import METRICS, Metric
 from glfa_jax.models.video_mae import Classified
@@ -78,6 +84,18 @@ def test_a_metric_that_needs_what_nothing_gives_is_rejected():
             needed(config.Evaluation(metrics=("warmth",)))
 
 
+def test_a_model_without_its_folder_is_missed_before_anything_is_loaded(tmp_path):
+    for name in (system.VIDEO_CLASSIFIER, system.IMAGE_CLASSIFIER):
+        (tmp_path / name).mkdir()
+    asked = config.Evaluation(metrics=("warmth",))
+    said = f"^{tmp_path}/warmth-model: no such folder, must hold the model .* metric 'warmth' needs"
+    with METRICS.temporarily(WARMTH), PREDICTORS.temporarily(WARMTH_MODEL):
+        with pytest.raises(InputError, match=said):
+            EvaluationModels(asked, foundation=tmp_path, frames=3)
+        (tmp_path / "warmth-model").mkdir()
+        validate_folders(asked, foundation=tmp_path)
+
+
 def compared(place, tmp_path, monkeypatch) -> dict[str, Any]:
     """Two cells of a sweep as two methods, by metric."""
     monkeypatch.chdir(tmp_path)
@@ -95,7 +113,7 @@ def test_a_metric_of_pixels(decoded, place, tmp_path, monkeypatch):
     rows = json.loads((place / "table.json").read_text())
     assert sum(row["metric"] == "redness" for row in rows) == 6
     scores = Scores.read(place / "02" / "checkpoint1_steps25_scale9_seed0")
-    assert [*scores.metrics][-2:] == ["pixel correlation", "redness"]
+    assert [*scores.metrics][-1] == "redness"
     expected = redness_difference(videos(2), truth=videos(0))
     np.testing.assert_allclose(scores.values("redness"), expected)
     found = compared(place, tmp_path, monkeypatch)["redness"]
@@ -108,6 +126,9 @@ def test_a_metric_of_what_a_model_predicts(decoded, place, tmp_path, monkeypatch
     monkeypatch.setattr(sweep, "evaluation_models", evaluation_models)
     monkeypatch.setattr(system, "load_evaluation_model", lambda *_: loaded(CLASSES, 0))
     monkeypatch.setattr(system, "load_video_classifier", lambda *_, **__: loaded(CLASSES, 1))
+    monkeypatch.chdir(tmp_path)
+    for name in (system.VIDEO_CLASSIFIER, system.IMAGE_CLASSIFIER, "warmth-model"):
+        (decoded.settings.foundation / name).mkdir(parents=True)
     with METRICS.temporarily(WARMTH), PREDICTORS.temporarily(WARMTH_MODEL):
         test_sweep.swept(decoded, "evaluation.metrics=[warmth]", "evaluation.batch_size=4")
     scores = Scores.read(place / "02" / "checkpoint2_steps25_scale9_seed0")

@@ -10,8 +10,8 @@ from glfa_jax import config, system
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import HeldOut
 from glfa_jax.evaluation.models import EvaluationModels, Predictions
-from glfa_jax.evaluation.scoring import Scored, Scorer, over_run
-from glfa_jax.metrics import METRICS, nway
+from glfa_jax.evaluation.scoring import Scored, Scorer, over_run, overall_value
+from glfa_jax.metrics import METRICS, PIXELS, QUANTITIES, Metric, nway
 from glfa_jax.metrics.frechet import frechet_distance
 from tests.evaluation.made import JUDGES
 
@@ -90,9 +90,13 @@ def test_drawn_accuracy_is_compared_with_the_same_mismatch_computed_once(monkeyp
 
 def test_pixels_are_not_compared_where_sizes_differ():
     same, other = (set(measured(videos(1), videos(0, side))) for side in (SIDE, 2 * SIDE))
-    assert same - other == {
-        *("SSIM", "PSNR", "pixel correlation", "hue-pcc", "hue correlation", "EPE")
+    of_pixels = {
+        metric.name
+        for metric in system.asked_metrics(config.Evaluation())
+        if metric.needs in (PIXELS, *QUANTITIES) and metric.same_shape and not metric.per_run
     }
+    assert same - other == of_pixels
+    assert {"SSIM", "PSNR", "pixel correlation", "hue-pcc", "hue correlation", "EPE"} <= of_pixels
     assert {"video 2-way", "frame 50-way", "CLIP similarity", "CLIP-pcc"} <= other
 
 
@@ -138,11 +142,48 @@ def test_single_metrics_are_asked_for_by_name():
     assert found["CLIP-pcc, gated"].about.variant == "cosine, 0 to VIFI similarity 0.6"
 
 
+def made(**changes) -> Metric:
+    return Metric(
+        **{"name": "made", "group": "made", "variant": "v", "better": "higher", **changes}
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        (
+            made(measure=lambda x, *, truth: np.ones((CLIPS, FRAMES))),
+            r"\(6, 3\), must .*clip, \(6,\)",
+        ),
+        (
+            made(measure=lambda x, *, truth: 0.5),
+            r"gives an array of shape \(\), must give one value",
+        ),
+        (
+            made(measure=lambda x, *, truth: [1.0]),
+            r"gives an array of shape \(1,\), must give one v",
+        ),
+        (
+            made(measure=lambda x, *, truth: x, options=("ways", "levels")),
+            "options levels must be of evaluation, which has sampler, .*, ways, metrics",
+        ),
+    ],
+)
+def test_a_metric_that_is_none_is_named(metric, said):
+    with METRICS.temporarily(metric), pytest.raises(InputError, match=f"^metric 'made': .*{said}"):
+        measured(videos(1), videos(0), metrics=("made",))
+
+
+def test_a_metric_of_a_run_gives_one_number():
+    metric = made(measure=lambda x, *, truth: x.mean(1), per_run=True)
+    with pytest.raises(InputError, match=r"metric 'made': gives .* \(6,\), must give one number"):
+        overall_value(metric, np.ones((CLIPS, 2)), np.ones((CLIPS, 2)))
+
+
 def test_an_unknown_name_is_rejected_with_those_that_are_known():
     said = (
-        r"^evaluation.metrics: 'SSMI' is neither a group of metrics \(colour, embeddings, "
-        r"features, motion, pixel\) nor a metric \(CLIP similarity, .*, Fréchet distance, .*, "
-        r"video 50-way\)$"
+        r"^evaluation.metrics: 'SSMI' is neither a group of metrics \(.*colour, .*motion, .*pixel"
+        r".*\) nor a metric \(.*CLIP similarity, .*, Fréchet distance, .*, video 50-way.*\)$"
     )
     with pytest.raises(InputError, match=said):
         measured(videos(1), videos(0), metrics=("pixel", "SSMI"))

@@ -20,16 +20,18 @@ import pytest
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, Num
 
+import glfa_jax
 from glfa_jax import config, system
 from glfa_jax.convert.pretrained import Pretrained, in_memory
 from glfa_jax.data.store import Split, Store
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import open_test
-from glfa_jax.generators import Trainable, register
+from glfa_jax.generators import GENERATORS, Trainable, register
 from glfa_jax.generators.protocol import Condition, Encoding, Latents, Video
 from glfa_jax.stages import cotrain, latents
 from glfa_jax.trained.model import Model, load_model
 from glfa_jax.training.logs import read_log
+from glfa_jax.training.loop import keep_config
 from tests import stores
 from tests.stages.tiny import SIDE, WIDTH, WINDOW
 from tests.stages.variants import FOUNDATION, settings_of
@@ -102,6 +104,10 @@ class MadeUp:
         (model / self.part).mkdir(parents=True)
         kernels = {name: x["kernel"] for name, x in denoiser.items()}
         np.savez(model / self.part / "kernels.npz", **kernels)
+
+    def export(self, denoiser: dict, codec: dict, folder: Path) -> None:
+        self.save(denoiser, folder)
+        (folder / "made_up.json").write_text(json.dumps(self.codec_config))
 
     def load_codec(self) -> dict:
         return {"gain": np.float32(2)}
@@ -270,6 +276,16 @@ def test_it_samples_what_its_flow_says(trained):
     assert len(np.unique(found)) > 50
 
 
+def test_what_is_exported_decodes_alone(trained, store, tmp_path):
+    keep_config(trained.run_dir, trained)
+    decoder = glfa_jax.load(trained.run_dir)
+    maps = store.fmri("test", [0, 1], subjects=["03"])[:, 0]
+    video = decoder.decode(maps, subject="03", steps=3)
+    folder = decoder.export(tmp_path / "out")
+    again = glfa_jax.load(folder)
+    np.testing.assert_array_equal(again.decode(maps, subject="03", steps=3), video)
+
+
 def test_kept_encodings_train_as_video_does(store, foundation, tmp_path):
     path = shutil.copytree(store.path, tmp_path / "store.zarr")
     own, change = Store.open(path), ["cotrain.log_every=1", "data.latents=true"]
@@ -323,3 +339,12 @@ def test_what_it_cannot_do_is_one_sentence(store, foundation, tmp_path, change, 
 def test_a_name_is_given_once():
     with pytest.raises(ValueError, match="generator 'made up': is registered already"):
         register("made up")(MadeUp)
+
+
+def test_a_class_without_all_of_the_protocol_is_not_registered():
+    left_out = {"export", "samplers", "__dict__", "__weakref__"}
+    members = {name: x for name, x in vars(MadeUp).items() if name not in left_out}
+    said = r"^generator 'half': lacks export, samplers of the protocol \(generators/protocol\.py\)$"
+    with pytest.raises(ValueError, match=said):
+        register("half")(type("Half", (), members))
+    assert "half" not in GENERATORS

@@ -28,8 +28,10 @@ Predictions = Mapping[str, np.ndarray]
 class Predictor:
     """An evaluation model, as metrics use it.
 
-    name: its folder in the foundation. load: reads it, with its preprocessing, from the
-        foundation, for clips of so many frames.
+    name: its folder in the foundation.
+    load: `(foundation, frames)` to the model with its preprocessing, for clips of so many frames.
+        `foundation` holds the folders of all models (it is `judges` of `glfa_jax.score`); the
+        model's own is `foundation / name`.
     sees: whole clips (b, f, h, w, 3), or frames (b, h, w, 3), one by one.
     predict: `(module, variables, x)`, x preprocessed, to arrays (b, ...) in the order of `gives`.
     gives: their names, which metrics have in `needs`.
@@ -63,6 +65,18 @@ def needed(evaluation: config.Evaluation) -> tuple[Predictor, ...]:
     return tuple(found.values())
 
 
+def validate_folders(evaluation: config.Evaluation, *, foundation: Path) -> None:
+    """Rejects a foundation without the folder of a model that the metrics need, naming one."""
+    for one in needed(evaluation):
+        if not (foundation / one.name).is_dir():
+            metrics = system.asked_metrics(evaluation)
+            first = next(metric.name for metric in metrics if metric.needs in one.gives)
+            raise InputError(
+                f"{foundation / one.name}: no such folder, must hold the model that metric "
+                f"{first!r} needs"
+            )
+
+
 class EvaluationModels:
     """The models that are needed, each compiled once for all videos.
 
@@ -70,7 +84,12 @@ class EvaluationModels:
     """
 
     def __init__(self, evaluation: config.Evaluation, *, foundation: Path, frames: int):
-        """foundation: the folder that holds their folders. frames: of a clip."""
+        """foundation: the folder that holds their folders. frames: of a clip.
+
+        Raises InputError for a folder that is not there, naming a metric that needs it, and for a
+        model that cannot be read or does not take so many frames.
+        """
+        validate_folders(evaluation, foundation=foundation)
         size = evaluation.batch_size
         sizes = {"clips": size, "frames": size * frames}
         self.identities: dict[str, str] = {}

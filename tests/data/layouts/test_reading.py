@@ -23,12 +23,14 @@ ROOT = Path(__file__).parents[3]
 
 def test_every_layout_of_the_page_is_registered():
     page = (ROOT / "docs" / "layouts.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(LAYOUTS)
+    named = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert {"bids", "fudan", "wen2018"} <= named <= set(LAYOUTS)
 
 
 def test_a_layout_that_there_is_not_is_rejected_with_those_that_there_are(tmp_path):
     data = config.Data(layout="bdis", root=tmp_path, store=tmp_path / "s", subjects=("1",))
-    said = "^data.layout: 'bdis' is no layout, must be one of bids, fudan, wen2018$"
+    known = ", ".join(sorted(LAYOUTS))
+    said = f"^data.layout: 'bdis' is no layout, must be one of {known}$"
     for task in (lambda: reading.read_study(data, Problems(skip=True)), lambda: prepare(data)):
         with pytest.raises(DataError, match=said):
             task()
