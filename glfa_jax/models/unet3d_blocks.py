@@ -17,13 +17,13 @@ from jaxtyping import Array, Float
 from glfa_jax.models.layers import (
     GroupNorm,
     LayerNorm,
-    attention,
     gelu,
     merge_heads,
     recompute,
     split_heads,
 )
 from glfa_jax.models.mesh_axes import shard, to_frames, to_pixels
+from glfa_jax.ops.attention import attention
 
 
 class Attention(nn.Module):
