@@ -23,6 +23,21 @@ def shard(x: Array, *, over_frame: int | None = None) -> Array:
     return lax.with_sharding_constraint(x, P(*spec))
 
 
+def spread(x: Array) -> Array:
+    """Lays images that know nothing of each other, (b, *, *) or (b, m, *, *), over all devices.
+
+    Devices along "frame" share the m images of a row, evenly or not; without m, rows, if they
+    divide. Other ranks, and arrays without a mesh, stay as they are.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    rows = tuple(name for name in mesh.axis_names if name != "frame")
+    if mesh.shape.get("frame", 1) > 1 and x.ndim == 4:
+        return lax.with_sharding_constraint(x, P(rows, "frame"))
+    if mesh.shape.get("frame", 1) > 1 and x.ndim == 3 and len(x) % mesh.size == 0:
+        return lax.with_sharding_constraint(x, P((*rows, "frame")))
+    return shard(x)
+
+
 def to_pixels(x: Array) -> Array:
     """(b, f, h, w, c) with frames sharded to (b, h, w, f, c) with rows of pixels sharded.
 
