@@ -107,8 +107,9 @@ def main() -> None:
     for what in ("temporaries", "traffic", *(("time",) if rounds else ())):
         head += [f"{what}, {name}" for name in names]
     print(table(head, rows))
+    packages = ("jax", "jaxlib", *(("libtpu",) if arguments.compile_only else ()))
     kind = {"compiled for": device.device_kind, "auto takes kernels from": LONG}
-    write_result(arguments.json, {"layers": results} | kind, packages=("jax", "jaxlib"))
+    write_result(arguments.json, {"layers": results} | kind, packages=packages)
 
 
 if __name__ == "__main__":
