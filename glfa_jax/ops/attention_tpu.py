@@ -4,6 +4,7 @@ The kernel wants whole tiles: sequences are filled up, and a segment of their ow
 keys from being seen.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental.pallas.ops.tpu.flash_attention import (
@@ -19,8 +20,10 @@ WIDEST = 512  # of a head
 
 
 def takes(query: Array) -> bool:
-    """Whether the kernel computes heads of this width and dtype."""
-    return query.dtype in (jnp.bfloat16, jnp.float32) and query.shape[-1] <= WIDEST
+    """Whether the kernel computes heads of this width and dtype, at the precision in use: Mosaic
+    compiles no product of bfloat16 at a precision that is asked for."""
+    fits = query.dtype in (jnp.bfloat16, jnp.float32) and query.shape[-1] <= WIDEST
+    return fits and jax.config.jax_default_matmul_precision in (None, "default")
 
 
 def attend(query: Array, key: Array, value: Array) -> Array:

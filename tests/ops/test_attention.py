@@ -1,5 +1,6 @@
 """Attention by every implementation, against its definition."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -12,10 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from glfa_jax import config
 from glfa_jax.ops import attention as module
 from glfa_jax.ops import attention_gpu, attention_tpu
 from glfa_jax.ops.attention import attention, using
+from glfa_jax.training.compile_only import devices_of
+from glfa_jax.training.sharding import make_mesh
 from tests.gradients import draw, error, with_gradients
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +106,13 @@ def test_the_kernel_for_gpus(length: int) -> None:
         assert error(gradients, plain) < 2e-2
 
 
+@pytest.fixture
+def usual_precision():
+    """As programs run; tests ask for more, which the kernel for TPUs does not know."""
+    with jax.default_matmul_precision("default"):
+        yield
+
+
 def kernels(query: tuple[int, ...], *, dtype: str = "bfloat16", keys: int = 0, **options) -> int:
     """How many kernels the traced program calls."""
     q = jax.ShapeDtypeStruct(query, dtype)
@@ -107,6 +120,7 @@ def kernels(query: tuple[int, ...], *, dtype: str = "bfloat16", keys: int = 0, *
     return str(jax.make_jaxpr(partial(attention, **options))(q, k, k)).count("pallas_call")
 
 
+@pytest.mark.usefixtures("usual_precision")
 def test_auto_takes_the_kernel_of_the_devices_that_are_compiled_for(monkeypatch) -> None:
     long, short = (2, 512, HEADS, 64), (2, 511, HEADS, 64)
     assert kernels(long) == 0  # on the CPU
@@ -123,6 +137,8 @@ def test_auto_takes_the_kernel_of_the_devices_that_are_compiled_for(monkeypatch)
     with using("fused"):
         assert kernels(short) == 1
         assert kernels(short, keys=77) == 0
+    with jax.default_matmul_precision("highest"):
+        assert kernels(long) == 0
 
 
 def test_what_cudnn_takes(monkeypatch) -> None:
@@ -138,6 +154,7 @@ def test_what_cudnn_takes(monkeypatch) -> None:
     assert kernel(512, "bfloat16") is None
 
 
+@pytest.mark.usefixtures("usual_precision")
 def test_a_kernel_that_does_not_run_is_left_out_and_said(monkeypatch) -> None:
     """The CPU passed for a TPU, which it is not."""
     monkeypatch.setattr(module, "platform", lambda: "tpu")
@@ -189,8 +206,12 @@ _FOUR_DEVICES = """
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from glfa_jax.ops.attention import attention, using
+from glfa_jax.training.compile_only import devices_of
+from glfa_jax.training.sharding import make_mesh
 from tests.gradients import draw, error
 
 assert jax.device_count() == 4
@@ -223,3 +244,17 @@ def test_every_device_computes_its_own_sequences() -> None:
     command = [sys.executable, "-c", _FOUR_DEVICES]
     run = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.usefixtures("usual_precision")
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+def test_auto_compiles_kernels_for_a_mesh_of_tpus() -> None:
+    """Without TPUs here: one forward and two for the gradient, each device's sequences its own."""
+    mesh = make_mesh(config.MeshSize(frame=2), devices=devices_of("v5e:2x2"))
+    where = NamedSharding(mesh, P(("data", "fsdp"), "frame"))
+    given = jax.ShapeDtypeStruct((2, 4, 1040, HEADS, 64), "bfloat16", sharding=where)
+    step = jax.grad(lambda *x: attention(*x).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        program = jax.jit(step).lower(given, given, given).compile().as_text()
+    assert program.count('custom_call_target="tpu_custom_call"') == 3
+    assert "all-gather" not in program
