@@ -4,6 +4,8 @@ The kernel wants whole tiles: sequences are filled up, and a segment of their ow
 keys from being seen.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -22,8 +24,9 @@ WIDEST = 512  # of a head
 def takes(query: Array) -> bool:
     """Whether the kernel computes heads of this width and dtype, at the precision in use: Mosaic
     compiles no product of bfloat16 at a precision that is asked for."""
+    asked: Any = jax.config
     fits = query.dtype in (jnp.bfloat16, jnp.float32) and query.shape[-1] <= WIDEST
-    return fits and jax.config.jax_default_matmul_precision in (None, "default")
+    return fits and asked.jax_default_matmul_precision in (None, "default")
 
 
 def attend(query: Array, key: Array, value: Array) -> Array:
