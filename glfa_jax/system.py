@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jax.typing import DTypeLike
+
 from glfa_jax import alignments, config, metrics
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import DirectoryError, read_config
@@ -149,6 +151,22 @@ def load_video_classifier(foundation: Path, *, frames: int) -> EvaluationModel:
 
 def load_clip(foundation: Path, **options: Any) -> EvaluationModel:
     return load_evaluation_model(foundation, "clip", CLIP, **options)
+
+
+def clip_shapes(foundation: Path, *, compute_dtype: DTypeLike) -> EvaluationModel:
+    """CLIP with shapes in place of its variables, from its config.json alone.
+
+    The preprocessor, whose file comes with the weights, resizes to what CLIP takes; its numbers are
+    none that a step's size depends on.
+    """
+    place = foundation / CLIP
+    module, shapes = pretrained.described(
+        "clip", read_config(place), place=place, dtype=compute_dtype
+    )
+    side = module.vision_model.image_size
+    size = {"size": side, "crop_size": side, "resample": 3}
+    preprocess = Preprocessor.from_config(size)
+    return EvaluationModel(Pretrained(module, {"params": shapes}), preprocess)
 
 
 def tokenizer(settings: config.Config) -> Tokenizer:

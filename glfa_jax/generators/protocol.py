@@ -148,6 +148,10 @@ class Generator(Protocol):
         numbers (b, n) it gives them as `.hidden` (b, n, d)."""
         ...
 
+    def text_encoder_shapes(self, *, compute_dtype: DTypeLike) -> Pretrained:
+        """The same with shapes in place of its variables; reads no weights."""
+        ...
+
     def encode(self, codec: dict, video: Video) -> Encoding:
         """What the codec says of clips, RGB in [-1, 1]: all that `draw` needs, and what a prepared
         store keeps (`data.latents`). Of a variational autoencoder, mean and log-variance one after

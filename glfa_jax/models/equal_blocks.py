@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from glfa_jax.models.layers import recompute
-from glfa_jax.models.mesh_axes import shard
+from glfa_jax.models.mesh_axes import spread
 
 
 def run_equal(
@@ -39,7 +39,7 @@ def run_equal(
     def body(x: Array, layer: tuple[Any, jax.Array | None]) -> tuple[Array, None]:
         params, key = layer
         rngs = {} if key is None else {"dropout": key}
-        out: Any = detached.apply({"params": params}, shard(x), rngs=rngs, **options)
+        out: Any = detached.apply({"params": params}, spread(x), rngs=rngs, **options)
         return out, None
 
     if remat:

@@ -12,6 +12,7 @@ from glfa_jax.models.config_values import require_table_size
 from glfa_jax.models.equal_blocks import run_equal
 from glfa_jax.models.glfa import from_patches, to_patches
 from glfa_jax.models.layers import LayerNorm
+from glfa_jax.models.mesh_axes import spread
 from glfa_jax.models.transformer import Block
 
 
@@ -124,13 +125,17 @@ class FmriAutoencoder(nn.Module):
         self, x: Float[Array, "*b h w"], *, deterministic: bool = True
     ) -> Float[Array, "*b n d"]:
         """[CLS] and patch tokens after the encoder's last norm."""
-        tokens = self.patch_embed(x)
+        leading = x.shape[:-2]
+        if len(leading) > 2:  # windows of several subjects are one row of maps
+            x = x.reshape(leading[0], -1, *x.shape[-2:])
+        tokens = self.patch_embed(spread(x))
         cls = jnp.broadcast_to(self.cls_token[0], (*tokens.shape[:-2], 1, self.dim))
         tokens = jnp.concatenate([cls, tokens], axis=-2) + self.pos_embed[0]
         tokens = tokens.astype(self.dtype)
         tokens = self.drop(tokens, deterministic=deterministic)
         tokens = run_equal(self.blocks, tokens, remat=self.remat, deterministic=deterministic)
-        return self.norm(tokens)
+        tokens = spread(self.norm(spread(tokens)))
+        return tokens.reshape(*leading, *tokens.shape[-2:])
 
     def decode(
         self, latent: Float[Array, "*b 1 l"], *, deterministic: bool = True
@@ -146,7 +151,7 @@ class FmriAutoencoder(nn.Module):
             remat=self.remat,
             deterministic=deterministic,
         )
-        return self.decoder_pred(self.decoder_norm(tokens))[..., 1:, :]
+        return spread(self.decoder_pred(self.decoder_norm(spread(tokens))))[..., 1:, :]
 
     def __call__(self, x: Float[Array, "*b h w"], *, deterministic: bool = True) -> Reconstruction:
         features = self.encode(x, deterministic=deterministic)

@@ -1,4 +1,4 @@
-"""Building blocks shared by all models: attention, norms and activation with PyTorch's numbers."""
+"""Building blocks shared by all models: norms and activation with PyTorch's numbers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,13 +6,14 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-_KEPT = "kept"
-# What `remat` computes anew: all but the result of attention, which costs more than it weighs.
-recompute = jax.checkpoint_policies.save_only_these_names(_KEPT)
+from glfa_jax.ops.attention_einsum import KEPT
+
+# What `remat` computes anew: all but the result of attention by einsum, which costs more than it
+# weighs. What a fused kernel keeps for its gradient weighs more.
+recompute = jax.checkpoint_policies.save_only_these_names(KEPT)
 
 
 @jax.custom_jvp
@@ -38,78 +39,6 @@ def _gelu_jvp(given: tuple, tangents: tuple) -> tuple[Array, Array]:
 def _normal_share(x: Array) -> Array:
     """Φ(x), the share of a standard normal below x."""
     return 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
-
-
-def attention(
-    query: Float[Array, "*b q h d"],
-    key: Float[Array, "*b k h d"],
-    value: Float[Array, "*b k h d"],
-    *,
-    mask: Bool[Array, "..."] | None = None,
-    dropout: Callable[[Array], Array] | None = None,
-) -> Float[Array, "*b q h d"]:
-    """Scaled dot-product attention; the softmax is computed in float32 whatever the inputs are.
-
-    `mask` broadcasts to (*b, h, q, k) and is true where a key may be seen; `dropout` is applied to
-    the attention weights.
-    """
-    if dropout is None:
-        return _attend(query, key, value, mask)
-    scores = _scores(query, key, mask)
-    weights = dropout(jax.nn.softmax(scores, axis=-1).astype(value.dtype))
-    return jnp.einsum("...hqk,...khd->...qhd", weights, value)
-
-
-def _scores(query: Array, key: Array, mask: Array | None) -> Array:
-    scores = jnp.einsum("...qhd,...khd->...hqk", query, key, preferred_element_type=jnp.float32)
-    scores = scores * query.shape[-1] ** -0.5
-    return scores if mask is None else jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-
-
-@jax.custom_vjp
-def _attend(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
-    """Softmax whose denominator divides last, where there is less to divide than weights.
-
-    Its gradient computes the weights anew from queries and keys: of what grows with q x k nothing
-    waits for the backward pass. Nearly twice as fast on XLA:CPU as differentiating through softmax.
-    """
-    return _attend_forward(query, key, value, mask)[0]
-
-
-def _attend_forward(query: Array, key: Array, value: Array, mask: Array | None) -> tuple:
-    scores = _scores(query, key, mask)
-    most = scores.max(-1, keepdims=True)
-    weights = jnp.exp(scores - most)
-    share = 1 / weights.sum(-1, keepdims=True)
-    y = jnp.einsum(
-        "...hqk,...khd->...hqd",
-        weights.astype(value.dtype),
-        value,
-        preferred_element_type=jnp.float32,
-    )
-    y = jnp.moveaxis(y * share, -3, -2).astype(value.dtype)
-    y, most, share = (checkpoint_name(x, _KEPT) for x in (y, most, share))
-    return y, (query, key, value, mask, most, share, y)
-
-
-def _attend_backward(kept: tuple, g: Array) -> tuple:
-    query, key, value, mask, most, share, y = kept
-    weights = jnp.exp(_scores(query, key, mask) - most) * share
-    of_weights = jnp.einsum("...qhd,...khd->...hqk", g, value, preferred_element_type=jnp.float32)
-    inner = (g.astype(jnp.float32) * y).sum(-1, keepdims=True)
-    of_scores = weights * (of_weights - jnp.moveaxis(inner, -2, -3))
-    if mask is not None:
-        of_scores = jnp.where(mask, of_scores, 0.0)
-    of_scores = (of_scores * query.shape[-1] ** -0.5).astype(query.dtype)
-    return (
-        jnp.einsum("...hqk,...khd->...qhd", of_scores, key),
-        jnp.einsum("...hqk,...qhd->...khd", of_scores, query),
-        jnp.einsum("...hqk,...qhd->...khd", weights.astype(value.dtype), g),
-        None,
-    )
-
-
-_attend.defvjp(_attend_forward, _attend_backward)
 
 
 def split_heads(x: Float[Array, "*b n d"], num_heads: int) -> Float[Array, "*b n h e"]:

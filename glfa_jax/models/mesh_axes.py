@@ -23,6 +23,59 @@ def shard(x: Array, *, over_frame: int | None = None) -> Array:
     return lax.with_sharding_constraint(x, P(*spec))
 
 
+def spread(x: Array) -> Array:
+    """Lays images that know nothing of each other, (b, *, *) or (b, m, *, *), over all devices.
+
+    Devices along "frame" share the m images of a row, evenly or not; without m, rows, if they
+    divide. Other ranks, and arrays without a mesh, stay as they are.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.shape.get("frame", 1) > 1 and x.ndim == 4:
+        rows = tuple(name for name in mesh.axis_names if name != "frame")
+        return lax.with_sharding_constraint(x, P(rows, "frame"))
+    if mesh.shape.get("frame", 1) > 1 and x.ndim == 3 and len(x) % mesh.size == 0:
+        return _over_all(x)
+    return shard(x)
+
+
+def collapse(x: Array) -> Array:
+    """(b, s, ...), laid as by `shard(over_frame=1)`, to (b * s, ...), in an order in which no image
+    leaves its device: two sharded axes as one would have to be gathered. `expand` takes it back.
+    """
+    b, s, *rest = x.shape
+    ways, frame = _shares(b, s)
+    if frame == 1:
+        return x.reshape(b * s, *rest)
+    x = shard(x, over_frame=1).reshape(ways, b // ways, frame, s // frame, *rest)
+    return _over_all(x.swapaxes(1, 2).reshape(b * s, *rest))
+
+
+def expand(x: Array, *, b: int, s: int) -> Array:
+    """Back again."""
+    rest = x.shape[1:]
+    ways, frame = _shares(b, s)
+    if frame == 1:
+        return x.reshape(b, s, *rest)
+    x = _over_all(x).reshape(ways, frame, b // ways, s // frame, *rest)
+    return shard(x.swapaxes(1, 2).reshape(b, s, *rest), over_frame=1)
+
+
+def _shares(b: int, s: int) -> tuple[int, int]:
+    """Into how many parts the mesh in use cuts rows and what lies along "frame"; 1 and 1 where it
+    does not cut both evenly."""
+    mesh = jax.sharding.get_abstract_mesh()
+    frame = mesh.shape.get("frame", 1)
+    ways = mesh.size // frame if frame > 1 else 1
+    return (ways, frame) if b % ways == 0 and s % frame == 0 else (1, 1)
+
+
+def _over_all(x: Array) -> Array:
+    """The first axis over all devices, those along "frame" last."""
+    names = jax.sharding.get_abstract_mesh().axis_names
+    rows = tuple(name for name in names if name != "frame")
+    return lax.with_sharding_constraint(x, P((*rows, "frame")))
+
+
 def to_pixels(x: Array) -> Array:
     """(b, f, h, w, c) with frames sharded to (b, h, w, f, c) with rows of pixels sharded.
 

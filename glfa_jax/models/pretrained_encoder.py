@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float
 
 from glfa_jax.models import pretrained_config
 from glfa_jax.models.equal_blocks import run_equal
-from glfa_jax.models.layers import LayerNorm, attention, gelu, merge_heads, split_heads
+from glfa_jax.models.layers import LayerNorm, gelu, merge_heads, split_heads
+from glfa_jax.ops.attention import attention
 
 
 def quick_gelu(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:

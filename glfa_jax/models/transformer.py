@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from glfa_jax.models.layers import LayerNorm, attention, gelu, merge_heads, split_heads
+from glfa_jax.models.layers import LayerNorm, gelu, merge_heads, split_heads
+from glfa_jax.ops.attention import attention
 
 
 class Attention(nn.Module):
@@ -23,7 +24,9 @@ class Attention(nn.Module):
         qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)
         query, key, value = (split_heads(part, self.num_heads) for part in jnp.split(qkv, 3, -1))
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
-        x = merge_heads(attention(query, key, value, dropout=drop))
+        # Without it, no weights need to be held.
+        dropout = None if deterministic or not self.dropout else drop
+        x = merge_heads(attention(query, key, value, dropout=dropout))
         return drop(nn.Dense(width, dtype=self.dtype, name="proj")(x))
 
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from glfa_jax.models.convolution import conv3x3
 from glfa_jax.models.hub_config import fields_from_config
 from glfa_jax.models.layers import GroupNorm
 from glfa_jax.models.mesh_axes import shard
-from glfa_jax.models.unet3d_blocks import DownBlock, MidBlock, Settings, UpBlock, conv3x3
+from glfa_jax.models.unet3d_blocks import DownBlock, MidBlock, Settings, UpBlock
 
 # The transformer before the first block has this many heads whatever its width.
 _HEADS_IN = 8

@@ -14,16 +14,17 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from glfa_jax.models.convolution import Conv, conv3x3, downsample
 from glfa_jax.models.layers import (
     GroupNorm,
     LayerNorm,
-    attention,
     gelu,
     merge_heads,
     recompute,
     split_heads,
 )
 from glfa_jax.models.mesh_axes import shard, to_frames, to_pixels
+from glfa_jax.ops.attention import attention
 
 
 class Attention(nn.Module):
@@ -154,7 +155,7 @@ class TemporalConv(nn.Module):
             y = GroupNorm(
                 self.norm_num_groups, epsilon=1e-5, pooled=3, dtype=self.dtype, name=f"{name}.0"
             )(y)
-            y = nn.Conv(
+            y = Conv(
                 x.shape[-1],
                 (3,),
                 padding=1,
@@ -333,19 +334,6 @@ class UpBlock(nn.Module):
             x = upsample(x, size=self.size)
             x = conv3x3(self.channels, dtype=self.settings.dtype, name="upsamplers.0.conv")(x)
         return x
-
-
-def conv3x3(channels: int, *, dtype: DTypeLike, name: str) -> nn.Conv:
-    """A 3x3 convolution over the last two axes before the channels."""
-    return nn.Conv(channels, (3, 3), padding=1, dtype=dtype, name=name)
-
-
-def downsample(channels: int, *, padding: int, dtype: DTypeLike) -> nn.Conv:
-    """A 3x3 convolution of stride 2; padding 0 stands for one row below and one column right."""
-    pads = ((1, 1), (1, 1)) if padding else ((0, 1), (0, 1))
-    return nn.Conv(
-        channels, (3, 3), strides=2, padding=pads, dtype=dtype, name="downsamplers.0.conv"
-    )
 
 
 def upsample(x: Float[Array, "*b h w c"], *, size: tuple[int, int]) -> Float[Array, "*b k l c"]:

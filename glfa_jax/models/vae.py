@@ -13,10 +13,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
+from glfa_jax.models.convolution import conv3x3, downsample
 from glfa_jax.models.hub_config import fields_from_config
-from glfa_jax.models.layers import GroupNorm, attention
+from glfa_jax.models.layers import GroupNorm
 from glfa_jax.models.mesh_axes import shard
-from glfa_jax.models.unet3d_blocks import ResnetBlock, conv3x3, downsample, upsample
+from glfa_jax.models.unet3d_blocks import ResnetBlock, upsample
+from glfa_jax.ops.attention import attention
 
 _EPSILON = 1e-6
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from glfa_jax.ops import local_conv_reference, local_conv_tiled
+from glfa_jax.ops.devices import platform
 from glfa_jax.ops.local_conv_operations import operation
 
 Implementation = Literal["auto", "reference", "tiled", "kernel"]
@@ -91,13 +92,13 @@ def _kernels(implementation: str) -> ModuleType:
     if implementation == "tiled":
         return local_conv_tiled
     if implementation in ("auto", "kernel"):
-        platform = _platform()
-        device = _of_the_device(platform)
+        name = platform()
+        device = _of_the_device(name)
         if implementation == "auto":
             if device is None:
                 return local_conv_tiled
             # What is compiled for devices that are not here cannot be tried.
-            usable = platform != jax.default_backend() or _runs(device)
+            usable = name != jax.default_backend() or _runs(device)
             return device if usable else local_conv_tiled
         if device is None:
             raise ValueError("implementation: there is no kernel for this platform, must be tiled")
@@ -107,17 +108,11 @@ def _kernels(implementation: str) -> ModuleType:
     )
 
 
-def _platform() -> str:
-    """Of the devices of the mesh in use, which may not be here; else of those at hand."""
-    devices = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if devices is None else devices.platform
-
-
-def _of_the_device(platform: str) -> ModuleType | None:
-    """The platform's kernels, imported only where they can run."""
-    if platform == "gpu":
+def _of_the_device(name: str) -> ModuleType | None:
+    """The kernels of a platform, imported only where they can run."""
+    if name == "gpu":
         from glfa_jax.ops import local_conv_gpu as kernels
-    elif platform == "tpu":
+    elif name == "tpu":
         from glfa_jax.ops import local_conv_tpu as kernels
     else:
         return None

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+
+from glfa_jax.ops.devices import shared_axes
 
 # n frames of h x w pixels, k taps; the arguments in the functions' order.
 _AXES = {
@@ -70,15 +71,10 @@ def _over_devices(
     summed = not any(axes.startswith("n") for axes in results)
 
     def call(*values: jax.Array) -> Any:
-        mesh = jax.sharding.get_abstract_mesh()
-        free = [
-            name
-            for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
-            if kind == AxisType.Auto
-        ]
-        devices = math.prod(mesh.shape[name] for name in free)
-        if devices == 1:
+        axes = shared_axes()
+        if not axes:
             return run(*values)
+        free, devices = tuple(axes), math.prod(axes.values())
         frames = len(values[0])
         missing = -frames % devices
 
@@ -92,7 +88,7 @@ def _over_devices(
             return lax.psum(found, free) if summed else found
 
         def specs(several: list[str]) -> list[P]:
-            return [P(tuple(free)) if axes.startswith("n") else P() for axes in several]
+            return [P(free) if axes.startswith("n") else P() for axes in several]
 
         there = specs(results)
         found = jax.shard_map(

@@ -3,10 +3,13 @@
     python -m train.contrast --config configs/demo.yaml
 
 Runs without the GLFA layer, from the pretrained autoencoder's encoder; with `without: [pretrain]`
-from random weights.
+from random weights. With `--compile-only v5e:2x2` nothing is trained: says what a step needs on
+that TPU slice.
 """
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,8 +23,10 @@ from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.captions import thesaurus
 from glfa_jax.data.store import Store
+from glfa_jax.errors import InputError
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.stages import pretrain
+from glfa_jax.stages.compiling import batch_shapes, compile_stage, shape
 from glfa_jax.stages.running import batches, begun, complete, compute_in, run_stage, store_model
 from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import caption_weights, contrastive_loss, token_loss
@@ -106,6 +111,53 @@ def loss_of(
     return loss_fn
 
 
+def build_module(settings: config.Config, *, clip_dim: int, tokens: int) -> FmriEncoder:
+    """The encoder as this stage trains it, without alignment."""
+    return system.fmri_encoder(
+        settings,
+        clip_dim=clip_dim,
+        tokens=tokens,
+        dropout=settings.contrast.dropout,
+        aligned=False,
+    )
+
+
+def compile_only(settings: config.Config, topology: str, report: Path | None) -> None:
+    """Compiles the step of this stage from configurations alone; no weights, no data are read."""
+    if settings.method == "lea":
+        raise InputError("method: lea has no stage 1 to compile, must be glfa")
+    options = compute_in(settings)
+    generator = system.check_generator(settings)
+    clip = system.clip_shapes(settings.foundation, compute_dtype=options["dtype"])
+    tokens = generator.condition_tokens
+    module = build_module(settings, clip_dim=clip.model.module.projection_dim, tokens=tokens)
+    module = module.clone(**options)
+    stage_groups = groups(settings.contrast)
+    parts = jax.eval_shape(
+        partial(split, groups=stage_groups), pretrained.parameter_shapes("fmri_encoder", module)
+    )
+    text = None
+    if settings.contrast.token_scale:
+        text = generator.text_encoder_shapes(compute_dtype=options["dtype"])
+    compile_stage(
+        settings,
+        NAME,
+        topology,
+        report,
+        params=parts.trainable,
+        frozen={
+            "fixed": parts.frozen,
+            "clip": clip.model.variables,
+            "text": text.variables if text else None,
+            # Of all clips, whose number is the data's: far too small to count.
+            "captions": shape(1024, tokens, dtype=jnp.int32) if text else None,
+        },
+        batch=batch_shapes(settings, NAME, tokens=tokens),
+        loss_fn=loss_of(settings.contrast, module, clip, text),
+        groups=stage_groups,
+    )
+
+
 def run(settings: config.Config, store: Store) -> None:
     if complete(settings, NAME):
         return
@@ -113,12 +165,10 @@ def run(settings: config.Config, store: Store) -> None:
     options = compute_in(settings)
     clip = system.load_clip(settings.foundation, compute_dtype=options["dtype"])
     generator = system.generator(settings)
-    module = system.fmri_encoder(
+    module = build_module(
         settings,
         clip_dim=clip.model.module.projection_dim,
         tokens=generator.condition_tokens,
-        dropout=settings.contrast.dropout,
-        aligned=False,
     )
     parts = split(init_params(settings, module), groups=groups(settings.contrast))
     augment = pipeline.Augment(
@@ -160,4 +210,10 @@ def main(settings: config.Config) -> None:
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
-    return run_main(main, arguments, command="train.contrast", description=__doc__)
+    return run_main(
+        main,
+        arguments,
+        command="train.contrast",
+        description=__doc__,
+        compile_only=compile_only,
+    )

@@ -8,7 +8,6 @@ and fresh conditioning. With `method: lea`, which has no stage 1 and 2, fits tha
 With `--compile-only v5e:4x4` nothing is trained: says what a step needs on that TPU slice.
 """
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,17 +24,16 @@ from glfa_jax.convert.directory import read_config
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
-from glfa_jax.files import write_atomically
 from glfa_jax.generators import Generator
 from glfa_jax.models import lora
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.stages import contrast, latents, lea, pretrain
+from glfa_jax.stages.compiling import batch_shapes, compile_stage, shape
 from glfa_jax.stages.running import batches, begun, complete, compute_in, run_stage, store_model
 from glfa_jax.subject_alignment import with_training_subjects
 from glfa_jax.trained.data import FOLDER
 from glfa_jax.trained.run import kept_of
-from glfa_jax.training.compile_only import compile_step
 from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import alignment_loss
 from glfa_jax.training.optim import OTHERWISE, Group, Split, merge, split
@@ -185,39 +183,28 @@ def compile_only(settings: config.Config, topology: str, report: Path | None) ->
         denoiser=generator.denoiser_shapes(),
     )
 
-    data, stage = settings.data, settings.cotrain
-    shape: Any = jax.ShapeDtypeStruct
-    subjects, side = len(settings.protocol.train_subjects), settings.data.map_size
-    rows = stage.batch_size // subjects  # a row holds a window of every subject
-    shown = 1 if stage.paired_fraction == 1 else subjects
-    video = shape((1, data.frames, *data.resolution, 3), jnp.float32)
-    encoding = jax.eval_shape(generator.encode, codec, video)
-    batch = Batch(
-        fmri=shape((rows, subjects, data.window, side, side), jnp.float32),
-        video=shape((rows, shown, 0 if data.latents else data.frames, *video.shape[2:]), "f4"),
-        tokens=shape((rows, shown, generator.condition_tokens), jnp.int32),
-        clip=shape((rows, shown), jnp.int32),
-        paired=shape((rows,), jnp.bool_),
-        latents=shape((rows, shown, *encoding.shape[1:]), "f4") if data.latents else None,
-    )
-    found = compile_step(
+    data, side = settings.data, settings.data.map_size
+    encoding = jax.eval_shape(generator.encode, codec, shape(1, data.frames, *data.resolution, 3))
+    compile_stage(
+        settings,
+        NAME,
         topology,
-        stage=stage,
-        hardware=settings.hardware,
+        report,
         params=parts.trainable,
         frozen={
             "fixed": parts.frozen,
             "codec": None if data.latents else codec,
-            "mask": shape((side, side), jnp.float32),
+            "mask": shape(side, side),
         },
-        batch=batch,
-        loss_fn=loss_of(stage, module, generator),
+        batch=batch_shapes(
+            settings,
+            NAME,
+            tokens=generator.condition_tokens,
+            latents=encoding.shape[1:] if data.latents else None,
+        ),
+        loss_fn=loss_of(settings.cotrain, module, generator),
         groups=groups(settings, generator),
     )
-    print(found, flush=True)
-    if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(report, json.dumps(found.as_json(), indent=2) + "\n")
 
 
 def run(settings: config.Config, store: Store) -> None:

@@ -3,10 +3,13 @@
     python -m train.pretrain --config configs/demo.yaml
 
 The encoder sees the training split only: of the training subjects (protocol `strict`) or of all
-subjects (`published`).
+subjects (`published`). With `--compile-only v5e:2x2` nothing is trained: says what a step needs on
+that TPU slice.
 """
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,9 +17,13 @@ import jax.numpy as jnp
 
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
+from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
+from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
+from glfa_jax.stages.compiling import compile_stage, shape
 from glfa_jax.stages.running import begun, complete, compute_in, run_stage, share, store_model
+from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import reconstruction_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 
@@ -30,6 +37,38 @@ def subjects(settings: config.Config) -> tuple[str, ...]:
     if settings.protocol.pretraining == "strict":
         return settings.protocol.train_subjects
     return settings.data.subjects
+
+
+def loss_of(module: FmriAutoencoder) -> LossFn:
+    """Mean over maps of `reconstruction_loss`. Frozen: `fixed` parameters, the cortex `mask`."""
+
+    def loss_fn(params: dict, frozen: Any, batch: Any, key: jax.Array):
+        variables = {"params": merge(params, frozen["fixed"])}
+        fmri = batch["fmri"].astype(jnp.float32)
+        out: Any = module.apply(variables, fmri, deterministic=False, rngs={"dropout": key})
+        return reconstruction_loss(out.image, fmri, frozen["mask"]).mean(), {}
+
+    return loss_fn
+
+
+def compile_only(settings: config.Config, topology: str, report: Path | None) -> None:
+    """Compiles the step of this stage from the configuration alone; no data are read."""
+    module = system.autoencoder(settings).clone(**compute_in(settings))
+    parts = jax.eval_shape(
+        partial(split, groups=GROUPS), pretrained.parameter_shapes("fmri_autoencoder", module)
+    )
+    side = settings.data.map_size
+    compile_stage(
+        settings,
+        NAME,
+        topology,
+        report,
+        params=parts.trainable,
+        frozen={"fixed": parts.frozen, "mask": shape(side, side)},
+        batch={"fmri": shape(settings.pretrain.batch_size, side, side)},
+        loss_fn=loss_of(module),
+        groups=GROUPS,
+    )
 
 
 def run(settings: config.Config, store: Store) -> None:
@@ -47,14 +86,6 @@ def run(settings: config.Config, store: Store) -> None:
         **share(settings),
     )
 
-    computing = module.clone(**compute_in(settings))
-
-    def loss_fn(params: dict, frozen: Any, batch: Any, key: jax.Array):
-        variables = {"params": merge(params, frozen["fixed"])}
-        fmri = batch["fmri"].astype(jnp.float32)
-        out: Any = computing.apply(variables, fmri, deterministic=False, rngs={"dropout": key})
-        return reconstruction_loss(out.image, fmri, frozen["mask"]).mean(), {}
-
     trained = run_stage(
         settings,
         NAME,
@@ -62,7 +93,7 @@ def run(settings: config.Config, store: Store) -> None:
         f"(protocol {settings.protocol.pretraining})",
         init=parts.trainable,
         frozen={"fixed": parts.frozen, "mask": jnp.asarray(store.mask, jnp.float32)},
-        loss_fn=loss_fn,
+        loss_fn=loss_of(module.clone(**compute_in(settings))),
         groups=GROUPS,
         batches=stream,
     )
@@ -80,4 +111,10 @@ def main(settings: config.Config) -> None:
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
-    return run_main(main, arguments, command="train.pretrain", description=__doc__)
+    return run_main(
+        main,
+        arguments,
+        command="train.pretrain",
+        description=__doc__,
+        compile_only=compile_only,
+    )

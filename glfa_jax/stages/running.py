@@ -16,6 +16,7 @@ from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.files import whole_folder
+from glfa_jax.ops import attention
 from glfa_jax.preparation import prepare
 from glfa_jax.starting import typed
 from glfa_jax.training import processes
@@ -38,7 +39,8 @@ ORDER = {"glfa": ("pretrain", "contrast", "cotrain"), "lea": ("pretrain", "lea")
 def begun(settings: config.Config) -> Iterator[Store]:
     """Rejects what does not fit before anything is written, then gives the prepared data.
 
-    The run folder is this command's alone while the block lasts.
+    The run folder is this command's alone while the block lasts, and attention is computed as
+    `hardware.attention` says.
     """
     processes.start(settings.hardware.processes)
     use_compilation_cache()
@@ -50,7 +52,8 @@ def begun(settings: config.Config) -> Iterator[Store]:
         system.check_foundation(settings)
         store = prepare(settings.data) if jax.process_count() == 1 else _prepared(settings)
         keep_config(settings.run_dir, settings)
-        yield store
+        with attention.using(settings.hardware.attention):
+            yield store
 
 
 def _prepared(settings: config.Config) -> Store:

@@ -14,6 +14,7 @@ from glfa_jax import config
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.generators import Generator
+from glfa_jax.ops import attention
 from glfa_jax.trained.model import Model
 from glfa_jax.training.sharding import make_mesh, place_batch, place_params
 
@@ -162,7 +163,10 @@ class VideoSampler:
         encoder, generator = self._parts
         data = self._settings.data
         shape = generator.latent_shape(data.frames, *data.resolution)
-        with jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh):  # operations may ask for it
+        with (
+            jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh),  # operations may ask for it
+            attention.using(self._settings.hardware.attention),
+        ):
             condition = encoder.apply(variables["encoder"], batch["fmri"]).condition
             denoise = guided(
                 lambda x, t, c: generator.denoise(variables["denoiser"], x, t, c),

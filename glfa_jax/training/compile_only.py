@@ -29,16 +29,16 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 class Report:
     """Of one device, but for `devices` and `mesh`; bytes, seconds.
 
-    needed: of the capacity. memory: arguments (of which `alias`
-    are given back in place), temporaries, output. collectives: kind to count and bytes. least_step:
-    the longest of arithmetic, memory traffic and exchange at the device's best.
+    fits: None where the capacity is not known. needed: of the capacity. memory: arguments (of
+    which `alias` are given back in place), temporaries, output. collectives: kind to count and
+    bytes. least_step: the longest of arithmetic, memory traffic and exchange at the device's best.
     """
 
     topology: str
     device: str
     devices: int
     mesh: dict[str, int]
-    fits: bool
+    fits: bool | None
     capacity: float | None
     needed: float | None
     memory: dict[str, float]
@@ -57,9 +57,10 @@ class Report:
 
         lines = [f"{self.topology}: {self.devices} x {self.device}, mesh {self.mesh}"]
         parts = ", ".join(f"{name} {gib(size)}" for name, size in self.memory.items())
+        says = {True: "fits", False: "does not fit", None: "unknown whether it fits"}[self.fits]
+        capacity = "" if self.capacity is None else f" of {gib(self.capacity)}"
         lines.append(
-            f"  {'fits' if self.fits else 'does not fit'}: {gib(self.needed)} of "
-            f"{gib(self.capacity)} a chip{f' ({parts})' if parts else ''}"
+            f"  {says}: {gib(self.needed)}{capacity} a chip{f' ({parts})' if parts else ''}"
         )
         if self.operations is not None and self.bytes_accessed is not None:
             lines.append(
@@ -143,7 +144,7 @@ def compile_step(
         "device": first.device_kind,
         "devices": mesh.size,
         "mesh": dict(mesh.shape),
-        "capacity": best and best.memory,
+        "capacity": _capacity(first, here=topology == "here", sharing=mesh.size),
     }
     try:
         program = lowered.compile(compiler_options=compiler_options(mesh, hardware))
@@ -163,7 +164,7 @@ def compile_step(
     needed = sum(memory.values()) - 2 * memory["alias"]  # given back in place: counted twice
     return Report(
         **facts,
-        fits=best is None or needed <= best.memory,
+        fits=None if facts["capacity"] is None else needed <= facts["capacity"],
         needed=needed,
         memory=memory,
         operations=found.operations,
@@ -172,6 +173,15 @@ def compile_step(
         least_step=least,
         compile_seconds=seconds,
     )
+
+
+def _capacity(device: Any, *, here: bool, sharing: int) -> float | None:
+    """Bytes that a device has: one that is here says so itself, CPUs share the machine's."""
+    if here and device.platform == "cpu":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / sharing
+    own = (device.memory_stats() or {}).get("bytes_limit") if here else None
+    best = speed.limits(device)
+    return own or (best.memory if best else None)
 
 
 def _memory(program: Any) -> dict[str, float]:

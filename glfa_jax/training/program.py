@@ -19,6 +19,16 @@ _SHAPE = re.compile(r"\b(pred|[su]\d+|f\d+\w*|bf16)\[([\d,]*)\]")
 _TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
 # A TPU works on one exchange piece by piece within a chain of fusions; each names it in full.
 _PIECE = re.compile(r"channel_id=(\d+).*\bchain_id=")
+# Kernels of fused attention: what their calls hold; operations, over batch x heads x queries x keys
+# x width; whether XLA counts them. The first that fits.
+_ATTENTION = (
+    ("flash_mha_bwd_dkv", 8, False),
+    ("flash_mha_bwd_dq", 6, False),
+    ("flash_attention", 4, True),
+    ("fmhaSoftmaxBackward", 10, False),
+    ("fmhaSoftmax", 4, False),
+)
+_KERNEL = re.compile(r'custom_call_target="(tpu_custom_call|__cudnn\$fmha\w*)"')
 _EXCHANGES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -85,7 +95,8 @@ class Program:
         return max(bounds, default=1)
 
     def repeated(self) -> tuple[float, float]:
-        """Operations that loops make beyond their first pass; traffic of all passes over the first.
+        """Operations that XLA does not count: those that loops make beyond their first pass, and
+        some of fused attention; traffic of all passes over the first.
 
         Operations are those of matrix products and convolutions, two a multiply-add.
         """
@@ -94,6 +105,8 @@ class Program:
             again = computation.runs - computation.places
             for operation in computation.operations.values():
                 operations += 2 * again * self._products(computation, operation)
+                attention, counted = self._attention(computation, operation)
+                operations += attention * (again if counted else computation.runs)
                 written = 0.0 if computation.fused else _written(operation)
                 traffic[0] += computation.places * written
                 traffic[1] += computation.runs * written
@@ -125,6 +138,19 @@ class Program:
         operation = computation.operations.get(name)
         found = _SHAPE.search(operation.result) if operation else None
         return [int(n) for n in found[2].split(",") if n] if found else []
+
+    def _attention(self, computation: _Computation, operation: _Operation) -> tuple[float, bool]:
+        """Operations of a fused attention kernel, and whether XLA counts one pass of them."""
+        if operation.kind != "custom-call" or not _KERNEL.search(operation.rest):
+            return 0.0, False
+        for name, times, counted in _ATTENTION:
+            if name in operation.rest:
+                query, key = (self._shape(computation, x) for x in operation.operands[:2])
+                if len(query) != 4 or len(key) != 4:
+                    return 0.0, counted
+                # Heads and positions come in either order; kernels are taken for many positions.
+                return float(times * math.prod(query) * max(key[1:3])), counted
+        return 0.0, False
 
     def _products(self, computation: _Computation, operation: _Operation) -> float:
         """Multiply-adds of a matrix product or a convolution."""

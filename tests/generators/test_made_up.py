@@ -118,6 +118,9 @@ class MadeUp:
 
         return Pretrained(SimpleNamespace(apply=apply), {})
 
+    def text_encoder_shapes(self, *, compute_dtype: DTypeLike) -> Pretrained:
+        return self.load_text_encoder(compute_dtype=compute_dtype)
+
     def encode(self, codec: dict, video: Video) -> Encoding:
         b, f, h, w, c = video.shape
         small = video.reshape(b, f, h // 2, 2, w // 2, 2, c).mean((3, 5))

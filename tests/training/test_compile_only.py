@@ -12,7 +12,7 @@ import pytest
 from benchmarks.models import small_unet
 from glfa_jax.errors import TrainingError
 from glfa_jax.training import compile_only
-from glfa_jax.training.compile_only import devices_of
+from glfa_jax.training.compile_only import Report, devices_of
 
 ROOT = Path(__file__).parents[2]
 # One level, one layer: programs for TPUs cannot be cached and take long to compile.
@@ -34,16 +34,19 @@ def foundation(tmp_path_factory):
     return folder
 
 
-def compiled_for(topology: str, folder: Path, out: Path, *options: str) -> dict:
+def compiled_for(
+    topology: str, folder: Path, out: Path, *options: str, stage: str = "cotrain"
+) -> dict:
     sets = [f"foundation={folder}", "data.resolution=[16,16]", "data.map_size=32", *options]
-    command = [sys.executable, "-m", "train.cotrain", "--config", "configs/demo.yaml"]
+    command = [sys.executable, "-m", f"train.{stage}", "--config", "configs/demo.yaml"]
     command += [word for pair in sets for word in ("--set", pair)]
     command += ["--compile-only", topology, "--report", str(out)]
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "fits" in done.stdout
-    return json.loads(out.read_text())
+    found = json.loads(out.read_text())
+    assert {True: "  fits: ", False: "  does not fit: "}[found["fits"]] in done.stdout
+    return found
 
 
 def test_the_devices_here(foundation, tmp_path):
@@ -55,12 +58,46 @@ def test_the_devices_here(foundation, tmp_path):
         "hardware.shard_from_bytes=4096",
     )
     assert found["mesh"] == {"data": 2, "fsdp": 2, "frame": 1}
+    assert 4 * found["capacity"] == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert found["operations"] > 1e6
     assert found["memory"]["arguments"] > found["memory"]["alias"] > 1e5
     # Gradients are summed over devices, parameters in pieces put together.
     assert found["collectives"]["all-reduce"]["bytes"] > 1e4
     assert found["collectives"]["all-gather"]["bytes"] > 1e4
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "contrast"])
+def test_the_stages_before(stage, foundation, tmp_path):
+    """In stage 1, CLIP and the text encoder lie beside what trains."""
+    (foundation / "clip" / "preprocessor_config.json").unlink(missing_ok=True)
+    found = compiled_for("here", foundation, tmp_path / "report.json", stage=stage)
+    assert found["mesh"] == {"data": 4, "fsdp": 1, "frame": 1}
+    assert found["operations"] > 1e6
+    trained = found["memory"]["alias"]
+    assert trained > 1e5
+    frozen = found["memory"]["arguments"] - trained
+    assert (frozen > trained) == (stage == "contrast")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_said_where_the_capacity_is_not_known():
+    report = Report(
+        topology="here",
+        device="a new one",
+        devices=1,
+        mesh={},
+        fits=None,
+        capacity=None,
+        needed=3 * 2.0**30,
+        memory={},
+        operations=None,
+        bytes_accessed=None,
+        collectives={},
+        least_step=None,
+        compile_seconds=1,
+    )
+    assert "  unknown whether it fits: 3.00 GiB a chip\n" in str(report)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")

@@ -137,3 +137,28 @@ def test_an_exchange_in_pieces_is_one():
     for parts in (middle, middle[::-1]):
         found = Program("\n\n".join((first, *parts, last))).exchanges()
         assert found == {"all-gather": {"count": 2.0, "bytes": 2 * 8 * 4 * 4}}
+
+
+# As compilers write attention kernels: of TPUs, with heads before positions, and of cuDNN.
+KERNELS = """HloModule jit_step
+
+ENTRY %main (q: bf16[2,5,256,64], k: bf16[2,5,512,64]) -> bf16[2,5,256,64] {
+  %q = bf16[2,5,256,64]{3,2,1,0} parameter(0)
+  %k = bf16[2,5,512,64]{3,2,1,0} parameter(1)
+  %r = bf16[2,256,5,64]{3,2,1,0} parameter(2)
+  %l = bf16[2,512,5,64]{3,2,1,0} parameter(3)
+  %a = (bf16[2,5,256,64]{3,2,1,0}) custom-call(%q, %k, %k), custom_call_target="tpu_custom_call", METADATA/jit(flash_attention)/pallas_call"}
+  %b = bf16[2,5,256,64]{3,2,1,0} custom-call(%q, %k, %k), custom_call_target="tpu_custom_call", METADATA/jit(flash_attention)/flash_mha_bwd_dq_block/pallas_call"}
+  %c = (bf16[2,5,512,64]{3,2,1,0}) custom-call(%q, %k, %k), custom_call_target="tpu_custom_call", METADATA/jit(flash_attention)/flash_mha_bwd_dkv_block/pallas_call"}
+  %d = (bf16[2,256,5,64]{3,2,1,0}) custom-call(%r, %l, %l), custom_call_target="__cudnn$fmhaSoftmax"
+  %e = (bf16[2,256,5,64]{3,2,1,0}) custom-call(%r, %l, %l), custom_call_target="__cudnn$fmhaSoftmaxBackward"
+  %f = bf16[2,5,256,64]{3,2,1,0} custom-call(%q, %k), custom_call_target="ConcatBitcast", METADATA/jit(flash_attention)"}
+  ROOT %g = bf16[2,5,256,64]{3,2,1,0} custom-call(%q, %k), custom_call_target="tpu_custom_call", METADATA/another"}
+}
+""".replace("METADATA", 'metadata={op_name="jit(step)')  # fmt: skip  # noqa: E501
+
+
+def test_operations_of_fused_attention_are_counted_where_xla_does_not():
+    """XLA knows what the forward kernel of TPUs does, and nothing of the others."""
+    operations, _ = Program(KERNELS).repeated()
+    assert operations == (6 + 8 + 4 + 10) * 2 * 5 * 256 * 512 * 64

@@ -137,6 +137,13 @@ class UNet3DGenerator:
         folder = self.folder / "text_encoder"
         return pretrained.load("clip_text", folder, compute_dtype=compute_dtype, stored=True)
 
+    def text_encoder_shapes(self, *, compute_dtype: DTypeLike) -> Pretrained:
+        place = self.folder / "text_encoder"
+        module, shapes = pretrained.described(
+            "clip_text", read_config(place), place=place, dtype=compute_dtype
+        )
+        return Pretrained(module, {"params": shapes})
+
     def encode(self, codec: dict, video: Video) -> Encoding:
         posterior: Any = self.vae.apply({"params": codec}, video, method="encode")
         return jnp.concatenate([posterior.mean, posterior.log_variance], axis=-1)

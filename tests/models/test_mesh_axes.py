@@ -1,0 +1,75 @@
+"""Four devices that share the maps of a row, or the frames of a clip."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+_START = """
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from tests.gradients import draw, error
+
+def check(step, params, x, shares, moves):
+    "As on one device, each with its share of the operations; which exchanges there are."
+    alone = jax.jit(step).lower(params, x).compile()
+    wanted, work = alone(params, x), alone.cost_analysis()["flops"]
+    for sizes, share in shares.items():
+        mesh = jax.make_mesh(sizes, ("data", "fsdp", "frame"), axis_types=(AxisType.Auto,) * 3)
+        where = NamedSharding(mesh, P()), NamedSharding(mesh, P("data", *moves))
+        placed = jax.device_put((params, x), where)
+        with jax.set_mesh(mesh):
+            compiled = jax.jit(step).lower(*placed).compile()
+        assert error(compiled(*placed), wanted) < 1e-5, sizes
+        of_one = compiled.cost_analysis()["flops"] / work
+        assert of_one < share + 0.05, (sizes, of_one)
+        if moves:
+            assert "all-gather" not in compiled.as_text(), sizes
+"""
+
+_ENCODER = """
+from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
+
+module = FmriAutoencoder(16, 16, 8, 16, 2, num_heads=2, dropout=0.2, decoder=False, remat=True)
+# Two subjects' windows of three maps make six in a row: two each, and the fourth device has none.
+(fmri,) = draw((2, 2, 3, 16, 16))
+params = jax.jit(lambda key: module.init(key, fmri, method="encode"))(jax.random.key(0))
+
+def loss(params, x):
+    rngs = {"dropout": jax.random.key(1)}
+    y = module.apply(params, x, deterministic=False, method="encode", rngs=rngs)
+    return jnp.sin(y).sum()  # a sum of squares of normed features is a constant
+
+step = jax.value_and_grad(loss, argnums=(0, 1))
+check(step, params, fmri, {(1, 1, 4): 2 / 6, (2, 1, 2): 1 / 4}, ())
+"""
+
+_CONVOLUTIONS = """
+from glfa_jax.models.convolution import Conv
+from glfa_jax.models.mesh_axes import to_frames, to_pixels
+
+space, time = Conv(8, (3, 3), padding=1, name="space"), Conv(8, (3,), padding=1, name="time")
+x, k, l = draw((4, 4, 8, 8, 8), (3, 3, 8, 8), (3, 8, 8))
+
+def loss(kernels, x):
+    y = space.apply({"params": {"kernel": kernels[0], "bias": jnp.ones(8)}}, x)
+    y = time.apply({"params": {"kernel": kernels[1], "bias": jnp.ones(8)}}, to_pixels(y))
+    return jnp.sin(to_frames(y)).sum()
+
+step = jax.value_and_grad(loss, argnums=(0, 1))
+check(step, (k, l), x, {(1, 1, 4): 1 / 4, (2, 1, 2): 1 / 4}, ("frame",))
+"""
+
+
+@pytest.mark.parametrize("layers", [_ENCODER, _CONVOLUTIONS], ids=["encoder", "convolutions"])
+def test_devices_along_frame_share_the_work(layers: str) -> None:
+    """No convolution gathers the frames of others."""
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
+    command = [sys.executable, "-c", _START + layers]
+    run = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True)
+    assert run.returncode == 0, run.stderr
