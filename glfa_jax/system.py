@@ -117,7 +117,7 @@ def load_evaluation_model(
     path = folder / "preprocessor_config.json"
     preprocessing = read_object(path, error=DirectoryError)
     try:
-        preprocess = Preprocessor.from_config(preprocessing)
+        preprocess = Preprocessor.from_config(preprocessing, model=kind)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     return EvaluationModel(pretrained.load(kind, folder, **options), preprocess)
