@@ -122,6 +122,11 @@ class Generator(Protocol):
         """The codec's parameters likewise."""
         ...
 
+    def validate_weights(self, *, text_encoder: bool) -> None:
+        """Raises InputError, in seconds, where weights that `load` and `load_codec` would read,
+        and `load_text_encoder` where it is asked for, are missing or of other shapes."""
+        ...
+
     def load(self, model: Path | None = None) -> dict:
         """The denoiser's parameters, float32 in host memory.
 

@@ -20,7 +20,9 @@ import pytest
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, Num
 
+from benchmarks import models
 from glfa_jax import config, system
+from glfa_jax.convert import pretrained
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Split, Store
 from glfa_jax.errors import InputError
@@ -93,6 +95,11 @@ class MadeUp:
 
     def codec_shapes(self) -> dict:
         return {"gain": jax.ShapeDtypeStruct((), jnp.float32)}
+
+    def validate_weights(self, *, text_encoder: bool) -> None:
+        assert not text_encoder
+        if not (path := self.folder / self.part / "kernels.npz").is_file():
+            raise InputError(f"{path}: no such file")
 
     def load(self, model: Path | None = None) -> dict:
         with np.load((model or self.folder) / self.part / "kernels.npz") as arrays:
@@ -184,10 +191,12 @@ def foundation(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("foundation")
     for name in ("clip", "image-classifier"):
         shutil.copytree(FOUNDATION / name, folder / name)
-    (folder / "video-classifier").mkdir()
-    video = json.loads((FOUNDATION / "video-classifier" / "config.json").read_text())
-    content = json.dumps(video | {"tubelet_size": 1})  # any number of frames
-    (folder / "video-classifier" / "config.json").write_text(content)
+    place = folder / "video-classifier"
+    shutil.copytree(FOUNDATION / "video-classifier", place)
+    video = json.loads((place / "config.json").read_text())
+    any_frames = video | {"tubelet_size": 1}
+    params = models.random_params(models.shapes_of("video_mae", any_frames))
+    pretrained.save("video_mae", place, params, config=any_frames)
     shutil.copytree(FOUNDATION / "text-to-video" / "tokenizer", folder / "text-to-video/tokenizer")
     (folder / "text-to-video" / "made_up.json").write_text("{}")
     rng = np.random.default_rng(1)

@@ -114,6 +114,11 @@ class UNet3DGenerator:
     def _shapes(self, kind: str, folder: Path) -> dict:
         return pretrained.described(kind, read_config(folder), place=folder)[1]
 
+    def validate_weights(self, *, text_encoder: bool) -> None:
+        for name, kind in pretrained.PARTS.items():
+            if text_encoder or kind != "clip_text":
+                pretrained.validate_weights(kind, self.folder / name)
+
     def load(self, model: Path | None = None) -> dict:
         folder = self.folder if model is None else model
         return pretrained.load("unet3d", folder / self.part).variables["params"]
