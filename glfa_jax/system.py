@@ -64,15 +64,24 @@ def check_foundation(settings: config.Config) -> None:
             f"tubelet_size of {VIDEO_CLASSIFIER}"
         )
     tokenizer(settings)
-    found.validate_weights(text_encoder=_reads_captions(settings))
+    found.validate_weights(model=_denoiser_of(settings), text_encoder=_reads_captions(settings))
     for name, kind in _KINDS.items():
         pretrained.validate_weights(kind, settings.foundation / name)
 
 
+def _denoiser_of(settings: config.Config) -> Path | None:
+    """Where the denoiser lies that is read next; None for the foundation's."""
+    if settings.method == "lea":
+        return None
+    finished = model_folder(settings, "cotrain")
+    return finished if finished.is_dir() else settings.cotrain.generator_from
+
+
 def _reads_captions(settings: config.Config) -> bool:
-    """Whether a stage needs what the generator's text encoder makes of captions."""
-    in_stage_one = settings.contrast.token_scale and "contrast" not in settings.without
-    return settings.method == "lea" or bool(in_stage_one)
+    """Whether a stage to come needs what the generator's text encoder makes of captions."""
+    stage = "lea" if settings.method == "lea" else "contrast"
+    trains = stage not in settings.without and not model_folder(settings, stage).is_dir()
+    return trains and (stage == "lea" or bool(settings.contrast.token_scale))
 
 
 def _check_configuration(settings: config.Config, kind: str, name: str) -> Any:

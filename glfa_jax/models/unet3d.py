@@ -24,7 +24,8 @@ class UNet3D(nn.Module):
     """Predicts the noise (or velocity) of a noisy latent; fields as in diffusers' config.json.
 
     `attention_head_dim` is the width of a head. `dtype` is what is computed in (parameters stay
-    float32); with `remat` the backward pass recomputes every layer from its input.
+    float32); with `remat` the backward pass recomputes every layer from its input. `dropout` is the
+    rate in the temporal convolutions while training.
     """
 
     in_channels: int = 4
@@ -41,10 +42,12 @@ class UNet3D(nn.Module):
     attention_head_dim: int = 64
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    dropout: float = 0.0
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **options: Any) -> "UNet3D":
-        """From the content of config.json; `options` are `dtype` and `remat`.
+        """From the content of config.json; `options` are `dtype`, `remat` and
+        `dropout`.
 
         Raises ValueError naming every option that is missing or not supported.
         """
@@ -87,11 +90,12 @@ class UNet3D(nn.Module):
         conditioning: Float[Array, "b n d"],
         *,
         over_time: bool = True,
+        deterministic: bool = True,
     ) -> Float[Array, "b f h w k"]:
         """`timestep`: one a clip, or one for all. The result has the sample's dtype.
 
         Without `over_time` every layer that mixes frames is left out: the text-to-image model
-        inside.
+        inside. Nothing is dropped where it is `deterministic`.
         """
         if sample.shape[-1] != self.in_channels:
             raise ValueError(
@@ -109,6 +113,7 @@ class UNet3D(nn.Module):
             self.dtype,
             self.remat,
             over_time,
+            0.0 if deterministic else self.dropout,
         )
         widths, last = self.block_out_channels, len(self.block_out_channels) - 1
         time = self._embed(jnp.broadcast_to(timestep, sample.shape[:1]))

@@ -2,8 +2,9 @@
 
     python -m train.pretrain --config configs/demo.yaml
 
-The encoder sees the training split only: of the training subjects (protocol `strict`) or of all
-subjects (`published`).
+It starts from the imported autoencoder in `pretrain.start_from`; without one from random weights,
+which is the paper's ablation "w/o pretraining". The encoder sees the training split only: of the
+training subjects (protocol `strict`) or of all subjects (`published`).
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,19 @@ import jax.numpy as jnp
 
 from glfa_jax import config, system
 from glfa_jax.cli import run_main
+from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
-from glfa_jax.stages.running import begun, complete, compute_in, run_stage, share, store_model
+from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
+from glfa_jax.stages.running import (
+    begun,
+    complete,
+    compute_in,
+    from_folder,
+    run_stage,
+    share,
+    store_model,
+)
 from glfa_jax.training.losses import reconstruction_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
 
@@ -32,12 +43,19 @@ def subjects(settings: config.Config) -> tuple[str, ...]:
     return settings.data.subjects
 
 
+def init_params(settings: config.Config, module: FmriAutoencoder) -> dict:
+    """Those of `pretrain.start_from`, or random ones."""
+    if settings.pretrain.start_from is not None:
+        return pretrained.load("fmri_autoencoder", settings.pretrain.start_from).variables["params"]
+    volume = jnp.zeros((1, settings.data.map_size, settings.data.map_size))
+    return jax.jit(module.init)(jax.random.key(settings.seed), volume)["params"]
+
+
 def run(settings: config.Config, store: Store) -> None:
     if complete(settings, NAME):
         return
     module = system.autoencoder(settings)
-    volume = jnp.zeros((1, settings.data.map_size, settings.data.map_size))
-    params = jax.jit(module.init)(jax.random.key(settings.seed), volume)["params"]
+    params = init_params(settings, module)
     parts = split(params, groups=GROUPS)
     stream = pipeline.volumes(
         store,
@@ -59,7 +77,11 @@ def run(settings: config.Config, store: Store) -> None:
         settings,
         NAME,
         says=f"the autoencoder, on training volumes of subjects {', '.join(subjects(settings))} "
-        f"(protocol {settings.protocol.pretraining})",
+        f"(protocol {settings.protocol.pretraining})"
+        + (
+            from_folder(settings, NAME, "start_from")
+            or ", from random weights, as in the paper's ablation without pretraining"
+        ),
         init=parts.trainable,
         frozen={"fixed": parts.frozen, "mask": jnp.asarray(store.mask, jnp.float32)},
         loss_fn=loss_fn,
