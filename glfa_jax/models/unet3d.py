@@ -149,14 +149,15 @@ class UNet3D(nn.Module):
                 name=f"up_blocks.{i}",
             )(x, skips=own, **given)
 
+        # In float32 whatever is computed in: guidance multiplies what is rounded here.
         x = GroupNorm(
             self.norm_num_groups,
             epsilon=self.norm_eps,
             pooled=2,
-            dtype=self.dtype,
+            dtype=jnp.float32,
             name="conv_norm_out",
         )(x)
-        x = conv3x3(self.out_channels, dtype=self.dtype, name="conv_out")(nn.silu(x))
+        x = conv3x3(self.out_channels, dtype=jnp.float32, name="conv_out")(nn.silu(x))
         return x.astype(sample.dtype)
 
     def _embed(self, timestep: Int[Array, " b"]) -> Float[Array, "b d"]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from benchmarks.models import UNET, VAE
+from benchmarks.models import TINY, UNET, VAE
 from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.models.lora import init_lora, merge
 from glfa_jax.models.unet3d import UNet3D
@@ -181,6 +181,24 @@ def test_compute_dtype_leaves_parameters_alone() -> None:
     out, variables = block.init_with_output(jax.random.key(0), x, context=None)
     assert out.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+def test_results_are_not_rounded_to_what_is_computed_in() -> None:
+    """Guidance would multiply the rounding of a prediction; frames have 256 levels, it has 8 bits."""
+
+    def rounded(x: jax.Array) -> bool:
+        assert x.dtype == jnp.float32
+        return bool((x == x.astype(jnp.bfloat16).astype(jnp.float32)).all())
+
+    inputs = (jnp.ones((1, 2, 4, 4, 4)), jnp.zeros(1, jnp.int32), jnp.ones((1, 2, 3)))
+    half = SMALL.clone(dtype=jnp.bfloat16)
+    assert not rounded(jax.jit(half.apply)(half.init(jax.random.key(0), *inputs), *inputs))
+    vae = AutoencoderKL.from_config(TINY["vae"], dtype=jnp.bfloat16)
+    image = jax.random.uniform(jax.random.key(1), (1, 16, 16, 3))
+    params = jax.jit(vae.init)(jax.random.key(0), image)
+    posterior = jax.jit(partial(vae.apply, method="encode"))(params, image)
+    assert not rounded(posterior.mean)
+    assert not rounded(jax.jit(partial(vae.apply, method="decode"))(params, posterior.mean))
 
 
 def test_log_variance_is_clamped() -> None:
