@@ -18,6 +18,7 @@ from glfa_jax import alignments, config, records, system
 from glfa_jax.convert import pretrained
 from glfa_jax.errors import InputError
 from glfa_jax.files import CHECKSUMS, checksums_of, read_text, write_atomically
+from glfa_jax.starting import typed
 
 FILE = "start.json"
 # Stages by the options that make them unnecessary.
@@ -104,6 +105,7 @@ def validate(settings: config.Config, stage: str) -> None:
         if option in given and not given[option].exists() and finished:
             continue
         if option in given:
+            _validate_there(given[option], stage, option)
             _VALIDATE[stage, option](settings, given[option], f"{stage}.{option}")
         now = _checksum(given[option]) if option in given else None
         before = then[option].sha256 if option in then else None
@@ -112,6 +114,17 @@ def validate(settings: config.Config, stage: str) -> None:
                 f"{stage}.{option}: {given.get(option, 'nothing')}, but {folder} started from "
                 f"{then.get(option, 'nothing')}; use another run_dir or what it started from"
             )
+
+
+def _validate_there(folder: Path, stage: str, option: str) -> None:
+    if not folder.is_dir():
+        kind = {"pretrain": "fmri_autoencoder", "contrast": "fmri_encoder"}.get(
+            stage, "fmri_encoder" if option == "encoder_from" else "unet3d"
+        )
+        raise InputError(
+            f"{stage}.{option}: {folder} is not there; {typed('glfa_jax.convert')} import --kind "
+            f"{kind} makes it of released weights; null starts without"
+        )
 
 
 def _given(settings: config.Config, stage: str) -> list[tuple[str, Path, Path]]:

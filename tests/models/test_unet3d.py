@@ -184,7 +184,7 @@ def test_compute_dtype_leaves_parameters_alone() -> None:
 
 
 def test_results_are_not_rounded_to_what_is_computed_in() -> None:
-    """Guidance would multiply the rounding of a prediction; frames have 256 levels, it has 8 bits."""
+    """Guidance would multiply the rounding, and frames have as many levels as it has bits."""
 
     def rounded(x: jax.Array) -> bool:
         assert x.dtype == jnp.float32

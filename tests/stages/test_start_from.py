@@ -231,7 +231,11 @@ def test_a_generator_alone_leaves_no_stage_out(store, tmp_path):
             {"pretrain": {"start_from": "without-decoder"}},
             "pretrain.start_from: {}/without-decoder has no decoder; import it without",
         ),
-        ({"pretrain": {"start_from": "nowhere"}}, "{}/nowhere/config.json: no such file"),
+        (
+            {"pretrain": {"start_from": "nowhere"}},
+            "pretrain.start_from: {}/nowhere is not there; python -m glfa_jax.convert import "
+            "--kind fmri_autoencoder makes it of released weights; null starts without",
+        ),
         (
             {"contrast": {"start_from": "plain"}, "conditioning": {"hidden_tokens": 6}},
             "another architecture, conditioning.hidden_tokens is 4 there and 6 here",
