@@ -1,6 +1,6 @@
 """What a configuration's method is called in tables: the paper's names where it has one."""
 
-from glfa_jax.config import Config, Cotrain
+from glfa_jax.config import Config, Cotrain, called
 
 _STAGES = {"pretrain": "pretraining", "contrast": "stage 1"}
 
@@ -40,3 +40,38 @@ def _losses_missing(stage: Cotrain) -> list[str]:
     }
     missing = [name for name, scale in scales.items() if not scale]
     return ["consistency loss"] if len(missing) == len(scales) else missing
+
+
+def loss_scales(stage: Cotrain) -> str:
+    """Which preset the scales of stage 2's loss are, or what they are."""
+    words = {"code": "loss scales of the official code", "paper": "loss scales of the paper"}
+    if stage.preset is not None:
+        return words[stage.preset]
+    return (
+        f"loss scales of its own (glfa_scale {stage.glfa_scale:g}, regularisation_scale "
+        f"{stage.regularisation_scale:g}, alignment_scale {stage.alignment_scale:g})"
+    )
+
+
+def started_from(settings: Config) -> str:
+    """From which weights the fMRI encoder, and a generator that is not the foundation's, began."""
+    pretrain, contrast, cotrain = settings.pretrain, settings.contrast, settings.cotrain
+    if settings.method == "glfa" and cotrain.encoder_from is not None:
+        words = f"stage 2 from the encoder in {called(cotrain.encoder_from)}"
+    elif settings.method == "glfa" and contrast.start_from is not None:
+        words = f"stage 1 from the encoder in {called(contrast.start_from)}"
+    elif "pretrain" in settings.without:
+        words = "encoder from random weights, not pretrained"
+    elif pretrain.start_from is not None:
+        words = f"autoencoder fine-tuned from {called(pretrain.start_from)}"
+    else:
+        words = "autoencoder from random weights, as in the paper's ablation without pretraining"
+    if settings.method == "glfa" and cotrain.generator_from is not None:
+        words += f"; generator from {called(cotrain.generator_from)}"
+    return words
+
+
+def training_words(settings: Config) -> str:
+    """`started_from`, and `loss_scales` where there is such a loss."""
+    words = started_from(settings)
+    return f"{words}; {loss_scales(settings.cotrain)}" if settings.aligned else words

@@ -21,6 +21,7 @@ from glfa_jax.starting import typed
 
 FORMAT = 3
 FILE = "scores.json"
+FROM_NOTHING = "random weights"  # of pretraining without a folder to start from
 
 Better = Literal["higher", "lower"]
 

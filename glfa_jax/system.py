@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from jax.typing import DTypeLike
 
 from glfa_jax import alignments, config, metrics
@@ -23,6 +25,8 @@ from glfa_jax.ops.preprocess import Preprocessor
 # Folders of the foundation.
 GENERATOR, CLIP = "text-to-video", "clip"
 VIDEO_CLASSIFIER, IMAGE_CLASSIFIER = "video-classifier", "image-classifier"
+_KINDS = {CLIP: "clip", VIDEO_CLASSIFIER: "video_mae", IMAGE_CLASSIFIER: "vit"}
+_PREPROCESSOR = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -43,19 +47,16 @@ def asked_metrics(evaluation: config.Evaluation) -> tuple[metrics.Metric, ...]:
 
 
 def check_foundation(settings: config.Config) -> None:
-    """Rejects a foundation that is not there or does not fit, from its config.json files alone,
-    and metrics that there are not."""
+    """Rejects what any stage, sampling or scoring would reject of the foundation, in seconds.
+
+    Read are configurations, preprocessors, the tokenizer, and of weights the headers: every tensor
+    is there with its shape. Metrics that there are not are rejected as well.
+    """
     asked_metrics(settings.evaluation)
-    check_generator(settings)
-    read_config(settings.foundation / CLIP)
-    models = {
-        VIDEO_CLASSIFIER: pretrained.configured(
-            "video_mae", settings.foundation / VIDEO_CLASSIFIER
-        ),
-        IMAGE_CLASSIFIER: pretrained.configured("vit", settings.foundation / IMAGE_CLASSIFIER),
-    }
-    for name, model in models.items():
-        classes = model.num_labels
+    found = check_generator(settings)
+    models = {name: _check_configuration(settings, kind, name) for name, kind in _KINDS.items()}
+    for name in (VIDEO_CLASSIFIER, IMAGE_CLASSIFIER):
+        classes = models[name].num_labels
         if max(settings.evaluation.ways) > classes - 2:
             raise InputError(
                 f"evaluation.ways: {max(settings.evaluation.ways)}, but {name} knows {classes} "
@@ -67,6 +68,41 @@ def check_foundation(settings: config.Config) -> None:
             f"data.frames: {settings.data.frames}, must be a multiple of {tubelet}, the "
             f"tubelet_size of {VIDEO_CLASSIFIER}"
         )
+    tokenizer(settings)
+    found.validate_weights(model=_denoiser_of(settings), text_encoder=_reads_captions(settings))
+    for name, kind in _KINDS.items():
+        pretrained.validate_weights(kind, settings.foundation / name)
+
+
+def _denoiser_of(settings: config.Config) -> Path | None:
+    """Where the denoiser lies that is read next; None for the foundation's."""
+    if settings.method == "lea":
+        return None
+    finished = model_folder(settings, "cotrain")
+    return finished if finished.is_dir() else settings.cotrain.generator_from
+
+
+def _reads_captions(settings: config.Config) -> bool:
+    """Whether a stage to come needs what the generator's text encoder makes of captions."""
+    stage = "lea" if settings.method == "lea" else "contrast"
+    trains = stage not in settings.without and not model_folder(settings, stage).is_dir()
+    return trains and (stage == "lea" or bool(settings.contrast.token_scale))
+
+
+def _check_configuration(settings: config.Config, kind: str, name: str) -> Any:
+    """The module of an evaluation model, if its preprocessor makes of frames what it takes."""
+    folder = settings.foundation / name
+    module = pretrained.configured(kind, folder)
+    preprocess = _preprocessor(folder, kind)
+    side = (module.vision_model if kind == "clip" else module).image_size
+    frame = jax.ShapeDtypeStruct((*settings.data.resolution, 3), np.uint8)
+    made = jax.eval_shape(preprocess, frame).shape[:2]
+    if made != (side, side):
+        raise InputError(
+            f"{folder / _PREPROCESSOR}: makes images of {made} of frames of data.resolution "
+            f"{settings.data.resolution}, but the model takes {(side, side)}"
+        )
+    return module
 
 
 def check_generator(settings: config.Config) -> Generator:
@@ -123,13 +159,16 @@ def load_evaluation_model(
     Its parameters stay in their files (`convert.stored`).
     """
     folder = foundation / name
-    path = folder / "preprocessor_config.json"
-    preprocessing = read_object(path, error=DirectoryError)
+    preprocess = _preprocessor(folder, kind)
+    return EvaluationModel(pretrained.load(kind, folder, stored=True, **options), preprocess)
+
+
+def _preprocessor(folder: Path, kind: str) -> Preprocessor:
+    path = folder / _PREPROCESSOR
     try:
-        preprocess = Preprocessor.from_config(preprocessing)
+        return Preprocessor.from_config(read_object(path, error=DirectoryError), model=kind)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return EvaluationModel(pretrained.load(kind, folder, stored=True, **options), preprocess)
 
 
 def load_video_classifier(foundation: Path, *, frames: int) -> EvaluationModel:

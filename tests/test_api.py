@@ -15,6 +15,7 @@ import glfa_jax
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained
 from glfa_jax.evaluation.decoding import open_test
+from glfa_jax.method import training_words
 from tests.evaluation import tiny_run
 from tests.evaluation.tiny_run import finished, write_store
 from tests.stages import tiny
@@ -303,6 +304,8 @@ def test_the_model_card_says_what_it_is(exported):
     assert about["license"] == "other"
     assert "| Training subjects | 01, 02 |" in body
     assert "cross-subject, strict pretraining" in body
+    settings = glfa_jax.load(exported).settings
+    assert f"| Training | {training_words(settings)} |" in body
     assert "This run was not scored." in body
 
 

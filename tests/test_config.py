@@ -105,7 +105,11 @@ MISTAKES = {
     "cotrain.steps=true": "cotrain.steps: Input should be a number, got True$",
     "cotrain.weight_decay=false": "cotrain.weight_decay: Input should be a number, got False$",
     "cotrain.steps=": "cotrain.steps: Input should be a valid integer, got None$",
-    "cotrain.steps=0": "cotrain.steps: Input should be greater than 0, got 0$",
+    "pretrain.steps=0": "pretrain.steps: Input should be greater than 0, got 0$",
+    "cotrain.steps=0": "cotrain.steps: must be above 0 without encoder_from or generator_from, got",
+    "cotrain.preset=eq7": "cotrain.preset: Input should be 'code' or 'paper', got 'eq7'$",
+    "cotrain.temporal_dropout=1": "cotrain.temporal_dropout: Input should be less than 1, got 1$",
+    "contrast.logit_scale_max=0": "contrast.logit_scale_max: .* greater than 0, got 0$",
     "cotrain.learning_rate=-1e-3": "cotrain.learning_rate: .* greater than 0, got -0.001$",
     "cotrain.learning_rate=.nan": "cotrain.learning_rate: .* finite number, got nan$",
     "cotrain.weight_decay=.inf": "cotrain.weight_decay: .* finite number, got inf$",
@@ -174,9 +178,9 @@ def test_layers_fitted_to_the_finished_model_are_for_no_other_checkpoint(load):
 
 
 def test_the_same_mistake_in_the_file_names_the_file_alone(load, tmp_path):
-    message = rejection(load, MINIMAL + "cotrain:\n  steps: -3\n")
+    message = rejection(load, MINIMAL + "pretrain:\n  steps: -3\n")
     assert message == (
-        f"{tmp_path / 'given.yaml'}: cotrain.steps: Input should be greater than 0, got -3"
+        f"{tmp_path / 'given.yaml'}: pretrain.steps: Input should be greater than 0, got -3"
     )
 
 

@@ -131,6 +131,18 @@ def test_every_document_that_code_names_exists():
     assert not found
 
 
+def test_every_test_that_a_document_names_exists():
+    named = {
+        (file, name)
+        for text in texts(".md").values()
+        for file, name in re.findall(r"`(tests/[\w/]+(?<!NAME)\.py)(?:::(\w+))?`", text)
+    }
+    assert len(named) > 20
+    for file, name in named:
+        assert (ROOT / file).is_file(), file
+        assert f"def {name}" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
+
+
 @pytest.mark.parametrize("text", ["SPEC §99", "SPEC §2.99", "DESIGN §3, §99", "as SPEC says"])
 def test_a_wrong_citation_is_found(text: str):
     assert bad_citations(text)

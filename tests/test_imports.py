@@ -37,7 +37,7 @@ FLOORS = (
     *("data", "training"),
     *("comparison", "simulate", "preparation"),
     "alignments",
-    *("system", "subject_alignment", "trained", "decoder", "protocol"),
+    *("system", "start_from", "subject_alignment", "trained", "decoder", "protocol"),
     "report",
     *("stages", "evaluation"),
     *("api", "export", "commands"),
@@ -161,7 +161,7 @@ LAYERS = (
         (
             *("jinja2", "markupsafe", "matplotlib", "PIL"),
             *("glfa_jax.config", "glfa_jax.data.video"),
-            *("glfa_jax.cli", "glfa_jax.report", "glfa_jax.results"),
+            *("glfa_jax.cli", "glfa_jax.method", "glfa_jax.report", "glfa_jax.results"),
         ),
         "the report is drawn from files",
     ),

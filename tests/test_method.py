@@ -3,7 +3,7 @@
 import pytest
 
 from glfa_jax import config
-from glfa_jax.method import method_name
+from glfa_jax.method import method_name, training_words
 
 BARE = {"global_part": False, "local_part": False}
 
@@ -57,3 +57,42 @@ def settings(**sections) -> config.Config:
 )
 def test_every_variant_has_its_name(sections, name):
     assert method_name(settings(**sections)) == name
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        (
+            {},
+            "autoencoder from random weights, as in the paper's ablation without pretraining; loss "
+            "scales of the official code",
+        ),
+        (
+            {"pretrain": {"start_from": "/x/models/fmri-pte"}, "cotrain": {"preset": "paper"}},
+            "autoencoder fine-tuned from models/fmri-pte; loss scales of the paper",
+        ),
+        (
+            {"without": ["pretrain"], "cotrain": {"glfa_scale": 0}},
+            "encoder from random weights, not pretrained; loss scales of its own (glfa_scale 0, "
+            "regularisation_scale 1, alignment_scale 0.1)",
+        ),
+        (
+            {"contrast": {"start_from": "glfa/encoder"}, "alignment": BARE},
+            "stage 1 from the encoder in glfa/encoder",
+        ),
+        (
+            {
+                "contrast": {"start_from": "other"},
+                "cotrain": {"encoder_from": "glfa/encoder", "generator_from": "glfa"},
+            },
+            "stage 2 from the encoder in glfa/encoder; generator from glfa; loss scales of the "
+            "official code",
+        ),
+        (
+            {"method": "lea", "pretrain": {"start_from": "fmri-pte"}},
+            "autoencoder fine-tuned from fmri-pte",
+        ),
+    ],
+)
+def test_results_say_from_what_and_with_which_scales(sections, words):
+    assert training_words(settings(**sections)) == words

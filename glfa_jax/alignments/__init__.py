@@ -12,12 +12,14 @@ what layer maps go through and how that is solved for a new subject's maps:
 
 from glfa_jax.alignments.encoder import (
     align,
+    configured_encoder,
     encoder_fields,
     layers_of,
     load_encoder,
     method_of,
     save_encoder,
     with_layer,
+    without_alignment,
 )
 from glfa_jax.alignments.protocol import SHARED, Alignment, Fitted, Group
 from glfa_jax.alignments.registry import ALIGNMENTS, configured, get, register
@@ -30,6 +32,7 @@ __all__ = [
     "Group",
     "align",
     "configured",
+    "configured_encoder",
     "encoder_fields",
     "get",
     "layers_of",
@@ -38,4 +41,5 @@ __all__ = [
     "register",
     "save_encoder",
     "with_layer",
+    "without_alignment",
 ]

@@ -67,9 +67,8 @@ def layers_of(encoder: Pretrained, *, subjects: Sequence[str] = ()) -> dict[str,
 
 def with_layer(encoder: Pretrained, layer: dict) -> Pretrained:
     """The encoder with this layer for all maps; the rest is shared with it, not copied."""
-    params = encoder.variables["params"]
-    rest = {name: x for name, x in params.items() if not name.startswith(_LAYER)}
-    return Pretrained(encoder.module.clone(subjects=0), {"params": rest | {_LAYER: layer}})
+    params = without_alignment(encoder) | {_LAYER: layer}
+    return Pretrained(encoder.module.clone(subjects=0), {"params": params})
 
 
 def align(
@@ -103,13 +102,37 @@ def load_encoder(folder: Path, *, box: Box | None = None) -> Pretrained:
     The alignment's layers are in memory, the rest stays in its files (`convert.stored`).
     """
     encoder = pretrained.load("fmri_encoder", folder, box=box, stored=True)
-    layers = {n: x for n, x in encoder.variables["params"].items() if n.startswith(_LAYER)}
-    own = encoder.variables["params"] | in_memory(layers)
-    places = sorted((folder / _FOLDER).glob(f"{_LAYER}*"))
+    params = encoder.variables["params"]
+    module = _with_alignment(encoder.module, folder)
+    method: Any = module.alignment
+    if method is None:
+        layers = in_memory({n: x for n, x in params.items() if n.startswith(_LAYER)})
+    else:
+        shape = (module.height, module.width)
+        layers = {place.name: method.load(place, maps_shape=shape) for place in _layers(folder)}
+    return Pretrained(module, {"params": params | layers})
+
+
+def configured_encoder(folder: Path) -> FmriEncoder:
+    """The module that `load_encoder` would give, from configurations alone."""
+    return _with_alignment(pretrained.configured("fmri_encoder", folder), folder)
+
+
+def _with_alignment(module: FmriEncoder, folder: Path) -> FmriEncoder:
+    """With what lies in the encoder's folder beside it, where it is not GLFA's."""
+    places = _layers(folder)
     if not places:
-        return Pretrained(encoder.module, {"params": own})
-    method, module = described(read_config(places[0]), place=str(places[0])), encoder.module
-    shape = (module.height, module.width)
-    layers = {place.name: method.load(place, maps_shape=shape) for place in places}
-    module = module.clone(alignment=method, subjects=0 if _LAYER in layers else len(layers))
-    return Pretrained(module, {"params": own | layers})
+        return module
+    method = described(read_config(places[0]), place=str(places[0]))
+    shared = places[0].name == _LAYER
+    return module.clone(alignment=method, subjects=0 if shared else len(places))
+
+
+def _layers(folder: Path) -> list[Path]:
+    return sorted((folder / _FOLDER).glob(f"{_LAYER}*"))
+
+
+def without_alignment(encoder: Pretrained) -> dict:
+    """The encoder's parameters but for those of its alignment."""
+    params = encoder.variables["params"]
+    return {name: x for name, x in params.items() if not name.startswith(_LAYER)}

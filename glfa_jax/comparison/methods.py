@@ -4,6 +4,7 @@ Runs of one method that differ in nothing but the seed are that method; runs of 
 share clips and protocol, and what they were scored with.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from glfa_jax.errors import InputError
-from glfa_jax.results import ClipKey, Metric, Overall, Sampling, Scores
+from glfa_jax.results import FROM_NOTHING, ClipKey, Metric, Overall, Sampling, Scores
 
 _LISTED = 5  # clips that a message names before it counts the rest
 
@@ -204,9 +205,16 @@ def _validate_same_method(run: Run, other: Run) -> None:
 
 
 def _settings(scores: Scores) -> dict[str, str]:
-    """All that runs of one method have in common besides what all runs compared have."""
+    """All that runs of one method have in common besides what all runs compared have.
+
+    As earlier versions wrote it: they knew no presets, whose scales are there, and nothing to start
+    pretraining from.
+    """
+    training = {key: x for key, x in scores.training.items() if key != "cotrain.preset"}
+    if training.get("pretrain.start_from") == json.dumps(FROM_NOTHING):
+        del training["pretrain.start_from"]
     sampling = {f"sampling {key}": repr(value) for key, value in asdict(scores.sampling).items()}
-    return {**scores.training, **sampling}
+    return {**training, **sampling}
 
 
 def _validate_same_definition(run: Run, first: Run, names: Iterable[str]) -> None:

@@ -29,11 +29,24 @@ from glfa_jax.config.hardware import Hardware, MeshSize, Processes
 from glfa_jax.config.loading import differences, dump, flat, load, of
 from glfa_jax.config.model import Alignment, Conditioning, Encoder
 from glfa_jax.config.schema import Config, Study
-from glfa_jax.config.stages import Adapt, Contrast, Cotrain, Lea, Lora, Pretrain, Stage
+from glfa_jax.config.stages import (
+    PRESETS,
+    STARTS,
+    Adapt,
+    Contrast,
+    Cotrain,
+    Lea,
+    Lora,
+    Pretrain,
+    Stage,
+    called,
+)
 from glfa_jax.config.validating import MOST_TOLD, overridden
 
 __all__ = [
     "MOST_TOLD",
+    "PRESETS",
+    "STARTS",
     "VISUAL_AREAS",
     "Adapt",
     "Alignment",
@@ -66,6 +79,7 @@ __all__ = [
     "Subject",
     "Surfaces",
     "Sweep",
+    "called",
     "differences",
     "dump",
     "flat",

@@ -1,5 +1,6 @@
 """What all sections of the configuration share: kinds of values, and how mistakes are worded."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -61,6 +62,8 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     # Names that options had in earlier versions, in files that are still read.
     former: ClassVar[dict[str, str]] = {}
+    # Options that earlier versions did not have; their defaults are what those did.
+    later: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
@@ -73,6 +76,14 @@ class Section(BaseModel):
                     raise ValueError(f"{old}: is called {new} now, and both are given")
                 given = {new if key == old else key: value for key, value in given.items()}
         return given
+
+    def comparable(self, *, but: Iterable[str] = ()) -> dict[str, Any]:
+        """Options as JSON, `but` some, to be compared with what earlier versions wrote down."""
+        new = {name for name in self.later if self._is_default(name)}
+        return self.model_dump(mode="json", exclude={*new, *but})
+
+    def _is_default(self, name: str) -> bool:
+        return getattr(self, name) == type(self).model_fields[name].default
 
     @field_validator("*", mode="before")
     @classmethod

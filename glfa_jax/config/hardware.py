@@ -56,6 +56,7 @@ class Hardware(Section):
         description="einsum: runs everywhere, holds all scores; fused: cuDNN's or the TPU kernel "
         "wherever it runs and both sequences have 128 positions; auto: that from 512 positions, "
         "where it saves memory. Layers with a mask or active dropout take einsum",
+    )
     moment_dtype: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description="of AdamW's first moments; the second ones change too little from step to step "

@@ -1,10 +1,27 @@
 """How each stage trains."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from glfa_jax.config.base import Beta, Count, Fraction, PairedFraction, Positive, Rate, Section
+
+# Scales of the loss of stage 2, by the source that states them (SPEC §3).
+PRESETS = {
+    "code": {"glfa_scale": 1.0, "regularisation_scale": 1.0, "alignment_scale": 0.1},
+    "paper": {"glfa_scale": 0.5, "regularisation_scale": 1.0, "alignment_scale": 1.0},
+}
+# Options that name folders of weights, which are known by their checksums wherever they lie.
+STARTS = frozenset({"start_from", "encoder_from", "generator_from"})
+
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+def called(folder: Path) -> str:
+    """The end of a path, by which results name weights."""
+    return "/".join(folder.parts[-2:])
 
 
 class Lora(Section):
@@ -25,7 +42,7 @@ class Stage(Section):
     decay: Literal["constant", "cosine"] = Field(
         default="constant", description="cosine ends at zero"
     )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Dropout = 0.0
     log_every: Positive = 10
     save_every: Positive = 500
     keep: Positive = Field(default=2, description="checkpoints kept")
@@ -37,18 +54,38 @@ class Stage(Section):
 
 
 class Pretrain(Stage):
+    later: ClassVar[frozenset[str]] = frozenset({"start_from"})
+
+    start_from: Path | None = Field(
+        default=None,
+        description="imported fMRI autoencoder (`convert import --kind fmri_autoencoder`) that is "
+        'fine-tuned; left out: random weights, the paper\'s "w/o pretraining"',
+    )
     steps: Positive = 2000
     batch_size: Positive = Field(default=64, description="fMRI volumes")
     learning_rate: float = Field(default=1e-4, gt=0)
 
 
 class Contrast(Stage):
+    later: ClassVar[frozenset[str]] = frozenset({"start_from", "logit_scale_max"})
+
+    start_from: Path | None = Field(
+        default=None,
+        description="fMRI encoder (`convert import --kind fmri_encoder`) to go on from, without "
+        "its alignment if it has one; pretraining is left out then. Left out: the pretrained "
+        "autoencoder's encoder",
+    )
     steps: Positive = 12000
     batch_size: Positive = 32
     learning_rate: float = Field(default=2e-5, gt=0)
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.6
+    dropout: Dropout = 0.6
     logit_scale_rate: Rate = Field(
         default=10.0, description="learning-rate multiplier of the logit scale"
+    )
+    logit_scale_max: float | None = Field(
+        default=None,
+        gt=0,
+        description="most that cosines are multiplied by; CLIP clamps at 100. Left out: no limit",
     )
     token_scale: Rate = Field(
         default=0.0,
@@ -62,24 +99,45 @@ class Contrast(Stage):
 class Cotrain(Stage):
     """L_diffusion + glfa_scale * (regularisation_scale * L_reg + alignment_scale * L_align).
 
-    Two lines make either preset:
+    Two presets name the scales:
 
-        official code, the defaults     glfa_scale: 1.0   alignment_scale: 0.1
-        the paper's supplement          glfa_scale: 0.5   alignment_scale: 1.0
+        code     glfa_scale 1     alignment_scale 0.1    the official code; the default
+        paper    glfa_scale 1/2   alignment_scale 1      the supplement's lambda of Eq. 7
 
-    The supplement says lambda = 1/2 for L_GLFA; that its parts weigh the same within it is our
-    reading, as it says nothing of them.
+    That the parts weigh the same within lambda is our reading: the supplement says nothing of them.
     """
 
-    steps: Positive = 18000
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"encoder_from", "generator_from", "temporal_dropout"}
+    )
+
+    steps: Count = Field(
+        default=18000,
+        description="0 with encoder_from or generator_from: what these hold is decoded as it is",
+    )
     batch_size: Positive = 16
     learning_rate: float = Field(default=3e-5, gt=0)
+    encoder_from: Path | None = Field(
+        default=None,
+        description="fMRI encoder to go on from, as in contrast.start_from or as stage 2 leaves it "
+        "(model/encoder), with its alignment if it has one; earlier stages are left out then",
+    )
+    generator_from: Path | None = Field(
+        default=None,
+        description="folder that holds a generator's trained part to go on from, such as unet, as "
+        "stage 2 leaves it (model); left out: the foundation's",
+    )
     trainable: str = Field(
         default="attention",
         description="a set of the generator's parameters; unet3d: attention (attn1, attn2 and "
         "temp_conv), or lora on them",
     )
     lora: Lora = Lora()
+    preset: Literal["code", "paper"] | None = Field(
+        default="code",
+        description="whose loss scales: code or paper. Scales given beside it win; the name is "
+        "then null, or that of the preset that they amount to",
+    )
     glfa_scale: Rate = Field(
         default=1.0,
         description="of both alignment losses: 1 in the official code, 1/2 (lambda of Eq. 7) in "
@@ -89,9 +147,44 @@ class Cotrain(Stage):
     alignment_scale: Rate = Field(
         default=0.1, description="of MSE between subjects: 0.1 in the official code, else 1"
     )
+    temporal_dropout: Dropout = Field(
+        default=0.0,
+        description="in the generator's temporal convolutions while training; diffusers' UNet3D "
+        "has 0.1 there",
+    )
     paired_fraction: PairedFraction = 1.0
     offset_noise: Rate = 0.0
     zero_terminal_snr: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, given: Any) -> Any:
+        """Scales that are left out are the preset's; the preset is what all of them amount to."""
+        if not isinstance(given, dict):
+            return given
+        named = given.get("preset")
+        own = {key: given[key] for key in PRESETS["code"] if key in given}
+        if named is not None and not (isinstance(named, str) and named in PRESETS):
+            return given  # rejected as a value
+        scales = {**PRESETS[named or "code"], **own}
+        amount_to = next((name for name, each in PRESETS.items() if each == scales), None)
+        if named is not None and len(own) == len(scales) and amount_to != named:
+            raise ValueError(
+                f"preset: {named}, but all scales beside it are others, "
+                f"{', '.join(f'{key} {x}' for key, x in own.items())}; leave it or them out"
+            )
+        return {**given, **scales, "preset": amount_to}
+
+    @model_serializer(mode="wrap")
+    def _preset_or_scales(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a preset says is not written beside it, so that either may be overridden."""
+        tree = written(self)
+        said = PRESETS.get(tree.get("preset"), {})
+        return {key: x for key, x in tree.items() if (key, x) not in said.items()}
+
+    def comparable(self, *, but: Iterable[str] = ()) -> dict[str, Any]:
+        """With the scales themselves, as they were written before there were presets."""
+        return super().comparable(but={*but, "preset"})
 
     @model_validator(mode="after")
     def _one_noise(self) -> "Cotrain":
@@ -99,6 +192,12 @@ class Cotrain(Stage):
             raise ValueError(
                 f"offset_noise: must be 0 when zero_terminal_snr is true, got {self.offset_noise}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_decode(self) -> "Cotrain":
+        if self.steps == 0 and self.encoder_from is self.generator_from is None:
+            raise ValueError("steps: must be above 0 without encoder_from or generator_from, got 0")
         return self
 
 

@@ -129,14 +129,8 @@ def _listed(names: Iterable[str]) -> str:
 
 def _hint(folder: Path, variant: str | None) -> str:
     """At `model.fp16.safetensors` where `model.safetensors` was looked for, or lone shards."""
-    stems = {stem for stems in _STEMS.values() for stem in stems}
-    held: set[str] = set()
-    lone = False
-    for path in folder.glob("*"):
-        stem, *endings = re.sub(r"-\d+-of-\d+", "", path.name).split(".")
-        if stem in stems and _STEMS.keys() & endings and endings[-1] in (*_STEMS, "json"):
-            held |= {*endings} - {*_STEMS, "index", "json", variant}
-            lone |= "-of-" in path.name
+    held, lone = _variants(folder)
+    held -= {variant, ""}
     if not held:
         return "; there are shards, but no index of them" if lone else ""
     return (
@@ -145,13 +139,46 @@ def _hint(folder: Path, variant: str | None) -> str:
     )
 
 
-def read_tensors(folder: str | Path, *, variant: str | None = None) -> dict[str, np.ndarray]:
+def _variants(folder: Path) -> tuple[set[str], bool]:
+    """The variants that a folder holds weights of, "" for plain ones; whether any are shards."""
+    stems = {stem for stems in _STEMS.values() for stem in stems}
+    held: set[str] = set()
+    lone = False
+    for path in folder.glob("*"):
+        stem, *endings = re.sub(r"-\d+-of-\d+", "", path.name).split(".")
+        if stem in stems and _STEMS.keys() & endings and endings[-1] in (*_STEMS, "json"):
+            held |= {*endings} - {*_STEMS, "index", "json"} or {""}
+            lone |= "-of-" in path.name
+    return held, lone
+
+
+def lone_variant(folder: str | Path) -> str | None:
+    """The one variant, such as fp16, of which a folder holds weights in place of plain ones.
+
+    None where there are plain ones, or none at all. Raises DirectoryError where there are several.
+    """
+    held, _ = _variants(Path(folder))
+    if not held or "" in held:
+        return None
+    if len(held) > 1:
+        raise DirectoryError(
+            f"{folder}: holds weights of the variants {' and '.join(sorted(held))}, must hold "
+            "plain ones or those of one variant"
+        )
+    return held.pop()
+
+
+def read_tensors(
+    folder: str | Path, *, variant: str | None = None, checksums: bool = True
+) -> dict[str, np.ndarray]:
     """All tensors of a folder by name, from one file or from the shards that an index names.
 
-    `variant` as in `weight_files`. Where the folder carries checksums, they are compared.
+    `variant` as in `weight_files`. Where the folder carries checksums, they are compared, which
+    reads all of it; without `checksums`, headers alone are read until a tensor is used.
     """
     first, *rest = weight_files(folder, variant=variant)
-    files.verify_checksums(first.parent, error=DirectoryError)
+    if checksums:
+        files.verify_checksums(first.parent, error=DirectoryError)
     if not rest:
         return read_file(first)
     places = _weight_map(first)

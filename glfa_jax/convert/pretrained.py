@@ -17,11 +17,12 @@ from glfa_jax import files
 from glfa_jax.convert import clip_model, glfa, unet3d, vae, video_mae, vit
 from glfa_jax.convert.directory import (
     DirectoryError,
+    lone_variant,
     read_config,
     read_tensors,
     write_tensors,
 )
-from glfa_jax.convert.mapping import ConversionError, Table, export_views, stored_params
+from glfa_jax.convert.mapping import ConversionError, Table, export_views, places, stored_params
 from glfa_jax.convert.stored import Stored
 from glfa_jax.diffusion.schedule import Schedule, ScheduleError
 from glfa_jax.models.clip_model import Clip, ClipText
@@ -265,24 +266,44 @@ def load(
 
     compute_dtype: what the module computes in; `options` are further ones of it. stored: parameters
     stay in their files as `convert.stored.Stored`, for what is placed on devices one by one; else
-    they and one more tensor are all that memory holds. Raises DirectoryError or ConversionError,
-    one message with all that does not fit.
+    they and one more tensor are all that memory holds. Weights of a variant, such as fp16, are
+    taken where there are no plain ones. Raises DirectoryError or ConversionError, one message with
+    all that does not fit.
     """
     module, shapes = described(
         kind, read_config(folder), place=folder, dtype=compute_dtype, **options
     )
-    tensors = KINDS[kind].current_names(read_tensors(folder))
-    table = KINDS[kind].table(tensors)
-    try:
+    with _tensors(kind, folder) as (tensors, table):
         params = stored_params(tensors, shapes, table, dtype=dtype)
-    except ConversionError as error:
-        raise ConversionError(f"{folder}: {error}") from None
     return Pretrained(module, {"params": params if stored else in_memory(params)})
 
 
 def in_memory(tree: Any) -> Any:
     """A tree, or a `Pretrained`, with every stored parameter read; arrays stay as they are."""
     return jax.tree.map(lambda x: np.asarray(x) if isinstance(x, Stored) else x, tree)
+
+
+def validate_weights(kind: str, folder: str | Path) -> None:
+    """Rejects the weights that `load` would reject, in seconds: of files, headers alone are read.
+
+    Their checksums, which need every byte, `load` compares.
+    """
+    _, shapes = described(kind, read_config(folder), place=folder)
+    with _tensors(kind, folder, checksums=False) as (tensors, table):
+        places(tensors, shapes, table)
+
+
+@contextmanager
+def _tensors(
+    kind: str, folder: str | Path, **reading: bool
+) -> Iterator[tuple[Mapping[str, np.ndarray], Table]]:
+    """The tensors under the names of our tables, and the table for them; errors name the folder."""
+    held = read_tensors(folder, variant=lone_variant(folder), **reading)
+    tensors = KINDS[kind].current_names(held)
+    try:
+        yield tensors, KINDS[kind].table(tensors)
+    except ConversionError as error:
+        raise ConversionError(f"{folder}: {error}") from None
 
 
 def save(

@@ -32,7 +32,7 @@ from glfa_jax.evaluation.scoring import (
 )
 from glfa_jax.files import read_json, reading, write_atomically, writing
 from glfa_jax.lock import only_one
-from glfa_jax.method import method_name
+from glfa_jax.method import method_name, training_words
 from glfa_jax.metrics import statistics
 from glfa_jax.report import page
 from glfa_jax.report.inputs import read_clips
@@ -90,6 +90,7 @@ def score_subject(test: HeldOut, scorer: Scorer, subject: str) -> tuple[Scored, 
         "method": method_name(settings),
         "protocol": f"{settings.protocol.kind([subject])}, {settings.protocol.pretraining} "
         "pretraining",
+        "training": training_words(settings),
     }
     lines = [row(one, seed=settings.seed, **about) for one in (*scored.measured, *scored.drawn)]
     return scored, lines

@@ -2,7 +2,8 @@
 
 import json
 
-from glfa_jax import config
+from glfa_jax import config, start_from
+from glfa_jax.results import FROM_NOTHING
 from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.loop import CHANGES_NO_NUMBER
 
@@ -22,7 +23,14 @@ def training_of(settings: config.Config, *, checkpoint: int) -> dict[str, str]:
     tree = settings.model_dump(mode="json", exclude=set(without))
     for name in (*_STAGES, "adapt"):
         if name in tree:
-            tree[name] = {k: v for k, v in tree[name].items() if k not in CHANGES_NO_NUMBER}
+            tree[name] = getattr(settings, name).comparable(but=CHANGES_NO_NUMBER | config.STARTS)
+    for name in _STAGES:
+        if name in tree:
+            tree[name] |= {k: str(start) for k, start in start_from.told(settings, name).items()}
+            if start_from.unneeded(settings, name):
+                del tree[name]
+    if "pretrain" in tree:
+        tree["pretrain"].setdefault("start_from", FROM_NOTHING)
     for name in _STAGES:
         # Of a constant learning rate the steps may have been changed since.
         if name in tree and (done := read_done(settings.run_dir / name)) is not None:
@@ -38,5 +46,5 @@ def training_of(settings: config.Config, *, checkpoint: int) -> dict[str, str]:
         "evaluation": {"adapted_minutes": settings.evaluation.adapted_minutes},
     }
     if "cotrain" in tree:
-        tree["cotrain"]["checkpoint"] = checkpoint
+        tree["cotrain"] |= {"checkpoint": checkpoint, "preset": settings.cotrain.preset}
     return {key: json.dumps(value) for key, value in sorted(config.flat(tree).items())}

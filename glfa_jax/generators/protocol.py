@@ -71,8 +71,8 @@ class Generator(Protocol):
         ...
 
     def as_trained(self, stage: config.Cotrain) -> Self:
-        """As stage 2 trains it with these options (`offset_noise`, `zero_terminal_snr`), and as it
-        is sampled from after that.
+        """As stage 2 trains it with these options (`offset_noise`, `zero_terminal_snr`,
+        `temporal_dropout`), and as it is sampled from after that.
 
         Raises InputError, naming the key, for an option that it cannot be trained with.
         """
@@ -120,6 +120,11 @@ class Generator(Protocol):
 
     def codec_shapes(self) -> dict:
         """The codec's parameters likewise."""
+        ...
+
+    def validate_weights(self, *, model: Path | None, text_encoder: bool) -> None:
+        """Raises InputError, in seconds, where weights that `load(model)` and `load_codec` would
+        read, and `load_text_encoder` where it is asked for, are missing or do not fit."""
         ...
 
     def load(self, model: Path | None = None) -> dict:
@@ -184,9 +189,19 @@ class Generator(Protocol):
         ...
 
     def denoise(
-        self, denoiser: dict, latents: Latents, t: Num[Array, "*b"], condition: Condition
+        self,
+        denoiser: dict,
+        latents: Latents,
+        t: Num[Array, "*b"],
+        condition: Condition,
+        *,
+        dropout: Key[Array, ""] | None = None,
     ) -> Latents:
-        """The denoiser's prediction at one time for all clips, or at one of each."""
+        """The denoiser's prediction at one time for all clips, or at one of each.
+
+        dropout: the key of a training step, with `cotrain.temporal_dropout` above 0; nothing is
+        dropped without.
+        """
         ...
 
     def sample(

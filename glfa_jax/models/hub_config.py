@@ -22,7 +22,9 @@ def fields_from_config(
     Options beside the module's fields must be among `unused` (no influence on the result), or
     `fixed` with one of the values given there; anything else raises ValueError naming it.
     """
-    known = {field.name for field in fields(module)} - {"parent", "name", "dtype", "remat"}
+    known = {field.name for field in fields(module)} - {
+        *("parent", "name", "dtype", "remat", "dropout")
+    }
     problems = [f"{key} is missing" for key in required if key not in config]
     values: dict[str, Any] = {}
     for key, value in config.items():

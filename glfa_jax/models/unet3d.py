@@ -25,7 +25,8 @@ class UNet3D(nn.Module):
     """Predicts the noise (or velocity) of a noisy latent; fields as in diffusers' config.json.
 
     `attention_head_dim` is the width of a head. `dtype` is what is computed in (parameters stay
-    float32); with `remat` the backward pass recomputes every layer from its input.
+    float32); with `remat` the backward pass recomputes every layer from its input. `dropout` is the
+    rate in the temporal convolutions while training.
     """
 
     in_channels: int = 4
@@ -42,10 +43,12 @@ class UNet3D(nn.Module):
     attention_head_dim: int = 64
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    dropout: float = 0.0
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **options: Any) -> "UNet3D":
-        """From the content of config.json; `options` are `dtype` and `remat`.
+        """From the content of config.json; `options` are `dtype`, `remat` and
+        `dropout`.
 
         Raises ValueError naming every option that is missing or not supported.
         """
@@ -88,11 +91,12 @@ class UNet3D(nn.Module):
         conditioning: Float[Array, "b n d"],
         *,
         over_time: bool = True,
+        deterministic: bool = True,
     ) -> Float[Array, "b f h w k"]:
         """`timestep`: one a clip, or one for all. The result has the sample's dtype.
 
         Without `over_time` every layer that mixes frames is left out: the text-to-image model
-        inside.
+        inside. Nothing is dropped where it is `deterministic`.
         """
         if sample.shape[-1] != self.in_channels:
             raise ValueError(
@@ -110,6 +114,7 @@ class UNet3D(nn.Module):
             self.dtype,
             self.remat,
             over_time,
+            0.0 if deterministic else self.dropout,
         )
         widths, last = self.block_out_channels, len(self.block_out_channels) - 1
         time = self._embed(jnp.broadcast_to(timestep, sample.shape[:1]))
@@ -145,14 +150,15 @@ class UNet3D(nn.Module):
                 name=f"up_blocks.{i}",
             )(x, skips=own, **given)
 
+        # In float32 whatever is computed in: guidance multiplies what is rounded here.
         x = GroupNorm(
             self.norm_num_groups,
             epsilon=self.norm_eps,
             pooled=2,
-            dtype=self.dtype,
+            dtype=jnp.float32,
             name="conv_norm_out",
         )(x)
-        x = conv3x3(self.out_channels, dtype=self.dtype, name="conv_out")(nn.silu(x))
+        x = conv3x3(self.out_channels, dtype=jnp.float32, name="conv_out")(nn.silu(x))
         return x.astype(sample.dtype)
 
     def _embed(self, timestep: Int[Array, " b"]) -> Float[Array, "b d"]:

@@ -137,11 +137,13 @@ class TemporalTransformer(nn.Module):
 class TemporalConv(nn.Module):
     """Four norm-activation-convolution layers over time alone, added to the input.
 
-    The last starts at zero, so that a new layer is the identity. PyTorch's class drops out at rate
-    0.1 while training; here nothing is dropped (SPEC §3: dropout 0 in this stage).
+    The last starts at zero, so that a new layer is the identity. What enters the convolutions but
+    the first is dropped at the rate `dropout`, which is 0.1 in PyTorch's class while training (SPEC
+    §3: whether that is meant is unknown).
     """
 
     norm_num_groups: int
+    dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -155,6 +157,9 @@ class TemporalConv(nn.Module):
             y = GroupNorm(
                 self.norm_num_groups, epsilon=1e-5, pooled=3, dtype=self.dtype, name=f"{name}.0"
             )(y)
+            y = nn.silu(y)
+            if self.dropout and index == 3:
+                y = nn.Dropout(self.dropout, deterministic=False, name=f"{name}.2")(y)
             y = Conv(
                 x.shape[-1],
                 (3,),
@@ -162,7 +167,7 @@ class TemporalConv(nn.Module):
                 dtype=self.dtype,
                 kernel_init=nn.initializers.zeros if last else nn.initializers.lecun_normal(),
                 name=f"{name}.{index}",
-            )(nn.silu(y))
+            )(y)
         return x + to_frames(y)
 
 
@@ -214,6 +219,7 @@ class Settings:
     dtype: DTypeLike
     remat: bool
     over_time: bool  # with the layers that mix frames
+    dropout: float  # in temporal convolutions
 
     def _make(self, module: type[nn.Module], *args: object, **fields: object) -> nn.Module:
         made = nn.remat(module, policy=recompute) if self.remat else module
@@ -232,7 +238,9 @@ class Settings:
     def temporal_conv(self, index: int) -> Layer:
         if not self.over_time:
             return _identity
-        return self._make(TemporalConv, self.norm_num_groups, name=f"temp_convs.{index}")
+        return self._make(
+            TemporalConv, self.norm_num_groups, self.dropout, name=f"temp_convs.{index}"
+        )
 
     def spatial(self, index: int) -> nn.Module:
         return self._make(

@@ -98,7 +98,7 @@ class AutoencoderKL(nn.Module):
         }
         self.encoder = Encoder(2 * self.latent_channels, **shared)
         self.decoder = Decoder(self.out_channels, **shared)
-        self.quant_conv = nn.Dense(2 * self.latent_channels, dtype=self.dtype)
+        self.quant_conv = nn.Dense(2 * self.latent_channels, dtype=jnp.float32)
         self.post_quant_conv = nn.Dense(self.latent_channels, dtype=self.dtype)
 
     def encode(self, image: Float[Array, "*b h w c"]) -> Posterior:
@@ -109,7 +109,7 @@ class AutoencoderKL(nn.Module):
                 f"image: is {image.shape}, must be (..., height, width, {self.in_channels}) with "
                 f"height and width multiples of {factor}"
             )
-        moments = self.quant_conv(self.encoder(image.astype(self.dtype))).astype(jnp.float32)
+        moments = self.quant_conv(self.encoder(image.astype(self.dtype)))
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return Posterior(mean, jnp.clip(log_variance, -30.0, 20.0))
 
@@ -120,7 +120,7 @@ class AutoencoderKL(nn.Module):
                 f"latent: {latent.shape[-1]} channels in its last axis, must be "
                 f"{self.latent_channels}"
             )
-        return self.decoder(self.post_quant_conv(latent.astype(self.dtype))).astype(jnp.float32)
+        return self.decoder(self.post_quant_conv(latent.astype(self.dtype)))
 
     def to_diffusion(self, latent: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """The VAE's latents scaled to the diffusion model's."""
@@ -158,7 +158,7 @@ class Encoder(nn.Module):
                 name=f"down_blocks.{i}",
             )(shard(x))
         x = VAEMidBlock(self.norm_num_groups, dtype=self.dtype, name="mid_block")(shard(x))
-        return _head(x, self.channels, norm_num_groups=self.norm_num_groups, dtype=self.dtype)
+        return _head(x, self.channels, norm_num_groups=self.norm_num_groups)
 
 
 class Decoder(nn.Module):
@@ -184,7 +184,7 @@ class Decoder(nn.Module):
                 dtype=self.dtype,
                 name=f"up_blocks.{i}",
             )(x)
-        return _head(x, self.channels, norm_num_groups=self.norm_num_groups, dtype=self.dtype)
+        return _head(x, self.channels, norm_num_groups=self.norm_num_groups)
 
 
 class EncoderBlock(nn.Module):
@@ -270,6 +270,9 @@ def _resnet(index: int, channels: int, *, norm_num_groups: int, dtype: DTypeLike
     )
 
 
-def _head(x: Array, channels: int, *, norm_num_groups: int, dtype: DTypeLike) -> Array:
-    x = GroupNorm(norm_num_groups, epsilon=_EPSILON, pooled=2, dtype=dtype, name="conv_norm_out")(x)
-    return conv3x3(channels, dtype=dtype, name="conv_out")(nn.silu(x))
+def _head(x: Array, channels: int, *, norm_num_groups: int) -> Array:
+    """In float32 whatever is computed in: this is the result."""
+    norm = GroupNorm(
+        norm_num_groups, epsilon=_EPSILON, pooled=2, dtype=jnp.float32, name="conv_norm_out"
+    )
+    return conv3x3(channels, dtype=jnp.float32, name="conv_out")(nn.silu(norm(x)))

@@ -6,6 +6,7 @@ Pillow from version 13 on starts with the vertical pass at some changes of aspec
 shows at hard edges under the bicubic filter.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,26 @@ _FILTERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
 }
 # Pillow's numbers.
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}
+# What transformers takes for keys that a file leaves out, by the processor's name without its
+# ending; a `size` that is a number is a square for the first, the shortest edge for the others.
+_ALL_ON = {"do_resize": True, "do_rescale": True, "do_normalize": True}
+_HALVES = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
+_SQUARE = {"height": 224, "width": 224}
+_CROPPED = {"size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": _SQUARE}
+_DEFAULTS: dict[str, Mapping[str, Any]] = {
+    "vit": {**_ALL_ON, **_HALVES, "size": _SQUARE, "do_center_crop": False},
+    "videomae": {**_ALL_ON, **_HALVES, **_CROPPED},
+    "clip": {
+        **_ALL_ON,
+        **_CROPPED,
+        "resample": 3,
+        "image_mean": (0.48145466, 0.4578275, 0.40821073),
+        "image_std": (0.26862954, 0.26130258, 0.27577711),
+    },
+}
+_NUMBER_IS_A_SQUARE = frozenset({"vit"})
+# Endings of a processor's name, by version of transformers.
+_ENDINGS = re.compile("(FeatureExtractor|ImageProcessor(Fast|Pil)?)$")
 _LARGEST_SIDE = 10_000  # pixels; a table as wide is computed for each side that is resized
 _LARGEST_LEVEL = 1e6
 
@@ -107,11 +128,20 @@ class Preprocessor:
     std: tuple[float, ...]
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Preprocessor":
+    def from_config(cls, config: Mapping[str, Any], *, model: str | None = None) -> "Preprocessor":
         """From a preprocessor_config.json; rejects by name what is not supported.
 
-        Switches that the file leaves out follow its other keys: a size means resizing, and so on.
+        model: "clip", "vit" or "video_mae", whose processor a file without a name means. What the
+        file leaves out is as transformers has it for that processor, and a switch that is null is
+        off; of another one, switches follow the other keys: a size means resizing, and so on.
         """
+        model = (model or "").replace("_", "")
+        named = config.get("image_processor_type", config.get("feature_extractor_type"))
+        if isinstance(named, str):
+            model = _ENDINGS.sub("", named).lower()
+        if model in _DEFAULTS:
+            off = {key: False for key, x in config.items() if key.startswith("do_") and x is None}
+            config = {**_DEFAULTS[model], **config, **off}
 
         def on(switch: str, key: str) -> bool:
             given = config.get(key) is not None
@@ -132,6 +162,8 @@ class Preprocessor:
         size, method = None, "bilinear"
         if on("do_resize", "size"):
             size = _size(config["size"], key="size")
+            if model in _NUMBER_IS_A_SQUARE and isinstance(config["size"], int):
+                size = (config["size"], config["size"])
             resample = config.get("resample", 2)
             if type(resample) is not int or resample not in _RESAMPLE:
                 raise ValueError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from glfa_jax.config import Config, Protocol
 from glfa_jax.files import write_atomically
+from glfa_jax.method import loss_scales, started_from
 from glfa_jax.report import html
 from glfa_jax.report.alignment import alignment_section
 from glfa_jax.report.clips import clips_section
@@ -131,6 +132,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Alignment (GLFA)", " + ".join(parts if config.aligned else ()) or "off")
         if config.alignment.method == "glfa"
         else ("Alignment", config.alignment.method),
+        ("Started from", started_from(config)),
+        *([("Loss scales", loss_scales(config.cotrain))] if config.aligned else []),
         ("Sampling", str(sampling)),
         ("Method", listing(list(dict.fromkeys(m.method for m in run.metrics)))),
     ]

@@ -3,10 +3,11 @@
     python -m train.contrast --config configs/demo.yaml
 
 Runs without the GLFA layer, from the pretrained autoencoder's encoder; with `without: [pretrain]`
-from random weights. With `--compile-only v5e:2x2` nothing is trained: says what a step needs on
-that TPU slice.
+from random weights; with `contrast.start_from` from an fMRI encoder that was trained elsewhere.
+With `--compile-only v5e:2x2` nothing is trained: says what a step needs on that TPU slice.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from glfa_jax import config, system
+from glfa_jax import alignments, config, system
 from glfa_jax.batch import Batch
 from glfa_jax.cli import run_main
 from glfa_jax.convert import pretrained
@@ -27,7 +28,15 @@ from glfa_jax.errors import InputError
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.stages import pretrain
 from glfa_jax.stages.compiling import batch_shapes, compile_stage, shape
-from glfa_jax.stages.running import batches, begun, complete, compute_in, run_stage, store_model
+from glfa_jax.stages.running import (
+    batches,
+    begun,
+    complete,
+    compute_in,
+    from_folder,
+    run_stage,
+    store_model,
+)
 from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import caption_weights, contrastive_loss, token_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
@@ -36,10 +45,14 @@ NAME = "contrast"
 
 
 def groups(settings: config.Contrast) -> tuple[Group, ...]:
-    """Everything trains but the positions; the logit scale at a rate of its own."""
+    """Everything trains but the positions; the logit scale at a rate of its own, and to a limit.
+
+    The parameter is the scale's logarithm.
+    """
+    most = settings.logit_scale_max
     return (
         Group(r"pos_embed$", None),
-        Group(r"^logit_scale$", settings.logit_scale_rate),
+        Group(r"^logit_scale$", settings.logit_scale_rate, most and math.log(most)),
         Group(OTHERWISE, 1.0),
     )
 
@@ -47,8 +60,12 @@ def groups(settings: config.Contrast) -> tuple[Group, ...]:
 def init_params(settings: config.Config, module: FmriEncoder) -> dict:
     """Random conditioning and head, the encoder of the pretrained autoencoder.
 
-    Without pretraining, that is random as well.
+    Without pretraining, that is random as well. With `contrast.start_from` all are of the encoder
+    that lies there; its alignment, which this stage trains without, is left out.
     """
+    if settings.contrast.start_from is not None:
+        there = pretrained.load("fmri_encoder", settings.contrast.start_from, stored=True)
+        return alignments.without_alignment(there)
     side = settings.data.map_size
     window = jnp.zeros((1, settings.data.window, side, side))
     params = jax.jit(module.init)(jax.random.key(settings.seed), window)["params"]
@@ -190,7 +207,9 @@ def run(settings: config.Config, store: Store) -> None:
     trained = run_stage(
         settings,
         NAME,
-        says="stage 1, fMRI against CLIP's images and texts; synonyms in captions from "
+        says="stage 1, fMRI against CLIP's images and texts"
+        + from_folder(settings, NAME, "start_from", without="its alignment")
+        + "; synonyms in captions from "
         + {"built-in": "the built-in thesaurus"}.get(thesaurus(), thesaurus()),
         init=parts.trainable,
         frozen=frozen,

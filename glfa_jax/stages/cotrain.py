@@ -4,7 +4,9 @@
 
 Prepares the data and runs earlier stages first where they are missing, but for those that
 `without` leaves out: with `without: [contrast]` it starts from the pretrained autoencoder's encoder
-and fresh conditioning. With `method: lea`, which has no stage 1 and 2, fits that (`train.lea`).
+and fresh conditioning. `cotrain.encoder_from` and `cotrain.generator_from` name weights trained
+elsewhere to start from; with `cotrain.steps: 0` they are stored as they are, to be decoded with.
+With `method: lea`, which has no stage 1 and 2, fits that (`train.lea`).
 With `--compile-only v5e:4x4` nothing is trained: says what a step needs on that TPU slice.
 """
 
@@ -25,12 +27,22 @@ from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.generators import Generator
+from glfa_jax.method import loss_scales
 from glfa_jax.models import lora
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.stages import contrast, latents, lea, pretrain
 from glfa_jax.stages.compiling import batch_shapes, compile_stage, shape
-from glfa_jax.stages.running import batches, begun, complete, compute_in, run_stage, store_model
+from glfa_jax.stages.running import (
+    batches,
+    begun,
+    complete,
+    compute_in,
+    from_folder,
+    run_stage,
+    store_model,
+    take_as_given,
+)
 from glfa_jax.subject_alignment import with_training_subjects
 from glfa_jax.trained.data import FOLDER
 from glfa_jax.trained.run import kept_of
@@ -55,7 +67,8 @@ def groups(settings: config.Config, generator: Generator) -> tuple[Group, ...]:
 
 
 def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder, dict]:
-    """The encoder of stage 1 with a fresh alignment, or one a subject, in front."""
+    """The encoder of stage 1 with a fresh alignment, or one a subject, in front; one that is given
+    in place of it may have its own."""
     first = encoder_of_stage_one(settings)
     module = system.fmri_encoder(
         settings,
@@ -70,11 +83,15 @@ def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder, d
         jax.random.key(settings.seed)
     )
     params = fresh.get("params", {}) | first.variables["params"]
+    if first.module.aligned:
+        return module, params
     return module, with_training_subjects(settings, module, params, store=store)
 
 
 def encoder_of_stage_one(settings: config.Config) -> Pretrained:
-    """What stage 1 left, or without it what it would start from."""
+    """What stage 1 left, or without it what it would start from; or what is given in its place."""
+    if settings.cotrain.encoder_from is not None:
+        return alignments.load_encoder(settings.cotrain.encoder_from)
     if contrast.NAME not in settings.without:
         folder = system.model_folder(settings, contrast.NAME)
         return pretrained.load("fmri_encoder", folder, stored=True)
@@ -136,7 +153,10 @@ def loss_of(settings: config.Cotrain, module: FmriEncoder, generator: Generator)
         noise = generator.noise(noise_key, clean)
         t = generator.times(time_key, len(clean))
         noisy = generator.add_noise(clean, noise=noise, t=t)
-        prediction = generator.denoise(denoiser, noisy, t, condition)
+        dropping = {}
+        if settings.temporal_dropout:
+            dropping = {"dropout": jax.random.fold_in(key, 4)}
+        prediction = generator.denoise(denoiser, noisy, t, condition, **dropping)
         diffusion = jnp.square(prediction - generator.target(clean, noise=noise, t=t)).mean()
 
         loss = diffusion + settings.glfa_scale * (
@@ -211,7 +231,7 @@ def run(settings: config.Config, store: Store) -> None:
     if complete(settings, NAME):
         return
     generator, stage = system.generator(settings), settings.cotrain
-    denoiser, codec = generator.load(), generator.load_codec()
+    denoiser, codec = generator.load(stage.generator_from), generator.load_codec()
     if settings.data.latents:
         if is_main():
             latents.run(store, generator, codec)
@@ -224,20 +244,28 @@ def run(settings: config.Config, store: Store) -> None:
     computing = generator.computing(**options)
     parts = parameters(settings, generator, encoder=encoder_params, denoiser=denoiser)
 
-    trained = run_stage(
-        settings,
-        NAME,
-        says="stage 2, fMRI encoder, alignment and video generator together",
-        init=parts.trainable,
-        frozen={
-            "fixed": parts.frozen,
-            "codec": None if settings.data.latents else codec,
-            "mask": jnp.asarray(store.mask, jnp.float32),
-        },
-        loss_fn=loss_of(stage, module.clone(**options), computing),
-        groups=groups(settings, generator),
-        batches=batches(settings, store, NAME, augment=None, latents=settings.data.latents),
-    )
+    if stage.steps:
+        trained = run_stage(
+            settings,
+            NAME,
+            says="stage 2, fMRI encoder"
+            + from_folder(settings, NAME, "encoder_from")
+            + ", alignment and video generator"
+            + from_folder(settings, NAME, "generator_from")
+            + f" together; {loss_scales(stage)}",
+            init=parts.trainable,
+            frozen={
+                "fixed": parts.frozen,
+                "codec": None if settings.data.latents else codec,
+                "mask": jnp.asarray(store.mask, jnp.float32),
+            },
+            loss_fn=loss_of(stage, module.clone(**options), computing),
+            groups=groups(settings, generator),
+            batches=batches(settings, store, NAME, augment=None, latents=settings.data.latents),
+        )
+    else:
+        trained = parts.trainable
+        take_as_given(settings, NAME)
     encoder_params, denoiser = full(stage, generator, trained, parts.frozen)
 
     def write(folder: Path) -> None:

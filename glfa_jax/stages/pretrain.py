@@ -2,9 +2,10 @@
 
     python -m train.pretrain --config configs/demo.yaml
 
-The encoder sees the training split only: of the training subjects (protocol `strict`) or of all
-subjects (`published`). With `--compile-only v5e:2x2` nothing is trained: says what a step needs on
-that TPU slice.
+It starts from the imported autoencoder in `pretrain.start_from`; without one from random weights,
+which is the paper's ablation "w/o pretraining". The encoder sees the training split only: of the
+training subjects (protocol `strict`) or of all subjects (`published`). With `--compile-only
+v5e:2x2` nothing is trained: says what a step needs on that TPU slice.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,15 @@ from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.stages.compiling import compile_stage, shape
-from glfa_jax.stages.running import begun, complete, compute_in, run_stage, share, store_model
+from glfa_jax.stages.running import (
+    begun,
+    complete,
+    compute_in,
+    from_folder,
+    run_stage,
+    share,
+    store_model,
+)
 from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import reconstruction_loss
 from glfa_jax.training.optim import OTHERWISE, Group, merge, split
@@ -71,12 +80,20 @@ def compile_only(settings: config.Config, topology: str, report: Path | None) ->
     )
 
 
+def init_params(settings: config.Config, module: FmriAutoencoder) -> dict:
+    """Those of `pretrain.start_from`, or random ones."""
+    if settings.pretrain.start_from is not None:
+        there = settings.pretrain.start_from
+        return pretrained.load("fmri_autoencoder", there, stored=True).variables["params"]
+    volume = jnp.zeros((1, settings.data.map_size, settings.data.map_size))
+    return jax.jit(module.init)(jax.random.key(settings.seed), volume)["params"]
+
+
 def run(settings: config.Config, store: Store) -> None:
     if complete(settings, NAME):
         return
     module = system.autoencoder(settings)
-    volume = jnp.zeros((1, settings.data.map_size, settings.data.map_size))
-    params = jax.jit(module.init)(jax.random.key(settings.seed), volume)["params"]
+    params = init_params(settings, module)
     parts = split(params, groups=GROUPS)
     stream = pipeline.volumes(
         store,
@@ -90,7 +107,11 @@ def run(settings: config.Config, store: Store) -> None:
         settings,
         NAME,
         says=f"the autoencoder, on training volumes of subjects {', '.join(subjects(settings))} "
-        f"(protocol {settings.protocol.pretraining})",
+        f"(protocol {settings.protocol.pretraining})"
+        + (
+            from_folder(settings, NAME, "start_from")
+            or ", from random weights, as in the paper's ablation without pretraining"
+        ),
         init=parts.trainable,
         frozen={"fixed": parts.frozen, "mask": jnp.asarray(store.mask, jnp.float32)},
         loss_fn=loss_of(module.clone(**compute_in(settings))),

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from glfa_jax import alignments, config, system
+from glfa_jax import alignments, config, start_from, system
 from glfa_jax.batch import Batch
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
@@ -20,7 +20,7 @@ from glfa_jax.ops import attention
 from glfa_jax.preparation import prepare
 from glfa_jax.starting import typed
 from glfa_jax.training import processes
-from glfa_jax.training.checkpoints import latest_step, read_done
+from glfa_jax.training.checkpoints import latest_step, mark_done, read_done
 from glfa_jax.training.loop import (
     check_unchanged,
     finished,
@@ -50,6 +50,8 @@ def begun(settings: config.Config) -> Iterator[Store]:
         validate_earlier_stages(settings)
         alignments.configured(settings)
         system.check_foundation(settings)
+        for name in needed_stages(settings):
+            start_from.validate(settings, name)
         store = prepare(settings.data) if jax.process_count() == 1 else _prepared(settings)
         keep_config(settings.run_dir, settings)
         with attention.using(settings.hardware.attention):
@@ -80,7 +82,7 @@ def validate_steps(settings: config.Config) -> None:
 
 def validate_earlier_stages(settings: config.Config) -> None:
     """A stage's length may grow only while nothing was built on it."""
-    order = [name for name in ORDER[settings.method] if name not in settings.without]
+    order = needed_stages(settings)
     for earlier, later in pairwise(order):
         done, steps = read_done(settings.run_dir / earlier), getattr(settings, earlier).steps
         if done and done.step != steps and (settings.run_dir / later).exists():
@@ -88,6 +90,15 @@ def validate_earlier_stages(settings: config.Config) -> None:
                 f"{earlier}.steps: {steps}, but {later} in {settings.run_dir} was begun from "
                 f"{done.step} steps; use another run_dir"
             )
+
+
+def needed_stages(settings: config.Config) -> list[str]:
+    """The stages of the method in order, but for those that are left out."""
+    return [
+        name
+        for name in ORDER[settings.method]
+        if name not in settings.without and not start_from.unneeded(settings, name)
+    ]
 
 
 def section(settings: config.Config, name: str) -> config.Stage:
@@ -99,6 +110,9 @@ def complete(settings: config.Config, name: str) -> bool:
     """Whether the stage is left out, or trained and its model stored; says so."""
     if name in settings.without:
         say(f"{name}: left out (without)")
+        return True
+    if instead := start_from.unneeded(settings, name):
+        say(f"{name}: left out, nothing of it is used ({instead})")
         return True
     stored = system.model_folder(settings, name).is_dir()
     stage = section(settings, name)
@@ -155,18 +169,46 @@ def run_stage(
     fingerprint: what checkpoints must agree on besides the data.
     """
     say(f"== {name}: {says}")
+    given = start_from.starts(settings, name) if name in ORDER["glfa"] else {}
+    # Nothing where nothing is given, as it was before there was a choice.
+    start = {"start": {option: one.sha256 for option, one in given.items()}} if given else {}
+
+    def beginning() -> None:
+        discard(system.model_folder(settings, name))  # of fewer steps
+        if given:
+            start_from.write(settings, name, given)
+
     state = train(
         name=name,
         folder=system.stage_folder(settings, name),
         stage=section(settings, name),
         seed=settings.seed,
-        fingerprint={"data": training["batches"].fingerprint, **(fingerprint or {})},
+        fingerprint={"data": training["batches"].fingerprint, **start, **(fingerprint or {})},
         hardware=settings.hardware,
         record=settings.model_dump(mode="json"),
-        beginning=lambda: discard(system.model_folder(settings, name)),  # of fewer steps
+        beginning=beginning,
         **training,
     )
     return to_host(state.params)
+
+
+def take_as_given(settings: config.Config, name: str) -> None:
+    """In place of `run_stage` for a stage of no steps, whose model is what it starts from."""
+    say(f"== {name}: nothing is trained, the model is taken as it is given")
+    if is_main():
+        discard(system.model_folder(settings, name))
+        start_from.write(settings, name, start_from.starts(settings, name))
+        mark_done(system.stage_folder(settings, name), step=0, metrics={})
+    together(f"{name} is taken as given")
+
+
+def from_folder(
+    settings: config.Config, name: str, option: str, *, without: str | None = None
+) -> str:
+    """The end of a sentence about a stage that starts from a folder; empty where it does not."""
+    folder = getattr(section(settings, name), option)
+    but = f" without {without}" if without else ""
+    return "" if folder is None else f", from {folder}{but}"
 
 
 def store_model(settings: config.Config, name: str, write: Callable[[Path], None]) -> None:

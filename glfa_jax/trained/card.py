@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from glfa_jax.method import method_name
+from glfa_jax.method import method_name, training_words
 from glfa_jax.trained import Trained
 
 # Of weights whose licence nobody has stated.
@@ -50,6 +50,7 @@ def model_card(name: str, trained: Trained, *, licence: str | None = None) -> st
                 ("Training subjects", subjects),
                 ("Protocol", f"{protocol.kind()}, {protocol.pretraining} pretraining"),
                 ("Data", f"{data.layout}, space {data.space}, identity `{identity}`"),
+                ("Training", training_words(settings)),
                 ("Foundation models", f"`{settings.foundation.name}`"),
                 ("Seed", str(settings.seed)),
             ],

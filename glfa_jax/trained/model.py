@@ -59,7 +59,8 @@ def load_model(settings: config.Config, *, step: int | None = None) -> Model:
         return Model(encoder, generator, generator.load(folder), codec)
     trained = restore_params(settings.run_dir / "cotrain", step=step)
     params = _over(encoder.variables["params"], trained["encoder"])
-    denoiser = _over(generator.load(), trained.get(generator.part, {}))
+    start = generator.load(settings.cotrain.generator_from)
+    denoiser = _over(start, trained.get(generator.part, {}))
     if "lora" in trained:
         denoiser = lora.merge(denoiser, trained["lora"], scale=settings.cotrain.lora.scale)
     return Model(encoder._replace(variables={"params": params}), generator, denoiser, codec)

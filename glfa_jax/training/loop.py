@@ -99,7 +99,7 @@ def train(
         fingerprint={
             "name": name,
             "seed": seed,
-            "stage": stage.model_dump(mode="json", exclude=_harmless_in(stage)),
+            "stage": stage.comparable(but=_harmless_in(stage)),
             **fingerprint,
         },
     )
@@ -236,7 +236,8 @@ def check_unchanged(folder: Path, ours: config.Section, *, ignore: tuple[str, ..
 
 def _harmless_in(stage: config.Stage) -> set[str]:
     """Options that change no number of the steps made so far."""
-    return {*CHANGES_NO_NUMBER, *(("steps",) if stage.decay == "constant" else ())}
+    steps = {"steps"} if stage.decay == "constant" else set()
+    return {*CHANGES_NO_NUMBER, *config.STARTS, *steps}  # of what it starts from, see `start_from`
 
 
 def _harmless(key: str, ours: config.Section) -> bool:

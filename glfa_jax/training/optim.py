@@ -1,6 +1,7 @@
 """Which parameters train, at what rate, and the optimizer over them."""
 
 import re
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,10 +21,12 @@ class Group(NamedTuple):
     pattern: regular expression searched for in the path, as in "encoder/blocks.0/norm1/scale";
         the word "otherwise" stands for what no other group matches.
     rate: multiplier of the stage's learning rate; None or 0 freezes.
+    most: what they are clamped at after every step.
     """
 
     pattern: str
     rate: float | None
+    most: float | None = None
 
 
 class Split(NamedTuple):
@@ -107,6 +110,7 @@ def optimizer(
     stuck = ["/".join(path) for path, rate in flatten_dict(multiplier).items() if not rate]
     if stuck:
         raise TrainingError(f"trainable, but their group is frozen: {', '.join(stuck)}")
+    limits = [group for group in groups if group.most is not None]
     return optax.chain(
         optax.clip_by_global_norm(stage.clip_norm),
         optax.scale_by_adam(
@@ -117,4 +121,19 @@ def optimizer(
         optax.stateless(
             lambda updates, params: jax.tree.map(lambda u, rate: u * rate, updates, multiplier)
         ),
+        # Only where there are any: a state that was saved without has no place for them.
+        *(optax.stateless(partial(_clamped, groups=limits)) for _ in limits[:1]),
     )
+
+
+def _clamped(updates: Any, params: Any, *, groups: list[Group]) -> Any:
+    """Updates after which no parameter is above its group's limit."""
+
+    def clamp(path: tuple, update: jax.Array, held: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        for _, _, most in (group for group in groups if re.search(group.pattern, name)):
+            assert most is not None
+            update = jnp.minimum(update, most - held)
+        return update
+
+    return jax.tree_util.tree_map_with_path(clamp, updates, params)

@@ -1,6 +1,7 @@
 """Model folders: what is saved loads bit for bit; what does not fit is one error naming it."""
 
 import json
+import os
 import shutil
 from functools import cache
 from pathlib import Path
@@ -108,6 +109,50 @@ def test_half_precision_is_stored_as_such_and_widened_on_demand(name, tmp_path):
     assert_same(pretrained.load(kind, tmp_path, dtype=None).variables["params"], half)
     wide = jax.tree.map(lambda leaf: leaf.astype(np.float32), half)
     assert_same(pretrained.load(kind, tmp_path).variables["params"], wide)
+
+
+def test_weights_of_one_variant_are_taken_where_there_are_no_plain_ones(tmp_path):
+    params = write("vit", tmp_path, dtype=np.float16)
+    (tmp_path / "SHA256SUMS").unlink()
+    weights = tmp_path / "model.safetensors"
+    half = weights.rename(tmp_path / "model.fp16.safetensors")
+    rounded = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), params)
+    pretrained.validate_weights("vit", tmp_path)
+    assert_same(pretrained.load("vit", tmp_path).variables["params"], rounded)
+    shutil.copy(half, tmp_path / "model.bf16.safetensors")
+    said = "holds weights of the variants bf16 and fp16, must hold plain ones or those of one"
+    for call in (pretrained.load, pretrained.validate_weights):
+        rejection(lambda call=call: call("vit", tmp_path), f"{tmp_path}: {said}")
+    write("vit", tmp_path)
+    assert_same(pretrained.load("vit", tmp_path).variables["params"], params)
+
+
+def test_weights_are_validated_by_their_headers_alone(tmp_path):
+    """Of a file with the right header and nothing but zeros behind it, sparse on the disk."""
+    write("fmri_encoder", tmp_path)
+    path = tmp_path / "model.safetensors"
+    header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    size, content = path.stat().st_size, path.read_bytes()[:header]
+    path.write_bytes(content)
+    os.truncate(path, size)
+    pretrained.validate_weights("fmri_encoder", tmp_path)
+    rejection(lambda: pretrained.load("fmri_encoder", tmp_path), "is not what was written")
+    os.truncate(path, size - 1)
+    rejection(lambda: pretrained.validate_weights("fmri_encoder", tmp_path), "truncated or no")
+
+
+def test_validated_weights_are_all_there_and_of_the_right_shapes(tmp_path):
+    write("lea", tmp_path)
+    tensors = {name: np.array(x) for name, x in read_tensors(tmp_path).items()}
+    name, *rest = tensors
+    changed = {rest[0]: np.ones(3, np.float32), "more": np.ones(2, np.float32)}
+    wrong = {key: x for key, x in tensors.items() if key != name} | changed
+    write_tensors(tmp_path, wrong, config=CONFIGS["lea"], filename="model.safetensors")
+    rejection(
+        lambda: pretrained.validate_weights("lea", tmp_path),
+        *(f"{tmp_path}: 3 tensors do not fit", f"missing: {name}", f"shape: {rest[0]} is (3,)"),
+        "unused: more",
+    )
 
 
 def test_a_vae_need_not_be_of_colours():

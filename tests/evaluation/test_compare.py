@@ -413,6 +413,18 @@ def test_other_training_of_the_same_method_is_rejected(compare, trained, words):
     assert compare(runs, labels={1: "other"}).code == 0
 
 
+def test_a_run_scored_before_starts_and_presets_is_of_the_same_method(compare):
+    """It knew neither key, started from random weights, and its scales say the preset."""
+    now = {"pretrain.start_from": '"random weights"', "cotrain.preset": '"code"'}
+    runs = [one(BASE, "GLFA"), one(WORSE, "GLFA", seed=1, training=made.TRAINING | now)]
+    assert compare(runs).code == 0
+    now["pretrain.start_from"] = '"models/fmri-pte, sha256 0123456789abcdef"'
+    runs[1] = one(WORSE, "GLFA", seed=1, training=made.TRAINING | now)
+    rejected = compare(runs)
+    assert rejected.code == 2
+    assert 'r1: pretrain.start_from is "models/fmri-pte, sha256' in rejected.error
+
+
 def test_a_run_named_twice_is_rejected_and_a_label_helps(compare):
     run = one(BASE, "GLFA")
     rejected = compare([run, run])

@@ -12,6 +12,7 @@ from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation import decoding, sample, score, sweep
 from glfa_jax.evaluation.decoding import SCORING, HeldOut, open_test, validate_same_settings
+from glfa_jax.method import training_words
 from glfa_jax.metrics import METRICS, image
 from glfa_jax.results import Scores
 from glfa_jax.stages import adapt
@@ -100,6 +101,8 @@ def test_scores_are_against_the_other_clips_and_say_so(sampled):
     np.testing.assert_allclose(scores.values("PSNR"), expected)
     rows = json.loads((place / "metrics.json").read_text())
     assert {row["protocol"] for row in rows} == {"cross-dataset, strict pretraining"}
+    assert {row["training"] for row in rows} == {training_words(settings)}
+    assert scores.training["cotrain.preset"] == '"code"'
     report = (place / "report/index.html").read_text()
     assert "subject 01 of other.zarr (cross-dataset" in report
     expected = redness_difference(videos, truth=other.video("test", clips))

@@ -32,7 +32,9 @@ def changed(ours: dict[str, str], theirs: dict[str, str]) -> set[str]:
     [
         ("contrast.steps=100", {"contrast.steps"}),
         ("cotrain.steps=100", {"cotrain.steps", "cotrain.checkpoint"}),
-        ("cotrain.glfa_scale=0.5", {"cotrain.glfa_scale"}),
+        ("cotrain.glfa_scale=0.5", {"cotrain.glfa_scale", "cotrain.preset"}),
+        ("cotrain.temporal_dropout=0.1", {"cotrain.temporal_dropout"}),
+        ("contrast.logit_scale_max=100", {"contrast.logit_scale_max"}),
         ("cotrain.lora.rank=2", {"cotrain.lora.rank"}),
         ("alignment.kernel_size=3", {"alignment.kernel_size"}),
         ("hardware.compute_dtype=bfloat16", {"hardware.compute_dtype"}),

@@ -21,7 +21,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, Num
 
 import glfa_jax
-from glfa_jax import config, system
+from benchmarks import models
+from glfa_jax import config, start_from, system
+from glfa_jax.convert import pretrained
 from glfa_jax.convert.pretrained import Pretrained, in_memory
 from glfa_jax.data.store import Split, Store
 from glfa_jax.errors import InputError
@@ -61,6 +63,8 @@ class MadeUp:
     def as_trained(self, stage: config.Cotrain) -> Self:
         if stage.offset_noise or stage.zero_terminal_snr:
             raise InputError("cotrain.offset_noise, cotrain.zero_terminal_snr: unknown to a flow")
+        if stage.temporal_dropout:
+            raise InputError("cotrain.temporal_dropout: there are no such convolutions")
         return self
 
     def computing(self, *, dtype: DTypeLike, remat: bool = False) -> Self:
@@ -95,6 +99,11 @@ class MadeUp:
 
     def codec_shapes(self) -> dict:
         return {"gain": jax.ShapeDtypeStruct((), jnp.float32)}
+
+    def validate_weights(self, *, model: Path | None, text_encoder: bool) -> None:
+        assert not text_encoder
+        if not (path := (model or self.folder) / self.part / "kernels.npz").is_file():
+            raise InputError(f"{path}: no such file")
 
     def load(self, model: Path | None = None) -> dict:
         with np.load((model or self.folder) / self.part / "kernels.npz") as arrays:
@@ -193,10 +202,12 @@ def foundation(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("foundation")
     for name in ("clip", "image-classifier"):
         shutil.copytree(FOUNDATION / name, folder / name)
-    (folder / "video-classifier").mkdir()
-    video = json.loads((FOUNDATION / "video-classifier" / "config.json").read_text())
-    content = json.dumps(video | {"tubelet_size": 1})  # any number of frames
-    (folder / "video-classifier" / "config.json").write_text(content)
+    place = folder / "video-classifier"
+    shutil.copytree(FOUNDATION / "video-classifier", place)
+    video = json.loads((place / "config.json").read_text())
+    any_frames = video | {"tubelet_size": 1}
+    params = models.random_params(models.shapes_of("video_mae", any_frames))
+    pretrained.save("video_mae", place, params, config=any_frames)
     shutil.copytree(FOUNDATION / "text-to-video" / "tokenizer", folder / "text-to-video/tokenizer")
     (folder / "text-to-video" / "made_up.json").write_text("{}")
     rng = np.random.default_rng(1)
@@ -287,6 +298,56 @@ def test_what_is_exported_decodes_alone(trained, store, tmp_path):
     folder = decoder.export(tmp_path / "out")
     again = glfa_jax.load(folder)
     np.testing.assert_array_equal(again.decode(maps, subject="03", steps=3), video)
+
+
+def test_a_model_trained_elsewhere_is_decoded_with_as_it_is(
+    trained, store, foundation, tmp_path, capsys
+):
+    """The shortest way: stage 2 of no steps, from its encoder and its generator."""
+    released = shutil.copytree(system.model_folder(trained, "cotrain"), tmp_path / "released")
+    own = configured(tmp_path / "own", store, foundation, "without=[]")
+    settings = config.overridden(
+        own,
+        [
+            *(f"cotrain.encoder_from={released / 'encoder'}", "cotrain.steps=0"),
+            f"cotrain.generator_from={released}",
+        ],
+    )
+    system.check_foundation(settings)
+    for _ in range(2):
+        cotrain.run(settings, store)
+    said = capsys.readouterr().out
+    assert said.count("== cotrain: nothing is trained, the model is taken as it is given") == 1
+    assert said.count("cotrain: finished already, step 0") == 1
+    assert not (settings.run_dir / "pretrain").exists()
+    told = start_from.told(settings, "cotrain")
+    assert told.keys() == {"encoder_from", "generator_from"}
+    shutil.rmtree(released)
+    keep_config(settings.run_dir, settings)
+    maps = store.fmri("test", [0, 1], subjects=["03"])[:, 0].astype(np.float32)
+    keep_config(trained.run_dir, trained)
+    videos = [
+        glfa_jax.load(run.run_dir).decode(maps, subject="03", steps=3, seed=5, guidance_scale=2.0)
+        for run in (trained, settings)
+    ]
+    np.testing.assert_array_equal(*videos)
+    system.check_foundation(settings)
+    assert open_test(settings).clips("03")
+
+
+def test_stage_two_starts_from_a_generator_trained_elsewhere(trained, store, foundation, tmp_path):
+    """And a checkpoint of it is the finished model, the frozen rest as it was given."""
+    released = system.model_folder(trained, "cotrain")
+    changes = (
+        f"cotrain.generator_from={released}",
+        f"cotrain.trainable={trained.cotrain.trainable}",
+    )
+    settings = configured(tmp_path, store, foundation, *changes, "cotrain.learning_rate=1e-9")
+    cotrain.run(settings, store)
+    before, after = decoder_of(trained).denoiser, decoder_of(settings).denoiser
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), before, after)
+    again = decoder_of(settings, step=2).denoiser
+    jax.tree.map(np.testing.assert_array_equal, after, again)
 
 
 def test_kept_encodings_train_as_video_does(store, foundation, tmp_path):

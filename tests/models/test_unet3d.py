@@ -2,13 +2,14 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from benchmarks.models import UNET, VAE
+from benchmarks.models import TINY, UNET, VAE
 from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.models.lora import init_lora, merge
 from glfa_jax.models.unet3d import UNet3D
@@ -110,6 +111,55 @@ def test_new_temporal_convolution_is_the_identity() -> None:
     np.testing.assert_array_equal(layer.apply(params, x), x)
 
 
+def test_temporal_convolutions_drop_where_diffusers_does() -> None:
+    """Before every convolution but the first, a share of the values; the rest grows by it."""
+    layer, rng = TemporalConv(norm_num_groups=2, dropout=0.25), np.random.default_rng(0)
+    x = rng.standard_normal((2, 4, 16, 16, 8)).astype(np.float32)
+    rngs = {"dropout": jax.random.key(1)}
+    params = layer.init({"params": jax.random.key(0), **rngs}, x)["params"]
+    assert jax.tree.map(np.shape, params) == jax.tree.map(
+        np.shape, TemporalConv(norm_num_groups=2).init(jax.random.key(0), x)["params"]
+    )
+    _, seen = layer.apply({"params": params}, x, rngs=rngs, capture_intermediates=True)
+    kept = {
+        name: y["__call__"][0] for name, y in seen["intermediates"].items() if name != "__call__"
+    }
+    assert [name for name in kept if name.endswith(".2")] == [
+        "conv1.2",
+        "conv2.2",
+        "conv3.2",
+        "conv4.2",
+    ]
+    for name in ("conv2", "conv3", "conv4"):
+        dropped, whole = kept[f"{name}.2"], nn.silu(kept[f"{name}.0"])
+        zero = dropped == 0
+        assert abs(zero.mean() - 0.25) < 0.02
+        np.testing.assert_allclose(dropped[~zero], whole[~zero] / 0.75, rtol=1e-5)
+
+
+def test_a_model_drops_while_training_only() -> None:
+    inputs = (jnp.ones((1, 2, 4, 4, 4)), jnp.zeros(1, jnp.int32), jnp.ones((1, 2, 3)))
+    params = SMALL.init(jax.random.key(0), *inputs)
+    # New temporal convolutions are the identity, whatever is dropped in them.
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(2), x.shape), params)
+    dropping = SMALL.clone(dropout=0.1)
+
+    def train(model: UNet3D, key: int) -> jax.Array:
+        rngs = {"dropout": jax.random.key(key)}
+        return jax.jit(lambda p: model.apply(p, *inputs, deterministic=False, rngs=rngs))(params)
+
+    still = jax.jit(SMALL.apply)(params, *inputs)
+    np.testing.assert_array_equal(jax.jit(dropping.apply)(params, *inputs), still)
+    np.testing.assert_array_equal(train(SMALL, 0), still)
+    once, again, other = (
+        train(model, key)
+        for model, key in ((dropping, 0), (dropping.clone(remat=True), 0), (dropping, 1))
+    )
+    assert np.abs(once - still).max() > 1e-3
+    np.testing.assert_allclose(again, once, atol=1e-5)
+    assert np.abs(other - once).max() > 1e-3
+
+
 def test_new_model_over_time_is_the_text_to_image_model_inside() -> None:
     x = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 4))
     t, tokens = jnp.array([3, 500]), jax.random.normal(jax.random.key(1), (2, 2, 3))
@@ -131,6 +181,24 @@ def test_compute_dtype_leaves_parameters_alone() -> None:
     out, variables = block.init_with_output(jax.random.key(0), x, context=None)
     assert out.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+def test_results_are_not_rounded_to_what_is_computed_in() -> None:
+    """Guidance would multiply the rounding, and frames have as many levels as it has bits."""
+
+    def rounded(x: jax.Array) -> bool:
+        assert x.dtype == jnp.float32
+        return bool((x == x.astype(jnp.bfloat16).astype(jnp.float32)).all())
+
+    inputs = (jnp.ones((1, 2, 4, 4, 4)), jnp.zeros(1, jnp.int32), jnp.ones((1, 2, 3)))
+    half = SMALL.clone(dtype=jnp.bfloat16)
+    assert not rounded(jax.jit(half.apply)(half.init(jax.random.key(0), *inputs), *inputs))
+    vae = AutoencoderKL.from_config(TINY["vae"], dtype=jnp.bfloat16)
+    image = jax.random.uniform(jax.random.key(1), (1, 16, 16, 3))
+    params = jax.jit(vae.init)(jax.random.key(0), image)
+    posterior = jax.jit(partial(vae.apply, method="encode"))(params, image)
+    assert not rounded(posterior.mean)
+    assert not rounded(jax.jit(partial(vae.apply, method="decode"))(params, posterior.mean))
 
 
 def test_log_variance_is_clamped() -> None:

@@ -45,6 +45,39 @@ def test_published_processors_are_matched_to_one_level(name, shown):
         assert difference.max() < LEVEL / 1000
 
 
+# As published files have it: keys of earlier versions of transformers, and some left out.
+MEANS = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+FILES = {
+    "number of a ViT": ("vit", {"do_resize": True, "size": 40, **MEANS}),
+    "number of VideoMAE": (
+        "video_mae",
+        {"feature_extractor_type": "VideoMAEFeatureExtractor", "do_center_crop": True, "size": 224},
+    ),
+    "crop off": ("video_mae", {"do_center_crop": False, "size": {"shortest_edge": 40}, **MEANS}),
+    "no crop_size": ("video_mae", {"image_processor_type": "VideoMAEImageProcessor", **MEANS}),
+    "number of CLIP": ("clip", {"crop_size": 30, "size": 40, "resample": 3}),
+    "nothing": ("clip", {}),
+    "null": ("vit", {"do_resize": None, "size": None, "do_center_crop": None, "crop_size": 20}),
+}
+
+
+@pytest.mark.parametrize("shown", ["wide", "tall"])
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_file_leaves_out_is_as_transformers_has_it(name, shown):
+    model, file = FILES[name]
+    image = np.ascontiguousarray(IMAGES[shown])
+    ours = np.asarray(Preprocessor.from_config(file, model=model)(image))
+    theirs = PROCESSORS[model](**file)(image, return_tensors="np")["pixel_values"]
+    theirs = np.moveaxis(theirs.reshape(theirs.shape[-3:]), 0, -1)
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() * 0.5 <= LEVEL * 1.001
+
+
+def test_the_name_in_a_file_counts_before_the_model_it_lies_beside():
+    file = {"image_processor_type": "ViTImageProcessorFast", "size": 40}
+    assert Preprocessor.from_config(file, model="clip").size == (40, 40)
+
+
 def test_a_small_size_is_matched_too():
     processor = transformers.CLIPImageProcessorPil(
         size={"shortest_edge": 32}, crop_size={"height": 28, "width": 30}

@@ -166,6 +166,17 @@ def test_published_protocol_and_within_subject_decoding_are_named(run):
     assert "pretraining saw the training split of all subjects of the training data, the " in plain
 
 
+def test_what_it_started_from_and_its_loss_scales_are_named(run, text):
+    assert "autoencoder from random weights, as in the paper's ablation" in words(text)
+    assert "loss scales of the official code" in words(text)
+    changes = ["pretrain.start_from=models/fmri-pte", "cotrain.preset=paper"]
+    config = config_module.load(run / "config.yaml", changes)
+    (run / "config.yaml").write_text(config_module.dump(config))
+    plain = words(page.write(run).read_text())
+    assert "autoencoder fine-tuned from models/fmri-pte" in plain
+    assert "loss scales of the paper" in plain
+
+
 @pytest.mark.parametrize(
     ("decoded", "said"),
     [

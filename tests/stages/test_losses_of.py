@@ -103,9 +103,9 @@ def generator_of(settings: config.Cotrain, unet: Any = None) -> Generator:
     return UNet3DGenerator(Path(), unet or Unet(), vae, MODELSCOPE).as_trained(settings)
 
 
-def stage_two(batch, **changes):
+def stage_two(batch, unet=None, **changes):
     settings = config.Cotrain(**changes)
-    loss = cotrain.loss_of(settings, Encoder(), generator_of(settings))
+    loss = cotrain.loss_of(settings, Encoder(), generator_of(settings, unet))
     frozen = {"fixed": {}, "codec": {"gain": jnp.float32(1.5)}, "mask": MASK}
     params = {"encoder": {"gain": ENCODER["gain"]}, "unet": {"gain": jnp.float32(0.3)}}
     return loss(params, frozen, batch, KEY)
@@ -154,7 +154,32 @@ def test_both_presets_of_scales_are_two_lines():
         loss, found = stage_two(batch, **scales)
         glfa = of_regularisation * found["regularisation"] + of_alignment * found["alignment"]
         near(loss, found["diffusion"] + glfa)
-    assert config.Cotrain() == config.Cotrain(glfa_scale=1.0, alignment_scale=0.1)
+    for preset, of_regularisation, of_alignment in (("code", 1.0, 0.1), ("paper", 0.5, 0.5)):
+        loss, found = stage_two(batch, preset=preset)
+        glfa = of_regularisation * found["regularisation"] + of_alignment * found["alignment"]
+        near(loss, found["diffusion"] + glfa)
+
+
+def test_a_step_gives_the_generator_a_key_where_it_is_to_drop():
+    """A key of its own, so that noise and times stay what they are without."""
+    batch, keys = batch_of(np.arange(ROWS)[:, None]), []
+
+    class Dropping:
+        def clone(self, *, dropout):
+            assert dropout == 0.1
+            return self
+
+        def apply(self, variables, noisy, t, condition, **training):
+            if training:
+                assert training["deterministic"] is False
+                keys.append(training["rngs"]["dropout"])
+            return Unet().apply(variables, noisy, t, condition)
+
+    loss, _ = stage_two(batch, unet=Dropping(), temporal_dropout=0.1)
+    assert loss == stage_two(batch, unet=Dropping())[0]
+    (key,) = keys
+    others = [*jax.random.split(KEY, 4)]
+    assert all(np.any(jax.random.key_data(key) != jax.random.key_data(x)) for x in others)
 
 
 def test_stage_one_of_paired_rows_is_the_formula():

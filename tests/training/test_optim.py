@@ -100,3 +100,35 @@ def test_first_moments_may_be_bfloat16():
         near, coarse = half.update(gradients, coarse, params)
     difference = jnp.abs(updates["a"] - near["a"])
     assert 0 < difference.max() < 1e-2 * jnp.abs(updates["a"]).max()
+
+
+def test_a_group_is_clamped_at_its_most_after_every_step():
+    """As CLIP clamps its logit scale: it may come back, and nothing else is touched."""
+    params = {"scale": jnp.float32(4.0), "kernel": jnp.float32(4.0)}
+    stage = toy.stage(steps=4).model_copy(
+        update={"learning_rate": 0.4, "weight_decay": 0.0, "warmup_steps": 0}
+    )
+    free = (Group("^scale$", 2.0), Group("otherwise", 1.0))
+    limited = (Group("^scale$", 2.0, 4.6), Group("otherwise", 1.0))
+    found = {}
+    for name, groups in (("free", free), ("limited", limited)):
+        optim = optimizer(stage, trainable=params, groups=groups)
+        state, now, seen = optim.init(params), params, []
+        for sign in (-1, -1, 1, 1):
+            gradients = jax.tree.map(lambda x, sign=sign: sign * jnp.ones_like(x), params)
+            updates, state = optim.update(gradients, state, now)
+            now = optax.apply_updates(now, updates)
+            seen.append({key: float(x) for key, x in now.items()})
+        found[name] = seen
+    assert max(step["scale"] for step in found["free"]) > 5
+    np.testing.assert_allclose([step["scale"] for step in found["limited"][:2]], 4.6, rtol=1e-6)
+    assert found["limited"][3]["scale"] < 4.6
+    for free_step, step in zip(found["free"], found["limited"], strict=True):
+        assert free_step["kernel"] == step["kernel"]
+
+
+def test_without_a_limit_the_state_is_as_it_was_before_there_were_any():
+    groups = (Group("otherwise", 1.0),)
+    params = {"x": jnp.ones(2)}
+    optim = optimizer(toy.stage(steps=1), trainable=params, groups=groups)
+    assert len(optim.init(params)) == 5

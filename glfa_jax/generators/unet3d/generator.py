@@ -73,7 +73,10 @@ class UNet3DGenerator:
                     f"v_prediction, the one in {self.folder} has {schedule.prediction_type}"
                 )
             schedule = schedule.rescale_zero_terminal_snr()
-        return replace(self, schedule=schedule, offset_noise=stage.offset_noise)
+        trained = replace(self, schedule=schedule, offset_noise=stage.offset_noise)
+        if stage.temporal_dropout:
+            trained = replace(trained, unet=self.unet.clone(dropout=stage.temporal_dropout))
+        return trained
 
     def computing(self, *, dtype: DTypeLike, remat: bool = False) -> Self:
         unet = self.unet.clone(dtype=dtype, remat=remat)
@@ -113,6 +116,17 @@ class UNet3DGenerator:
 
     def _shapes(self, kind: str, folder: Path) -> dict:
         return pretrained.described(kind, read_config(folder), place=folder)[1]
+
+    def validate_weights(self, *, model: Path | None, text_encoder: bool) -> None:
+        folders = {"unet3d": (model or self.folder) / self.part, "vae": self.folder / "vae"}
+        if text_encoder:
+            folders["clip_text"] = self.folder / "text_encoder"
+        if pretrained.configured("unet3d", folders["unet3d"]) != self.unet.clone(dropout=0.0):
+            raise InputError(
+                f"{folders['unet3d']}: has another architecture than {self.folder / self.part}"
+            )
+        for kind, folder in folders.items():
+            pretrained.validate_weights(kind, folder)
 
     def load(self, model: Path | None = None) -> dict:
         folder = self.folder if model is None else model
@@ -173,9 +187,16 @@ class UNet3DGenerator:
         return self.schedule.target(clean, noise=noise, t=t)
 
     def denoise(
-        self, denoiser: dict, latents: Latents, t: Int[Array, "*b"], condition: Condition
+        self,
+        denoiser: dict,
+        latents: Latents,
+        t: Int[Array, "*b"],
+        condition: Condition,
+        *,
+        dropout: Key[Array, ""] | None = None,
     ) -> Latents:
-        prediction: Any = self.unet.apply({"params": denoiser}, latents, t, condition)
+        training = {} if dropout is None else {"deterministic": False, "rngs": {"dropout": dropout}}
+        prediction: Any = self.unet.apply({"params": denoiser}, latents, t, condition, **training)
         return prediction
 
     def sample(
