@@ -216,7 +216,14 @@ OWNED = {
         "what is HTML already is said in one file",
     ),
     "nibabel": (
-        ("glfa_jax/data", "glfa_jax/simulate", "tests/data", "tests/simulate", "benchmarks/fuzz"),
+        (
+            "glfa_jax/data",
+            "glfa_jax/simulate",
+            "tests/data",
+            "tests/simulate",
+            "benchmarks/fuzz",
+            "benchmarks/rehearsal",
+        ),
         "scanner files are read under data and written under simulate",
     ),
     "h5py": (
