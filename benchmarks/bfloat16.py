@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from glfa_jax.convert.pretrained import in_memory
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.generators.unet3d import UNet3DGenerator
@@ -33,8 +34,8 @@ def main() -> None:
     parser.add_argument("foundation", type=Path)
     folder = parser.parse_args().foundation / "text-to-video"
     generator = UNet3DGenerator.open(folder)
-    denoiser, codec = generator.load(), generator.load_codec()
-    text = generator.load_text_encoder()
+    denoiser, codec = in_memory((generator.load(), generator.load_codec()))
+    text = in_memory(generator.load_text_encoder())
     tokens = Tokenizer.load(folder / "tokenizer")([*CAPTIONS, ""])
     hidden: Any = text.module.apply(text.variables, tokens)
     condition = jnp.resize(hidden.hidden[:-1], (CLIPS, *hidden.hidden.shape[1:]))

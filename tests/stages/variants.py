@@ -7,6 +7,7 @@ import jax
 
 from glfa_jax import alignments, config, system
 from glfa_jax.convert import pretrained
+from glfa_jax.convert.pretrained import in_memory
 from glfa_jax.data.store import Store
 from glfa_jax.training.checkpoints import mark_done
 from tests.stages import tiny
@@ -61,4 +62,4 @@ def store_trained(settings: config.Config, *, clip_dim: int = 6, tokens: int = 5
 
 def load_trained(settings: config.Config) -> pretrained.Pretrained:
     folder = system.model_folder(settings, "cotrain") / "encoder"
-    return alignments.load_encoder(folder)
+    return in_memory(alignments.load_encoder(folder))
