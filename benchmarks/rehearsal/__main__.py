@@ -77,8 +77,8 @@ def phases(out: Path) -> Iterator[Phase]:
     yield Phase("prepare", ["glfa_jax.data.prepare", *own])
     yield Phase("look", ["glfa_jax.data.look", str(out / "wen2018.zarr")])
     if not (out / "fmri_pte").exists():
-        importing = ["glfa_jax.convert", "import", "fmri_autoencoder", pte, str(out / "fmri_pte")]
-        yield Phase("import fMRI-PTE", importing)
+        where = ["--kind", "fmri_autoencoder", "--source", pte, "--target", str(out / "fmri_pte")]
+        yield Phase("import fMRI-PTE", ["glfa_jax.convert", "import", *where])
     yield Phase("pretrain", ["train.pretrain", *own])
     yield Phase("stage 1", ["train.contrast", *own])
     yield Phase("stage 2", ["train.cotrain", *own])
