@@ -34,6 +34,7 @@ def run_main(
     schema: type[config.Section] = config.Config,
     description: str | None = None,
     compile_only: Callable[[Any, str, Path | None], None] | None = None,
+    plan: Callable[[Any], None] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> int:
     """Reads the configuration named on the command line and calls `main` with it; the exit code.
@@ -41,8 +42,8 @@ def run_main(
     arguments: of the command line, without its name. command: as in `starting.typed`.
 
     With `--compile-only TOPOLOGY`, calls `compile_only` with it, the topology and the file for the
-    report instead. `options`: more arguments by name, each with those of argparse; `main`
-    gets them as keywords.
+    report instead; with `--plan`, `plan`. `options`: more arguments by name, each with those of
+    argparse; `main` gets them as keywords.
 
     What the user can mend ends as one sentence on stderr; a mistake of ours as a traceback.
     """
@@ -69,10 +70,19 @@ def run_main(
             "what a step needs",
         )
         parser.add_argument("--report", type=Path, metavar="FILE", help="keeps that as JSON")
+    if plan is not None:
+        parser.add_argument(
+            "--plan",
+            action="store_true",
+            help="only say what each stage will hold in memory and on disk, in seconds",
+        )
     given = parser.parse_args(arguments)
 
     def run() -> None:
         settings = config.load(given.config, given.set, schema=schema)
+        if plan is not None and given.plan:
+            plan(settings)
+            return
         if compile_only is not None and given.compile_only:
             compile_only(settings, given.compile_only, given.report)
         else:

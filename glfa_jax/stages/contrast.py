@@ -27,7 +27,7 @@ from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.stages import pretrain
-from glfa_jax.stages.compiling import batch_shapes, compile_stage, shape
+from glfa_jax.stages.compiling import Step, batch_shapes, compile_stage, shape
 from glfa_jax.stages.running import (
     batches,
     begun,
@@ -139,10 +139,10 @@ def build_module(settings: config.Config, *, clip_dim: int, tokens: int) -> Fmri
     )
 
 
-def compile_only(settings: config.Config, topology: str, report: Path | None) -> None:
-    """Compiles the step of this stage from configurations alone; no weights, no data are read."""
+def step_of(settings: config.Config) -> Step:
+    """The step of this stage, from configurations alone; no weights, no data are read."""
     if settings.method == "lea":
-        raise InputError("method: lea has no stage 1 to compile, must be glfa")
+        raise InputError("method: lea has no stage 1 to size, must be glfa")
     options = compute_in(settings)
     generator = system.check_generator(settings)
     clip = system.clip_shapes(settings.foundation, compute_dtype=options["dtype"])
@@ -156,11 +156,7 @@ def compile_only(settings: config.Config, topology: str, report: Path | None) ->
     text = None
     if settings.contrast.token_scale:
         text = generator.text_encoder_shapes(compute_dtype=options["dtype"])
-    compile_stage(
-        settings,
-        NAME,
-        topology,
-        report,
+    return Step(
         params=parts.trainable,
         frozen={
             "fixed": parts.frozen,
@@ -173,6 +169,11 @@ def compile_only(settings: config.Config, topology: str, report: Path | None) ->
         loss_fn=loss_of(settings.contrast, module, clip, text),
         groups=stage_groups,
     )
+
+
+def compile_only(settings: config.Config, topology: str, report: Path | None) -> None:
+    """Compiles the step of this stage, and says what it needs."""
+    compile_stage(settings, NAME, topology, report, step_of(settings))
 
 
 def run(settings: config.Config, store: Store) -> None:

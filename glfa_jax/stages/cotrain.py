@@ -7,7 +7,8 @@ Prepares the data and runs earlier stages first where they are missing, but for 
 and fresh conditioning. `cotrain.encoder_from` and `cotrain.generator_from` name weights trained
 elsewhere to start from; with `cotrain.steps: 0` they are stored as they are, to be decoded with.
 With `method: lea`, which has no stage 1 and 2, fits that (`train.lea`).
-With `--compile-only v5e:4x4` nothing is trained: says what a step needs on that TPU slice.
+With `--plan` nothing is trained: says what each stage will hold on a device and on the disk; with
+`--compile-only v5e:4x4`, what a step of this one needs on that TPU slice.
 """
 
 from collections.abc import Sequence
@@ -32,13 +33,14 @@ from glfa_jax.models import lora
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.stages import contrast, latents, lea, pretrain
-from glfa_jax.stages.compiling import batch_shapes, compile_stage, shape
+from glfa_jax.stages.compiling import Step, batch_shapes, compile_stage, say_plan, shape
 from glfa_jax.stages.running import (
     batches,
     begun,
     complete,
     compute_in,
     from_folder,
+    needed_stages,
     run_stage,
     store_model,
     take_as_given,
@@ -182,10 +184,10 @@ def parameters(
     return split(params, groups=groups(settings, generator))
 
 
-def compile_only(settings: config.Config, topology: str, report: Path | None) -> None:
-    """Compiles the step of this stage from configurations alone; no weights, no data are read."""
+def step_of(settings: config.Config) -> Step:
+    """The step of this stage, from configurations alone; no weights, no data are read."""
     if settings.method == "lea":
-        raise InputError("method: lea has no steps to compile, must be glfa")
+        raise InputError("method: lea has no steps to size, must be glfa")
     options = compute_in(settings)
     generator = system.check_generator(settings).computing(**options)
     codec = generator.codec_shapes()
@@ -205,11 +207,7 @@ def compile_only(settings: config.Config, topology: str, report: Path | None) ->
 
     data, side = settings.data, settings.data.map_size
     encoding = jax.eval_shape(generator.encode, codec, shape(1, data.frames, *data.resolution, 3))
-    compile_stage(
-        settings,
-        NAME,
-        topology,
-        report,
+    return Step(
         params=parts.trainable,
         frozen={
             "fixed": parts.frozen,
@@ -225,6 +223,18 @@ def compile_only(settings: config.Config, topology: str, report: Path | None) ->
         loss_fn=loss_of(settings.cotrain, module, generator),
         groups=groups(settings, generator),
     )
+
+
+def compile_only(settings: config.Config, topology: str, report: Path | None) -> None:
+    """Compiles the step of this stage, and says what it needs."""
+    compile_stage(settings, NAME, topology, report, step_of(settings))
+
+
+def plan(settings: config.Config) -> None:
+    """Says what each stage that is to be run holds, before anything is read."""
+    known = {pretrain.NAME: pretrain.step_of, contrast.NAME: contrast.step_of, NAME: step_of}
+    trained = [name for name in needed_stages(settings) if name in known]
+    say_plan(settings, {name: known[name](settings) for name in trained})
 
 
 def run(settings: config.Config, store: Store) -> None:
@@ -293,4 +303,5 @@ def command(arguments: Sequence[str] | None = None) -> int:
         command="train.cotrain",
         description=__doc__,
         compile_only=compile_only,
+        plan=plan,
     )

@@ -22,7 +22,7 @@ from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
-from glfa_jax.stages.compiling import compile_stage, shape
+from glfa_jax.stages.compiling import Step, compile_stage, shape
 from glfa_jax.stages.running import (
     begun,
     complete,
@@ -60,24 +60,25 @@ def loss_of(module: FmriAutoencoder) -> LossFn:
     return loss_fn
 
 
-def compile_only(settings: config.Config, topology: str, report: Path | None) -> None:
-    """Compiles the step of this stage from the configuration alone; no data are read."""
+def step_of(settings: config.Config) -> Step:
+    """The step of this stage, from the configuration alone; no data are read."""
     module = system.autoencoder(settings).clone(**compute_in(settings))
     parts = jax.eval_shape(
         partial(split, groups=GROUPS), pretrained.parameter_shapes("fmri_autoencoder", module)
     )
     side = settings.data.map_size
-    compile_stage(
-        settings,
-        NAME,
-        topology,
-        report,
+    return Step(
         params=parts.trainable,
         frozen={"fixed": parts.frozen, "mask": shape(side, side)},
         batch={"fmri": shape(settings.pretrain.batch_size, side, side)},
         loss_fn=loss_of(module),
         groups=GROUPS,
     )
+
+
+def compile_only(settings: config.Config, topology: str, report: Path | None) -> None:
+    """Compiles the step of this stage, and says what it needs."""
+    compile_stage(settings, NAME, topology, report, step_of(settings))
 
 
 def init_params(settings: config.Config, module: FmriAutoencoder) -> dict:

@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from glfa_jax import config
 from glfa_jax.errors import TrainingError
 from glfa_jax.files import reason
 from glfa_jax.training import speed
+from glfa_jax.training.needs import frozen_shapes
 from glfa_jax.training.optim import Group, optimizer
-from glfa_jax.training.sharding import ROWS, make_mesh, param_shardings, replicated
+from glfa_jax.training.sharding import ROWS, make_mesh, replicated
 from glfa_jax.training.step import LossFn, abstract_state, compiler_options, jitted_step
 
 _OUT_OF_MEMORY = re.compile(
@@ -123,14 +123,7 @@ def compile_step(
             place(tree),
         )
 
-    def kept(x: Any) -> Any:
-        floating = jnp.issubdtype(x.dtype, jnp.floating)
-        return jax.ShapeDtypeStruct(x.shape, hardware.frozen_dtype if floating else x.dtype)
-
-    frozen = lay(
-        jax.tree.map(kept, frozen),
-        lambda tree: param_shardings(tree, mesh, from_bytes=hardware.shard_from_bytes),
-    )
+    frozen = frozen_shapes(frozen, mesh, hardware)
     batch = lay(batch, lambda tree: jax.tree.map(lambda _: NamedSharding(mesh, ROWS), tree))
     key = jax.eval_shape(lambda: jax.random.key(0))
     root = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
@@ -144,7 +137,7 @@ def compile_step(
         "device": first.device_kind,
         "devices": mesh.size,
         "mesh": dict(mesh.shape),
-        "capacity": _capacity(first, here=topology == "here", sharing=mesh.size),
+        "capacity": speed.capacity(first, here=topology == "here", sharing=mesh.size),
     }
     try:
         program = lowered.compile(compiler_options=compiler_options(mesh, hardware))
@@ -173,15 +166,6 @@ def compile_step(
         least_step=least,
         compile_seconds=seconds,
     )
-
-
-def _capacity(device: Any, *, here: bool, sharing: int) -> float | None:
-    """Bytes that a device has: one that is here says so itself, CPUs share the machine's."""
-    if here and device.platform == "cpu":
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / sharing
-    own = (device.memory_stats() or {}).get("bytes_limit") if here else None
-    best = speed.limits(device)
-    return own or (best.memory if best else None)
 
 
 def _memory(program: Any) -> dict[str, float]:

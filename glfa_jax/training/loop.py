@@ -13,7 +13,7 @@ import jax
 from glfa_jax import config
 from glfa_jax.errors import Stopped, TrainingError
 from glfa_jax.files import write_atomically
-from glfa_jax.training import room, speed
+from glfa_jax.training import needs, room, speed
 from glfa_jax.training.checkpoints import Checkpoints, mark_done, read_done, unmark_done
 from glfa_jax.training.logs import Log, Progress
 from glfa_jax.training.optim import Group, optimizer
@@ -113,6 +113,8 @@ def train(
             )
         if start and first == stage.steps and finished(name, folder, stage=stage):
             return start.state
+        kept = needs.frozen_shapes(frozen, mesh, hardware)
+        needs.validate(name, needs.needs_of(abstract, kept), mesh)
         room.validate(folder / "checkpoints", abstract, most=stage.keep + stage.keep_best + 1)
         if is_main():
             unmark_done(folder)
@@ -120,6 +122,7 @@ def train(
             text = describe(jax.tree.map(lambda x: x.sharding, abstract.params), abstract.params)
             write_atomically(folder / "sharding.txt", f"{dict(mesh.shape)}\n{text}\n")
             say(f"{name}: mesh {dict(mesh.shape)}, {text.splitlines()[0]}")
+        say(f"{name}: placing parameters on the devices")
         if start:
             say(f"{name}: going on from step {first}")
             batches.set_state(start.data_state)
@@ -142,6 +145,7 @@ def train(
                 for step in range(first + 1, stage.steps + 1):
                     batch = place_batch(watch.next(batches, step), mesh, parts=stage.accumulate)
                     if step_fn is None:
+                        say(f"{name}: compiling a step")
                         step_fn = jitted_step(
                             loss_fn, optim, abstract, mesh, accumulate=stage.accumulate
                         )

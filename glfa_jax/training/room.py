@@ -18,19 +18,22 @@ def validate(folder: Path, state: TrainState, *, most: int) -> None:
     shapes. most: how many checkpoints exist at once, the one that is being written among them.
     """
     there = sum(path.name.isdigit() for path in folder.iterdir())
-    size = sum(_bytes(x) for x in jax.tree.leaves((state.params, state.opt_state)))
+    size = size_of(state)
     wanted, free = size * max(most - there, 0), shutil.disk_usage(folder).free
-    say(f"{folder}: a checkpoint takes {_shown(size)}, at most {most} are there at once")
+    say(f"{folder}: a checkpoint takes {shown(size)}, at most {most} are there at once")
     if anywhere(wanted > free):
         raise TrainingError(
-            f"{folder}: {most} checkpoints of {_shown(size)} need {_shown(wanted)} more, the disk "
-            f"has {_shown(free)} free; make room, or keep fewer (keep, keep_best)"
+            f"{folder}: {most} checkpoints of {shown(size)} need {shown(wanted)} more, the disk "
+            f"has {shown(free)} free; make room, or keep fewer (keep, keep_best)"
         )
 
 
-def _bytes(x: Any) -> int:
-    return x.size * x.dtype.itemsize
+def size_of(state: TrainState) -> int:
+    """Bytes of a checkpoint; state: arrays or shapes."""
+    kept: Any = jax.tree.leaves((state.params, state.opt_state))
+    return sum(x.size * x.dtype.itemsize for x in kept)
 
 
-def _shown(size: float) -> str:
+def shown(size: float) -> str:
+    """Bytes, as people read them."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from glfa_jax import config
@@ -39,7 +39,7 @@ def make_mesh(size: config.MeshSize, *, devices: Any = None) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
@@ -65,7 +65,7 @@ def _is_local(device: Any) -> bool:
 
 def param_shardings(
     tree: Any,
-    mesh: Mesh,
+    mesh: Mesh | AbstractMesh,
     *,
     rules: Mapping[str, tuple[str | None, ...]] | None = None,
     from_bytes: int,

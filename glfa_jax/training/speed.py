@@ -1,5 +1,6 @@
 """What devices can do at their best, as their makers state it, and what a compiled step asks."""
 
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,15 @@ def limits(device: Any) -> Limits | None:
     """Of a device of this kind; None where they are not listed."""
     hits = [name for name in LIMITS if name in device.device_kind]
     return LIMITS[max(hits, key=len)] if hits else None
+
+
+def capacity(device: Any, *, here: bool, sharing: int) -> float | None:
+    """Bytes that a device has: one that is here says so itself, CPUs share the machine's."""
+    if here and device.platform == "cpu":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / sharing
+    own = (device.memory_stats() or {}).get("bytes_limit") if here else None
+    best = limits(device)
+    return own or (best.memory if best else None)
 
 
 class Costs(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from glfa_jax import config
 from glfa_jax.training.sharding import param_shardings, place, replicated
@@ -26,7 +26,10 @@ LossFn = Callable[[dict, Any, Any, jax.Array], tuple[jax.Array, Metrics]]
 
 
 def abstract_state(
-    params: dict, optim: optax.GradientTransformation, mesh: Mesh, hardware: config.Hardware
+    params: dict,
+    optim: optax.GradientTransformation,
+    mesh: Mesh | AbstractMesh,
+    hardware: config.Hardware,
 ) -> TrainState:
     """Shapes, types and shardings of the whole state."""
     shapes = TrainState(
