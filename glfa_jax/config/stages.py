@@ -141,3 +141,8 @@ class Lea(Section):
         "authors took 500, for more samples",
     )
     batch_size: Positive = Field(default=64, description="fMRI windows encoded at once")
+    cotrain_generator: bool = Field(
+        default=False,
+        description="the generator trains on the regression's conditions of training windows, as "
+        "`cotrain` says; false: it stays as it is",
+    )

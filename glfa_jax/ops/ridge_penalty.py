@@ -17,7 +17,7 @@ from glfa_jax.ops.ridge import Ridge
 
 # Largest first: of equally good ones the largest is taken.
 SHARES: tuple[float, ...] = tuple(
-    float(f"{10**exponent:.3g}") for exponent in np.arange(1, -7, -0.5)
+    float(f"{10**exponent:.3g}") for exponent in np.arange(1, -6.1, -0.5)
 )
 
 

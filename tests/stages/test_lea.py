@@ -248,8 +248,8 @@ def test_no_stage_can_be_left_out(settings, stage):
         config.overridden(settings, [f"without=[{stage}]"])
 
 
-def test_there_is_no_step_to_compile(settings):
-    with pytest.raises(InputError, match="method: lea has no steps to compile, must be glfa"):
+def test_nothing_is_compiled_ahead_of_a_regression(settings):
+    with pytest.raises(InputError, match="method: lea cannot be compiled ahead of its regression"):
         cotrain.compile_only(settings, "v5e:2x2", None)
 
 
