@@ -29,6 +29,7 @@ from tqdm import tqdm
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.data.layouts import Split
 from glfa_jax.data.store import Store
 from glfa_jax.data.video import unit_range
 from glfa_jax.errors import InputError
@@ -63,15 +64,18 @@ def chosen(choice: Choice, samples: Ridge) -> Penalty:
 
 
 class Targets:
-    """Of training clips: the caption's tokens as the generator is given them, CLIP's embedding."""
+    """Of clips: the caption's tokens as the generator is given them, CLIP's embedding.
 
-    def __init__(self, settings: config.Config, store: Store):
+    split: training clips but where a penalty is judged afterwards.
+    """
+
+    def __init__(self, settings: config.Config, store: Store, *, split: Split = "train"):
         generator, clip = system.generator(settings), system.load_clip(settings.foundation)
         text = generator.load_text_encoder(compute_dtype=jnp.float32)
         self.shape = (generator.condition_tokens, generator.condition_width)
         self.clip_dim = clip.model.module.projection_dim
-        self._store = store
-        self._captions = system.tokenizer(settings)(store.attributes.captions["train"])
+        self._store, self._split = store, split
+        self._captions = system.tokenizer(settings)(store.attributes.captions[split])
         self._variables = jax.device_put((text.variables, clip.model.variables))
 
         @jax.jit
@@ -87,7 +91,7 @@ class Targets:
 
     def of(self, clips: ndarray) -> Float[ndarray, "b q"]:
         """All tokens one after the other, then the embedding."""
-        video = unit_range(self._store.video("train", clips))
+        video = unit_range(self._store.video(self._split, clips))
         return jax.device_get(self._compute(self._variables, self._captions[clips], video))
 
 

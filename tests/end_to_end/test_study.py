@@ -429,8 +429,9 @@ def test_lea_is_a_study_by_configuration_alone(regression):
 
 def test_a_generator_is_trained_on_the_regression_and_nothing_else_is(regression, tmp_path):
     run_dir = tmp_path / "run"
-    for stage in ("pretrain", "lea"):
+    for stage in ("pretrain", "lea", "samples"):
         shutil.copytree(regression.run_dir / stage, run_dir / stage)
+    shutil.copy(regression.run_dir / "metrics.json", run_dir)
     own = config.overridden(regression, ["lea.cotrain_generator=true", f"run_dir={run_dir}"])
     cotrain.main(own)
     ours, theirs = load_model(own), load_model(regression)
@@ -448,8 +449,8 @@ def test_a_generator_is_trained_on_the_regression_and_nothing_else_is(regression
             assert (values != before[path]).any(), path
     assert not (run_dir / "cotrain" / "model" / "encoder").exists()
     assert (run_dir / "cotrain" / "model" / "trained_on").is_dir()
-    page = read_run(run_dir)
-    assert list(page.logs) == ["pretrain", "cotrain"]
+    assert list(read_run(run_dir).logs) == ["pretrain", "cotrain"]
+    assert list(read_run(regression.run_dir).logs) == ["pretrain"]
 
 
 def test_lea_learns_from_nothing_but_the_train_windows_of_the_train_subjects(regression, tmp_path):
