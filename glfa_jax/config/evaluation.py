@@ -15,7 +15,7 @@ class Evaluation(Section):
     guidance_scale: Guidance = 9.0
     batch_size: Positive = 16
     test_maps: Literal["averaged", "z-scored", "rescaled"] = Field(
-        default="averaged",
+        default="rescaled",
         description="averages over repeats have a smaller amplitude than training maps. averaged: "
         "as they are; z-scored: every pixel anew, over all test maps of a subject; rescaled: by "
         "one number a subject, to the standard deviation of training maps",

@@ -106,7 +106,7 @@ def test_a_held_out_subject_is_decoded_from_maps_of_that_amplitude(settings):
     expected = maps.astype(np.float32) * (wanted / spread(test.store, "test", "03"))
     assert test.store.path != test.trained.path
     np.testing.assert_allclose(test.maps("03", [0, 1]), expected, rtol=1e-6)
-    as_they_are = open_test(settings)
+    as_they_are = open_test(config.overridden(settings, ["evaluation.test_maps=averaged"]))
     np.testing.assert_array_equal(
         as_they_are.maps("03", [1]), as_they_are.store.fmri("test", [1], subjects=["03"])[:, 0]
     )
@@ -118,4 +118,5 @@ def test_samples_of_before_there_was_a_choice_are_of_averages(settings, tmp_path
     rescaled = open_test(config.overridden(settings, ["evaluation.test_maps=rescaled"]))
     with pytest.raises(InputError, match=r"evaluation\.test_maps: rescaled \| averaged"):
         validate_same_settings(rescaled, tmp_path, but=SCORING)
-    validate_same_settings(open_test(settings), tmp_path, but=SCORING)
+    averaged = open_test(config.overridden(settings, ["evaluation.test_maps=averaged"]))
+    validate_same_settings(averaged, tmp_path, but=SCORING)
