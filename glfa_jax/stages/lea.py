@@ -74,7 +74,8 @@ class Targets:
         text = generator.load_text_encoder(compute_dtype=jnp.float32)
         self.shape = (generator.condition_tokens, generator.condition_width)
         self.clip_dim = clip.model.module.projection_dim
-        self._store, self._split = store, split
+        self._store = store
+        self._split: Split = split
         self._captions = system.tokenizer(settings)(store.attributes.captions[split])
         self._variables = jax.device_put((text.variables, clip.model.variables))
 
