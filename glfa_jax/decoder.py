@@ -76,13 +76,15 @@ class Decoder(Trained):
         """Videos in 8-bit RGB, sampled with guidance away from the average training map (SPEC §4).
 
         maps: (clips, window, height, width): the volumes of each clip, which follow its start by
-            the haemodynamic lag, z-scored within their run, zero outside the cortex.
+            the haemodynamic lag, z-scored within their run, zero outside the cortex. Averages over
+            repeats are smaller than training maps; the commands give them back their amplitude
+            (`evaluation.test_maps`), here they are taken as they are.
         subject: as of `align`.
         guidance_scale, steps, seed: of sampling; left out, as in the configuration (`evaluation`,
             `seed`). One compiled program per (steps, batch size).
         clips: a number for each clip, on which its noise depends beside the seed; 0, 1, 2, ... if
-            left out. With their places in the test split, the videos are those of eval.sample, bit
-            for bit.
+            left out. With their places in the test split, the videos are those of eval.sample with
+            `evaluation.test_maps: averaged`, bit for bit.
 
         Raises InputError for maps of another shape or with values that are not finite, for a
         subject who is unknown or has no layer, and for options that cannot be.

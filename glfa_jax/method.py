@@ -11,7 +11,7 @@ def method_name(settings: Config) -> str:
     fMRI-PTE-V is the same pipeline with no alignment layer (SPEC §6.3).
     """
     if settings.method == "lea":
-        return "LEA"
+        return "LEA, generator co-trained" if settings.lea.cotrain_generator else "LEA"
     layer, aligned = settings.alignment, settings.aligned
     missing = [name for stage, name in _STAGES.items() if stage in settings.without]
     glfa = layer.method == "glfa"

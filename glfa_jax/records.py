@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -69,7 +69,7 @@ def decode(kind: Any, value: Any, where: str = "", *, given: Mapping[str, Any] =
 
 def _object(kind: Any, value: dict[str, Any], where: str, given: Mapping[str, Any]) -> Any:
     kinds = {name: k for name, k in _annotations(kind).items() if name not in given}
-    needed = kind.__required_keys__ if is_typeddict(kind) else kinds
+    needed = kind.__required_keys__ if is_typeddict(kind) else _without_default(kind)
     if missing := [name for name in kinds if name in needed and name not in value]:
         raise InputError(f"{_below(where, missing[0])}: missing")
     if unknown := [name for name in value if name not in kinds]:
@@ -77,6 +77,16 @@ def _object(kind: Any, value: dict[str, Any], where: str, given: Mapping[str, An
         raise InputError(f"{_below(where, unknown[0])}: unknown key, known here are {known}")
     found = {name: decode(kinds[name], v, _below(where, name)) for name, v in value.items()}
     return kind(**found, **given)
+
+
+@cache
+def _without_default(kind: Any) -> frozenset[str]:
+    """Fields that a dataclass must be given; what is younger than files of its format is not."""
+    return frozenset(
+        one.name
+        for one in fields(kind)
+        if one.default is MISSING and one.default_factory is MISSING
+    )
 
 
 @cache

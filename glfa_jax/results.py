@@ -43,9 +43,11 @@ class Sampling:
     sampler: str
     steps: int
     guidance_scale: float
+    test_maps: str = "averaged"  # what all were before there was a choice
 
     def __str__(self) -> str:
-        return f"{self.sampler}, {self.steps} steps, guidance {self.guidance_scale:g}"
+        changed = "" if self.test_maps == "averaged" else f", test maps {self.test_maps}"
+        return f"{self.sampler}, {self.steps} steps, guidance {self.guidance_scale:g}{changed}"
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def generator(settings: config.Config, *, folder: Path | None = None) -> Generat
     found = GENERATORS.named(settings.generator, key="generator").open(
         folder or settings.foundation / GENERATOR
     )
-    return found if settings.method == "lea" else found.as_trained(settings.cotrain)
+    return found.as_trained(settings.cotrain) if settings.cotrains else found
 
 
 def load_evaluation_model(

@@ -63,8 +63,9 @@ def test_the_public_names_are_listed_and_documented():
 
 
 def test_a_run_decodes_as_the_command_does(settings, video):
-    test = open_test(settings)
-    evaluation = settings.evaluation
+    """The command may change the amplitude of test maps first (`evaluation.test_maps`)."""
+    settings = config.overridden(settings, ["evaluation.test_maps=averaged"])
+    test, evaluation = open_test(settings), settings.evaluation
     sampled = test.decode(
         test.sampler(),
         "03",

@@ -125,6 +125,9 @@ MISTAKES = {
     "cotrain.betas=[0.9]": "cotrain.betas.1: missing$",
     "contrast.crop_probability=1.1": "contrast.crop_probability: .* or equal to 1, got 1.1$",
     "method=all": "method: .* 'glfa' or 'lea', got 'all'$",
+    "lea.alpha=all": "lea.alpha: Input should be 'auto' or a finite number from 0, got 'all'$",
+    "lea.alpha=-1": "lea.alpha: Input should be 'auto' or a finite number from 0, got -1$",
+    "lea.alpha=true": "lea.alpha: Input should be 'auto' or a finite number from 0, got True$",
     "alignment.global_part=3": "alignment.global_part: .* valid boolean, .*, got 3$",
     "alignment.kernel_size=12": "alignment.kernel_size: must be odd, got 12$",
     "cotrain=3": "cotrain: must be a section that holds keys, got 3$",
@@ -285,15 +288,24 @@ def test_differences_name_every_key(load):
     assert config.differences(load(), load()) == []
 
 
+def test_options_of_lea_make_a_difference_to_lea_alone(load):
+    """Their defaults have changed, and runs of other methods are continued."""
+    other = load(MINIMAL, "lea.alpha=500")
+    assert config.differences(load(), other) == []
+    lea = [config.overridden(one, ["method=lea"]) for one in (load(), other)]
+    assert config.differences(*lea) == ["lea.alpha: auto | 500.0"]
+    assert "lea.alpha: auto | 500.0" in config.differences(load(), lea[1])
+
+
 def test_there_are_configurations_to_test():
     assert {"demo.yaml", "foundation.yaml"} <= {path.name for path in CONFIGS}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_configurations_load_and_are_short(path):
-    schema = {"foundation.yaml": Foundation, "simulated.yaml": config.Study}.get(
-        path.name, config.Config
-    )
+    kinds = {"foundation.yaml": Foundation}
+    kinds |= dict.fromkeys(("simulated.yaml", "repeats.yaml"), config.Study)
+    schema = kinds.get(path.name, config.Config)
     settings = config.load(path, schema=schema)
     assert len(path.read_text().splitlines()) <= 60
     assert all(math.isfinite(value) for value in _numbers(settings.model_dump()))

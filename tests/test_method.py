@@ -40,6 +40,8 @@ def settings(**sections) -> config.Config:
         ({"alignment": {"per_subject": True}}, "GLFA, per-subject alignment"),
         ({"evaluation": {"adapted_minutes": 4}}, "GLFA, fitted to 4 min"),
         ({"contrast": {"token_scale": 1}}, "GLFA, caption tokens"),
+        ({"method": "lea"}, "LEA"),
+        ({"method": "lea", "lea": {"cotrain_generator": True}}, "LEA, generator co-trained"),
         ({"contrast": {"token_scale": 1}, "without": ["contrast"]}, "GLFA w/o stage 1"),
         (
             {"alignment": BARE, "without": ["pretrain"], "cotrain": {"glfa_scale": 0}},

@@ -53,6 +53,17 @@ def test_the_file_is_as_documented(scores, tmp_path):
     assert content["overall"]["Fréchet distance"]["value"] == 12.3
 
 
+def test_runs_of_before_there_was_a_choice_were_decoded_from_averages(scores, tmp_path):
+    scores.write(tmp_path)
+    content = json.loads((tmp_path / FILE).read_text(encoding="utf-8"))
+    assert content["sampling"].pop("test_maps") == "averaged"
+    (tmp_path / FILE).write_text(json.dumps(content), encoding="utf-8")
+    assert Scores.read(tmp_path) == scores
+    assert str(scores.sampling) == "dpm++, 25 steps, guidance 9"
+    rescaled = replace(scores.sampling, test_maps="rescaled")
+    assert str(rescaled) == "dpm++, 25 steps, guidance 9, test maps rescaled"
+
+
 def test_values_are_in_the_order_of_the_clips(scores):
     turned = replace(scores, clips=scores.clips[::-1])
     np.testing.assert_array_equal(turned.values("SSIM"), [0.2, 0.1])
@@ -97,6 +108,7 @@ def _set(*path, to) -> Callable[[dict], object]:
         (_set("training", "contrast.steps", to=3), "training.contrast.steps: must be one line"),
         (lambda c: c.pop("format"), "must hold an object with a format"),
         (lambda c: c.pop("seed"), "seed: missing"),
+        (lambda c: c["sampling"].pop("steps"), "sampling.steps: missing"),
         (lambda c: c["protocol"].pop("test_data"), "protocol.test_data: missing"),
         (_set("speed", to=1), "speed: unknown key, known here are run, method, seed"),
         (_set("seed", to=True), "seed: must be a whole number, got true"),

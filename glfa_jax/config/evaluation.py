@@ -1,6 +1,6 @@
 """Sampling, scoring and sweeping."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,12 @@ class Evaluation(Section):
     sampling_steps: Positive = 25
     guidance_scale: Guidance = 9.0
     batch_size: Positive = 16
+    test_maps: Literal["averaged", "z-scored", "rescaled"] = Field(
+        default="rescaled",
+        description="averages over repeats have a smaller amplitude than training maps. averaged: "
+        "as they are; z-scored: every pixel anew, over all test maps of a subject; rescaled: by "
+        "one number a subject, to the standard deviation of training maps",
+    )
     clips: Positive | None = Field(
         default=None, description="test clips to decode; all when left out"
     )

@@ -61,6 +61,11 @@ class Config(Section):
         """Whether there is an alignment in front of the decoder."""
         return self.method == "glfa" and self.alignment.on
 
+    @property
+    def cotrains(self) -> bool:
+        """Whether there is a stage 2: without one, the generator decodes as it is."""
+        return self.method == "glfa" or self.lea.cotrain_generator
+
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         once("without", self.without)
@@ -69,8 +74,11 @@ class Config(Section):
                 f"without: {list(self.without)}, must be left out with method lea, which needs the "
                 "pretrained encoder and has no stage 1"
             )
-        if self.method == "lea" and self.sweep.checkpoints:
-            raise ValueError("sweep.checkpoints: must be left out with method lea, which has none")
+        if self.sweep.checkpoints and not self.cotrains:
+            raise ValueError(
+                "sweep.checkpoints: must be left out with method lea, which has none without "
+                "lea.cotrain_generator"
+            )
         self._validate_layers_of_checkpoints()
         roles = ["train_subjects"]
         if self.protocol.test_store is None:

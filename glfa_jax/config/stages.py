@@ -1,10 +1,18 @@
 """How each stage trains."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from glfa_jax.config.base import Beta, Count, Fraction, PairedFraction, Positive, Rate, Section
 
@@ -218,8 +226,28 @@ class Adapt(Stage):
     )
 
 
+def _penalty(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == "auto" or (number and 0 <= value < math.inf):
+        return value
+    raise PydanticCustomError("penalty", "Input should be 'auto' or a finite number from 0")
+
+
+Penalty = Annotated[Literal["auto"] | float, BeforeValidator(_penalty)]
+
+
 class Lea(Section):
     """Ridge regression in place of stages 1 and 2 (SPEC §6.3)."""
 
-    alpha: Rate = Field(default=500.0, description="weight of the squared norm of the weights")
+    alpha: Penalty = Field(
+        default="auto",
+        description="weight of the squared norm of the weights; auto: that with which one training "
+        "subject (of one alone, one half of the clips) is predicted best from another; LEA's "
+        "authors took 500, for more samples",
+    )
     batch_size: Positive = Field(default=64, description="fMRI windows encoded at once")
+    cotrain_generator: bool = Field(
+        default=False,
+        description="the generator trains on the regression's conditions of training windows, as "
+        "`cotrain` says; false: it stays as it is",
+    )

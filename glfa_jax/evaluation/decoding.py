@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from glfa_jax import config, system
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
+from glfa_jax.evaluation.amplitude import Rescaling, rescalings
 from glfa_jax.evaluation.models import validate_folders
 from glfa_jax.files import read_object, write_atomically
 from glfa_jax.protocol import decoded_store
@@ -71,6 +73,14 @@ class HeldOut:
         negative = average_window(settings, model.encoder, store=self.trained)
         return model, {"encoders": encoders, "negative": negative}
 
+    def maps(self, subject: str, clips: list[int]) -> Float[np.ndarray, "b w height width"]:
+        """Windows of some clips, of the amplitude that `evaluation.test_maps` asks for."""
+        return self._rescalings[subject](self.store.fmri("test", clips, subjects=[subject])[:, 0])
+
+    @cached_property
+    def _rescalings(self) -> dict[str, Rescaling]:
+        return rescalings(self.settings, decoded=self.store, trained=self.trained)
+
     def decode(
         self,
         sampler: VideoSampler,
@@ -82,7 +92,7 @@ class HeldOut:
         seed: int,
     ) -> np.ndarray:
         """One batch of videos, uint8 (b, f, h, w, 3)."""
-        fmri = self.store.fmri("test", clips, subjects=[subject])[:, 0]
+        fmri = self.maps(subject, clips)
         options = {"scale": scale, "steps": steps, "seed": seed}
         return sampler(fmri, subject=subject, clip=np.array(clips), **options)
 
@@ -120,6 +130,8 @@ def validate_same_settings(
     ours = {key: value for key, value in _settings(test).items() if key not in set(but)}
     path = folder / "settings.json"
     theirs = config.flat(read_object(path)) if path.exists() else {}
+    if path.exists():  # all samples of before there was a choice
+        theirs.setdefault("evaluation.test_maps", "averaged")
     if (names := "evaluation.metrics") in theirs:
         theirs[names] = config.present_names(theirs[names])
     changed = [

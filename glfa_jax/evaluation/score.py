@@ -126,7 +126,12 @@ def score_all(test: HeldOut, results: Path) -> tuple[list[dict], Scores, Path]:
         test,
         scored,
         seed=settings.seed,
-        sampling=Sampling(evaluation.sampler, evaluation.sampling_steps, evaluation.guidance_scale),
+        sampling=Sampling(
+            evaluation.sampler,
+            evaluation.sampling_steps,
+            evaluation.guidance_scale,
+            evaluation.test_maps,
+        ),
         checkpoint=settings.cotrain.steps,
     )
     index = with_scores(index_path, scores)

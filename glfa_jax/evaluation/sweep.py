@@ -167,15 +167,17 @@ def run_all(test: HeldOut, missing: list[Cell]) -> None:
 
 
 def write(test: HeldOut, cell: Cell, scored: Scored) -> None:
-    settings = test.settings
+    evaluation = test.settings.evaluation
     scores = scores_of(
         test,
         {cell.subject: scored},
         seed=cell.seed,
-        sampling=Sampling(settings.evaluation.sampler, cell.sampling_steps, cell.guidance_scale),
+        sampling=Sampling(
+            evaluation.sampler, cell.sampling_steps, cell.guidance_scale, evaluation.test_maps
+        ),
         checkpoint=cell.checkpoint,
     )
-    place = folder(settings) / cell.name
+    place = folder(test.settings) / cell.name
     place.mkdir(parents=True, exist_ok=True)
     scores.write(place / FILE)
 

@@ -10,7 +10,7 @@ from glfa_jax.training.loop import CHANGES_NO_NUMBER
 _STAGES = ("pretrain", "contrast", "cotrain")
 # Sections that say nothing of the training; data and protocol have identities.
 _ELSEWHERE = ("name", "seed", "results_dir", "run_dir", "data", "protocol", "evaluation", "sweep")
-_NOT_OF = {"glfa": ("lea",), "lea": ("alignment", "conditioning", "contrast", "cotrain")}
+_NOT_OF = {"glfa": ("lea",), "lea": ("alignment", "conditioning", "contrast")}
 
 
 def training_of(settings: config.Config, *, checkpoint: int) -> dict[str, str]:
@@ -19,7 +19,8 @@ def training_of(settings: config.Config, *, checkpoint: int) -> dict[str, str]:
     checkpoint: step of stage 2; not asked with method `lea`, which has none.
     """
     fitted = settings.evaluation.adapted_minutes is not None
-    without = (*_ELSEWHERE, *_NOT_OF[settings.method], *(() if fitted else ("adapt",)))
+    without = [*_ELSEWHERE, *_NOT_OF[settings.method], *(() if fitted else ("adapt",))]
+    without += [] if settings.cotrains else ["cotrain"]
     tree = settings.model_dump(mode="json", exclude=set(without))
     for name in (*_STAGES, "adapt"):
         if name in tree:
@@ -37,6 +38,8 @@ def training_of(settings: config.Config, *, checkpoint: int) -> dict[str, str]:
             tree[name]["steps"] = done.step
     if "lea" in tree:
         del tree["lea"]["batch_size"]
+        if not settings.cotrains:
+            del tree["lea"]["cotrain_generator"]  # younger than the method
     if settings.alignment.method == "glfa" and "alignment" in tree:
         del tree["alignment"]["method"], tree["alignment"]["options"]  # older than other methods
     hardware = tree.pop("hardware")

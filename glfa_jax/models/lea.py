@@ -65,7 +65,10 @@ class Lea(nn.Module):
             raise ValueError(f"fmri: {fmri.shape[-3]} volumes a window, must be {self.window}")
         return self.encoder.encode(fmri)
 
-    def __call__(self, fmri: Float[Array, "*b w height width"]) -> Encoded:
+    def __call__(
+        self, fmri: Float[Array, "*b w height width"], *, deterministic: bool = True
+    ) -> Encoded:
+        """deterministic: makes no difference, for there is no dropout."""
         return self.encode(fmri)
 
     def encode(self, fmri: Float[Array, "*b w height width"]) -> Encoded:

@@ -1,7 +1,7 @@
 """Ridge regression in closed form, on the host in float64, over batches that come one by one."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -37,6 +37,7 @@ class Ridge:
         self._xy = np.zeros((features, targets))
         self._x = np.zeros(features)
         self._y, self._yy = np.zeros(targets), np.zeros(targets)
+        self._spectrum: Any = None  # of X'X, which every penalty needs
 
     def add(self, features: Float[ndarray, "b p"], *, targets: Float[ndarray, "b q"]) -> None:
         """Takes in more samples. Raises InputError where a value is not finite."""
@@ -49,6 +50,7 @@ class Ridge:
                 )
         x, y = np.asarray(features, np.float64), np.asarray(targets, np.float64)
         self._count += len(x)
+        self._spectrum = None
         self._xx += x.T @ x
         for block in self._blocks():
             self._xy[:, block] += x.T @ y[:, block]
@@ -58,9 +60,10 @@ class Ridge:
 
     def solve(self, *, alpha: float) -> RidgeFit:
         """Minimises |Y - XW|² + alpha |W|². Raises InputError where no one W does."""
-        if not self._count:
-            raise InputError("ridge regression: there are no samples, must be at least one")
-        values, vectors = np.linalg.eigh(self._xx)
+        self._validate_samples()
+        if self._spectrum is None:
+            self._spectrum = np.linalg.eigh(self._xx)
+        values, vectors = self._spectrum
         values = np.maximum(values, 0)
         if values[0] + alpha <= len(values) * np.finfo(float).eps * values[-1]:
             raise InputError(
@@ -81,6 +84,39 @@ class Ridge:
             targets_mean=targets_mean,
             targets_std=_std(targets_mean, self._yy / self._count),
         )
+
+    def correlations(self, weights: Float[ndarray, "p q"]) -> Float[ndarray, " q"]:
+        """Pearson correlation of the predictions XW of these samples with their targets.
+
+        weights: of a fit to other samples. Not a number where a target or its prediction does not
+        vary.
+        """
+        self._validate_samples()
+        found = np.empty_like(self._y)
+        for block in self._blocks():
+            w, mean = weights[:, block], self._y[block] / self._count
+            predicted = self._x @ w / self._count
+            spread = _std(predicted, (w * (self._xx @ w)).sum(axis=0) / self._count)
+            spread *= _std(mean, self._yy[block] / self._count)
+            shared = (w * self._xy[:, block]).sum(axis=0) / self._count - predicted * mean
+            found[block] = np.divide(
+                shared, spread, out=np.full_like(shared, np.nan), where=spread > 0
+            )
+        return found
+
+    @property
+    def count(self) -> int:
+        """Samples so far."""
+        return self._count
+
+    @property
+    def mean_square(self) -> float:
+        """Of a feature, over samples and features."""
+        return float(np.trace(self._xx) / self._xx.shape[0] / self._count)
+
+    def _validate_samples(self) -> None:
+        if not self._count:
+            raise InputError("ridge regression: there are no samples, must be at least one")
 
     def _blocks(self) -> Iterator[slice]:
         for start in range(0, len(self._y), _BLOCK):

@@ -109,7 +109,9 @@ def read(run_dir: Path) -> Run:
         config = config_module.load(run_dir / "config.yaml")
     except ConfigError as error:
         raise ReportError(f"{error}.") from None
-    stages = ("pretrain",) if config.method == "lea" else tuple(STAGES)  # LEA fits without steps
+    regression = config.method == "lea"  # which is fitted without steps
+    left_out = {"contrast": regression, "cotrain": not config.cotrains}
+    stages = [name for name in STAGES if not left_out.get(name)]
     return Run(
         config=config,
         config_text=(run_dir / "config.yaml").read_text(encoding="utf-8"),

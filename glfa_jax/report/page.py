@@ -121,7 +121,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     local = f"local, kernel {config.alignment.kernel_size}"
     parts = ["global"] * config.alignment.global_part + [local] * config.alignment.local_part
     given = config.evaluation
-    sampling = Sampling(given.sampler, given.sampling_steps, given.guidance_scale)
+    sampling = Sampling(given.sampler, given.sampling_steps, given.guidance_scale, given.test_maps)
     return [
         ("Trained on", subjects_text(config.protocol.train_subjects)),
         ("Decoded", _decoded(config.protocol)),

@@ -6,7 +6,10 @@ Prepares the data and runs earlier stages first where they are missing, but for 
 `without` leaves out: with `without: [contrast]` it starts from the pretrained autoencoder's encoder
 and fresh conditioning. `cotrain.encoder_from` and `cotrain.generator_from` name weights trained
 elsewhere to start from; with `cotrain.steps: 0` they are stored as they are, to be decoded with.
-With `method: lea`, which has no stage 1 and 2, fits that (`train.lea`).
+With `method: lea`, fits that regression (`stages.lea`) in place of stages 1 and 2; with
+`lea.cotrain_generator` besides, the generator trains here on what the regression makes of the
+training windows. It was fitted to these very windows, and fits them better than others, as the
+encoder of stage 1 does its own: both methods meet stage 2 with conditions of that kind.
 With `--plan` nothing is trained: says what each stage will hold on a device and on the disk; with
 `--compile-only v5e:4x4`, what a step of this one needs on that TPU slice.
 """
@@ -31,6 +34,7 @@ from glfa_jax.generators import Generator
 from glfa_jax.method import loss_scales
 from glfa_jax.models import lora
 from glfa_jax.models.fmri_encoder import FmriEncoder
+from glfa_jax.models.lea import Lea
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.stages import contrast, latents, lea, pretrain
 from glfa_jax.stages.compiling import Step, batch_shapes, compile_stage, say_plan, shape
@@ -59,18 +63,26 @@ NAME = "cotrain"
 def groups(settings: config.Config, generator: Generator) -> tuple[Group, ...]:
     """Encoder, GLFA and conditioning train, and what `trainable` says of the generator.
 
-    The contrastive head is not part of this stage's loss; with LoRA the denoiser itself stays.
+    The contrastive head is not part of this stage's loss; with LoRA the denoiser itself stays. A
+    regression in place of the encoder stays as well.
     """
-    fixed = "" if alignments.configured(settings).trainable else "|func_align"
-    encoder = Group(rf"^encoder/(?!fmri2clip|logit_scale{fixed})(?!.*pos_embed$)", 1.0)
     chosen = generator.trainable[settings.cotrain.trainable]
     anywhere = rf"^{generator.part}/.*({'|'.join(chosen.patterns)})"
-    return encoder, Group("^lora/" if chosen.low_rank else anywhere, 1.0), Group(OTHERWISE, None)
+    denoiser = Group("^lora/" if chosen.low_rank else anywhere, 1.0), Group(OTHERWISE, None)
+    if settings.method == "lea":
+        return denoiser
+    fixed = "" if alignments.configured(settings).trainable else "|func_align"
+    encoder = Group(rf"^encoder/(?!fmri2clip|logit_scale{fixed})(?!.*pos_embed$)", 1.0)
+    return encoder, *denoiser
 
 
-def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder, dict]:
+def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder | Lea, dict]:
     """The encoder of stage 1 with a fresh alignment, or one a subject, in front; one that is given
-    in place of it may have its own."""
+    in place of it may have its own; or LEA's regression."""
+    if settings.method == "lea":
+        folder = system.model_folder(settings, lea.NAME)
+        fitted = pretrained.load("lea", folder, stored=True)
+        return fitted.module, fitted.variables["params"]
     first = encoder_of_stage_one(settings)
     module = system.fmri_encoder(
         settings,
@@ -120,7 +132,15 @@ def full(
     return whole["encoder"], denoiser
 
 
-def loss_of(settings: config.Cotrain, module: FmriEncoder, generator: Generator) -> LossFn:
+def computing(settings: config.Config, module: FmriEncoder | Lea) -> FmriEncoder | Lea:
+    """The same as it computes in training. A regression has no gradient to save memory for."""
+    options = compute_in(settings)
+    return (
+        module.clone(dtype=options["dtype"]) if isinstance(module, Lea) else module.clone(**options)
+    )
+
+
+def loss_of(settings: config.Cotrain, module: FmriEncoder | Lea, generator: Generator) -> LossFn:
     """The generator's loss on every window's clip plus the alignment losses (SPEC §3).
 
     Mean of (denoise(noisy, t, condition) − target(clean, noise, t))², the condition being the
@@ -187,7 +207,7 @@ def parameters(
 def step_of(settings: config.Config) -> Step:
     """The step of this stage, from configurations alone; no weights, no data are read."""
     if settings.method == "lea":
-        raise InputError("method: lea has no steps to size, must be glfa")
+        raise InputError("method: lea cannot be compiled ahead of its regression, must be glfa")
     options = compute_in(settings)
     generator = system.check_generator(settings).computing(**options)
     codec = generator.codec_shapes()
@@ -237,6 +257,18 @@ def plan(settings: config.Config) -> None:
     say_plan(settings, {name: known[name](settings) for name in trained})
 
 
+def _says(settings: config.Config) -> str:
+    """What this stage trains, and from where."""
+    generator = from_folder(settings, NAME, "generator_from")
+    if settings.method == "lea":
+        return f"stage 2, the video generator{generator} on conditions of the regression"
+    encoder = from_folder(settings, NAME, "encoder_from")
+    return (
+        f"stage 2, fMRI encoder{encoder}, alignment and video generator{generator} together; "
+        f"{loss_scales(settings.cotrain)}"
+    )
+
+
 def run(settings: config.Config, store: Store) -> None:
     if complete(settings, NAME):
         return
@@ -248,28 +280,24 @@ def run(settings: config.Config, store: Store) -> None:
         together("latents are kept")
     if contrast.NAME in settings.without:
         pretrain.run(settings, store)
-    contrast.run(settings, store)
+    (lea if settings.method == "lea" else contrast).run(settings, store)
     module, encoder_params = build_encoder(settings, store)
-    options = compute_in(settings)
-    computing = generator.computing(**options)
     parts = parameters(settings, generator, encoder=encoder_params, denoiser=denoiser)
 
     if stage.steps:
         trained = run_stage(
             settings,
             NAME,
-            says="stage 2, fMRI encoder"
-            + from_folder(settings, NAME, "encoder_from")
-            + ", alignment and video generator"
-            + from_folder(settings, NAME, "generator_from")
-            + f" together; {loss_scales(stage)}",
+            says=_says(settings),
             init=parts.trainable,
             frozen={
                 "fixed": parts.frozen,
                 "codec": None if settings.data.latents else codec,
                 "mask": jnp.asarray(store.mask, jnp.float32),
             },
-            loss_fn=loss_of(stage, module.clone(**options), computing),
+            loss_fn=loss_of(
+                stage, computing(settings, module), generator.computing(**compute_in(settings))
+            ),
             groups=groups(settings, generator),
             batches=batches(settings, store, NAME, augment=None, latents=settings.data.latents),
         )
@@ -279,7 +307,8 @@ def run(settings: config.Config, store: Store) -> None:
     encoder_params, denoiser = full(stage, generator, trained, parts.frozen)
 
     def write(folder: Path) -> None:
-        alignments.save_encoder(folder / "encoder", module, encoder_params)
+        if isinstance(module, FmriEncoder):  # else it is kept where it was fitted
+            alignments.save_encoder(folder / "encoder", module, encoder_params)
         generator.save(denoiser, folder)
         trained = Pretrained(module, {"params": encoder_params})
         kept_of(settings, trained, store=store).save(folder / FOLDER)
@@ -289,10 +318,10 @@ def run(settings: config.Config, store: Store) -> None:
 
 def main(settings: config.Config) -> None:
     with begun(settings) as store:
-        if settings.method == "lea":
-            lea.run(settings, store)
-        else:
+        if settings.cotrains:
             run(settings, store)
+        else:
+            lea.run(settings, store)
     say(next_step("eval.sample", "--config", settings.run_dir / "config.yaml"))
 
 

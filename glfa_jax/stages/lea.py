@@ -9,10 +9,13 @@ the clip, averaged over its frames. The generator stays as it is.
 As in the original, predictions are standardised and mapped to the mean and the deviation of real
 targets. The original takes both statistics from the test set, which makes it transductive; here
 they are the training set's, so that a test clip is decoded by itself and nothing of the test split
-is read.
+is read. Its penalty of 500 was chosen for its authors' data; with `lea.alpha: auto` it is chosen on
+the training samples: one training subject is predicted from another (`ops.ridge_penalty`).
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +29,14 @@ from tqdm import tqdm
 from glfa_jax import config, system
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.data.layouts import Split
 from glfa_jax.data.store import Store
 from glfa_jax.data.video import unit_range
 from glfa_jax.errors import InputError
+from glfa_jax.files import write_atomically
 from glfa_jax.models.lea import Lea, cls_of
 from glfa_jax.ops.ridge import Ridge, RidgeFit, rescaled
+from glfa_jax.ops.ridge_penalty import Choice, Halves, alpha_of
 from glfa_jax.stages import pretrain
 from glfa_jax.stages.running import compute_in, store_model
 from glfa_jax.trained.data import FOLDER
@@ -38,18 +44,39 @@ from glfa_jax.trained.run import kept_of
 from glfa_jax.training.processes import say
 
 NAME = "lea"
+PENALTY = "penalty.json"  # what `Penalty` says, beside the model
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """alpha: of the regression. correlations: where it was chosen, mean correlation of predictions
+    of one half of the training samples by the other, by alpha over the number of samples and the
+    features' mean square.
+    """
+
+    alpha: float
+    correlations: Mapping[str, float] = field(default_factory=dict)
+
+
+def chosen(choice: Choice, samples: Ridge) -> Penalty:
+    correlations = {f"{share:g}": round(r, 4) for share, r in choice.correlations.items()}
+    return Penalty(float(alpha_of(choice.share, samples)), correlations)
 
 
 class Targets:
-    """Of training clips: the caption's tokens as the generator is given them, CLIP's embedding."""
+    """Of clips: the caption's tokens as the generator is given them, CLIP's embedding.
 
-    def __init__(self, settings: config.Config, store: Store):
+    split: training clips but where a penalty is judged afterwards.
+    """
+
+    def __init__(self, settings: config.Config, store: Store, *, split: Split = "train"):
         generator, clip = system.generator(settings), system.load_clip(settings.foundation)
         text = generator.load_text_encoder(compute_dtype=jnp.float32)
         self.shape = (generator.condition_tokens, generator.condition_width)
         self.clip_dim = clip.model.module.projection_dim
         self._store = store
-        self._captions = system.tokenizer(settings)(store.attributes.captions["train"])
+        self._split: Split = split
+        self._captions = system.tokenizer(settings)(store.attributes.captions[split])
         self._variables = jax.tree.map(jnp.asarray, (text.variables, clip.model.variables))
 
         @jax.jit
@@ -65,7 +92,7 @@ class Targets:
 
     def of(self, clips: ndarray) -> Float[ndarray, "b q"]:
         """All tokens one after the other, then the embedding."""
-        video = unit_range(self._store.video("train", clips))
+        video = unit_range(self._store.video(self._split, clips))
         return jax.device_get(self._compute(self._variables, self._captions[clips], video))
 
 
@@ -115,8 +142,24 @@ def parameters(fit: RidgeFit, *, split: int) -> dict[str, dict[str, Any]]:
     return {"to_tokens": linear(slice(split)), "to_image": linear(slice(split, None))}
 
 
-def fit_model(settings: config.Config, store: Store) -> tuple[Lea, dict]:
-    """The model and its parameters, from the train windows of the train subjects."""
+def second_half(store: Store, clips: ndarray, subject: ndarray, subjects: int) -> ndarray:
+    """Which samples check the penalty that is fitted on the others, and the other way round.
+
+    clips, subject: of every sample. Every other subject's; of one subject, those of the second half
+    of the clips, so that neighbours in a film and showings of one clip stay together.
+    """
+    if subjects > 1:
+        return subject % 2 == 1
+    order = {name: i for i, name in enumerate(dict.fromkeys(store.attributes.clips["train"]))}
+    place = np.array([order[store.attributes.clips["train"][clip]] for clip in clips], int)
+    return place >= len(order) / 2
+
+
+def fit_model(settings: config.Config, store: Store) -> tuple[Lea, dict, Penalty]:
+    """The model and its parameters, from the train windows of the train subjects, and the penalty.
+
+    Reads nothing of the test split and of other subjects.
+    """
     subjects = settings.protocol.train_subjects
     present, clips = store.present("train", subjects=subjects), clips_of(settings, store)
     targets = Targets(settings, store)
@@ -126,7 +169,8 @@ def fit_model(settings: config.Config, store: Store) -> tuple[Lea, dict]:
     features = features_of(settings, module, encoder)
 
     split = tokens * token_dim
-    ridge = Ridge(features=module.window * module.dim, targets=split + targets.clip_dim)
+    size = {"features": module.window * module.dim, "targets": split + targets.clip_dim}
+    ridge, halves, alpha = Ridge(**size), Halves(**size), settings.lea.alpha
     at_once = max(settings.lea.batch_size // len(subjects), 1)
     with tqdm(total=len(clips), unit="clip", desc=NAME) as bar:
         for start in range(0, len(clips), at_once):
@@ -137,10 +181,13 @@ def fit_model(settings: config.Config, store: Store) -> tuple[Lea, dict]:
             shown = targets.of(filled)
             row, subject = np.nonzero(present[batch])
             ridge.add(seen[row, subject], targets=shown[row])
+            second = second_half(store, batch[row], subject, len(subjects))
+            halves.add(seen[row, subject], targets=shown[row], second=second)
             bar.update(len(batch))
-    fit = ridge.solve(alpha=settings.lea.alpha)
+    penalty = chosen(halves.choose(), ridge) if alpha == "auto" else Penalty(alpha)
+    fit = ridge.solve(alpha=penalty.alpha)
     params = {"encoder": encoder, **parameters(fit, split=split)}
-    return module, jax.tree.map(lambda x: np.asarray(x, np.float32), params)
+    return module, jax.tree.map(lambda x: np.asarray(x, np.float32), params), penalty
 
 
 def run(settings: config.Config, store: Store) -> None:
@@ -150,12 +197,17 @@ def run(settings: config.Config, store: Store) -> None:
     clips_of(settings, store)  # rejected before anything is trained
     pretrain.run(settings, store)
     say(
-        f"== {NAME}: ridge regression to captions and images, alpha {settings.lea.alpha:g}, on "
-        f"train windows of subjects {', '.join(settings.protocol.train_subjects)}"
+        f"== {NAME}: ridge regression to captions and images, on train windows of subjects "
+        f"{', '.join(settings.protocol.train_subjects)}"
     )
 
     def write(folder: Path) -> None:
-        module, params = fit_model(settings, store)
+        module, params, penalty = fit_model(settings, store)
+        how = "chosen on the training samples" if penalty.correlations else "as configured"
+        say(f"{NAME}: alpha {penalty.alpha:.3g}, {how}")
+        write_atomically(
+            system.stage_folder(settings, NAME) / PENALTY, json.dumps(asdict(penalty)) + "\n"
+        )
         system.save_own(NAME, folder, module, params)
         encoder = Pretrained(module, {"params": params})
         kept_of(settings, encoder, store=store).save(folder / FOLDER)

@@ -31,8 +31,11 @@ from glfa_jax.training.loop import (
 from glfa_jax.training.processes import is_main, say, together
 from glfa_jax.training.sharding import make_mesh, process_share, to_host
 
-# The stages of each method; those before the last of LEA's are trained in steps.
-ORDER = {"glfa": ("pretrain", "contrast", "cotrain"), "lea": ("pretrain", "lea")}
+
+def order(settings: config.Config) -> tuple[str, ...]:
+    """The stages of the method; LEA's own is not trained in steps."""
+    middle = "lea" if settings.method == "lea" else "contrast"
+    return ("pretrain", middle, *(("cotrain",) if settings.cotrains else ()))
 
 
 @contextmanager
@@ -70,7 +73,7 @@ def _prepared(settings: config.Config) -> Store:
 
 def validate_steps(settings: config.Config) -> None:
     """Else the run's configuration would be overwritten with one that its model is not of."""
-    for name in ORDER[settings.method]:
+    for name in order(settings):
         stage, folder = getattr(settings, name), settings.run_dir / name
         steps = latest_step(folder) if isinstance(stage, config.Stage) else None
         if steps is not None and steps > stage.steps and name not in settings.without:
@@ -82,12 +85,11 @@ def validate_steps(settings: config.Config) -> None:
 
 def validate_earlier_stages(settings: config.Config) -> None:
     """A stage's length may grow only while nothing was built on it."""
-    order = needed_stages(settings)
-    for earlier, later in pairwise(order):
-        done, steps = read_done(settings.run_dir / earlier), getattr(settings, earlier).steps
-        if done and done.step != steps and (settings.run_dir / later).exists():
+    for earlier, later in pairwise(needed_stages(settings)):
+        done, stage = read_done(settings.run_dir / earlier), getattr(settings, earlier)
+        if done and done.step != stage.steps and (settings.run_dir / later).exists():
             raise InputError(
-                f"{earlier}.steps: {steps}, but {later} in {settings.run_dir} was begun from "
+                f"{earlier}.steps: {stage.steps}, but {later} in {settings.run_dir} was begun from "
                 f"{done.step} steps; use another run_dir"
             )
 
@@ -96,7 +98,7 @@ def needed_stages(settings: config.Config) -> list[str]:
     """The stages of the method in order, but for those that are left out."""
     return [
         name
-        for name in ORDER[settings.method]
+        for name in order(settings)
         if name not in settings.without and not start_from.unneeded(settings, name)
     ]
 
@@ -169,7 +171,7 @@ def run_stage(
     fingerprint: what checkpoints must agree on besides the data.
     """
     say(f"== {name}: {says}")
-    given = start_from.starts(settings, name) if name in ORDER["glfa"] else {}
+    given = start_from.starts(settings, name) if name.partition("/")[0] != "adapt" else {}
     # Nothing where nothing is given, as it was before there was a choice.
     start = {"start": {option: one.sha256 for option, one in given.items()}} if given else {}
 

@@ -24,7 +24,7 @@ class Model(NamedTuple):
 
 def last_stage(settings: config.Config) -> str:
     """The stage whose model decodes."""
-    return "lea" if settings.method == "lea" else "cotrain"
+    return "cotrain" if settings.cotrains else "lea"
 
 
 def validate_finished(settings: config.Config) -> None:
@@ -46,19 +46,20 @@ def load_model(settings: config.Config, *, step: int | None = None) -> Model:
     """The model that stage 2 left in the run folder, with the foundation's codec.
 
     step: of a checkpoint of stage 2 that is still kept, in place of the finished model. With
-    method `lea` the whole generator is the foundation's.
+    method `lea` the whole generator is the foundation's, but for `lea.cotrain_generator`.
     """
     generator = system.generator(settings)
-    codec = generator.load_codec()
+    codec, folder = generator.load_codec(), system.model_folder(settings, "cotrain")
     if settings.method == "lea":
         encoder = pretrained.load("lea", system.model_folder(settings, "lea"))
+    else:
+        encoder = load_encoder(folder / "encoder")
+    if not settings.cotrains:
         return Model(encoder, generator, generator.load(), codec)
-    folder = system.model_folder(settings, "cotrain")
-    encoder = load_encoder(folder / "encoder")
     if step is None:
         return Model(encoder, generator, generator.load(folder), codec)
     trained = restore_params(settings.run_dir / "cotrain", step=step)
-    params = _over(encoder.variables["params"], trained["encoder"])
+    params = _over(encoder.variables["params"], trained.get("encoder", {}))
     start = generator.load(settings.cotrain.generator_from)
     denoiser = _over(start, trained.get(generator.part, {}))
     if "lora" in trained:

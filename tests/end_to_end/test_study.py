@@ -24,6 +24,7 @@ from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.evaluation import sample, score, sweep
 from glfa_jax.evaluation.decoding import HeldOut, open_test
 from glfa_jax.lock import only_one
+from glfa_jax.report.inputs import read as read_run
 from glfa_jax.results import Scores
 from glfa_jax.stages import adapt, cotrain, lea
 from glfa_jax.trained.model import load_model
@@ -424,6 +425,32 @@ def test_lea_is_a_study_by_configuration_alone(regression):
     videos, clips = sample.read_samples(open_test(regression), "03")
     assert clips == [0, 1, 2, 3]
     assert len({video.tobytes() for video in videos}) == 4
+
+
+def test_a_generator_is_trained_on_the_regression_and_nothing_else_is(regression, tmp_path):
+    run_dir = tmp_path / "run"
+    for stage in ("pretrain", "lea", "samples"):
+        shutil.copytree(regression.run_dir / stage, run_dir / stage)
+    shutil.copy(regression.run_dir / "metrics.json", run_dir)
+    own = config.overridden(regression, ["lea.cotrain_generator=true", f"run_dir={run_dir}"])
+    cotrain.main(own)
+    ours, theirs = load_model(own), load_model(regression)
+    assert checkpoint_steps(run_dir / "cotrain")[-1] == STEPS
+    for step in (None, STEPS):
+        model = load_model(own, step=step)
+        for found, before in zip(model.encoder, theirs.encoder, strict=True):
+            assert str(found) == str(before)
+    before = flatten_dict(theirs.denoiser)
+    for path, values in flatten_dict(ours.denoiser).items():
+        trains = any(name in "/".join(path) for name in ("attn1", "attn2", "temp_conv"))
+        if not trains:
+            np.testing.assert_array_equal(values, before[path])
+        elif path[-1] == "kernel":
+            assert (values != before[path]).any(), path
+    assert not (run_dir / "cotrain" / "model" / "encoder").exists()
+    assert (run_dir / "cotrain" / "model" / "trained_on").is_dir()
+    assert list(read_run(run_dir).logs) == ["pretrain", "cotrain"]
+    assert list(read_run(regression.run_dir).logs) == ["pretrain"]
 
 
 def test_lea_learns_from_nothing_but_the_train_windows_of_the_train_subjects(regression, tmp_path):

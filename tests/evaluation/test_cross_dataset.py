@@ -75,12 +75,14 @@ def test_the_maps_of_the_other_subject_are_decoded(sampled):
     assert clips == [0, 1, 2, 3]
     options = {"scale": 9.0, "steps": 2, "seed": 0}
 
-    def decoded(store):
-        fmri = store.fmri("test", [0, 1, 2], subjects=["01"])[:, 0]
+    def decoded(fmri):
         return sampler(fmri, subject="01", clip=np.arange(3), **options)
 
-    np.testing.assert_array_equal(videos[:3], decoded(other))
-    assert (videos[:3] != decoded(open_test(settings).trained)).any()
+    test = open_test(settings)
+    assert test.store.path == other.path
+    np.testing.assert_array_equal(videos[:3], decoded(test.maps("01", [0, 1, 2])))
+    trained = test.trained.fmri("test", [0, 1, 2], subjects=["01"])[:, 0]
+    assert (videos[:3] != decoded(trained)).any()
 
 
 def test_what_is_pushed_away_from_is_the_average_of_training(sampled):

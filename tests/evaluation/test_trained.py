@@ -64,6 +64,15 @@ def test_a_regression_tells_of_itself_alone(training):
     own = training("method=lea")
     assert changed(own, training("method=lea", "lea.alpha=1")) == {"lea.alpha"}
     assert not changed(own, training("method=lea", "contrast.steps=1", "lea.batch_size=2"))
+    assert not any(key.startswith("cotrain") or "cotrain" in key for key in own)
+
+
+def test_a_regression_with_a_generator_of_its_own_tells_of_stage_two(training):
+    given = ("method=lea", "lea.cotrain_generator=true")
+    own = training(*given)
+    assert own["lea.cotrain_generator"] == "true"
+    assert changed(own, training(*given, "cotrain.learning_rate=1")) == {"cotrain.learning_rate"}
+    assert not changed(own, training(*given, "contrast.steps=1"))
 
 
 def test_a_fitted_layer_tells_how_it_was_fitted(training):

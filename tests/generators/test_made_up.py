@@ -277,7 +277,7 @@ def test_it_samples_what_its_flow_says(trained):
     assert found.dtype == np.uint8
 
     decoder, generator = decoder_of(trained), system.generator(trained)
-    fmri = test.store.fmri("test", [0, 1], subjects=["03"])[:, 0].astype(np.float32)
+    fmri = test.maps("03", [0, 1]).astype(np.float32)
     encoded: Any = decoder.encoder.module.apply(decoder.encoder.variables, fmri)
     shape = generator.latent_shape(FRAMES, 8, 8)
     assert shape == (3, 4, 4, CHANNELS)

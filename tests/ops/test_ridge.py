@@ -87,3 +87,24 @@ def test_the_sample_that_is_not_finite_is_named(name, value):
     (x if name == "features" else y)[33, 1] = value
     with pytest.raises(InputError, match=f"the {name} of sample 33 hold a value that is not"):
         fit(x, y, batch=16)
+
+
+def test_correlations_are_those_of_the_predictions(monkeypatch):
+    y = np.concatenate([Y, np.full((40, 1), 0.1)], axis=1)
+    monkeypatch.setattr(ridge, "_BLOCK", 2)
+    sums = Ridge(features=6, targets=6)
+    sums.add(X, targets=y)
+    weights = RNG.standard_normal((6, 6))
+    found = sums.correlations(weights)
+    expected = [np.corrcoef(X @ weights[:, k], y[:, k])[0, 1] for k in range(5)]
+    np.testing.assert_allclose(found[:5], expected, rtol=1e-9)
+    assert np.isnan(found[5])  # a constant correlates with nothing
+
+
+def test_samples_that_come_after_a_solution_count():
+    """The decomposition is kept from one penalty to the next, but not beyond more samples."""
+    sums = Ridge(features=6, targets=5)
+    sums.add(X[:20], targets=Y[:20])
+    sums.solve(alpha=1.0)
+    sums.add(X[20:], targets=Y[20:])
+    np.testing.assert_array_equal(sums.solve(alpha=7.0).weights, fit(batch=20).weights)

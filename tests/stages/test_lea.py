@@ -14,7 +14,9 @@ from glfa_jax.convert import pretrained
 from glfa_jax.convert.pretrained import in_memory
 from glfa_jax.data.video import unit_range
 from glfa_jax.errors import InputError, TrainingError
+from glfa_jax.files import read_object
 from glfa_jax.ops.ridge import Ridge, rescaled
+from glfa_jax.ops.ridge_penalty import Halves
 from glfa_jax.stages import cotrain, lea
 from glfa_jax.stages import running as stages
 from glfa_jax.trained.data import TrainedOn
@@ -113,7 +115,7 @@ def samples(settings: config.Config, store: Store) -> tuple[np.ndarray, np.ndarr
 def test_the_model_is_the_rescaled_regression_on_what_is_present(settings):
     """In batches of three clips, of which the last is not full; absent windows do not count."""
     store: Any = Store()
-    module, params = lea.fit_model(settings, store)
+    module, params, _ = lea.fit_model(settings, store)
     clips, subjects = np.nonzero(PRESENT)
     windows = store._fmri[clips, subjects].astype(np.float32)
     ours = jax.jit(module.apply)({"params": params}, windows)
@@ -135,11 +137,39 @@ def test_the_model_is_the_rescaled_regression_on_what_is_present(settings):
 
 def test_how_many_are_encoded_at_once_changes_nothing(settings):
     store: Any = Store()
-    _, params = lea.fit_model(settings, store)
+    _, params, _ = lea.fit_model(settings, store)
     larger = settings.model_copy(update={"lea": config.Lea(alpha=3.0, batch_size=100)})
-    _, again = lea.fit_model(larger, store)
+    _, again, _ = lea.fit_model(larger, store)
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(again), strict=True):
         assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
+
+
+def test_the_penalty_is_chosen_between_the_training_subjects(settings):
+    """Of `Store` only train data can be read, and only of train subjects."""
+    store: Any = Store()
+    own = settings.model_copy(update={"lea": config.Lea(alpha="auto", batch_size=6)})
+    _, params, penalty = lea.fit_model(own, store)
+    _, subjects = np.nonzero(PRESENT)
+    features, tokens, images = samples(settings, store)
+    halves = Halves(features=features.shape[1], targets=tokens[0].size + images.shape[1])
+    y = np.concatenate([tokens.reshape(len(tokens), -1), images], axis=1)
+    halves.add(features, targets=y, second=subjects == 1)
+    alpha = halves.choose().share * np.square(features.astype(np.float64)).mean() * len(features)
+    np.testing.assert_allclose(penalty.alpha, alpha, rtol=1e-4)
+    assert len(penalty.correlations) > 10
+    given = settings.model_copy(update={"lea": config.Lea(alpha=penalty.alpha, batch_size=6)})
+    _, again, as_given = lea.fit_model(given, store)
+    assert as_given == lea.Penalty(penalty.alpha)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+def test_of_one_subject_neighbours_and_showings_of_a_clip_stay_together():
+    names = ["a", "b", "a", "c", "d", "b"]
+    store: Any = SimpleNamespace(attributes=SimpleNamespace(clips={"train": names}))
+    clips, subject = np.array([0, 1, 2, 3, 4, 5, 1]), np.array([0, 0, 0, 0, 0, 0, 1])
+    alone = lea.second_half(store, clips, subject, 1).tolist()
+    assert alone == [False, False, False, True, True, False, False]
+    assert lea.second_half(store, clips, subject, 2).tolist() == [False] * 6 + [True]
 
 
 def test_clips_without_caption_are_rejected(settings):
@@ -195,9 +225,10 @@ def test_a_kept_model_is_complete_or_not_there(settings, monkeypatch, capsys):
         "model.safetensors",
         "trained_on",
     }
+    assert read_object(folder.parent / "penalty.json") == {"alpha": 3.0, "correlations": {}}
     kept = TrainedOn.load(folder / "trained_on")
     np.testing.assert_array_equal(kept.average, store.average(subjects=SUBJECTS))
-    module, params = lea.fit_model(settings, store)
+    module, params, _ = lea.fit_model(settings, store)
     loaded = pretrained.load("lea", folder)
     assert loaded.module == module
     jax.tree.map(np.testing.assert_array_equal, loaded.variables["params"], params)
@@ -218,8 +249,8 @@ def test_no_stage_can_be_left_out(settings, stage):
         config.overridden(settings, [f"without=[{stage}]"])
 
 
-def test_there_is_no_step_to_compile(settings):
-    with pytest.raises(InputError, match="method: lea has no steps to compile, must be glfa"):
+def test_nothing_is_compiled_ahead_of_a_regression(settings):
+    with pytest.raises(InputError, match="method: lea cannot be compiled ahead of its regression"):
         cotrain.compile_only(settings, "v5e:2x2", None)
 
 
