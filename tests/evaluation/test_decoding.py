@@ -10,6 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from glfa_jax import config, system
+from glfa_jax.convert.pretrained import in_memory
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.evaluation import decoding, score
 from glfa_jax.evaluation.decoding import SCORING, open_test, validate_same_settings
@@ -71,7 +72,7 @@ def test_a_checkpoint_of_lora_needs_no_finished_generator(settings, tmp_path, mo
     )
     layer = store_trained(settings, clip_dim=64, tokens=20)["func_align_layer"]
     generator = system.generator(settings)
-    kernels: dict[tuple, Any] = flatten_dict(generator.load())
+    kernels: dict[tuple, Any] = flatten_dict(in_memory(generator.load()))
     path = next(path for path in kernels if path[-3:] == ("attn1", "to_q", "kernel"))
     down, up = np.full((kernels[path].shape[0], 2), 0.1), np.full((2, kernels[path].shape[1]), 0.1)
     updates = unflatten_dict({(*path, "down"): down, (*path, "up"): up})
@@ -130,7 +131,7 @@ def test_another_checkpoint_takes_the_place_of_the_first_in_the_same_program(set
         found = load(*given)
         if step is None:
             return found
-        doubled = jax.tree.map(lambda x: 2 * x, found.encoder.variables)
+        doubled = jax.tree.map(lambda x: 2 * x, in_memory(found.encoder.variables))
         return found._replace(encoder=found.encoder._replace(variables=doubled))
 
     def place_alone(*given, **options):
