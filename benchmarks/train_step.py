@@ -110,7 +110,7 @@ class Ours(InJax):
         from glfa_jax.training.optim import OTHERWISE, Group, merge, optimizer, split
         from glfa_jax.training.sharding import make_mesh, place_batch, place_params, replicated
         from glfa_jax.training.state import TrainState
-        from glfa_jax.training.step import abstract_state, jitted_step
+        from glfa_jax.training.step import abstract_state, compiler_options, jitted_step
 
         super().__init__(exact=exact)
         self._folder = folder
@@ -172,7 +172,7 @@ class Ours(InJax):
         counted: Any = plain.cost_analysis()
         self._operations = float(counted["flops"])
         start = time.perf_counter()
-        self._step = ready.compile()
+        self._step = ready.compile(compiler_options=compiler_options(mesh, hardware))
         self._compiled = time.perf_counter() - start
 
     def facts(self) -> dict[str, Any]:

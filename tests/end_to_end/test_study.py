@@ -19,6 +19,7 @@ import zarr
 from flax.traverse_util import flatten_dict
 
 from glfa_jax import config
+from glfa_jax.convert.pretrained import in_memory
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.evaluation import sample, score, sweep
@@ -440,8 +441,8 @@ def test_a_generator_is_trained_on_the_regression_and_nothing_else_is(regression
         model = load_model(own, step=step)
         for found, before in zip(model.encoder, theirs.encoder, strict=True):
             assert str(found) == str(before)
-    before = flatten_dict(theirs.denoiser)
-    for path, values in flatten_dict(ours.denoiser).items():
+    before = flatten_dict(in_memory(theirs.denoiser))
+    for path, values in flatten_dict(in_memory(ours.denoiser)).items():
         trains = any(name in "/".join(path) for name in ("attn1", "attn2", "temp_conv"))
         if not trains:
             np.testing.assert_array_equal(values, before[path])

@@ -173,7 +173,7 @@ def stage_two() -> dict[str, Any]:
     vae: Any = pretrained.build("vae", models.TINY["vae"])  # its factor alone: latents are kept
     generator = UNet3DGenerator(Path(), unet, vae, MODELSCOPE)
     chosen = {"cotrain": config.Cotrain(), "alignment": config.Alignment(), "aligned": True}
-    chosen["encoder"] = config.Encoder()
+    chosen |= {"encoder": config.Encoder(), "method": "glfa"}
     settings: Any = SimpleNamespace(**chosen)
     groups = cotrain.groups(settings, generator)
     parts = split({"encoder": params, "unet": unet_params}, groups=groups)
