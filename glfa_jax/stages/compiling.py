@@ -18,7 +18,7 @@ from glfa_jax.stages.running import section
 from glfa_jax.training.compile_only import compile_step
 from glfa_jax.training.needs import frozen_shapes, needs_of
 from glfa_jax.training.optim import Group, optimizer
-from glfa_jax.training.room import shown
+from glfa_jax.training.room import most_at_once, shown
 from glfa_jax.training.sharding import AXES
 from glfa_jax.training.step import LossFn, abstract_state
 
@@ -93,7 +93,7 @@ def say_plan(settings: config.Config, steps: Mapping[str, Step]) -> None:
         )
         state = abstract_state(step.params, optim, mesh, hardware)
         found = needs_of(state, frozen_shapes(step.frozen, mesh, hardware))
-        kept = found.checkpoint * (stage.keep + stage.keep_best + 1)
+        kept = found.checkpoint * most_at_once(stage)
         sizes = (found.trained, found.moments, found.gradients, found.frozen, found.on_device)
         cells = "".join(f"{shown(x):>12}" for x in (*sizes, found.checkpoint, kept))
         print(f"{name:10}{cells}")

@@ -115,7 +115,7 @@ def train(
             return start.state
         kept = needs.frozen_shapes(frozen, mesh, hardware)
         needs.validate(name, needs.needs_of(abstract, kept), mesh)
-        room.validate(folder / "checkpoints", abstract, most=stage.keep + stage.keep_best + 1)
+        room.validate(folder / "checkpoints", abstract, most=room.most_at_once(stage))
         if is_main():
             unmark_done(folder)
             beginning()

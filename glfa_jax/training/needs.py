@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
 from glfa_jax import config
 from glfa_jax.errors import TrainingError
 from glfa_jax.training import room, speed
-from glfa_jax.training.sharding import param_shardings
+from glfa_jax.training.sharding import param_shardings, shapes_in
 from glfa_jax.training.state import TrainState
 
 
@@ -32,12 +31,7 @@ class Needs:
 
 def frozen_shapes(frozen: Any, mesh: Mesh | AbstractMesh, hardware: config.Hardware) -> Any:
     """Shapes, types and shardings of what does not train, as it is placed."""
-
-    def kept(x: Any) -> Any:
-        floating = jnp.issubdtype(x.dtype, jnp.floating)
-        return jax.ShapeDtypeStruct(x.shape, hardware.frozen_dtype if floating else x.dtype)
-
-    shapes = jax.tree.map(kept, frozen)
+    shapes = shapes_in(frozen, hardware.frozen_dtype)
     return jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         shapes,

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from glfa_jax import config
 from glfa_jax.errors import TrainingError
 from glfa_jax.training.processes import anywhere, say
 from glfa_jax.training.state import TrainState
@@ -26,6 +27,11 @@ def validate(folder: Path, state: TrainState, *, most: int) -> None:
             f"{folder}: {most} checkpoints of {shown(size)} need {shown(wanted)} more, the disk "
             f"has {shown(free)} free; make room, or keep fewer (keep, keep_best)"
         )
+
+
+def most_at_once(stage: config.Stage) -> int:
+    """Checkpoints: those that are kept, and the one that is being written."""
+    return stage.keep + stage.keep_best + 1
 
 
 def size_of(state: TrainState) -> int:

@@ -126,6 +126,16 @@ def describe(shardings: Any, tree: Any) -> str:
     return "\n".join([f"{cut:,} parameters in pieces, {whole:,} whole on every device", *lines])
 
 
+def shapes_in(tree: Any, dtype: Any) -> Any:
+    """Shapes of parameters whose floating-point ones become `dtype`, or stay as they are: None."""
+
+    def kept(x: Any) -> Any:
+        floating = dtype is not None and jnp.issubdtype(x.dtype, jnp.floating)
+        return jax.ShapeDtypeStruct(x.shape, dtype if floating else x.dtype)
+
+    return jax.tree.map(kept, tree)
+
+
 def place_params(
     tree: Any, mesh: Mesh, *, copy: bool, from_bytes: int, dtype: Any = None, **rules: Any
 ) -> Any:
@@ -136,16 +146,12 @@ def place_params(
     when left out.
     """
 
-    def kept(x: Any) -> Any:
-        floating = dtype is not None and jnp.issubdtype(x.dtype, jnp.floating)
-        return jax.ShapeDtypeStruct(x.shape, dtype if floating else x.dtype)
-
     def put(x: Any, shape: Any, where: NamedSharding) -> jax.Array:
         own = x if isinstance(x, jax.Array) else np.asarray(x)
         # Waits, since a transfer under way holds its source.
         return jax.block_until_ready(place(own.astype(shape.dtype, copy=False), where, copy=copy))
 
-    shapes = jax.tree.map(kept, tree)
+    shapes = shapes_in(tree, dtype)
     where = param_shardings(shapes, mesh, from_bytes=from_bytes, **rules)
     return jax.tree.map(put, tree, shapes, where)
 
