@@ -66,7 +66,7 @@ def started_from(settings: Config) -> str:
         words = f"autoencoder fine-tuned from {called(pretrain.start_from)}"
     else:
         words = "autoencoder from random weights, as in the paper's ablation without pretraining"
-    if settings.method == "glfa" and cotrain.generator_from is not None:
+    if settings.cotrains and cotrain.generator_from is not None:
         words += f"; generator from {called(cotrain.generator_from)}"
     return words
 

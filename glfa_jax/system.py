@@ -76,7 +76,7 @@ def check_foundation(settings: config.Config) -> None:
 
 def _denoiser_of(settings: config.Config) -> Path | None:
     """Where the denoiser lies that is read next; None for the foundation's."""
-    if settings.method == "lea":
+    if not settings.cotrains:
         return None
     finished = model_folder(settings, "cotrain")
     return finished if finished.is_dir() else settings.cotrain.generator_from

@@ -98,3 +98,11 @@ def test_every_variant_has_its_name(sections, name):
 )
 def test_results_say_from_what_and_with_which_scales(sections, words):
     assert training_words(settings(**sections)) == words
+
+
+def test_a_generator_that_is_trained_behind_a_regression_says_where_it_began():
+    from_elsewhere = {"generator_from": "a/b/model"}
+    trained = settings(method="lea", lea={"cotrain_generator": True}, cotrain=from_elsewhere)
+    assert training_words(trained).endswith("; generator from b/model")
+    as_it_is = settings(method="lea", cotrain=from_elsewhere)
+    assert "generator" not in training_words(as_it_is)
