@@ -49,7 +49,7 @@ def merge(params: Any, lora: Any, *, scale: float) -> dict:
     """
     merged: dict[tuple[str, ...], Any] = flatten_dict(params)
     pairs: dict[tuple[str, ...], Any] = flatten_dict(lora)
-    for path in {path[:-1] for path in pairs}:
+    for path in dict.fromkeys(path[:-1] for path in pairs):  # in the same order in every process
         if path not in merged:
             raise ValueError(f"lora: {'/'.join(path)} is no parameter of this model")
         kernel = merged[path]

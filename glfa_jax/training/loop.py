@@ -15,6 +15,7 @@ from glfa_jax.errors import Stopped, TrainingError
 from glfa_jax.files import write_atomically
 from glfa_jax.training import needs, room, speed
 from glfa_jax.training.checkpoints import Checkpoints, mark_done, read_done, unmark_done
+from glfa_jax.training.host_memory import give_back_freed
 from glfa_jax.training.logs import Log, Progress
 from glfa_jax.training.optim import Group, optimizer
 from glfa_jax.training.processes import StopRequest, is_main, say, together
@@ -122,37 +123,43 @@ def train(
             text = describe(jax.tree.map(lambda x: x.sharding, abstract.params), abstract.params)
             write_atomically(folder / "sharding.txt", f"{dict(mesh.shape)}\n{text}\n")
             say(f"{name}: mesh {dict(mesh.shape)}, {text.splitlines()[0]}")
-        say(f"{name}: placing parameters on the devices")
         if start:
             say(f"{name}: going on from step {first}")
             batches.set_state(start.data_state)
             state, metrics = start.state, start.metrics
-        else:
-            state, metrics = initial_state(init, init_key, optim, abstract, mesh), {}
-        frozen = place_params(
-            frozen,
-            mesh,
-            copy=False,
-            from_bytes=hardware.shard_from_bytes,
-            dtype=hardware.frozen_dtype if hardware.frozen_dtype != "float32" else None,
-        )
         watch = _Watch(name, folder, stage, first, checkpoints)
         profile = Profile(folder / "profile", hardware.profile if is_main() else None)
-        step_fn = None
         running = None
         try:
             with StopRequest() as stop:
+                if first < stage.steps:
+                    # Before anything is placed: compilers need memory of their own.
+                    batch = place_batch(
+                        watch.next(batches, first + 1), mesh, parts=stage.accumulate
+                    )
+                    say(f"{name}: compiling a step")
+                    step_fn: Any = jitted_step(
+                        loss_fn, optim, abstract, mesh, accumulate=stage.accumulate
+                    )
+                    with matmul_precision(hardware):
+                        lowered = step_fn.lower(abstract, kept, batch, root)
+                    step_fn = lowered.compile(compiler_options=compiler_options(mesh, hardware))
+                    del lowered
+                    give_back_freed()
+                    watch.compiled(step_fn)
+                say(f"{name}: placing parameters on the devices")
+                if not start:
+                    state, metrics = initial_state(init, init_key, optim, abstract, mesh), {}
+                frozen = place_params(
+                    frozen,
+                    mesh,
+                    copy=False,
+                    from_bytes=hardware.shard_from_bytes,
+                    dtype=hardware.frozen_dtype if hardware.frozen_dtype != "float32" else None,
+                )
                 for step in range(first + 1, stage.steps + 1):
-                    batch = place_batch(watch.next(batches, step), mesh, parts=stage.accumulate)
-                    if step_fn is None:
-                        say(f"{name}: compiling a step")
-                        step_fn = jitted_step(
-                            loss_fn, optim, abstract, mesh, accumulate=stage.accumulate
-                        )
-                        with matmul_precision(hardware):
-                            lowered = step_fn.lower(state, frozen, batch, root)
-                        step_fn = lowered.compile(compiler_options=compiler_options(mesh, hardware))
-                        watch.compiled(step_fn)
+                    if step > first + 1:
+                        batch = place_batch(watch.next(batches, step), mesh, parts=stage.accumulate)
                     profile.before(step)
                     state, started = step_fn(state, frozen, batch, root)
                     profile.after(step, started)

@@ -100,7 +100,8 @@ def jitted_step(
             return jax.tree.map(jnp.add, total, found), None
 
         parts = jax.tree.map(
-            lambda x: jnp.swapaxes(x.reshape(-1, accumulate, *x.shape[1:]), 0, 1), batch
+            lambda x: jnp.swapaxes(x.reshape(len(x) // accumulate, accumulate, *x.shape[1:]), 0, 1),
+            batch,
         )
         first = jax.tree.map(lambda x: x[0], parts)
         empty = jax.tree.map(
