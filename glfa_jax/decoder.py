@@ -11,8 +11,8 @@ from jaxtyping import Float, UInt8
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from glfa_jax import config, hub, system
-from glfa_jax.alignments import SHARED, Group, align, layers_of, method_of, with_layer
+from glfa_jax import alignments, config, hub, system
+from glfa_jax.alignments import SHARED, Group, Layer, align, layers_of, method_of, with_layer
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.errors import InputError
 from glfa_jax.trained import Trained
@@ -122,6 +122,7 @@ class Decoder(Trained):
         minutes: float | None = None,
         subject: str = NEW,
         group: ArrayLike | None = None,
+        method: alignments.Alignment | None = None,
     ) -> "Decoder":
         """A decoder that knows a new subject: an alignment layer fitted to his maps, in memory.
 
@@ -132,6 +133,8 @@ class Decoder(Trained):
         subject: the name by which the new decoder knows him.
         group: (subjects, clips, window, height, width), maps of training subjects in the common
             space, for methods that need no pairs; the targets if left out.
+        method: of alignment, such as `glfa_jax.alignments.get("ridge")()`; the decoder's own if
+            left out.
 
         This decoder stays as it is. How the fit is done says `settings.adapt`.
 
@@ -142,10 +145,15 @@ class Decoder(Trained):
             raise InputError(f"subject: {subject} was trained on, has a layer already")
         if not subject.isalnum():
             raise InputError(f"subject: {subject!r}, must consist of letters and digits")
-        module = self.model.encoder.module
-        method = method_of(module) if self.settings.aligned else None
-        if method is None or method.needs == "nothing":
-            raise InputError("this decoder has no alignment, nothing can be fitted")
+        if self.settings.method == "lea":
+            raise InputError(
+                "this decoder is a regression without alignment, nothing can be fitted"
+            )
+        chosen = method or method_of(self.model.encoder.module)
+        if chosen.needs == "nothing":
+            raise InputError("this decoder has no alignment, nothing can be fitted; name a method")
+        shared = self._layers.get(SHARED)
+        start = shared.params if shared is not None and shared.method == chosen else None
         own = self._windows(maps)
         if minutes is not None:
             count = clips_filling(
@@ -169,14 +177,14 @@ class Decoder(Trained):
             others = wanted[None]
         else:
             others = np.zeros((0, *own.shape), np.float32)
-        fit = method.fit(
+        fit = chosen.fit(
             own,
             targets=wanted,
-            group=Group(others, self.trained_on.mask, self._layers.get(SHARED)),
+            group=Group(others, self.trained_on.mask, start),
             settings=self.settings.adapt,
             seed=self.settings.seed,
         )
-        return replace(self, fitted={**self.fitted, subject: fit.params})
+        return replace(self, fitted={**self.fitted, subject: Layer(chosen, fit.params)})
 
     def export(self, folder: str | Path, *, licence: str | None = None) -> Path:
         """Writes all that decoding needs as one folder, which `glfa_jax.load` reads anywhere.
@@ -200,10 +208,11 @@ class Decoder(Trained):
             return hub.upload(folder, repository, private=private, token=token)
 
     @cached_property
-    def _layers(self) -> dict[str, dict]:
+    def _layers(self) -> dict[str, Layer]:
         """Of the alignment, by subject, with one that all share under `SHARED`."""
         if not self.settings.aligned:
-            return {}
+            unaligned = {SHARED: Layer(alignments.get("identity")(), {})}
+            return unaligned | dict(self.fitted) if self.fitted else {}
         trained = self.settings.protocol.train_subjects
         return {**layers_of(self.model.encoder, subjects=trained), **self.fitted}
 

@@ -1,5 +1,6 @@
 """What a configuration's method is called in tables: the paper's names where it has one."""
 
+from glfa_jax import alignments
 from glfa_jax.config import Config, Cotrain, called
 
 _STAGES = {"pretrain": "pretraining", "contrast": "stage 1"}
@@ -29,8 +30,20 @@ def method_name(settings: Config) -> str:
     }
     parts = [name, *(words for words, there in more.items() if there)]
     if (minutes := settings.evaluation.adapted_minutes) is not None:
-        parts.append(f"fitted to {minutes:g} min")
+        parts.append(_fitted(settings, minutes))
     return ", ".join(parts)
+
+
+def _fitted(settings: Config, minutes: float) -> str:
+    """To how much of a new subject, and unless that goes without saying how and to what."""
+    data = alignments.data_for_strangers(settings)
+    words = {
+        "paired": "",
+        "unlabelled": " of unlabelled maps",
+        "unlabelled-test": " of unlabelled test maps",
+    }
+    how = "" if settings.adapt.method is None else f"{settings.adapt.method} "
+    return f"{how}fitted to {minutes:g} min{words[data]}"
 
 
 def _losses_missing(stage: Cotrain) -> list[str]:

@@ -8,19 +8,23 @@ import json
 from pathlib import Path, PurePosixPath
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from glfa_jax import system
-from glfa_jax.alignments import SHARED, align, layers_of, method_of, with_layer
-from glfa_jax.alignments.training_subjects import fit_training_subjects
+from glfa_jax.alignments import (
+    SHARED,
+    Layer,
+    align,
+    layers_of,
+    load_layer,
+    with_layer,
+)
 from glfa_jax.cli import command_line
 from glfa_jax.config import Config
 from glfa_jax.convert.directory import read_config
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
-from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.starting import typed
 from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.loop import check_unchanged
@@ -28,7 +32,8 @@ from glfa_jax.training.loop import check_unchanged
 
 def fitted_stage(settings: Config, *, subject: str, minutes: float) -> str:
     """The stage, and its folder in the run's, that fits a layer to so much of a subject."""
-    return str(PurePosixPath("adapt", system.of_store(settings), f"{subject}-{minutes:g}min"))
+    name = f"{subject}-{system.fit_name(settings, minutes)}"
+    return str(PurePosixPath("adapt", system.of_store(settings), name))
 
 
 def fitted_folder(settings: Config, *, subject: str, minutes: float) -> Path:
@@ -40,12 +45,14 @@ def fitted_folder(settings: Config, *, subject: str, minutes: float) -> Path:
 def validate_layer(settings: Config, *, subject: str) -> None:
     """Rejects a subject whose maps the run has no layer for; reads nothing but small files."""
     minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
-    if not settings.aligned:
-        if minutes is not None:
-            raise InputError("evaluation.adapted_minutes: this run has no alignment to be fitted")
-    elif subject in trained:
+    if not settings.aligned and minutes is not None and settings.adapt.method is None:
+        raise InputError(
+            "evaluation.adapted_minutes: this run has no alignment to be fitted; name a method "
+            "(adapt.method)"
+        )
+    if subject in trained:
         return
-    elif minutes is not None:
+    if minutes is not None:
         folder = fitted_folder(settings, subject=subject, minutes=minutes)
         if not folder.is_dir():
             raise InputError(
@@ -55,7 +62,7 @@ def validate_layer(settings: Config, *, subject: str) -> None:
         validate_current(settings, folder)
         check_unchanged(folder.parent, settings.adapt)
         _validate_length(settings, folder, subject=subject, minutes=minutes)
-    elif settings.alignment.per_subject:
+    elif settings.aligned and settings.alignment.per_subject:
         raise InputError(
             f"subject {subject}: has no alignment layer, only {', '.join(trained)} were trained "
             f"(alignment.per_subject); fit one with {_command(settings, subject, 'N')}, then set "
@@ -68,14 +75,12 @@ def encoder_for(settings: Config, encoder: Pretrained, *, subject: str) -> Pretr
 
     Without alignment, the encoder itself. Raises InputError as `validate_layer`.
     """
-    if not settings.aligned:
-        validate_layer(settings, subject=subject)
-        return encoder
-    return with_layer(encoder, layer_for(settings, encoder, subject=subject))
+    layer = layer_for(settings, encoder, subject=subject)
+    return encoder if layer is None else with_layer(encoder, layer)
 
 
-def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> dict:
-    """Parameters of the layer that a subject's maps go through.
+def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> Layer | None:
+    """The layer that a subject's maps go through; None without alignment.
 
     A training subject's is the one that it was trained with; another's is the one fitted to
     `evaluation.adapted_minutes`, or without them the shared one. Raises InputError as
@@ -86,7 +91,9 @@ def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> dict:
     minutes, trained = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
     if subject not in trained and minutes is not None:
         folder = fitted_folder(settings, subject=subject, minutes=minutes)
-        return method_of(module).load(folder, maps_shape=(module.height, module.width))
+        return load_layer(folder, maps_shape=(module.height, module.width))
+    if not settings.aligned:
+        return None
     if module.subjects not in (0, len(trained)):
         raise InputError(
             f"{system.model_folder(settings, 'cotrain')}: has {module.subjects} alignment layers, "
@@ -94,24 +101,6 @@ def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> dict:
         )
     layers = layers_of(encoder, subjects=trained)
     return layers[SHARED] if SHARED in layers else layers[subject]
-
-
-def with_training_subjects(
-    settings: Config, module: FmriEncoder, params: dict, *, store: Store
-) -> dict:
-    """The encoder's parameters, with layers fitted to the training subjects where the method's are
-    fitted to maps and not trained in stage 2.
-    """
-    method, subjects = method_of(module), settings.protocol.train_subjects
-    if method.trainable or method.needs == "nothing":
-        return params
-    (clips,) = np.nonzero(store.present("train", subjects=subjects).all(1))
-    if not len(clips):
-        raise InputError(f"{store.path}: no training clip was seen by all of {', '.join(subjects)}")
-    maps = np.moveaxis(store.fmri("train", clips, subjects=subjects), 1, 0)
-    return params | fit_training_subjects(
-        method, maps, mask=store.mask, settings=settings.adapt, seed=settings.seed
-    )
 
 
 def average_window(
@@ -162,7 +151,10 @@ def _validate_length(settings: Config, folder: Path, *, subject: str, minutes: f
 
 def _command(settings: Config, subject: str, minutes: str) -> str:
     words = ("--config", settings.run_dir / "config.yaml", *elsewhere(settings))
-    wanted = ("--subject", subject, "--minutes", minutes)
+    own = settings.adapt
+    chosen = (("--method", own.method), ("--data", own.data))
+    wanted = ["--subject", subject, "--minutes", minutes]
+    wanted += [word for option, x in chosen if x is not None for word in (option, x)]
     return f"{typed('train.adapt')} {command_line(*words, *wanted)}"
 
 

@@ -292,7 +292,13 @@ def results_folder(settings: config.Config) -> Path:
     """Where samples, scores and report go: `results_dir` or the run's folder, or one of its own in
     it for another store, and in either one for fitted layers, laid out as a run's."""
     minutes, folder = settings.evaluation.adapted_minutes, _results(settings) / of_store(settings)
-    return folder if minutes is None else folder / f"adapted-{minutes:g}min"
+    return folder if minutes is None else folder / f"adapted-{fit_name(settings, minutes)}"
+
+
+def fit_name(settings: config.Config, minutes: float) -> str:
+    """A fit in the names of folders: its length, and where chosen the method and the data."""
+    own = settings.adapt
+    return "-".join((f"{minutes:g}min", *filter(None, (own.method, own.data))))
 
 
 def of_store(settings: config.Config) -> str:

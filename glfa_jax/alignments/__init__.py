@@ -11,18 +11,27 @@ what layer maps go through and how that is solved for a new subject's maps:
 """
 
 from glfa_jax.alignments.encoder import (
+    Layer,
     align,
     configured_encoder,
     encoder_fields,
     layers_of,
     load_encoder,
+    load_layer,
     method_of,
     save_encoder,
     with_layer,
     without_alignment,
 )
 from glfa_jax.alignments.protocol import SHARED, Alignment, Fitted, Group
-from glfa_jax.alignments.registry import ALIGNMENTS, configured, get, register
+from glfa_jax.alignments.registry import (
+    ALIGNMENTS,
+    configured,
+    data_for_strangers,
+    for_strangers,
+    get,
+    register,
+)
 
 __all__ = [
     "ALIGNMENTS",
@@ -30,13 +39,17 @@ __all__ = [
     "Alignment",
     "Fitted",
     "Group",
+    "Layer",
     "align",
     "configured",
     "configured_encoder",
+    "data_for_strangers",
     "encoder_fields",
+    "for_strangers",
     "get",
     "layers_of",
     "load_encoder",
+    "load_layer",
     "method_of",
     "register",
     "save_encoder",

@@ -6,7 +6,7 @@ lie in the folder `alignment` inside it, and the encoder beside them is one with
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,21 +27,32 @@ _LAYER, OF_SUBJECT = "func_align_layer", "func_align_layers_{}"  # the shared on
 _FOLDER = "alignment"
 
 
+class Layer(NamedTuple):
+    """One subject's layer, or a shared one: the method it is of, and its parameters."""
+
+    method: Alignment
+    params: dict
+
+
 def encoder_fields(settings: Config, *, aligned: bool) -> dict[str, Any]:
     """The fields of FmriEncoder that say which alignment stands in front of it.
 
     aligned: as configured (stage 2 and after) or none (before).
     """
-    own, method = settings.alignment, configured(settings)
-    glfa = aligned and isinstance(method, Glfa)
-    other = aligned and not isinstance(method, Glfa | Identity)
+    own, method = settings.alignment, configured(settings) if aligned else Identity()
     return {
         "kernel_size": own.kernel_size,
-        "global_part": glfa and own.global_part,
-        "local_part": glfa and own.local_part,
-        "alignment": method if other else None,
+        **_fields_of(method),
         "subjects": len(settings.protocol.train_subjects) if aligned and own.per_subject else 0,
     }
+
+
+def _fields_of(method: Alignment) -> dict[str, Any]:
+    if isinstance(method, Glfa):
+        parts = {"global_part": method.global_part, "local_part": method.local_part}
+        return {"kernel_size": method.kernel_size, **parts, "alignment": None}
+    other = None if isinstance(method, Identity) else method
+    return {"global_part": False, "local_part": False, "alignment": other}
 
 
 def method_of(module: FmriEncoder) -> Alignment:
@@ -54,21 +65,26 @@ def method_of(module: FmriEncoder) -> Alignment:
     return Glfa(module.patch_size, module.kernel_size, module.global_part, module.local_part)
 
 
-def layers_of(encoder: Pretrained, *, subjects: Sequence[str] = ()) -> dict[str, dict]:
-    """The layers' parameters by subject, or under `SHARED` the one that serves all.
+def layers_of(encoder: Pretrained, *, subjects: Sequence[str] = ()) -> dict[str, Layer]:
+    """The layers by subject, or under `SHARED` the one that serves all.
 
     subjects: those that were trained on, in order; not asked where they share a layer.
     """
-    params = encoder.variables["params"]
+    params, method = encoder.variables["params"], method_of(encoder.module)
     if not encoder.module.subjects:
-        return {SHARED: params[_LAYER]} if _LAYER in params else {}
-    return {name: params[OF_SUBJECT.format(i)] for i, name in enumerate(subjects)}
+        return {SHARED: Layer(method, params[_LAYER])} if _LAYER in params else {}
+    layers = (Layer(method, params[OF_SUBJECT.format(i)]) for i in range(len(subjects)))
+    return dict(zip(subjects, layers, strict=True))
 
 
-def with_layer(encoder: Pretrained, layer: dict) -> Pretrained:
-    """The encoder with this layer for all maps; the rest is shared with it, not copied."""
-    params = without_alignment(encoder) | {_LAYER: layer}
-    return Pretrained(encoder.module.clone(subjects=0), {"params": params})
+def with_layer(encoder: Pretrained, layer: Layer) -> Pretrained:
+    """The encoder with this layer for all maps, be it of its own method or of another; the rest is
+    shared with it, not copied."""
+    params = without_alignment(encoder)
+    if not isinstance(layer.method, Identity):
+        params[_LAYER] = layer.params
+    module = encoder.module.clone(subjects=0, **_fields_of(layer.method))
+    return Pretrained(module, {"params": params})
 
 
 def align(
@@ -111,6 +127,15 @@ def load_encoder(folder: Path, *, box: Box | None = None) -> Pretrained:
         shape = (module.height, module.width)
         layers = {place.name: method.load(place, maps_shape=shape) for place in _layers(folder)}
     return Pretrained(module, {"params": params | layers})
+
+
+def load_layer(folder: Path, *, maps_shape: tuple[int, int]) -> Layer:
+    """One subject's layer, of the method that its config.json names; raises InputError as `load`.
+
+    maps_shape: height and width in pixels.
+    """
+    method = described(read_config(folder), place=str(folder))
+    return Layer(method, method.load(folder, maps_shape=maps_shape))
 
 
 def configured_encoder(folder: Path) -> FmriEncoder:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import flax.linen as nn
+import numpy as np
 from jaxtyping import Array, Float
 
 from glfa_jax.alignments.protocol import Alignment
@@ -23,6 +24,9 @@ class Identity(Alignment):
 
     def layer(self, maps_shape, *, box=None):
         return _Same()
+
+    def shift(self, params, *, maps_shape):
+        return np.zeros((*maps_shape, 2))
 
     def solve(self, maps, *, targets, group, settings, seed):
         return {}

@@ -180,6 +180,13 @@ class Alignment(ABC):
             )
         return Fitted(jax.device_get(params), _report(maps, aligned, targets, group))
 
+    def shift(
+        self, params: dict, *, maps_shape: tuple[int, int]
+    ) -> Float[np.ndarray, "height width 2"] | None:
+        """Rows and columns from each pixel to where the layer fetches its signal; None where it
+        does not come from one place."""
+        return None
+
     def _shapes(self, maps_shape: tuple[int, int]) -> dict:
         """The layer's parameters as `jax.ShapeDtypeStruct`."""
         init = partial(self.init, maps_shape=maps_shape)

@@ -1,6 +1,7 @@
 """Alignments by name. A file in this folder that registers one is all that a new one takes."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from inspect import get_annotations
 from typing import Any, get_args
 
@@ -50,8 +51,42 @@ def configured(settings: Config) -> Alignment:
 
 
 def described(config: Mapping[str, Any], *, place: str) -> Alignment:
-    """The method of a layer on disk, by its config.json (`Alignment.describe`)."""
+    """The method of a layer on disk, by its config.json (`Alignment.describe`).
+
+    GLFA's layers name no method, as they were written before there were others.
+    """
+    if "method" not in config:
+        glfa = get("glfa")
+        options = {field.name: config[field.name] for field in fields(glfa) if field.name in config}
+        return glfa.from_options(options, place=place)
     options = config.get("options", {})
     if not isinstance(options, dict):
         raise InputError(f"{place}: options must be an object")
     return get(str(config.get("method"))).from_options(options, place=place)
+
+
+def data_for_strangers(settings: Config) -> str:
+    """What a new subject's layer is fitted to: paired, unlabelled or unlabelled-test.
+
+    Raises InputError where the method needs more than is asked for.
+    """
+    method, asked = for_strangers(settings), settings.adapt.data
+    if method.needs == "paired" and asked not in (None, "paired"):
+        raise InputError(
+            f"adapt.data: {asked}, but {method.name} needs clips that training subjects saw as "
+            "well (paired); warp needs none"
+        )
+    return asked or method.needs
+
+
+def for_strangers(settings: Config) -> Alignment:
+    """The method that is fitted to new subjects: `adapt.method`, or else the run's own."""
+    own = settings.adapt
+    if own.method is None:
+        return configured(settings)
+    method = get(own.method)
+    if method.needs == "nothing":
+        raise InputError(f"adapt.method: {own.method} has nothing to be fitted")
+    if own.method == "glfa":
+        return method.from_settings(settings)
+    return method.from_options(own.options, place="adapt.options")

@@ -1,11 +1,13 @@
 """Fits the training subjects' layers of a method that stage 2 does not train."""
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from glfa_jax.alignments.encoder import OF_SUBJECT
-from glfa_jax.alignments.protocol import Alignment, Group
+from glfa_jax.alignments.protocol import Alignment, Group, apply_layer
 from glfa_jax.config import Adapt
+
+ROUNDS = 2  # the mean of maps that are not aligned yet is blurred, so they are aligned to it twice
 
 
 def fit_training_subjects(
@@ -13,19 +15,32 @@ def fit_training_subjects(
     maps: Float[np.ndarray, "s n w height width"],
     *,
     mask: Bool[np.ndarray, "height width"],
+    paired: bool,
     settings: Adapt,
     seed: int,
-) -> dict[str, dict]:
-    """A layer of each, fitted to the mean of all subjects' maps of the same clips.
+) -> list[dict]:
+    """Parameters of a layer of each, fitted to the mean of all subjects' maps of the same clips.
 
-    maps: z-scores of every training subject, windows of the same n clips in the same order; all are
-    in memory at once, in 32 bits. Returns the layers as they are named in the encoder.
+    maps: z-scores of every training subject, windows of n clips each; all are in memory at once, in
+        32 bits. paired: whether the clips are the same, in the same order.
     """
-    everybody = maps.astype(np.float32)
-    group, mean = Group(everybody, mask), everybody.mean(0)
-    return {
-        OF_SUBJECT.format(i): method.fit(
-            own, targets=mean, group=group, settings=settings, seed=seed + i
-        ).params
-        for i, own in enumerate(everybody)
-    }
+    layer, aligned, found = method.layer(mask.shape), maps, []
+    for _ in range(ROUNDS):
+        mean = aligned.mean(0) if paired else None
+        found = [
+            method.fit(
+                own,
+                targets=mean,
+                group=Group(aligned, mask),
+                settings=settings,
+                seed=seed + i,
+            ).params
+            for i, own in enumerate(maps)
+        ]
+        aligned = np.stack(
+            [
+                np.asarray(apply_layer(layer, params, jnp.asarray(own)))
+                for params, own in zip(found, maps, strict=True)
+            ]
+        )
+    return found

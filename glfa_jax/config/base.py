@@ -17,6 +17,8 @@ from pydantic_core import PydanticCustomError
 
 from glfa_jax.errors import InputError
 
+NAME_OF_METHOD = r"^[A-Za-z0-9._-]+$"  # of an alignment
+
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from glfa_jax.config.base import Positive, Section
+from glfa_jax.config.base import NAME_OF_METHOD, Positive, Section
 
 
 class Encoder(Section):
@@ -35,7 +35,7 @@ class Alignment(Section):
 
     method: str = Field(
         default="glfa",
-        pattern=r"^[A-Za-z0-9._-]+$",
+        pattern=NAME_OF_METHOD,
         description="glfa, identity or another file of glfa_jax/alignments",
     )
     options: dict[str, bool | int | float | str] = Field(

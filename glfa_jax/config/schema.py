@@ -69,6 +69,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         once("without", self.without)
+        if self.method == "lea" and self.adapt.method is not None:
+            raise ValueError(
+                f"adapt.method: {self.adapt.method}, must be left out with method lea, which has "
+                "no alignment"
+            )
         if self.method == "lea" and self.without:
             raise ValueError(
                 f"without: {list(self.without)}, must be left out with method lea, which needs the "
@@ -199,7 +204,7 @@ class Study(Section):
                 )
         own = self.cell(method, self.seeds[0])
         minutes, protocol = own.evaluation.adapted_minutes, own.protocol
-        if minutes is not None and not own.aligned:
+        if minutes is not None and not own.aligned and own.adapt.method is None:
             raise ValueError(
                 f"methods: {method}, has no alignment layer (method, alignment), so that none can "
                 "be fitted; evaluation.adapted_minutes must be left out"

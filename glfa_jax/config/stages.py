@@ -14,7 +14,16 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from glfa_jax.config.base import Beta, Count, Fraction, PairedFraction, Positive, Rate, Section
+from glfa_jax.config.base import (
+    NAME_OF_METHOD,
+    Beta,
+    Count,
+    Fraction,
+    PairedFraction,
+    Positive,
+    Rate,
+    Section,
+)
 
 # Scales of the loss of stage 2, by the source that states them (SPEC §3).
 PRESETS = {
@@ -212,11 +221,28 @@ class Cotrain(Stage):
 class Adapt(Stage):
     """Fitting the alignment to a new subject (train.adapt); not part of the paper.
 
-    Both parts of the loss weigh the same. On simulated data less regularisation brings the maps
-    nearer still to the others', but flattens them, as averages are flatter than what is averaged,
-    and the encoder, which stays as it is, then takes them for less alike.
+    Of methods that descend a gradient, as GLFA: both parts of the loss weigh the same. On simulated
+    data less regularisation brings the maps nearer still to the others', but flattens them, as
+    averages are flatter than what is averaged, and the encoder, which stays as it is, then takes
+    them for less alike.
     """
 
+    later: ClassVar[frozenset[str]] = frozenset({"method", "options", "data"})
+
+    method: str | None = Field(
+        default=None,
+        pattern=NAME_OF_METHOD,
+        description="what is fitted to new subjects, as of alignment.method; left out: that method",
+    )
+    options: dict[str, bool | int | float | str] = Field(
+        default={}, description="of that method, where it is not glfa"
+    )
+    data: Literal["paired", "unlabelled", "unlabelled-test"] | None = Field(
+        default=None,
+        description="paired: training clips that training subjects saw as well; unlabelled: any of "
+        "his training clips; unlabelled-test: the very clips that are to be decoded, without their "
+        "videos; left out: the least that the method needs",
+    )
     steps: Positive = 300
     batch_size: Positive = Field(default=16, description="fMRI windows of the new subject")
     learning_rate: float = Field(default=1e-2, gt=0)
@@ -224,6 +250,12 @@ class Adapt(Stage):
     alignment_scale: Rate = Field(
         default=1.0, description="of MSE to the mean of the training subjects' aligned maps"
     )
+
+    @model_validator(mode="after")
+    def _of_a_method(self) -> "Adapt":
+        if self.options and self.method is None:
+            raise ValueError("options: are those of adapt.method, must be left out without it")
+        return self
 
 
 def _penalty(value: Any) -> Any:

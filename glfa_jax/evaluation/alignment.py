@@ -7,8 +7,9 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from glfa_jax import config, system
-from glfa_jax.alignments import load_encoder
-from glfa_jax.alignments.glfa import LOCAL
+from glfa_jax.alignments import Layer, load_encoder
+from glfa_jax.alignments.glfa import LOCAL, Glfa
+from glfa_jax.alignments.identity import Identity
 from glfa_jax.alignments.protocol import apply_layer
 from glfa_jax.data.correlation import RunningCorrelation
 from glfa_jax.evaluation import displacement
@@ -28,25 +29,25 @@ def align_maps(test: HeldOut) -> None:
     path = system.results_folder(settings) / "alignment.npz"
     path.unlink(missing_ok=True)
     protocol = settings.protocol
-    if not settings.aligned or protocol.test_store is not None:  # no stimulus in common
-        return
+    fitted = settings.evaluation.adapted_minutes is not None
+    if not (settings.aligned or fitted) or protocol.test_store is not None:
+        return  # nothing is aligned, or no stimulus in common
     subjects = list(dict.fromkeys((*protocol.train_subjects, *protocol.test_subjects)))
     present = store.present("test", subjects=subjects).all(1)
     clips = np.flatnonzero(present)[: settings.evaluation.clips]
     if not len(clips):
         return
     encoder = load_encoder(system.model_folder(settings, "cotrain") / "encoder")
-    module = encoder.module.layer()
-    layers = [layer_for(settings, encoder, subject=subject) for subject in subjects]
-    local = settings.alignment.method == "glfa" and settings.alignment.local_part
-    uniform = [_uniform(layer, store.mask) if local else layer for layer in layers]
+    none = Layer(Identity(), {})
+    layers = [layer_for(settings, encoder, subject=subject) or none for subject in subjects]
     mask, middle = store.mask, settings.data.window // 2
+    uniform = [_uniform(layer, mask) for layer in layers]
     alike = [Correlation(len(subjects), mask) for _ in range(3)]
     shown = []
     for clip in clips:  # one at a time: all maps of a benchmark would fill the memory
         before = store.fmri("test", [clip], subjects=subjects)[0].astype(np.float32)
         after, otherwise = (
-            np.stack([apply_layer(module, *pair) for pair in zip(kind, before, strict=True)])
+            np.stack([_through(*pair) for pair in zip(kind, before, strict=True)])
             for kind in (layers, uniform)
         )
         for correlation, maps in zip(alike, (before, after, otherwise), strict=True):
@@ -62,18 +63,27 @@ def align_maps(test: HeldOut) -> None:
         isc_before=isc_before,
         isc_after=isc_after,
         isc_one_kernel=isc_one_kernel,
-        undone=_undone(settings, layers, subjects, mask) if local else float("nan"),
+        undone=_undone(settings, layers, subjects, mask),
     )
 
 
-def _uniform(layer: dict, mask: Bool[ndarray, "h w"]) -> dict:
-    return layer | {LOCAL: displacement.with_one_kernel(layer[LOCAL], mask)}
+def _through(layer: Layer, maps: Float[ndarray, "w h w2"]) -> Float[ndarray, "w h w2"]:
+    return np.asarray(apply_layer(layer.method.layer(maps.shape[-2:]), layer.params, maps))
+
+
+def _uniform(layer: Layer, mask: Bool[ndarray, "h w"]) -> Layer:
+    """Of GLFA, with a local part that is alike everywhere; of others, as it is."""
+    if LOCAL not in layer.params or not isinstance(layer.method, Glfa):
+        return layer
+    kernel = displacement.with_one_kernel(layer.params[LOCAL], mask)
+    return layer._replace(params=layer.params | {LOCAL: kernel})
 
 
 def _undone(
-    settings: config.Config, layers: list[dict], subjects: list[str], mask: Bool[ndarray, "h w"]
+    settings: config.Config, layers: list[Layer], subjects: list[str], mask: Bool[ndarray, "h w"]
 ) -> float:
-    """Over pairs with a subject that is decoded; not a number where it is not known."""
+    """Over pairs with a subject that is decoded; not a number where it is not known, or where a
+    layer fetches no pixel's signal from one place."""
     decoded = settings.protocol.test_subjects
     pairs = [
         (i, j)
@@ -84,8 +94,11 @@ def _undone(
     truth = [one for one in found if one is not None]
     if not pairs or len(truth) < len(subjects):
         return float("nan")
-    shifts = np.stack([displacement.shift(layer[LOCAL]) for layer in layers])
-    return displacement.undone(shifts, np.stack(truth), mask=mask, pairs=pairs)
+    shifts = [displacement.shift_of(layer, mask.shape) for layer in layers]
+    known = [one for one in shifts if one is not None]
+    if len(known) < len(subjects) or not any(one.any() for one in known):
+        return float("nan")
+    return displacement.undone(np.stack(known), np.stack(truth), mask=mask, pairs=pairs)
 
 
 class Correlation:

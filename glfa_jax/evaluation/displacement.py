@@ -8,9 +8,19 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from glfa_jax import config
+from glfa_jax.alignments import Layer
+from glfa_jax.alignments.glfa import LOCAL, Glfa
 from glfa_jax.data import flatmap
 from glfa_jax.files import read_arrays
 from glfa_jax.ops.local_conv_reference import kernels
+
+
+def shift_of(layer: Layer, maps_shape: tuple[int, int]) -> Float[ndarray, "h w 2"] | None:
+    """Rows and columns from a pixel to where a subject's layer fetches its signal, on average; None
+    where it comes from no one place."""
+    if isinstance(layer.method, Glfa) and LOCAL in layer.params:
+        return shift(layer.params[LOCAL])
+    return layer.method.shift(layer.params, maps_shape=maps_shape)
 
 
 def shift(theta: Float[ndarray, "k h w"]) -> Float[ndarray, "h w 2"]:

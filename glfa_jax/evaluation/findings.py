@@ -70,7 +70,7 @@ def alignment_table(study: config.Study) -> str:
     known = False
     for method in study.methods:
         cells = [study.cell(method, seed) for seed in study.seeds]
-        if not cells[0].aligned:
+        if not cells[0].aligned and cells[0].evaluation.adapted_minutes is None:
             continue
         found = [alignment_of(cell) for cell in cells]
         known |= any(found)

@@ -23,10 +23,16 @@ from glfa_jax.evaluation import findings, protocols
 from glfa_jax.files import read_object, whole_folder, write_atomically
 from glfa_jax.lock import only_one
 from glfa_jax.results import FILE
+from glfa_jax.stages import common_space
 from glfa_jax.starting import program, typed
 
-# What a stage, and all before it, do not depend on.
+# What a stage, and all before it, do not depend on. Those before stage 2 depend on an alignment
+# only where it is fitted beforehand.
 _AFTER = {
+    common_space.NAME: (
+        *("conditioning", "contrast", "cotrain", "encoder", "foundation", "hardware", "lea"),
+        *("method", "pretrain", "without"),
+    ),
     "pretrain": ("alignment", "conditioning", "contrast", "cotrain", "lea", "method", "without"),
     "contrast": ("alignment", "cotrain"),
     "cotrain": (),
@@ -40,17 +46,25 @@ def share_stages(own: config.Config, earlier: list[config.Config]) -> None:
         target = own.run_dir / stage
         if target.exists() or stage in own.without:
             continue
+        if stage == common_space.NAME and not common_space.needed(own):
+            continue
         for other in earlier:
             source = other.run_dir / stage
-            same = all(
-                key.split(".")[0].split(":")[0] in (*after, *_NOWHERE)
-                for key in config.differences(own, other)
-            )
-            if same and (source / "done.json").exists() and (source / "model").is_dir():
+            done = stage == common_space.NAME or (source / "done.json").exists()
+            if _alike(own, other, but=after) and done and (source / "model").is_dir():
                 unneeded = shutil.ignore_patterns("checkpoints", "broken")
                 with whole_folder(target) as aside:
                     shutil.copytree(source, aside, ignore=unneeded, dirs_exist_ok=True)
                 break
+
+
+def _alike(own: config.Config, other: config.Config, *, but: Sequence[str]) -> bool:
+    """Whether two runs differ in nothing but these sections and those that no training sees."""
+    ignored = {*but, *_NOWHERE}
+    if common_space.needed(own) or common_space.needed(other):
+        ignored -= {"alignment"}
+    changed = {key.split(".")[0].split(":")[0] for key in config.differences(own, other)}
+    return changed <= ignored
 
 
 def commands(own: config.Config) -> list[tuple[str, ...]]:

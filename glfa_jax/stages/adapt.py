@@ -6,10 +6,15 @@ GLFA's layer starts as the shared one, or as the identity where every training s
 and is drawn to where the training subjects' aligned maps of the same clips are, on average: the
 loss of stage 2 without the generator's, so it takes seconds to minutes. Its scales are its own
 (`adapt` in the configuration, which says why): with those of stage 2 it would hardly move. Methods
-with a closed form are solved at once. Either sees the first minutes of the subject's training
-clips, pauses not counted, and never a test clip. With
-`--set evaluation.adapted_minutes=4`, eval.sample and eval.score use it. To compare with a full fit,
-train a run of its own with the subject among protocol.train_subjects.
+with a closed form are solved at once. `--method` takes another than the run's, such as ridge.
+
+`--data` says what the layer is fitted to: the first minutes of the subject's training clips, pauses
+not counted, `paired` with what training subjects have of the same clips; or `unlabelled`, for which
+any clips do, shown to nobody else; or `unlabelled-test`, the very maps that will be decoded, which
+is a result of another kind and is named so. No test clip's video or caption is ever used. Left out,
+it is the least that the method needs. With `--set evaluation.adapted_minutes=4`, and what was
+chosen, eval.sample and eval.score use the layer. To compare with a full fit, train a run of its own
+with the subject among protocol.train_subjects.
 
 A subject who was scanned after the run was trained comes in a store of his own, prepared alike:
 
@@ -29,12 +34,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
 from glfa_jax import alignments, config, system
 from glfa_jax.alignments.descent import GROUPS, DescentAlignment
 from glfa_jax.cli import next_step, run_main
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data import pipeline
+from glfa_jax.data.layouts import Split
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.ops.local_conv import bounding_box
@@ -59,16 +66,21 @@ from glfa_jax.training.loop import (
 )
 from glfa_jax.training.processes import alone_in, is_main, say, start
 
+# Of each training subject, beside a new one's clips that nobody else saw: 8 minutes of the
+# benchmark's. Bounds the memory; what areas have in common over time hardly changes with more.
+_OTHERS = 240
 
-def clips_of(store: Store, *, subject: str, minutes: float) -> np.ndarray:
-    """The subject's first training clips, as many as fill the minutes with video."""
-    (present,) = np.nonzero(store.present("train", subjects=[subject])[:, 0])
+
+def clips_of(store: Store, *, subject: str, minutes: float, split: Split = "train") -> np.ndarray:
+    """The subject's first clips of the split, as many as fill the minutes with video."""
+    (present,) = np.nonzero(store.present(split, subjects=[subject])[:, 0])
     count = clips_filling(
         minutes,
         seconds=store.attributes.clip_seconds,
         clips=len(present),
         key="--minutes",
-        these=f"all the training clips of subject {subject} in {store.path}",
+        these=f"all the {'training' if split == 'train' else 'test'} clips of subject {subject} "
+        f"in {store.path}",
     )
     return present[:count]
 
@@ -144,13 +156,25 @@ def validate_new_subject(settings: config.Config, subject: str) -> None:
     if subject not in known:
         names = ", ".join(name for name in known if name not in protocol.train_subjects)
         raise InputError(f"--subject: {subject} is none of the subjects to fit to: {names}")
-    if not settings.aligned:
-        raise InputError(f"{settings.run_dir}: alignment is off in this run, nothing can be fitted")
+    if not settings.aligned and settings.adapt.method is None:
+        raise InputError(
+            f"{settings.run_dir}: alignment is off in this run, nothing can be fitted but by a "
+            "--method of its own, such as ridge"
+        )
+    alignments.data_for_strangers(settings)
     validate_finished(settings)
 
 
-def loss_of(settings: config.Adapt, method: DescentAlignment, layer: nn.Module) -> LossFn:
+def loss_of(
+    settings: config.Adapt,
+    method: DescentAlignment,
+    layer: nn.Module,
+    *,
+    theirs: Sequence[nn.Module | None],
+) -> LossFn:
     """The method's loss, with the mean of the others' aligned maps for targets.
+
+    theirs: the others' layers in order, None where they have none.
 
     A batch's windows are those of the others, in order, and last the new subject's. Frozen: the
     `others`' layers and the cortex `mask`.
@@ -159,11 +183,12 @@ def loss_of(settings: config.Adapt, method: DescentAlignment, layer: nn.Module) 
     def loss_fn(params: dict, frozen: Any, batch: Any, key: jax.Array):
         fmri, original = batch["fmri"][:, :-1], batch["fmri"][:, -1]
         present = batch["present"][:, :-1].astype(fmri.dtype)
-        theirs: Any = [
-            layer.apply({"params": own}, fmri[:, i]) for i, own in enumerate(frozen["others"])
+        aligned: Any = [
+            fmri[:, i] if module is None else module.apply({"params": own}, fmri[:, i])
+            for i, (module, own) in enumerate(zip(theirs, frozen["others"], strict=True))
         ]
         shares = present / present.sum(axis=1, keepdims=True)
-        target = jnp.einsum("bs,sb...->b...", shares, jnp.stack(theirs))
+        target = jnp.einsum("bs,sb...->b...", shares, jnp.stack(aligned))
         return method.loss(
             layer, params, maps=original, targets=target, mask=frozen["mask"], settings=settings
         )
@@ -172,35 +197,42 @@ def loss_of(settings: config.Adapt, method: DescentAlignment, layer: nn.Module) 
 
 
 class Material(NamedTuple):
-    """What a layer is fitted to: a new subject's clips, the others', and their encoder."""
+    """What a layer is fitted to: clips of a new subject and of others, and their encoder."""
 
     store: Store
     new: Store
     subject: str
-    shared: Shared
+    data: str
+    shared: Shared  # unless the data are paired, only `own` counts
     encoder: Pretrained
-
-    @property
-    def method(self) -> alignments.Alignment:
-        return alignments.method_of(self.encoder.module)
+    method: alignments.Alignment
 
     @property
     def start(self) -> dict | None:
-        """The layer that all training subjects share, if they do."""
-        return alignments.layers_of(self.encoder).get(alignments.SHARED)
+        """The layer that all training subjects share, if they do and it is of this method."""
+        layer = alignments.layers_of(self.encoder).get(alignments.SHARED)
+        return layer.params if layer is not None and layer.method == self.method else None
 
 
 def run(settings: config.Config, store: Store, *, subject: str, minutes: float) -> None:
     """`store`: of training; the subject may be of `protocol.test_store`."""
     name = fitted_stage(settings, subject=subject, minutes=minutes)
     folder, model = system.stage_folder(settings, name), system.model_folder(settings, name)
-    new = decoded_store(settings, store)
-    shared = _clips(settings, store, new, clips=clips_of(new, subject=subject, minutes=minutes))
-    if not len(shared.theirs):
-        raise InputError(
-            f"--minutes: no training subject has seen the first {minutes:g} minutes of subject "
-            f"{subject} in {new.path}, so there is nothing to align them with"
-        )
+    new, data = decoded_store(settings, store), alignments.data_for_strangers(settings)
+    split: Split = "test" if data == "unlabelled-test" else "train"
+    clips = clips_of(new, subject=subject, minutes=minutes, split=split)
+    others = settings.protocol.train_subjects
+    if data == "paired":
+        shared = shared_clips(store, new, clips=clips, others=others)
+        if not len(shared.theirs):
+            raise InputError(
+                f"--minutes: no training subject has seen the first {minutes:g} minutes of subject "
+                f"{subject} in {new.path}, so there is nothing to pair them with; --method warp "
+                "--data unlabelled needs no clips in common"
+            )
+    else:
+        validate_alike(store, new)
+        shared = Shared(clips, clips)
     if model.is_dir():
         validate_current(settings, model)
     validate_unchanged(folder, settings.adapt)
@@ -208,44 +240,37 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
         return
     stored = system.model_folder(settings, "cotrain") / "encoder"
     encoder = alignments.load_encoder(stored, box=bounding_box(store.mask))
-    material = Material(store, new, subject, shared, encoder)
+    method = alignments.for_strangers(settings)
+    material = Material(store, new, subject, data, shared, encoder, method)
     about: dict[str, Any] = {"cotrain_steps": settings.cotrain.steps}
-    if isinstance(material.method, DescentAlignment):
+    if isinstance(method, DescentAlignment):
         params = _descend(settings, name, material, fingerprint=about.copy())
     else:
-        say(f"== {name}: {material.method.name}, to {len(shared.own)} clips of subject {subject}")
+        say(f"== {name}: {method.name}, to {len(shared.own)} {data} clips of subject {subject}")
         params, about["report"] = _solve(settings, material)
         if is_main():
             discard(model)  # of other steps
             mark_done(folder, step=settings.adapt.steps, metrics=about["report"])
-    about |= {"subject": subject, "minutes": minutes, "clips": len(shared.own)}
+    about |= {"subject": subject, "minutes": minutes, "clips": len(shared.own), "fitted_to": data}
     about["data"] = new.attributes.identity
-    save = partial(material.method.save, params=params, maps_shape=store.mask.shape, about=about)
+    save = partial(method.save, params=params, maps_shape=store.mask.shape, about=about)
     store_model(settings, name, save)
-
-
-def _clips(settings: config.Config, store: Store, new: Store, *, clips: np.ndarray) -> Shared:
-    """Pairs where the method needs them, else the new subject's clips and as many of the others."""
-    others = settings.protocol.train_subjects
-    if alignments.configured(settings).needs == "paired":
-        return shared_clips(store, new, clips=clips, others=others)
-    validate_alike(store, new)
-    (seen,) = np.nonzero(store.present("train", subjects=others).all(axis=1))
-    return Shared(seen[: len(clips)], clips)
 
 
 def _descend(
     settings: config.Config, name: str, material: Material, *, fingerprint: dict[str, Any]
 ) -> dict:
     """The layer, trained in steps as every stage is: it shows progress, saves and goes on."""
-    store, new, subject, shared, encoder = material
-    others, method = settings.protocol.train_subjects, material.method
+    store, new, subject, _, shared, encoder, method = material
+    others = settings.protocol.train_subjects
     assert isinstance(method, DescentAlignment)
     beside = None if new is store else pipeline.Beside(new, (subject,), shared.own)
-    start = material.start
+    start, shape = material.start, store.mask.shape
     if start is None:
-        fresh = method.init(jax.random.key(settings.seed), maps_shape=store.mask.shape)
+        fresh = method.init(jax.random.key(settings.seed), maps_shape=shape)
         start = fresh[alignments.SHARED]
+    theirs = [layer_for(settings, encoder, subject=other) for other in others]
+    box = bounding_box(store.mask)
     return run_stage(
         settings,
         name,
@@ -253,10 +278,15 @@ def _descend(
         f"{' or '.join(others)} saw as well",
         init=start,
         frozen={
-            "others": [layer_for(settings, encoder, subject=other) for other in others],
+            "others": [{} if layer is None else layer.params for layer in theirs],
             "mask": jnp.asarray(store.mask, jnp.float32),
         },
-        loss_fn=loss_of(settings.adapt, method, encoder.module.layer()),
+        loss_fn=loss_of(
+            settings.adapt,
+            method,
+            method.layer(shape, box=box),
+            theirs=[layer and layer.method.layer(shape, box=box) for layer in theirs],
+        ),
         groups=GROUPS,
         fingerprint=fingerprint,
         batches=pipeline.windows(
@@ -273,40 +303,73 @@ def _descend(
 
 def _solve(settings: config.Config, material: Material) -> alignments.Fitted:
     """The layer from all maps at once, by a method that has a closed form."""
-    store, new, subject, shared, encoder = material
+    store, new, paired = material.store, material.new, material.data == "paired"
     others = settings.protocol.train_subjects
-    theirs = store.fmri("train", shared.theirs, subjects=others).astype(np.float32)
-    aligned = np.stack(
+    present = store.present("train", subjects=others)
+    clips = [material.shared.theirs] * len(others) if paired else _unpaired(material, present)
+    group = np.stack(
         [
-            alignments.align(encoder_for(settings, encoder, subject=other), theirs[:, i])
-            for i, other in enumerate(others)
+            alignments.align(
+                encoder_for(settings, material.encoder, subject=other),
+                store.fmri("train", theirs, subjects=[other])[:, 0].astype(np.float32),
+            )
+            for other, theirs in zip(others, clips, strict=True)
         ]
     )
     targets = None
-    if material.method.needs == "paired":
-        present = store.present("train", subjects=others)[shared.theirs].astype(np.float32)
-        targets = np.einsum("ns,sn...->n...", present / present.sum(1, keepdims=True), aligned)
+    if paired:
+        shares = present[material.shared.theirs].astype(np.float32)
+        targets = np.einsum("ns,sn...->n...", shares / shares.sum(1, keepdims=True), group)
+    split: Split = "test" if material.data == "unlabelled-test" else "train"
     return material.method.fit(
-        new.fmri("train", shared.own, subjects=[subject])[:, 0].astype(np.float32),
+        new.fmri(split, material.shared.own, subjects=[material.subject])[:, 0].astype(np.float32),
         targets=targets,
-        group=alignments.Group(aligned, store.mask, material.start),
+        group=alignments.Group(group, store.mask, material.start),
         settings=settings.adapt,
         seed=settings.seed,
     )
 
 
-def main(settings: config.Config, *, subject: str, minutes: float) -> None:
+def _unpaired(material: Material, present: Bool[np.ndarray, "clips s"]) -> list[np.ndarray]:
+    """As many clips of each training subject; of those that the new one's layer is not fitted to,
+    where there are any, so that nothing is gained by clips that both saw."""
+    free = np.ones(len(present), bool)
+    if material.data == "unlabelled":
+        seen = set(np.asarray(material.new.attributes.clips["train"])[material.shared.own])
+        free = np.array([clip not in seen for clip in material.store.attributes.clips["train"]])
+    usable = present & free[:, None]
+    if not usable.any(0).all():
+        usable = present
+    count = min(_OTHERS, int(usable.sum(0).min()))
+    return [np.flatnonzero(own)[:count] for own in usable.T]
+
+
+def main(
+    settings: config.Config,
+    *,
+    subject: str,
+    minutes: float,
+    method: str | None = None,
+    data: str | None = None,
+) -> None:
     start(settings.hardware.processes)
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
+    run_settings = settings
+    chosen = [
+        f"adapt.{key}={x}" for key, x in (("method", method), ("data", data)) if x is not None
+    ]
+    settings = config.overridden(settings, chosen)
     validate_new_subject(settings, subject)
     name = fitted_stage(settings, subject=subject, minutes=minutes)
     with alone_in(system.stage_folder(settings, name)):
         if settings.protocol.test_store is settings.results_dir is None:  # else it stays as it is
-            keep_config(settings.run_dir, settings)
+            keep_config(settings.run_dir, run_settings)
         run(settings, Store.open(settings.data.store), subject=subject, minutes=minutes)
-    sets = (f"evaluation.adapted_minutes={minutes:g}", *elsewhere(settings))
-    say(next_step("eval.sample", "--config", settings.run_dir / "config.yaml", "--set", *sets))
+    sets = (f"evaluation.adapted_minutes={minutes:g}", *chosen)
+    words = [word for one in sets for word in ("--set", one)]
+    file = settings.run_dir / "config.yaml"
+    say(next_step("eval.sample", "--config", file, *words, *elsewhere(settings)))
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
@@ -317,6 +380,11 @@ def command(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         options={
             "subject": {"required": True, "help": "whom to fit to, such as 03"},
-            "minutes": {"required": True, "type": float, "help": "of training clips to use"},
+            "minutes": {"required": True, "type": float, "help": "of clips to use"},
+            "method": {"help": "of alignment, in place of the run's own (adapt.method)"},
+            "data": {
+                "choices": ["paired", "unlabelled", "unlabelled-test"],
+                "help": "what to fit to (adapt.data)",
+            },
         },
     )

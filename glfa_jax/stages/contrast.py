@@ -27,6 +27,7 @@ from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.stages import pretrain
+from glfa_jax.stages.common_space import in_common_space
 from glfa_jax.stages.compiling import Step, batch_shapes, compile_stage, shape
 from glfa_jax.stages.running import (
     batches,
@@ -216,7 +217,9 @@ def run(settings: config.Config, store: Store) -> None:
         frozen=frozen,
         loss_fn=loss_of(settings.contrast, module.clone(**options), clip, text),
         groups=groups(settings.contrast),
-        batches=batches(settings, store, NAME, augment=augment, latents=False),
+        batches=batches(
+            settings, in_common_space(settings, store), NAME, augment=augment, latents=False
+        ),
     )
     params = jax.device_get(merge(trained, parts.frozen))
     store_model(

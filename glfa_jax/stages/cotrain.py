@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from glfa_jax import alignments, config, system
+from glfa_jax.alignments.encoder import OF_SUBJECT
 from glfa_jax.batch import Batch
 from glfa_jax.cli import next_step, run_main
 from glfa_jax.convert import pretrained
@@ -36,7 +37,7 @@ from glfa_jax.models import lora
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.lea import Lea
 from glfa_jax.ops.local_conv import bounding_box
-from glfa_jax.stages import contrast, latents, lea, pretrain
+from glfa_jax.stages import common_space, contrast, latents, lea, pretrain
 from glfa_jax.stages.compiling import Step, batch_shapes, compile_stage, say_plan, shape
 from glfa_jax.stages.running import (
     batches,
@@ -49,7 +50,6 @@ from glfa_jax.stages.running import (
     store_model,
     take_as_given,
 )
-from glfa_jax.subject_alignment import with_training_subjects
 from glfa_jax.trained.data import FOLDER
 from glfa_jax.trained.run import kept_of
 from glfa_jax.training.loop import LossFn
@@ -99,7 +99,10 @@ def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder | 
     params = fresh.get("params", {}) | first.variables["params"]
     if first.module.aligned:
         return module, params
-    return module, with_training_subjects(settings, module, params, store=store)
+    if common_space.needed(settings):
+        layers = common_space.layers(settings, store).values()
+        params |= {OF_SUBJECT.format(i): layer.params for i, layer in enumerate(layers)}
+    return module, params
 
 
 def encoder_of_stage_one(settings: config.Config) -> Pretrained:

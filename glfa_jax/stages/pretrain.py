@@ -22,6 +22,7 @@ from glfa_jax.convert import pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
+from glfa_jax.stages.common_space import in_common_space
 from glfa_jax.stages.compiling import Step, compile_stage, shape
 from glfa_jax.stages.running import (
     begun,
@@ -97,7 +98,7 @@ def run(settings: config.Config, store: Store) -> None:
     params = init_params(settings, module)
     parts = split(params, groups=GROUPS)
     stream = pipeline.volumes(
-        store,
+        in_common_space(settings, store),
         subjects=subjects(settings),
         batch_size=settings.pretrain.batch_size,
         seed=settings.seed,

@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 from glfa_jax import __version__, config, system
-from glfa_jax.alignments import load_encoder, method_of, save_encoder
+from glfa_jax.alignments import load_encoder, load_layer, save_encoder
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import new_folder, seal
 from glfa_jax.errors import InputError
@@ -61,7 +61,7 @@ def write(trained: Trained, target: Path, *, licence: str | None = None) -> Path
         trained.trained_on.save(folder / FOLDER)
         for subject, layer in trained.fitted.items():
             place = folder / _FITTED / subject
-            method_of(module).save(place, layer, maps_shape=trained.maps_shape[1:])
+            layer.method.save(place, layer.params, maps_shape=trained.maps_shape[1:])
     return target
 
 
@@ -82,7 +82,7 @@ def read(folder: Path) -> Trained:
     module = encoder.module
     shape = (module.height, module.width)
     fitted = {
-        str(subject): method_of(module).load(folder / _FITTED / str(subject), maps_shape=shape)
+        str(subject): load_layer(folder / _FITTED / str(subject), maps_shape=shape)
         for subject in about.get("fitted", ())
     }
     return Trained(

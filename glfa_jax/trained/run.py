@@ -3,6 +3,7 @@
 import numpy as np
 
 from glfa_jax import config, system
+from glfa_jax.alignments import Layer
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
@@ -44,7 +45,7 @@ def kept_of(settings: config.Config, encoder: Pretrained, *, store: Store) -> Tr
     return TrainedOn.of(store, average=np.asarray(average))
 
 
-def _fitted(settings: config.Config, model: Model, *, minutes: float) -> dict[str, dict]:
+def _fitted(settings: config.Config, model: Model, *, minutes: float) -> dict[str, Layer]:
     own = settings.evaluation.model_copy(update={"adapted_minutes": minutes})
     adapted = settings.model_copy(update={"evaluation": own})
     trained = settings.protocol.train_subjects
@@ -58,7 +59,8 @@ def _fitted(settings: config.Config, model: Model, *, minutes: float) -> dict[st
         raise InputError(
             f"{settings.run_dir}: no alignment was fitted to {minutes:g} minutes of anybody"
         )
-    return {subject: layer_for(adapted, model.encoder, subject=subject) for subject in there}
+    found = {subject: layer_for(adapted, model.encoder, subject=subject) for subject in there}
+    return {subject: layer for subject, layer in found.items() if layer is not None}
 
 
 def _metrics(settings: config.Config) -> tuple[dict, ...]:

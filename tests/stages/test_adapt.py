@@ -80,7 +80,7 @@ def test_held_out_maps_come_near_the_others_as_the_displacement_is_found(fitted,
     settings, _ = fitted
     zero_shot = settings.model_copy(update={"evaluation": config.Evaluation()})
     assert distance(settings, displaced) < 0.2 * distance(zero_shot, displaced)
-    layer = layer_for(settings, load_trained(settings), subject="03")
+    layer = layer_for(settings, load_trained(settings), subject="03").params
     taps = np.abs(layer["weight"] + (np.arange(9) == 4)[:, None, None])
     inside = (taps / taps.sum(0))[:, 2:-2, 2:-2].mean((1, 2))
     assert inside.argmax() == 5  # the pixel to the right
@@ -148,7 +148,7 @@ def test_interrupted_and_resumed_it_is_the_same_layer(fitted, displaced, tmp_pat
     assert not (folder / "model").exists()
     adapt.run(settings, displaced, subject="03", minutes=MINUTES)
     whole, again = (
-        layer_for(each, load_trained(each), subject="03") for each in (fitted[0], settings)
+        layer_for(each, load_trained(each), subject="03").params for each in (fitted[0], settings)
     )
     jax.tree.map(np.testing.assert_array_equal, whole, again)
     assert read_log(folder)[-1]["step"] == 60
@@ -222,7 +222,7 @@ def test_a_model_of_fewer_steps_makes_room(fitted, displaced, tmp_path):
         few = settings.adapt.model_copy(update={"steps": steps})
         own = settings.model_copy(update={"adapt": few})
         adapt.run(own, displaced, subject="03", minutes=MINUTES)
-        stored = layer_for(own, load_trained(own), subject="03")
+        stored = layer_for(own, load_trained(own), subject="03").params
         trained = restore_params(tmp_path / "adapt" / "03-1min", step=steps)
         jax.tree.map(np.testing.assert_array_equal, stored, trained)
 
@@ -312,7 +312,7 @@ def test_it_is_the_layer_that_one_store_of_all_would_give(fitted, displaced, tmp
     adapt.main(settings, subject="04", minutes=MINUTES)
     assert (tmp_path / "run" / "adapt" / "on-new" / "04-1min" / "model").is_dir()
     ours, theirs = (
-        layer_for(each, load_trained(each), subject=subject)
+        layer_for(each, load_trained(each), subject=subject).params
         for each, subject in ((settings, "04"), (trained, "03"))
     )
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
