@@ -76,6 +76,24 @@ def test_areas_differ_in_size_between_subjects(patchworks):
     assert PATCHWISE.patchwise / 2 < spread < 2 * PATCHWISE.patchwise
 
 
+def test_an_area_that_is_larger_is_stretched_over_its_place(cortex):
+    """Its borders show what they show in the canonical map, as far as sizes agree all round."""
+    simulation = Simulation(patchwise=0.4)
+    plain = draw_patchwork(Simulation(patchwise=0.0), cortex, index=0)
+    one = draw_patchwork(simulation, cortex, index=0)
+    larger, stretched = [], []
+    for area in np.unique(one.area):
+        here, before = one.area == area, plain.area == area
+        if here.sum() > 30:
+            shown = (cortex.canonical + one.displacement)[here]
+            larger.append(np.log(here.sum() / before.sum()) / 2)  # of lengths
+            spread, its = (x.std(axis=0).mean() for x in (cortex.canonical[here], shown))
+            stretched.append(np.log(spread / its))
+    assert np.corrcoef(larger, stretched)[0, 1] > 0.7
+    slope = np.polyfit(larger, stretched, 1)[0]
+    assert 0.5 < slope < 2
+
+
 def test_displacement_is_torn_at_borders_and_nowhere_else(cortex, patchworks):
     one, (a, b) = patchworks[0], _neighbours(cortex)
     step = np.linalg.norm(one.displacement[a] - one.displacement[b], axis=1)
