@@ -72,13 +72,12 @@ def _write(simulation: config.Simulation, folder: Path, *, progress: bool) -> No
         # Of the answers, so that the signal has size 1.
         unit = float(np.sqrt(signal_power(common, canonical).mean()))
         for index, name in enumerate(simulation.names):
-            own = name in simulation.own_clips
-            runs = plan_runs(simulation, drives, subject=name) if own else common
+            others = name in simulation.own_clips
+            runs = plan_runs(simulation, drives, subject=name) if others else common
             subject = draw_subject(simulation, tuning, index=index)
             power, own_share = _strength(subject, runs, unit=unit)
             if simulation.reliability is not None:
-                noise = noise_for(simulation.reliability, power=power)
-                subject = replace(subject, noise=noise)
+                subject = replace(subject, noise=noise_for(simulation.reliability, power=power))
             rng = generator(simulation.seed, Stream.NOISE, index=index)
             level = smooth_field(rng, count=1, scale=30.0)(cortex.canonical)[:, 0]
             baseline = BASELINE * (1 + BASELINE_SPREAD * np.clip(level, -3, 3))

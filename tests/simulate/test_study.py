@@ -158,7 +158,7 @@ def _checksum(root) -> str:
 
 
 def test_the_first_world_is_what_it_was_when_it_was_the_only_one(root):
-    """Results in the documents were measured in it. The checksum is that of version 0.2.0."""
+    """Results in the documents were measured in it; the checksum is older than the others."""
     found = _checksum(root)
     assert found == "a823a67980a2db0d59d1b44834d7dda5785dc9e2fe13654625a24563d5254f1f"
 
