@@ -54,8 +54,8 @@ class Simulation(Section):
         default=None,
         gt=0,
         lt=1,
-        description="correlation of two repeats at a vertex, mean over the region; sets the noise "
-        "of each subject, in place of `noise`",
+        description="correlation at a vertex of two repeats of a run in the same order, mean over "
+        "the region; sets the noise of each subject, in place of `noise`",
     )
     own_clips: tuple[Subject, ...] = Field(
         default=(), description="subjects whose training clips no other subject sees"

@@ -82,8 +82,9 @@ A part of the tuning is no other subject's; the displacement tells the rest. sub
 """
 
 _RELIABILITY = """
-The noise of each subject is such that the correlation of two repeats, the square of noise_ceiling,
-has the mean over vertices that the setting reliability names.
+The noise of each subject is such that the correlation of two repeats of a run, the square of
+noise_ceiling, has the mean over vertices that the setting reliability names. Repeats of clips in
+another order, as in the test runs, correlate less, because answers to neighbouring clips overlap.
 """
 
 _OWN_CLIPS = """
