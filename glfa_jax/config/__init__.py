@@ -21,7 +21,6 @@ from glfa_jax.config.data import (
     Protocol,
     Region,
     RunNumbers,
-    Simulation,
     Surfaces,
 )
 from glfa_jax.config.evaluation import Evaluation, Sweep
@@ -29,6 +28,7 @@ from glfa_jax.config.hardware import Hardware, MeshSize, Processes
 from glfa_jax.config.loading import differences, dump, flat, load, of
 from glfa_jax.config.model import Alignment, Conditioning, Encoder
 from glfa_jax.config.schema import Config, Study
+from glfa_jax.config.simulation import Simulation
 from glfa_jax.config.stages import (
     PRESETS,
     STARTS,

@@ -6,32 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from glfa_jax.config.base import Count, Fraction, Positive, Rate, Section, Seed, Subject, once
-
-
-class Simulation(Section):
-    """A simulated study, written as a BIDS derivative when `data.root` holds none (DESIGN §4)."""
-
-    subjects: Positive = 3
-    train_runs: Positive = 6
-    test_runs: Positive = 2
-    clips_per_run: Positive = 40
-    test_repeats: Positive = 2
-    repetition_time: float = Field(default=1.0, gt=0, description="seconds")
-    clip_seconds: float = Field(default=2.0, gt=0)
-    gap_seconds: float = Field(default=2.0, ge=0, description="blank after each clip")
-    frame_rate: Positive = 3
-    size: Positive = Field(default=64, description="video height and width, pixels")
-    displacement: Rate = Field(default=4.0, description="mm on the flat map, root mean square")
-    mixing: Fraction = Field(
-        default=0.5, description="share of distant signal at the centres of patches"
-    )
-    gain: Rate = Field(
-        default=0.2, description="standard deviation of the log of gain and of noise"
-    )
-    noise: Rate = Field(default=1.5, description="noise over signal standard deviation")
-    seed: Seed = 0
-
+from glfa_jax.config.base import Count, Positive, Rate, Section, Subject, once
+from glfa_jax.config.simulation import Simulation
 
 # The visual cortex in the areas of the HCP multi-modal parcellation (SPEC §5.1).
 VISUAL_AREAS = (

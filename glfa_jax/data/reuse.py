@@ -28,6 +28,8 @@ def settings_of(data: config.Data) -> dict[str, Any]:
     settings = data.model_dump(mode="json", exclude=free)
     kept = {new: old for old, new in data.former.items()}
     settings = {kept.get(key, key): value for key, value in settings.items()}
+    if data.simulation is not None:
+        settings["simulation"] = data.simulation.comparable()
     return {**settings, "root": str(data.root.resolve())}
 
 

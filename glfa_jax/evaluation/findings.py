@@ -93,11 +93,11 @@ def alignment_of(cell: config.Config) -> dict[str, float]:
 
 
 def equal_brains(study: config.Study) -> float:
-    """Inter-subject correlation where nothing is displaced or mixed: what alignment could reach."""
+    """Inter-subject correlation of equal brains: what alignment could reach."""
     data, root = study.config.data, study.config.run_dir / "equal-brains"
     assert data.simulation is not None
     changes = {
-        "simulation": data.simulation.model_copy(update={"displacement": 0.0, "mixing": 0.0}),
+        "simulation": data.simulation.equal_brains,
         "latents": False,
         "root": root / "study",
         "store": root / "store.zarr",

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, get_origin
 
 from pydantic import ValidationError
 
@@ -22,6 +23,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             default=argparse.SUPPRESS,
+            nargs="*" if get_origin(field.annotation) is tuple else None,
             help=f"{field.description or name.replace('_', ' ')} (default: {field.default})",
         )
     given = vars(parser.parse_args(arguments))
@@ -29,19 +31,20 @@ def command(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: _simulate(given, root))
 
 
-def _simulate(given: dict[str, str], root: Path) -> None:
+def _simulate(given: dict[str, Any], root: Path) -> None:
     try:
         simulation = Simulation.model_validate(given)
     except ValidationError as mistakes:
-        raise InputError(
-            "; ".join(
-                f"--{str(mistake['loc'][0]).replace('_', '-')}: {mistake['msg']}, "
-                f"got {mistake['input']!r}"
-                for mistake in mistakes.errors()
-            )
-        ) from None
+        raise InputError("; ".join(map(_sentence, mistakes.errors()))) from None
     write_study(simulation, root)
     print(f"{root}: {simulation.subjects} subjects. Next: {typed('glfa_jax.data.prepare')}")
+
+
+def _sentence(mistake: Any) -> str:
+    if not mistake["loc"]:  # a rule about several options, which names the one it is about
+        return str(mistake["ctx"]["error"])
+    option = str(mistake["loc"][0]).replace("_", "-")
+    return f"--{option}: {mistake['msg']}, got {mistake['input']!r}"
 
 
 if __name__ == "__main__":

@@ -45,6 +45,21 @@ class Cortex:
         beyond_middle = beyond_middle * beyond_early
         return np.stack([1 - beyond_early, beyond_early - beyond_middle, beyond_middle], axis=1)
 
+    def of_each_side(self, values: Float[ndarray, "r twice ..."]) -> Float[ndarray, "r once ..."]:
+        """The first half of fields in the left hemisphere, the second in the right one."""
+        left, right = np.split(values, 2, axis=1)
+        is_left = (self.side < 0).reshape(-1, *[1] * (values.ndim - 1))
+        return np.where(is_left, left, right)
+
+    def on_the_mesh(
+        self, values: Float[ndarray, "n r"]
+    ) -> tuple[Float[ndarray, "n left"], Float[ndarray, "n right"]]:
+        """All vertices of both hemispheres, in 32 bits; zero outside the region."""
+        whole = np.zeros((len(values), sum(self.num_vertices)), np.float32)
+        whole[:, self.vertices] = values
+        left, right = np.split(whole, [self.num_vertices[0]], axis=1)
+        return left, right
+
     def smoother(self, sigma: float) -> csr_array:
         """Gaussian smoothing within hemispheres (sigma in mm) that keeps unit variance."""
         # The hemispheres are put too far apart to mix.
@@ -95,6 +110,12 @@ class SmoothField:
 
     def __call__(self, places: Float[ndarray, "v 2"]) -> Float[ndarray, "v k"]:
         return np.cos(places @ self.frequencies + self.phases) @ self.amplitudes
+
+    def slopes(self, places: Float[ndarray, "v 2"]) -> Float[ndarray, "v k 2"]:
+        """How the fields change going forward and up, per mm."""
+        change = -np.sin(places @ self.frequencies + self.phases)
+        along = [(change * frequency) @ self.amplitudes for frequency in self.frequencies]
+        return np.stack(along, axis=-1)
 
 
 def smooth_field(

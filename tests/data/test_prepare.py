@@ -325,12 +325,17 @@ def test_a_simulated_study_is_made_and_prepared(tmp_path):
         fmri = store.fmri(split, range(4), subjects=["01"])
         assert np.isfinite(fmri).all()
         assert fmri[..., store.mask].std() > 0.3
+    # As an earlier version wrote it down, so that identities stay the same.
+    assert "patchwise" not in store.attributes.provenance["settings"]["simulation"]
     other = simulation.model_copy(update={"noise": 0.5})
     with pytest.raises(DataError, match="simulated with other settings"):
         prepare.prepare(
             data.model_copy(update={"simulation": other, "store": tmp_path / "b.zarr"}),
             progress=False,
         )
+    patchwise = simulation.model_copy(update={"patchwise": 0.5})
+    with pytest.raises(DataError, match=r"other settings \(simulation\)"):
+        prepare.prepare(data.model_copy(update={"simulation": patchwise}), progress=False)
     assert not (tmp_path / "b.zarr").exists()
 
 

@@ -12,9 +12,10 @@ from glfa_jax import config
 from glfa_jax.data import flatmap
 from glfa_jax.evaluation import displacement
 from glfa_jax.ops.local_conv import local_conv
-from glfa_jax.simulate import study
 from glfa_jax.simulate.cortex import visual_cortex
-from glfa_jax.simulate.subjects import canonical_tuning, draw_subject
+from glfa_jax.simulate.ground_truth import write_canonical, write_truth
+from glfa_jax.simulate.subjects import draw_subject
+from glfa_jax.simulate.tuning import canonical_tuning
 
 RASTER, KERNEL = 48, 5
 SUBJECTS = ("01", "02")
@@ -27,11 +28,11 @@ def data(tmp_path_factory) -> config.Data:
     root = tmp_path_factory.mktemp("displaced")
     cortex = visual_cortex()
     tuning = canonical_tuning(cortex, seed=SIMULATION.seed)
-    study._write_canonical(root / "ground_truth" / "canonical.npz", cortex)
+    write_canonical(root / "ground_truth" / "canonical.npz", cortex)
     for index, name in enumerate(SUBJECTS):
         subject = draw_subject(SIMULATION, tuning, index=index)
         power = np.ones(len(cortex.vertices))
-        study._write_truth(root / "ground_truth" / f"sub-{name}.npz", subject, power)
+        write_truth(root / "ground_truth" / f"sub-{name}.npz", subject, power=power)
     return config.Data(root=root, store=root / "unused.zarr", subjects=SUBJECTS, map_size=RASTER)
 
 

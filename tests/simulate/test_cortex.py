@@ -58,6 +58,16 @@ def test_a_smooth_field_has_unit_variance_and_the_correlation_asked_for():
         assert abs(found - np.exp(-(distance**2) / (2 * 8.0**2))) < 0.05
 
 
+def test_slopes_are_those_of_the_field():
+    rng = np.random.default_rng(0)
+    field, places = smooth_field(rng, count=3, scale=8.0), rng.uniform(0, 99, size=(50, 2))
+    step = 1e-4
+    for axis, direction in enumerate(np.eye(2)):
+        ahead, behind = (field(places + sign * step * direction) for sign in (1, -1))
+        slopes = (ahead - behind) / (2 * step)
+        np.testing.assert_allclose(field.slopes(places)[..., axis], slopes, atol=1e-7)
+
+
 def test_smoothing_keeps_the_variance_and_the_hemispheres_apart(cortex):
     smoother = cortex.smoother(4.0)
     np.testing.assert_allclose(smoother.power(2).sum(axis=1), 1, rtol=1e-5)

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import shutil
 import threading
@@ -135,6 +136,33 @@ def test_train_and_test_hold_different_combinations():
     assert not seen & {(s.category, s.colour, s.motion) for s in new}
 
 
+def _checksum(root) -> str:
+    """Of names, texts and numbers; not of what depends on versions of encoders."""
+    total = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        total.update(str(path.relative_to(root)).encode())
+        if path.suffix == ".gii":
+            series = np.stack([array.data for array in nibabel.load(path).darrays])
+            total.update(np.rint(series).astype("<i4").tobytes())
+        elif path.suffix == ".npz":
+            with np.load(path) as arrays:
+                for name in arrays:
+                    values = np.round(arrays[name].astype("<f8") + 0.0, 6)
+                    total.update(name.encode() + values.tobytes())
+        elif path.name == "dataset_description.json":
+            about = json.loads(path.read_text(encoding="utf-8"))
+            total.update(json.dumps(about["GeneratedBy"][0]["Settings"]).encode())
+        elif path.is_file() and path.suffix != ".mp4":
+            total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def test_the_first_world_is_what_it_was_when_it_was_the_only_one(root):
+    """Results in the documents were measured in it; the checksum is older than the others."""
+    found = _checksum(root)
+    assert found == "a823a67980a2db0d59d1b44834d7dda5785dc9e2fe13654625a24563d5254f1f"
+
+
 def test_the_ground_truth_lies_beside(root):
     cortex = visual_cortex()
     with np.load(root / "ground_truth" / "canonical.npz") as truth:
@@ -225,4 +253,6 @@ def test_the_command_writes_a_study_and_rejects_nonsense_in_one_sentence(tmp_pat
     assert "error: --noise: Input should be greater than or equal to 0" in capsys.readouterr().err
     assert main(["--root", str(tmp_path / "b"), "--size", "40"]) == 2
     assert "simulation.size: must be a multiple of 16, is 40" in capsys.readouterr().err
+    assert main(["--root", str(tmp_path / "b"), "--own-clips", "02", "07"]) == 2
+    assert "error: own_clips: 07 is none of 01, 02, 03" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()

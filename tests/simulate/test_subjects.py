@@ -1,12 +1,24 @@
+import itertools
+
 import numpy as np
 import pytest
 
 from glfa_jax.config import Simulation
 from glfa_jax.simulate import subjects as simulated
+from glfa_jax.simulate.bold import (
+    NOISE_MEMORY,
+    NOISE_SCALE,
+    convolution,
+    correlated_noise,
+    haemodynamic_response,
+    noise_for,
+)
 from glfa_jax.simulate.cortex import visual_cortex
 from glfa_jax.simulate.stimuli import CATEGORIES, COLOURS, MOTIONS, Scene, render, sample_scene
+from glfa_jax.simulate.tuning import canonical_tuning, features, own_weights
 
 LABELS = {"category": CATEGORIES, "colour": COLOURS, "motion": MOTIONS}
+TRAIN, TEST, WINDOW, LAG = 192, 64, 5, 4
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +28,14 @@ def cortex():
 
 @pytest.fixture(scope="module")
 def tuning(cortex):
-    return simulated.canonical_tuning(cortex, seed=0)
+    return canonical_tuning(cortex, seed=0)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    rng = np.random.default_rng(0)
+    scenes = [sample_scene(rng, i) for i in range(TRAIN + TEST)]
+    return scenes, [features(scene, render(scene)) for scene in scenes]
 
 
 def _scene(**changes) -> Scene:
@@ -35,7 +54,7 @@ def _scene(**changes) -> Scene:
 def _answer(tuning, scene) -> np.ndarray:
     """Of every vertex of the canonical cortex to a clip, averaged over its frames."""
     weights = tuning.weights(tuning.cortex.canonical, tuning.cortex.side)
-    return simulated.features(scene, render(scene)).mean(axis=0) @ weights
+    return features(scene, render(scene)).mean(axis=0) @ weights
 
 
 def test_each_label_drives_its_part_of_the_cortex(cortex, tuning):
@@ -117,59 +136,92 @@ def test_subjects_differ_are_seeded_and_do_not_depend_on_how_many_there_are(tuni
     assert np.std(one.gain) > 0.02
 
 
+def test_own_tuning_has_the_share_asked_for_and_leaves_the_rest_as_it_is(tuning, clips):
+    plain, own = (
+        simulated.draw_subject(
+            Simulation(displacement=0, mixing=0, tuning_noise=share), tuning, index=1
+        )
+        for share in (0.0, 0.3)
+    )
+    assert plain.own is None
+    shared = own.weights - own.own
+    np.testing.assert_allclose(shared[0], plain.weights[0])  # the answer to any clip
+    np.testing.assert_allclose(shared[1:], np.sqrt(0.7) * plain.weights[1:], atol=1e-12)
+    drive = np.concatenate(clips[1])[:, 1:]
+    power = [np.var(drive @ weights[1:], axis=0) for weights in (own.own, shared)]
+    for part in tuning.cortex.parts(tuning.cortex.canonical).T > 0.95:
+        share = power[0][part].sum() / (power[0] + power[1])[part].sum()
+        assert share == pytest.approx(0.3, abs=0.06)
+
+
+def test_own_tuning_is_no_other_subjects(tuning, clips):
+    drive = np.concatenate(clips[1])
+    cortex = tuning.cortex
+    answers = [drive @ own_weights(cortex, seed=0, index=index)[:, ::7] for index in range(4)]
+    answers.append(drive @ tuning.weights(cortex.canonical, cortex.side)[:, ::7])
+    unit = [(answer - answer.mean(axis=0)) / answer.std(axis=0) for answer in answers]
+    found = [np.mean(a * b) for a, b in itertools.combinations(unit, 2)]
+    assert abs(np.mean(found)) < 0.02
+    assert np.abs(found).max() < 0.08
+
+
 def test_the_haemodynamic_response_peaks_at_five_seconds_and_undershoots():
     time = np.arange(0, 60, 0.01)
-    response = simulated.haemodynamic_response(time)
+    response = haemodynamic_response(time)
     assert abs(time[response.argmax()] - 5.0) < 0.1
     assert 12 < time[response.argmin()] < 18
     assert response.min() < 0
     assert abs(response.sum() * 0.01 - 1) < 1e-3
-    assert simulated.haemodynamic_response(np.array([-1.0]))[0] == 0
+    assert haemodynamic_response(np.array([-1.0]))[0] == 0
 
 
 def test_convolution_answers_a_clip_after_its_onset_only():
     onsets = 10 + np.arange(6) / 3
-    bold = simulated.convolution(onsets, np.arange(40.0), duration=1 / 3).sum(axis=1)
+    bold = convolution(onsets, np.arange(40.0), duration=1 / 3).sum(axis=1)
     assert (bold[:11] == 0).all()
     assert bold.argmax() in (15, 16)  # the middle of the clip is at 11 s
 
 
 def test_noise_has_unit_variance_and_remembers(cortex):
-    smoother = cortex.smoother(simulated.NOISE_SCALE)
-    noise = simulated.correlated_noise(
-        np.random.default_rng(0), smoother, volumes=300, repetition_time=2.0
-    )
+    smoother = cortex.smoother(NOISE_SCALE)
+    noise = correlated_noise(np.random.default_rng(0), smoother, volumes=300, repetition_time=2.0)
     assert noise.shape == (300, len(cortex.side))
     assert abs(noise.std() - 1) < 0.02
     assert abs(noise[:5].std() - 1) < 0.05
     lagged = np.mean(noise[1:] * noise[:-1])
-    assert abs(lagged - simulated.NOISE_MEMORY**2) < 0.03
+    assert abs(lagged - NOISE_MEMORY**2) < 0.03
+
+
+@pytest.mark.parametrize("reliability", [0.2, 0.6])
+def test_two_noisy_repeats_correlate_as_asked_for(cortex, reliability):
+    rng = np.random.default_rng(0)
+    size = np.exp(0.5 * rng.standard_normal(len(cortex.side)))  # of the signal, over vertices
+    signal = size * np.repeat(rng.standard_normal((200, len(size))), 2, axis=0)
+    noise = noise_for(reliability, power=signal.var(axis=0))
+    smoother = cortex.smoother(NOISE_SCALE)
+    first, second = (
+        signal + noise * correlated_noise(rng, smoother, volumes=400, repetition_time=1.0)
+        for _ in range(2)
+    )
+    first, second = ((one - one.mean(axis=0)) / one.std(axis=0) for one in (first, second))
+    assert np.mean(first * second) == pytest.approx(reliability, abs=0.02)
 
 
 def test_an_image_off_the_grid_is_rejected():
     with pytest.raises(ValueError, match="multiples of 16"):
-        simulated.features(_scene(), render(_scene(), size=40))
+        features(_scene(), render(_scene(), size=40))
 
 
 # ------------------------------------------------- what can be decoded, and by whom
-
-TRAIN, TEST, WINDOW, LAG = 192, 64, 5, 4
-
-
-@pytest.fixture(scope="module")
-def clips():
-    rng = np.random.default_rng(0)
-    scenes = [sample_scene(rng, i) for i in range(TRAIN + TEST)]
-    return scenes, [simulated.features(scene, render(scene)) for scene in scenes]
 
 
 def _windows(simulation, tuning, clips) -> list[np.ndarray]:
     """z-scored windows of every clip for three subjects; test clips averaged over two repeats."""
     cortex = tuning.cortex
-    smoother = cortex.smoother(simulated.NOISE_SCALE)
+    smoother = cortex.smoother(NOISE_SCALE)
     onsets = 4.0 * np.arange(32) + 4
     frames = (onsets[:, None] + np.arange(6) / 3).ravel()
-    response = simulated.convolution(frames, np.arange(140.0), duration=1 / 3)
+    response = convolution(frames, np.arange(140.0), duration=1 / 3)
     order = np.random.default_rng(1).permuted(np.arange(TRAIN + TEST).reshape(-1, 32), axis=1)
     order = np.concatenate([order, order[TRAIN // 32 :]])
     drives = [response @ np.concatenate([clips[1][clip] for clip in run]) for run in order]
@@ -182,7 +234,7 @@ def _windows(simulation, tuning, clips) -> list[np.ndarray]:
         rng = np.random.default_rng([7, index])
         sums, counts = np.zeros((TRAIN + TEST, WINDOW * len(canonical[0, kept]))), np.zeros(256)
         for run, drive in zip(order, drives, strict=True):
-            noise = simulated.correlated_noise(rng, smoother, volumes=140, repetition_time=1.0)
+            noise = correlated_noise(rng, smoother, volumes=140, repetition_time=1.0)
             signal = drive @ subject.weights[:, kept]
             bold = signal / unit + subject.noise * noise[:, kept]
             bold = (bold - bold.mean(axis=0)) / bold.std(axis=0, ddof=1)
