@@ -304,7 +304,7 @@ def test_there_are_configurations_to_test():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_configurations_load_and_are_short(path):
     kinds = {"foundation.yaml": Foundation}
-    kinds |= dict.fromkeys(("simulated.yaml", "repeats.yaml"), config.Study)
+    kinds |= dict.fromkeys(("precision.yaml", "repeats.yaml", "simulated.yaml"), config.Study)
     schema = kinds.get(path.name, config.Config)
     settings = config.load(path, schema=schema)
     assert len(path.read_text().splitlines()) <= 60
