@@ -31,9 +31,12 @@ ALIGNMENTS: Registry[type[Alignment]] = Registry(
 register = ALIGNMENTS.register_as
 
 
-def get(name: str) -> type[Alignment]:
-    """The class of that name; raises InputError for a name that there is not."""
-    return ALIGNMENTS.named(name, key="alignment.method")
+def get(name: str, *, key: str = "alignment.method") -> type[Alignment]:
+    """The class of that name; raises InputError for a name that there is not.
+
+    key: of the configuration, which the error names.
+    """
+    return ALIGNMENTS.named(name, key=key)
 
 
 def configured(settings: Config) -> Alignment:
@@ -84,7 +87,7 @@ def for_strangers(settings: Config) -> Alignment:
     own = settings.adapt
     if own.method is None:
         return configured(settings)
-    method = get(own.method)
+    method = get(own.method, key="adapt.method")
     if method.needs == "nothing":
         raise InputError(f"adapt.method: {own.method} has nothing to be fitted")
     if own.method == "glfa":
