@@ -29,7 +29,8 @@ class Group(NamedTuple):
     """The subjects whom a new one is aligned to.
 
     maps: in the common space, z-scores, a window of each clip and subject. Of the clips of the new
-        subject's maps where the method needs pairs, else of any.
+        subject's maps where the method needs pairs, else of any; there may be none where a method
+        is given targets.
     mask: where the cortex lies.
     start: parameters of a layer to begin from; of a fresh one when left out.
     """
@@ -54,8 +55,9 @@ class Fitted(NamedTuple):
 class Alignment(ABC):
     """A method that brings maps into a common space; its fields are its options.
 
-    needs: what a new subject's layer is fitted to: `nothing` (there is nothing to fit),
-        `unlabelled` maps, or maps `paired` with those that others have of the same clips.
+    needs: the least that a new subject's layer can be fitted to: `nothing` (there is nothing to
+        fit), `unlabelled` maps beside those of a group, or maps `paired` with those that others
+        have of the same clips. A method that needs no pairs may use them where it is given targets.
     trainable: whether stage 2 trains the layers together with the encoder. Layers of a method that
         needs maps and does not train are fitted to the training subjects before stage 2 and stay.
     table: names of the parameters on disk, where they are not the layer's own.
@@ -149,7 +151,8 @@ class Alignment(ABC):
 
         maps: z-scores, one window of w volumes of each of n clips. targets: what the maps should
         be in the common space, such as the mean of the others' aligned maps of the same clips;
-        None where nobody else saw them. settings: of methods that descend a gradient.
+        None where nobody else saw them: a method that needs no pairs then goes by `group.maps`.
+        settings: of methods that descend a gradient.
 
         Raises InputError for maps that the method cannot be fitted to, and for a method whose
         `solve` gives other parameters than its layer has or whose layer fills pixels outside the

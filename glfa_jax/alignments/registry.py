@@ -44,13 +44,13 @@ def configured(settings: Config) -> Alignment:
     own = settings.alignment
     if not settings.aligned:
         return get("identity")()
-    method = get(own.method)
+    method = get(own.method).from_settings(settings)
     if method.needs != "nothing" and not method.trainable and not own.per_subject:
         raise InputError(
             f"alignment.per_subject: must be true with alignment.method {own.method}, which is "
             "fitted to every subject"
         )
-    return method.from_settings(settings)
+    return method
 
 
 def described(config: Mapping[str, Any], *, place: str) -> Alignment:

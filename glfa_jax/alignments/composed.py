@@ -1,0 +1,84 @@
+"""Several alignments, one after the other."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from glfa_jax.alignments.protocol import Alignment, Needs, apply_layer
+from glfa_jax.alignments.registry import get, register
+from glfa_jax.errors import InputError
+
+_PLACE = "alignment.options: methods"
+
+
+@register("composed")
+@dataclass(frozen=True)
+class Composed(Alignment):
+    """y = f_n(... f_1(x)), each fitted to what those before it give, all to the same targets.
+
+    methods: names, divided by commas, each followed by its options where they are not the default,
+    such as `warp grid=8, ridge part=both kernel_size=7`. It needs what the most demanding of them
+    does: where there are no pairs, a composition of which a part needs them is rejected.
+    """
+
+    methods: str = "warp, ridge"
+
+    needs = "paired"  # of an instance, what its own methods need
+
+    def __post_init__(self):
+        order = get_args(Needs)  # the least first
+        strongest = max((part.needs for part in self.parts), key=order.index)
+        object.__setattr__(self, "needs", strongest)
+
+    @cached_property
+    def parts(self) -> tuple[Alignment, ...]:
+        """The methods with their options; raises InputError for what is none."""
+        return tuple(map(_method, self.methods.split(",")))
+
+    def layer(self, maps_shape, *, box=None):
+        return nn.Sequential(tuple(part.layer(maps_shape, box=box) for part in self.parts))
+
+    def solve(self, maps, *, targets, group, settings, seed):
+        params = {}
+        for i, part in enumerate(self.parts):
+            own = part.solve(
+                maps,
+                targets=targets,
+                group=group._replace(start=None),  # it is of the layers together
+                settings=settings,
+                seed=seed,
+            )
+            layer = part.layer(group.mask.shape)
+            maps = np.asarray(apply_layer(layer, own, jnp.asarray(maps, jnp.float32)))
+            if own:
+                params[f"layers_{i}"] = own
+        return params
+
+
+def _method(said: str) -> Alignment:
+    name, *options = said.split() or [""]
+    if name == Composed.name:
+        raise InputError(f"{_PLACE}: holds composed itself, must hold other methods")
+    kind, given = get(name), {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise InputError(
+                f"{_PLACE}: {option!r} after {name}, must be an option such as grid=8; "
+                "methods are divided by commas"
+            )
+        given[key] = _value(value)
+    return kind.from_options(given, place=f"{_PLACE}: {name}")
+
+
+def _value(text: str) -> Any:
+    """A number, true or false; else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
