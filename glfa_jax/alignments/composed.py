@@ -59,6 +59,15 @@ class Composed(Alignment):
                 params[f"layers_{i}"] = own
         return params
 
+    def shift(self, params, *, maps_shape):
+        """Of those parts that fetch from one place, one after the other; the rest leave it."""
+        found = [
+            part.shift(params.get(f"layers_{i}", {}), maps_shape=maps_shape)
+            for i, part in enumerate(self.parts)
+        ]
+        known = [one for one in found if one is not None]
+        return sum(known[1:], known[0]) if known else None
+
 
 def _method(said: str) -> Alignment:
     name, *options = said.split() or [""]

@@ -87,9 +87,10 @@ def for_strangers(settings: Config) -> Alignment:
     own = settings.adapt
     if own.method is None:
         return configured(settings)
-    method = get(own.method, key="adapt.method")
+    kind = get(own.method, key="adapt.method")
+    if own.method == "glfa":
+        return kind.from_settings(settings)
+    method = kind.from_options(own.options, place="adapt.options")
     if method.needs == "nothing":
         raise InputError(f"adapt.method: {own.method} has nothing to be fitted")
-    if own.method == "glfa":
-        return method.from_settings(settings)
-    return method.from_options(own.options, place="adapt.options")
+    return method

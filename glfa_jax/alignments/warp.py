@@ -87,8 +87,7 @@ class Warp(Alignment):
         gain = restoring(volumes, fitted=_warped(volumes, nodes=nodes, cortex=cortex))
         return {"displacement": nodes, "cortex": cortex, "amplitude": {"gain": gain}}
 
-    def shift(self, params: dict) -> Float[np.ndarray, "h w 2"]:
-        """From how far the layer fetches the signal of a pixel: rows and columns, 0 off cortex."""
+    def shift(self, params, *, maps_shape):
         found = warping.displacement(params["displacement"], params["cortex"])
         return np.moveaxis(np.asarray(found), 0, -1)
 

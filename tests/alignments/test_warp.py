@@ -40,7 +40,7 @@ def test_the_gap_divides_the_hemispheres_where_it_is_not_in_the_middle():
 def test_signals_come_from_where_the_shift_says():
     nodes = np.stack([np.full((6, 6), x, np.float32) for x in (1.5, -0.75, -2.25, 0.5)])
     nodes = nodes.reshape(2, 2, 6, 6)
-    shift = METHOD.shift(params(nodes))
+    shift = METHOD.shift(params(nodes), maps_shape=SHAPE)
     np.testing.assert_allclose(
         shift[MASK & LEFT], np.full((440, 2), (1.5, -0.75))[: (MASK & LEFT).sum()], rtol=1e-5
     )
@@ -67,7 +67,7 @@ def test_a_smooth_displacement_is_undone(kind):
     world = moved.make()
     targets = world.same.mean(0) if kind == "paired" else None
     fitted = METHOD.fit(world.maps, targets=targets, group=Group(world.other, MASK))
-    shifts = np.stack([METHOD.shift(fitted.params), np.zeros((*SHAPE, 2))])
+    shifts = np.stack([METHOD.shift(fitted.params, maps_shape=SHAPE), np.zeros((*SHAPE, 2))])
     truth = np.stack([world.displacement, np.zeros((*SHAPE, 2))])
     assert 0.8 < undone(shifts, truth, mask=MASK, pairs=[(0, 1)]) < 1.2
     aligned = np.asarray(apply_layer(METHOD.layer(SHAPE), fitted.params, jnp.asarray(world.maps)))
