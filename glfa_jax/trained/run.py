@@ -27,7 +27,10 @@ def of_run(settings: config.Config, *, adapted_minutes: float | None = None) -> 
 
 def on_this_machine(settings: config.Config) -> config.Config:
     """On one device, whatever mesh it was trained on; numbers are computed as they were."""
-    hardware = config.Hardware(compute_dtype=settings.hardware.compute_dtype)
+    own = settings.hardware
+    hardware = config.Hardware(
+        compute_dtype=own.compute_dtype, matmul_precision=own.matmul_precision
+    )
     return settings.model_copy(update={"hardware": hardware})
 
 

@@ -17,6 +17,7 @@ from glfa_jax.generators import Generator
 from glfa_jax.ops import attention
 from glfa_jax.trained.model import Model
 from glfa_jax.training.sharding import make_mesh, place_batch, place_params
+from glfa_jax.training.step import matmul_precision
 
 
 def variables_of(
@@ -43,8 +44,9 @@ def variables_of(
 class VideoSampler:
     """Draws videos with a model, guided away from the encoding of an average window (SPEC §4).
 
-    One compiled program per (steps, batch size): parameters, guidance scale and seed are arguments
-    of it, and the average is encoded once. Rows of a batch lie over the mesh.
+    One compiled program per (steps, batch size, method of alignment): parameters, guidance scale
+    and seed are arguments of it, and the average is encoded once. Rows of a batch lie over the
+    mesh.
     """
 
     def __init__(
@@ -62,10 +64,10 @@ class VideoSampler:
         """
         self._mesh = make_mesh(settings.hardware.mesh)
         self._settings = settings
-        self._parts: tuple[Any, Generator] | None = None
-        self._encode_aligned = jax.jit(self._of_aligned)
-        self._encode = jax.jit(self._of_maps)
-        self._generate = jax.jit(self._program, static_argnames="steps")
+        self._parts: tuple[dict[str, Any], Generator] | None = None
+        self._encode_aligned = jax.jit(_of_aligned, static_argnames="encoder")
+        self._encode = jax.jit(_of_maps, static_argnames="encoder")
+        self._generate = jax.jit(self._program, static_argnames=("encoder", "steps"))
         self.load(model, encoders=encoders, negative=negative)
 
     def load(
@@ -81,20 +83,23 @@ class VideoSampler:
         """
         self._variables = {}  # else two models would be on the device
         hardware = self._settings.hardware
-        encoder = next(iter(encoders.values())).module
         dtype = jnp.dtype(hardware.compute_dtype)
-        parts = (encoder.clone(dtype=dtype), model.generator.computing(dtype=dtype))
+        modules = {name: encoder.module.clone(dtype=dtype) for name, encoder in encoders.items()}
+        parts = (modules, model.generator.computing(dtype=dtype))
         if self._parts not in (None, parts):
             raise ValueError("model: has other modules than the one before it")
         self._parts = parts
-        # One program for all subjects: the parameters hold each one's alignment layer.
+        # One program for all subjects of one method: parameters hold each one's alignment layer.
         self._variables = variables_of(
             model, encoders, mesh=self._mesh, from_bytes=hardware.shard_from_bytes
         )
-        shared = next(iter(self._variables.values()))
-        self._negative = self._encode_aligned(
-            shared["encoder"], jnp.asarray(negative, jnp.float32)[None]
-        )
+        name, variables = next(iter(self._variables.items()))  # alike but for the alignment
+        with matmul_precision(hardware):
+            self._negative = self._encode_aligned(
+                variables["encoder"],
+                jnp.asarray(negative, jnp.float32)[None],
+                encoder=modules[name],
+            )
 
     def __call__(
         self,
@@ -114,8 +119,9 @@ class VideoSampler:
         rows = {"fmri": fmri.astype(np.float32), "clip": np.asarray(clip, np.int32)}
         batch = place_batch({name: self._filled(x) for name, x in rows.items()}, self._mesh)
         numbers = (np.float32(scale), np.uint32(seed))
-        variables = self._variables[subject]
-        video = self._generate(variables, self._negative, batch, *numbers, steps=steps)
+        given = (self._variables[subject], self._negative, batch, *numbers)
+        with matmul_precision(self._settings.hardware):
+            video = self._generate(*given, encoder=self._module(subject), steps=steps)
         return jax.device_get(video)[: len(clip)]
 
     def compiled(self) -> int:
@@ -127,8 +133,15 @@ class VideoSampler:
         self, fmri: Float[np.ndarray, "b w height width"], *, subject: str
     ) -> Float[np.ndarray, "b n d"]:
         """The tokens that the generator is conditioned on."""
-        encoder, rows = self._variables[subject]["encoder"], self._filled(fmri.astype(np.float32))
-        return jax.device_get(self._encode(encoder, jnp.asarray(rows)))[: len(fmri)]
+        variables = self._variables[subject]["encoder"]
+        rows = jnp.asarray(self._filled(fmri.astype(np.float32)))
+        with matmul_precision(self._settings.hardware):
+            found = self._encode(variables, rows, encoder=self._module(subject))
+        return jax.device_get(found)[: len(fmri)]
+
+    def _module(self, subject: str) -> Any:
+        assert self._parts is not None
+        return self._parts[0][subject]
 
     def _filled(self, rows: np.ndarray) -> np.ndarray:
         """Repeated to a whole batch, so that one program serves all, and every device gets as many
@@ -136,18 +149,6 @@ class VideoSampler:
         ways = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
         count = max(len(rows), self._settings.evaluation.batch_size)
         return np.resize(rows, (-(-count // ways) * ways, *rows.shape[1:]))
-
-    def _of_aligned(
-        self, variables: dict, x: Float[Array, "1 w height width"]
-    ) -> Float[Array, "1 n d"]:
-        assert self._parts is not None
-        return self._parts[0].apply(variables, x, method="encode").condition
-
-    def _of_maps(
-        self, variables: dict, x: Float[Array, "b w height width"]
-    ) -> Float[Array, "b n d"]:
-        assert self._parts is not None
-        return self._parts[0].apply(variables, x).condition
 
     def _program(
         self,
@@ -157,10 +158,11 @@ class VideoSampler:
         scale: Float[Array, ""],
         seed: Int[Array, ""],
         *,
+        encoder: Any,
         steps: int,
     ) -> UInt8[Array, "b f vheight vwidth 3"]:
         assert self._parts is not None
-        encoder, generator = self._parts
+        generator = self._parts[1]
         data = self._settings.data
         shape = generator.latent_shape(data.frames, *data.resolution)
         with (
@@ -182,3 +184,15 @@ class VideoSampler:
             latents = generator.sample(denoise, noise, steps=steps, method=method)
             video = generator.decode(variables["codec"], latents)
         return jnp.round((jnp.clip(video, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+
+
+def _of_aligned(
+    variables: dict, x: Float[Array, "1 w height width"], *, encoder: Any
+) -> Float[Array, "1 n d"]:
+    return encoder.apply(variables, x, method="encode").condition
+
+
+def _of_maps(
+    variables: dict, x: Float[Array, "b w height width"], *, encoder: Any
+) -> Float[Array, "b n d"]:
+    return encoder.apply(variables, x).condition
