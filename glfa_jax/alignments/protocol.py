@@ -176,7 +176,7 @@ class Alignment(ABC):
         layer = self.layer(group.mask.shape)
         aligned = np.asarray(apply_layer(layer, params, jnp.asarray(maps)))
         empty = ~(group.mask | maps.any((0, 1)))
-        if aligned[..., empty].any():
+        if (empty & aligned.any((0, 1))).any():
             raise InputError(
                 f"alignment.method: the layer of {self.name} fills pixels outside the cortex, "
                 "must leave those zero that are zero"
@@ -242,7 +242,9 @@ def _report(
     maps: np.ndarray, aligned: np.ndarray, targets: np.ndarray | None, group: Group
 ) -> dict[str, float]:
     def apart(a: np.ndarray, b: np.ndarray) -> float:
-        return float(np.square(a[..., group.mask] - b[..., group.mask]).mean())
+        # Clip by clip: copies of all maps would take more memory than most fits.
+        clips = zip(a, b, strict=True)
+        return float(np.mean([np.square((x - y)[:, group.mask]).mean() for x, y in clips]))
 
     found = {"change": apart(aligned, maps)}
     if targets is not None:

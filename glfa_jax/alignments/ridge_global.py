@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
+# Maps that go through the layer at once, which bounds memory.
+_MAPS = 64
 # Squared singular values below this share of the largest are what rounding leaves of none.
 _NONE = 1e-7
 
@@ -30,8 +33,12 @@ class GlobalRidge(nn.Module):
         shape = (self.rank, self.height, self.width)
         basis = self.param("basis", nn.initializers.zeros, shape)
         coefficients = self.param("coefficients", nn.initializers.zeros, shape)
-        scores = jnp.einsum("...hw,rhw->...r", x, basis)
-        return x + jnp.einsum("...r,rhw->...hw", scores, coefficients)
+
+        def one(image: Float[Array, "h w"]) -> Float[Array, "h w"]:
+            return image + jnp.tensordot(jnp.tensordot(basis, image, 2), coefficients, 1)
+
+        maps = x.reshape(-1, self.height, self.width)
+        return jax.lax.map(one, maps, batch_size=_MAPS).reshape(x.shape)
 
 
 class _Spectrum(NamedTuple):
@@ -87,7 +94,8 @@ def predictions(
     """What a fit with each strength makes of new volumes, for `best_strength`."""
     x, y, other = (a.reshape(len(a), -1)[:, pixels] for a in (volumes, targets, new))
     found = _spectrum(x, rank=rank)
-    scores = (other @ x.T) @ found.vectors
-    missing = found.vectors.T @ (y - x)
+    vectors = found.vectors.astype(np.float32)
+    scores, missing = (other @ x.T) @ vectors, vectors.T @ (y - x)
     for strength in strengths:
-        yield other + (scores / (found.squares + strength * found.mean)) @ missing
+        shrunk = scores / (found.squares + strength * found.mean)
+        yield other + shrunk.astype(np.float32) @ missing
