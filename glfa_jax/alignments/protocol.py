@@ -22,6 +22,8 @@ from glfa_jax.ops.local_conv import Box
 
 SHARED = "*"  # the layer of every subject who has none of his own, among parameters by subject
 
+_TOGETHER = 64  # maps, or clips of them, that go through a layer at once
+
 Needs = Literal["nothing", "unlabelled", "paired"]
 
 
@@ -174,7 +176,7 @@ class Alignment(ABC):
         params = self.solve(maps, targets=targets, group=group, settings=settings, seed=seed)
         self._validate_params(params, maps_shape=group.mask.shape)
         layer = self.layer(group.mask.shape)
-        aligned = np.asarray(apply_layer(layer, params, jnp.asarray(maps)))
+        aligned = aligned_in_parts(layer, params, maps)
         empty = ~(group.mask | maps.any((0, 1)))
         if (empty & aligned.any((0, 1))).any():
             raise InputError(
@@ -229,6 +231,17 @@ def apply_layer(
     """Maps through a layer with these parameters."""
     aligned: Any = layer.apply({"params": params}, maps)
     return aligned
+
+
+def aligned_in_parts(
+    layer: nn.Module, params: dict, maps: Float[np.ndarray, "n ... height width"]
+) -> Float[np.ndarray, "n ... height width"]:
+    """The same on the host, some maps after the other, so that only the result takes memory."""
+    found = np.empty(maps.shape, np.float32)
+    for start in range(0, len(maps), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        found[part] = apply_layer(layer, params, jnp.asarray(maps[part], jnp.float32))
+    return found
 
 
 def _listed(params: dict) -> str:

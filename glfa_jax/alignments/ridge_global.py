@@ -9,14 +9,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
-# Maps that go through the layer at once, which bounds memory.
-_MAPS = 64
 # Squared singular values below this share of the largest are what rounding leaves of none.
 _NONE = 1e-7
 
@@ -33,12 +30,8 @@ class GlobalRidge(nn.Module):
         shape = (self.rank, self.height, self.width)
         basis = self.param("basis", nn.initializers.zeros, shape)
         coefficients = self.param("coefficients", nn.initializers.zeros, shape)
-
-        def one(image: Float[Array, "h w"]) -> Float[Array, "h w"]:
-            return image + jnp.tensordot(jnp.tensordot(basis, image, 2), coefficients, 1)
-
-        maps = x.reshape(-1, self.height, self.width)
-        return jax.lax.map(one, maps, batch_size=_MAPS).reshape(x.shape)
+        scores = jnp.einsum("...hw,rhw->...r", x, basis)
+        return x + jnp.einsum("...r,rhw->...hw", scores, coefficients)
 
 
 class _Spectrum(NamedTuple):
