@@ -89,7 +89,7 @@ class CellAlignment(Alignment):
     clips predict each other best (`best_strength`), the same for all cells. At the end every pixel
     gets back its amplitude.
 
-    cell: pixels along a side.
+    cell: pixels along a side. A cell in the middle of the map may hold pixels of both hemispheres.
     """
 
     cell: int = 8

@@ -42,9 +42,10 @@ class Ridge(Alignment):
     lambda is that with which halves of the clips predict each other best (`best_strength`); the
     gain g of every pixel gives it back its amplitude (`restoring`).
 
-    part: `local`, W from a pixel's neighbourhood of kernel_size x kernel_size alone, taps in the
-    order of GLFA's; `global`, from all pixels, through the `rank` largest principal components of
-    the maps; `both`, the local part, then the global one on what it gives.
+    part: `local`, W from a pixel's neighbourhood of kernel_size x kernel_size alone, whichever
+    hemisphere its pixels are of, taps in the order of GLFA's; `global`, from all pixels, through
+    the `rank` largest principal components of the maps; `both`, the local part, then the global
+    one on what it gives.
     """
 
     part: Literal["local", "global", "both"] = "local"
