@@ -11,20 +11,19 @@ from functools import partial
 from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from glfa_jax.alignments.amplitude import Gain, restoring
-from glfa_jax.alignments.protocol import Alignment, apply_layer
+from glfa_jax.alignments.protocol import Alignment, aligned_in_parts
 from glfa_jax.alignments.strength import best_strength
 from glfa_jax.alignments.volumes import standardised, volumes_of
 from glfa_jax.models.glfa import from_patches, to_patches
 
 GRIDS = 2
-# Maps that go through the layer at once, and cells that are fitted at once: what bounds memory.
-_MAPS, _CELLS = 16, 32
+# Cells that are fitted at once, which bounds memory.
+_CELLS = 32
 # Cells of the first grid by which a strength is judged.
 _JUDGED = 64
 
@@ -61,18 +60,12 @@ class CellMixing(nn.Module):
         pixels = self.side**2
         shape = (GRIDS, height * width // pixels, pixels, pixels)
         mixing = self.param("mixing", lambda _: jnp.broadcast_to(jnp.eye(pixels), shape))
-
-        def one(image: Float[Array, "h w"]) -> Float[Array, "h w"]:
-            total = jnp.zeros_like(image)
-            for weights, grid in zip(mixing, grids, strict=True):
-                cells = to_patches(jnp.pad(image, grid.pad), self.side)
-                mixed = jnp.einsum("nq,nqp->np", cells, weights)
-                total += from_patches(mixed, height, width, self.side)[grid.inside]
-            return total / GRIDS
-
-        maps = x.reshape(-1, self.height, self.width)
-        found = jax.lax.map(one, maps, batch_size=_MAPS).reshape(x.shape)
-        return Gain(self.height, self.width, name="amplitude")(found)
+        total = jnp.zeros_like(x)
+        for weights, grid in zip(mixing, grids, strict=True):
+            whole = jnp.pad(x, ((0, 0),) * (x.ndim - 2) + grid.pad)
+            mixed = jnp.einsum("...nq,nqp->...np", to_patches(whole, self.side), weights)
+            total += from_patches(mixed, height, width, self.side)[..., *grid.inside]
+        return Gain(self.height, self.width, name="amplitude")(total / GRIDS)
 
 
 def cells_of(
@@ -96,7 +89,7 @@ class CellAlignment(Alignment):
     clips predict each other best (`best_strength`), the same for all cells. At the end every pixel
     gets back its amplitude.
 
-    cell: pixels along a side.
+    cell: pixels along a side. A cell in the middle of the map may hold pixels of both hemispheres.
     """
 
     cell: int = 8
@@ -139,8 +132,8 @@ class CellAlignment(Alignment):
                     strength=strength,
                 )
         params = {"mixing": mixing, "amplitude": {"gain": np.ones(group.mask.shape, np.float32)}}
-        fitted = apply_layer(self.layer(group.mask.shape), params, jnp.asarray(volumes))
-        params["amplitude"]["gain"] = restoring(volumes, fitted=np.asarray(fitted))
+        fitted = aligned_in_parts(self.layer(group.mask.shape), params, volumes)
+        params["amplitude"]["gain"] = restoring(volumes, fitted=fitted)
         return params
 
     def _strength(self, maps, *, targets, places, inside) -> float:

@@ -6,10 +6,8 @@ from functools import cached_property
 from typing import Any, get_args
 
 import flax.linen as nn
-import jax.numpy as jnp
-import numpy as np
 
-from glfa_jax.alignments.protocol import Alignment, Needs, apply_layer
+from glfa_jax.alignments.protocol import Alignment, Needs, aligned_in_parts
 from glfa_jax.alignments.registry import get, register
 from glfa_jax.errors import InputError
 
@@ -54,7 +52,7 @@ class Composed(Alignment):
                 seed=seed,
             )
             layer = part.layer(group.mask.shape)
-            maps = np.asarray(apply_layer(layer, own, jnp.asarray(maps, jnp.float32)))
+            maps = aligned_in_parts(layer, own, maps)
             if own:
                 params[f"layers_{i}"] = own
         return params

@@ -22,6 +22,8 @@ from glfa_jax.ops.local_conv import Box
 
 SHARED = "*"  # the layer of every subject who has none of his own, among parameters by subject
 
+_TOGETHER = 64  # maps, or clips of them, that go through a layer at once
+
 Needs = Literal["nothing", "unlabelled", "paired"]
 
 
@@ -174,9 +176,9 @@ class Alignment(ABC):
         params = self.solve(maps, targets=targets, group=group, settings=settings, seed=seed)
         self._validate_params(params, maps_shape=group.mask.shape)
         layer = self.layer(group.mask.shape)
-        aligned = np.asarray(apply_layer(layer, params, jnp.asarray(maps)))
+        aligned = aligned_in_parts(layer, params, maps)
         empty = ~(group.mask | maps.any((0, 1)))
-        if aligned[..., empty].any():
+        if (empty & aligned.any((0, 1))).any():
             raise InputError(
                 f"alignment.method: the layer of {self.name} fills pixels outside the cortex, "
                 "must leave those zero that are zero"
@@ -238,6 +240,17 @@ def apply_layer(
     return aligned
 
 
+def aligned_in_parts(
+    layer: nn.Module, params: dict, maps: Float[np.ndarray, "n ... height width"]
+) -> Float[np.ndarray, "n ... height width"]:
+    """The same on the host, some maps after the other, so that only the result takes memory."""
+    found = np.empty(maps.shape, np.float32)
+    for start in range(0, len(maps), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        found[part] = apply_layer(layer, params, jnp.asarray(maps[part], jnp.float32))
+    return found
+
+
 def _listed(params: dict) -> str:
     """Names and shapes."""
     found = jax.tree_util.tree_leaves_with_path(params)
@@ -249,7 +262,9 @@ def _report(
     maps: np.ndarray, aligned: np.ndarray, targets: np.ndarray | None, group: Group
 ) -> dict[str, float]:
     def apart(a: np.ndarray, b: np.ndarray) -> float:
-        return float(np.square(a[..., group.mask] - b[..., group.mask]).mean())
+        # Clip by clip: copies of all maps would take more memory than most fits.
+        clips = zip(a, b, strict=True)
+        return float(np.mean([np.square((x - y)[:, group.mask]).mean() for x, y in clips]))
 
     found = {"change": apart(aligned, maps)}
     if targets is not None:

@@ -6,13 +6,12 @@ from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from glfa_jax.alignments import ridge_global, ridge_local
 from glfa_jax.alignments.amplitude import Gain, restoring
-from glfa_jax.alignments.protocol import Alignment, apply_layer
+from glfa_jax.alignments.protocol import Alignment, aligned_in_parts
 from glfa_jax.alignments.registry import register
 from glfa_jax.alignments.strength import best_strength
 from glfa_jax.alignments.volumes import volumes_of
@@ -43,9 +42,10 @@ class Ridge(Alignment):
     lambda is that with which halves of the clips predict each other best (`best_strength`); the
     gain g of every pixel gives it back its amplitude (`restoring`).
 
-    part: `local`, W from a pixel's neighbourhood of kernel_size x kernel_size alone, taps in the
-    order of GLFA's; `global`, from all pixels, through the `rank` largest principal components of
-    the maps; `both`, the local part, then the global one on what it gives.
+    part: `local`, W from a pixel's neighbourhood of kernel_size x kernel_size alone, whichever
+    hemisphere its pixels are of, taps in the order of GLFA's; `global`, from all pixels, through
+    the `rank` largest principal components of the maps; `both`, the local part, then the global
+    one on what it gives.
     """
 
     part: Literal["local", "global", "both"] = "local"
@@ -77,12 +77,12 @@ class Ridge(Alignment):
             whole_strength = self._whole_strength(maps, targets, pixels, local)
         if local is not None:
             params["local"] = local(volumes, wanted)
-            fitted = _applied(self._local_layer(shape), params["local"], fitted)
+            fitted = aligned_in_parts(self._local_layer(shape), params["local"], fitted)
         if self.part != "local":
             params["whole"] = ridge_global.solve_global(
                 fitted, targets=wanted, rank=self.rank, strength=whole_strength
             )
-            fitted = _applied(self._whole_layer(shape), params["whole"], fitted)
+            fitted = aligned_in_parts(self._whole_layer(shape), params["whole"], fitted)
         params["amplitude"] = {"gain": restoring(volumes, fitted=fitted)}
         return params
 
@@ -136,15 +136,9 @@ class Ridge(Alignment):
         def predict(own: np.ndarray, wanted: np.ndarray, new: np.ndarray) -> Iterable[np.ndarray]:
             if local is not None:
                 layer, first = self._local_layer(own.shape[1:]), local(own, wanted)
-                own, new = (_applied(layer, first, volumes) for volumes in (own, new))
+                own, new = (aligned_in_parts(layer, first, volumes) for volumes in (own, new))
             return ridge_global.predictions(
                 own, wanted, new, pixels=pixels, rank=self.rank, strengths=STRENGTHS
             )
 
         return best_strength(STRENGTHS, maps=maps, targets=targets, pixels=pixels, predict=predict)
-
-
-def _applied(
-    layer: nn.Module, params: dict, volumes: Float[np.ndarray, "t h w"]
-) -> Float[np.ndarray, "t h w"]:
-    return np.asarray(apply_layer(layer, params, jnp.asarray(volumes)))

@@ -87,7 +87,8 @@ def predictions(
     """What a fit with each strength makes of new volumes, for `best_strength`."""
     x, y, other = (a.reshape(len(a), -1)[:, pixels] for a in (volumes, targets, new))
     found = _spectrum(x, rank=rank)
-    scores = (other @ x.T) @ found.vectors
-    missing = found.vectors.T @ (y - x)
+    vectors = found.vectors.astype(np.float32)
+    scores, missing = (other @ x.T) @ vectors, vectors.T @ (y - x)
     for strength in strengths:
-        yield other + (scores / (found.squares + strength * found.mean)) @ missing
+        shrunk = scores / (found.squares + strength * found.mean)
+        yield other + shrunk.astype(np.float32) @ missing

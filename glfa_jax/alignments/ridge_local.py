@@ -55,28 +55,28 @@ def solve_local(
 
     lambda: strength times the mean square of a pixel, times volumes.
     """
-    return np.asarray(_solve(_padded(volumes, kernel_size), targets, pixels, kernel_size, strength))
+    wanted = targets.reshape(len(targets), -1)[:, pixels].T
+    return np.asarray(_solve(_padded(volumes, kernel_size), wanted, pixels, kernel_size, strength))
 
 
 @partial(jax.jit, static_argnums=3)
 def _solve(
     padded: Float[Array, "h2 w2 t"],
-    targets: Float[Array, "t h w"],
+    targets: Float[Array, "p t"],
     pixels: Int[Array, " p"],
     size: int,
     strength: float,
 ) -> Float[Array, "p k"]:
-    width, count = targets.shape[-1], size**2
-    wanted = targets.reshape(len(targets), -1).T
+    width, count = padded.shape[1] - size + 1, size**2
     cortex = jnp.maximum((padded != 0).any(-1).sum(), 1)
     penalty = strength * jnp.square(padded).sum() / cortex * jnp.eye(count)
 
-    def one(pixel: Array) -> Float[Array, " k"]:
-        neighbours = _neighbours(padded, pixel, size=size, width=width)
-        missing = wanted[pixel] - neighbours[count // 2]
+    def one(pair: tuple[Array, Array]) -> Float[Array, " k"]:
+        neighbours = _neighbours(padded, pair[0], size=size, width=width)
+        missing = pair[1] - neighbours[count // 2]
         return solve(neighbours @ neighbours.T + penalty, neighbours @ missing, assume_a="pos")
 
-    return jax.lax.map(one, pixels, batch_size=_TOGETHER)
+    return jax.lax.map(one, (pixels, targets), batch_size=_TOGETHER)
 
 
 @partial(jax.jit, static_argnums=3)

@@ -23,7 +23,7 @@ LEARNING_RATE = 0.01  # of a grid's cell
 # Time courses are compared by so many of their principal components, which keeps a step small.
 COMPONENTS = 64
 # Displacing the maps moves the parcels with them, so their means are taken anew so often.
-ROUNDS = 20
+ROUNDS = 10
 
 
 class _Warp(nn.Module):
