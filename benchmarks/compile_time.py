@@ -2,7 +2,7 @@
 
     python -m benchmarks.compile_time --compile-only v5e:1x1
 
-Compiles the forward and backward pass of every kind of layer of the generator at each of its widths,
+Compiles forward and backward pass of every kind of layer of the generator at each of its widths,
 and the optimizer's update, each by itself, at the sizes of `configs/wen2018.yaml` with two windows.
 A step holds as many of each as the column says; all differ in their parameters and many in their
 shapes. Needs libtpu (`pip install -e '.[tpu]'`) and no TPU.
