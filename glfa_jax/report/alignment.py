@@ -32,7 +32,7 @@ def correlation_maps(
         for when, values in zip(("before", "after"), both, strict=True)
     ]
     return map_row(
-        "Where subjects answer alike",
+        "Where subjects respond alike",
         [before, after],
         titles,
         mask=mask,

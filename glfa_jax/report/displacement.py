@@ -14,7 +14,7 @@ from glfa_jax.report.words import value_text
 
 READING = (
     "Only differences between subjects can be told from fMRI: an arrow leads from where the "
-    "training subjects answer, on average, to where this subject answers alike."
+    "training subjects respond, on average, to where this subject responds alike."
 )
 
 
