@@ -63,7 +63,8 @@ def certainty(
     reference: the displacement that the subject's is told from, as `shift` gives it.
     """
     half = len(maps.own) // 2
-    first, last = maps.part(slice(half)), maps.part(slice(half, None))
+    # Of one size, so that one compiled program serves both.
+    first, last = maps.part(slice(half)), maps.part(slice(half, 2 * half))
     try:
         layers = [
             method.fit(x.own, targets=x.targets, group=x.group, settings=settings, seed=seed).params
