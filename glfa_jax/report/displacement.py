@@ -29,7 +29,7 @@ class Cortex:
 
     @property
     def unit(self) -> str:
-        return "pixels" if self.pixel_mm is None else "mm"
+        return "px" if self.pixel_mm is None else "mm"
 
     def length(self, pixels: float) -> str:
         return f"{value_text(pixels * (self.pixel_mm or 1), digits=1)} {self.unit}"

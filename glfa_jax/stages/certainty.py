@@ -21,7 +21,7 @@ from glfa_jax.data.correlation import RunningCorrelation
 from glfa_jax.errors import InputError
 from glfa_jax.stages.fitting import Maps
 
-TRAINED = "the layer is trained in steps, which takes too long to do so for halves of the clips"
+TRAINED = "the layer is trained in steps; one for each half of the clips would take too long"
 NOTHING = (
     "without clips that others saw there is nothing to compare with, and the layer has no "
     "displacement that halves of the clips could agree on"

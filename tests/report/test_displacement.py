@@ -64,9 +64,9 @@ def test_one_layer_for_all_finds_nothing():
         assert displacement_section(nothing, trained=["01", "02"], decoded=["03"]) is None
 
 
-def test_without_the_size_of_a_pixel_lengths_are_pixels():
+def test_without_the_size_of_a_pixel_lengths_are_in_pixels():
     given = replace(maps(np.stack([field(0, 0), field(0, 0), field(0, 3)])), pixel_mm=None)
-    assert "is 3.0 pixels (" in words(given)
+    assert "is 3.0 px (" in words(given)
 
 
 def test_hemispheres_do_not_mix_in_an_arrow_and_each_leads_where_the_field_does():

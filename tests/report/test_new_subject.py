@@ -76,7 +76,7 @@ def test_alignment_that_does_not_help_is_not_praised(tmp_path):
         (
             {"fitted_to": "unlabelled", "report": {"change": 0.25} | HALVES},
             {"shift": np.ones((SIDE, SIDE, 2))},
-            ["Layers of two halves of the clips displace alike: r = 0.830", "differ by 0.5 pixels",
+            ["Layers of two halves of the clips displace alike: r = 0.830", "differ by 0.5 px",
              "compared with the same maps of the training subjects", "fMRI alone"],
         ),
         (
