@@ -1,8 +1,13 @@
 """What a configuration's method is called in tables: the paper's names where it has one."""
 
-from glfa_jax import alignments
 from glfa_jax.config import Config, Cotrain, called
 
+# What a new subject's layer was fitted to minutes of.
+DATA = {
+    "paired": "clips that training subjects saw as well",
+    "unlabelled": "fMRI alone, of training clips",
+    "unlabelled-test": "fMRI alone, the very maps that are decoded",
+}
 _STAGES = {"pretrain": "pretraining", "contrast": "stage 1"}
 
 
@@ -36,14 +41,20 @@ def method_name(settings: Config) -> str:
 
 def _fitted(settings: Config, minutes: float) -> str:
     """To how much of a new subject, and unless that goes without saying how and to what."""
-    data = alignments.data_for_strangers(settings)
     words = {
         "paired": "",
         "unlabelled": " of unlabelled maps",
         "unlabelled-test": " of unlabelled test maps",
     }
     how = "" if settings.adapt.method is None else f"{settings.adapt.method} "
-    return f"{how}fitted to {minutes:g} min{words[data]}"
+    return f"{how}fitted to {minutes:g} min{words[data_of(settings)]}"
+
+
+def data_of(settings: Config) -> str:
+    """What the layer of a new subject is fitted to: a key of `DATA`."""
+    from glfa_jax.alignments import data_for_strangers  # with jax, which few results ask for
+
+    return data_for_strangers(settings)
 
 
 def _losses_missing(stage: Cotrain) -> list[str]:

@@ -243,6 +243,8 @@ LAZY = {
     ("glfa_jax/data/hdf5", "h5py"),
     ("glfa_jax/data/readers", "nilearn"),
     ("glfa_jax/hub", "huggingface_hub"),
+    # Reports are made without jax.
+    ("glfa_jax/method", "glfa_jax.alignments"),
     ("glfa_jax/convert/verify", "torch"),
     ("glfa_jax/convert/verify", "diffusers"),
     ("glfa_jax/convert/verify", "glfa_jax.convert.verify_fmri"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from glfa_jax.alignments.descent import DescentAlignment
 from glfa_jax.alignments.registry import register
+from glfa_jax.alignments.taps import mean_shift
 from glfa_jax.convert import glfa as names
 from glfa_jax.convert.pretrained import own_config
 from glfa_jax.errors import InputError
@@ -67,6 +68,10 @@ class Glfa(DescentAlignment):
             + settings.regularisation_scale * parts["regularisation"]
         )
         return loss, parts
+
+    def shift(self, params, *, maps_shape):
+        """Of the local part; the global one mixes places from everywhere."""
+        return mean_shift(params[LOCAL]) if LOCAL in params else None
 
     def describe(self, maps_shape):
         """As it always was written, without the method's name."""

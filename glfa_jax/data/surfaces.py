@@ -172,6 +172,12 @@ def _built_in(side: Side) -> Hemisphere:
     )
 
 
+def curvature() -> Float[ndarray, " vertices"]:
+    """Mean curvature of the average fsaverage5 cortex, 1/mm, left then right; positive in sulci."""
+    images = (open_gifti(_in_wheel(f"curv_{side}.gii.gz"), side=side) for side in SIDES)
+    return np.concatenate([image.darrays[0].data for image in images]).astype(np.float64)
+
+
 def _in_wheel(name: str) -> Path:
     # The package is located, not imported: importing nilearn takes seconds and only files are used.
     spec = find_spec("nilearn")

@@ -2,46 +2,23 @@
 
 from collections.abc import Iterable
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from glfa_jax import config
-from glfa_jax.alignments import Layer
-from glfa_jax.alignments.glfa import LOCAL, Glfa
+from glfa_jax.alignments.taps import weights_of
 from glfa_jax.data import flatmap
 from glfa_jax.files import read_arrays
-from glfa_jax.ops.local_conv_reference import kernels
-
-
-def shift_of(layer: Layer, maps_shape: tuple[int, int]) -> Float[ndarray, "h w 2"] | None:
-    """Rows and columns from a pixel to where a subject's layer fetches its signal, on average; None
-    where it comes from no one place."""
-    if isinstance(layer.method, Glfa) and LOCAL in layer.params:
-        return shift(layer.params[LOCAL])
-    return layer.method.shift(layer.params, maps_shape=maps_shape)
-
-
-def shift(theta: Float[ndarray, "k h w"]) -> Float[ndarray, "h w 2"]:
-    """From how far the layer fetches the signal of a pixel, on average: rows and columns."""
-    taps = len(theta)
-    reach = int(taps**0.5) // 2
-    offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, taps)
-    return np.einsum("khw,ck->hwc", _weights(theta), offsets)
 
 
 def with_one_kernel(
     theta: Float[ndarray, "k h w"], mask: Bool[ndarray, "h w"]
 ) -> Float[ndarray, "k h w"]:
     """The layer that smooths as much on average, but alike everywhere: an ordinary convolution."""
-    mean = _weights(theta)[:, mask].mean(axis=1)
+    mean = weights_of(theta)[:, mask].mean(axis=1)
     mean[len(mean) // 2] -= 1  # the layer adds the identity
     return np.broadcast_to(mean[:, None, None].astype(np.float32), theta.shape)
-
-
-def _weights(theta: Float[ndarray, "k h w"]) -> Float[ndarray, "k h w"]:
-    return np.asarray(kernels(jnp.asarray(theta)), np.float64)
 
 
 def true_displacement(data: config.Data, *, subject: str) -> Float[ndarray, "h w 2"] | None:

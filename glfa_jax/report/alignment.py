@@ -1,19 +1,52 @@
-"""The alignment of the report: flat maps and inter-subject correlation before and after."""
+"""The alignment of the report: maps, correlations and displacements, before and after."""
 
 import math
 from typing import Any
 
 import numpy as np
 
+from glfa_jax.config import Protocol
 from glfa_jax.report.charts import Chart, Point, floor_of
+from glfa_jax.report.displacement import displacement_section
 from glfa_jax.report.inputs import Maps
 from glfa_jax.report.pictures import Scale, colour_bar, map_row
 from glfa_jax.report.words import value_text
 
+_WHERE = (
+    "Correlation over time of each pixel between a decoded subject and another one, mean over such "
+    "pairs, over the test clips that all have."
+)
 
-def alignment_section(maps: Maps) -> dict[str, Any]:
+
+def correlation_maps(
+    before: np.ndarray | None, after: np.ndarray | None, *, mask: np.ndarray, note: str
+) -> dict[str, Any] | None:
+    """Two maps (h, w) on one scale; None where one is not known anywhere."""
+    if before is None or after is None:
+        return None
+    both = (before[mask], after[mask])
+    if not all(np.isfinite(values).any() for values in both):
+        return None
+    titles = [
+        f"{when} alignment: mean {value_text(float(np.nanmean(values)))}"
+        for when, values in zip(("before", "after"), both, strict=True)
+    ]
+    return map_row(
+        "Where subjects respond alike",
+        [before, after],
+        titles,
+        mask=mask,
+        scale=Scale.around_zero([before, after], mask),
+        unit="r",
+        note=note,
+        words="Flat map of visual cortex, correlation {title}",
+    )
+
+
+def alignment_section(maps: Maps, protocol: Protocol) -> dict[str, Any]:
     """correlation: sentences; chart, rows of maps and their bar; change: of the maps, root mean
-    square in z-scores."""
+    square in z-scores; where: the correlation at every pixel, and displaced: the displacements,
+    None where they are not known."""
     scale = Scale.around_zero([maps.before, maps.after], maps.mask)
     rows = [
         map_row(
@@ -31,6 +64,12 @@ def alignment_section(maps: Maps) -> dict[str, Any]:
     return {
         "correlation": _correlation(maps),
         "chart": _chart(maps),
+        "where": correlation_maps(
+            maps.correlation_before, maps.correlation_after, mask=maps.mask, note=_WHERE
+        ),
+        "displaced": displacement_section(
+            maps, trained=protocol.train_subjects, decoded=protocol.test_subjects
+        ),
         "change": float(np.sqrt(np.nanmean(moved**2))),
         "rows": rows,
         "bar": colour_bar(scale, unit="z", words=words),

@@ -1,10 +1,13 @@
-"""Curves as inline SVG that follows the page's colours."""
+"""Curves and arrows as inline SVG that follows the page's colours."""
 
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -18,11 +21,14 @@ from glfa_jax.report.html import Markup, escape
 # one SVG serves the light and the dark scheme.
 _INK, _MUTED, _RULE, _ACCENT = "#010101", "#020202", "#030303", "#040404"
 _EXTRA = ("#050505", "#060606", "#070707", "#080808")
+_CORTEX, _SULCI = "#090909", "#0a0a0a"
 _VARIABLES = {
     _INK: "var(--ink)",
     _MUTED: "var(--muted)",
     _RULE: "var(--rule)",
     _ACCENT: "var(--accent)",
+    _CORTEX: "var(--cortex)",
+    _SULCI: "var(--sulci)",
     **{colour: f"var(--extra-{i})" for i, colour in enumerate(_EXTRA)},
 }
 
@@ -32,6 +38,8 @@ LOSS_TERMS = ("diffusion", "regularisation", "alignment", "image", "text")
 DRAWABLE = 1e100
 # Beyond so many points a course is drawn as the band between its extremes.
 _MOST_POINTS = 1500
+# Arrows across a flat map: as many as can be told apart.
+_ACROSS = 18
 
 
 # --- loss curves --------------------------------------------------------------------------------
@@ -140,6 +148,109 @@ def time_course(
     return _inline(draw, size=(12, 1.9), salt=salt, label=label)
 
 
+# --- arrows on the flat map ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Arrows:
+    """How fields are drawn that are to be compared: one arrow a square of `spacing` pixels, of its
+    mean times `magnification`. longest: of all but a few, in pixels."""
+
+    spacing: int
+    magnification: float
+    longest: float
+
+
+def grid_of(
+    fields: Sequence[Float[np.ndarray, "h w 2"]], *, mask: Bool[np.ndarray, "h w"]
+) -> Arrows:
+    """About `_ACROSS` arrows across the cortex, to the scale of the map unless that makes the
+    longest much longer or shorter than a square and a half."""
+    columns = np.flatnonzero(mask.any(0))
+    spacing = max(1, round((columns[-1] - columns[0] + 1) / _ACROSS))
+    lengths = [np.linalg.norm(_cells(f, mask, spacing)[1], axis=1) for f in fields]
+    longest = float(np.percentile(np.concatenate(lengths), 98)) or 1.0
+    magnification = 1.5 * spacing / longest
+    return Arrows(spacing, 1.0 if 0.6 < magnification < 1.6 else magnification, longest)
+
+
+def arrows(
+    field: Float[np.ndarray, "h w 2"],
+    *,
+    mask: Bool[np.ndarray, "h w"],
+    curvature: Float[np.ndarray, "h w"] | None,
+    scale: Arrows,
+    pixel_size: float,
+    unit: str,
+    salt: str,
+    label: str,
+) -> Markup:
+    """Inline SVG: the cortex, its sulci darker, and arrows of rows and columns in pixels.
+
+    curvature: positive in sulci. pixel_size: of a pixel, in `unit`.
+    """
+    (top, left), (bottom, right) = (np.argwhere(mask).min(0), np.argwhere(mask).max(0))
+    feet, means = _cells(field, mask, scale.spacing)
+    stands_for = _round_length(scale.longest * pixel_size)
+    key = stands_for / pixel_size * scale.magnification  # drawn so long
+    room = 0.06 * (bottom - top + 1)  # below the cortex, for the scale
+
+    def draw(axes: Axes) -> None:
+        axes.contourf(np.pad(mask, 1), levels=[0.5, 2], colors=[_CORTEX], extent=_extent(mask))
+        if curvature is not None:
+            sulci = np.pad(np.where(mask, curvature, -1), 1, constant_values=-1)
+            levels = [0, max(1e-9, float(sulci.max()) + 1)]
+            axes.contourf(sulci, levels=levels, colors=[_SULCI], extent=_extent(mask))
+        options: Any = {"angles": "xy", "scale_units": "xy", "scale": 1, "color": _INK}
+        options |= {"units": "width", "width": 0.0028, "headwidth": 4, "headlength": 5}
+        options |= {"headaxislength": 4.2, "minlength": 0.6, "clip_on": False}
+        drawn = means * scale.magnification
+        shown = axes.quiver(feet[:, 1], feet[:, 0], drawn[:, 1], drawn[:, 0], **options)
+        shown.set_in_layout(False)  # at the rim they reach beyond the axes
+        axes.quiver([left], [bottom + room], [key], [0], **options | {"color": _ACCENT})
+        axes.text(left + key + 0.01 * (right - left), bottom + room, f"{stands_for:g} {unit}",
+                  color=_ACCENT, va="center", fontsize=9)  # fmt: skip
+        axes.set_xlim(left - 1, right + 1)
+        axes.set_ylim(bottom + 1.7 * room, top - 1)
+        axes.set_aspect("equal")
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+    high, wide = bottom - top + 2 + 1.7 * room, right - left + 2
+    return _inline(draw, size=(5.2, 5.2 * high / wide), salt=salt, label=label)
+
+
+def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """Of an array padded by one pixel on each side: centres of its first and last ones."""
+    height, width = mask.shape
+    return (-1, width, -1, height)
+
+
+def _cells(
+    field: Float[np.ndarray, "h w 2"], mask: Bool[np.ndarray, "h w"], spacing: int
+) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
+    """Centres (row, column) and means of the squares of which the cortex fills two fifths.
+
+    A square never mixes hemispheres, which an empty column near the middle divides.
+    """
+    empty = np.flatnonzero(~mask.any(0))
+    middle = mask.shape[1] / 2
+    cut = min(empty, key=lambda column: abs(column + 0.5 - middle), default=middle)
+    places = np.argwhere(mask)
+    square = np.column_stack([places // spacing, places[:, 1] > cut])
+    _, number, count = np.unique(square, axis=0, return_inverse=True, return_counts=True)
+    values = np.column_stack([places, field[mask]])
+    sums = np.stack([np.bincount(number.ravel(), column) for column in values.T], axis=1)
+    means = (sums / count[:, None])[count >= 0.4 * spacing**2]
+    return means[:, :2], means[:, 2:]
+
+
+def _round_length(length: float) -> float:
+    """1, 2 or 5 times a power of ten, the largest that is no longer."""
+    power = 10.0 ** np.floor(np.log10(length))
+    return float(max(step for step in (1, 2, 5) if step * power <= length * 1.0001) * power)
+
+
 # --- matplotlib's SVG as an element of a page ---------------------------------------------------
 
 
@@ -165,6 +276,8 @@ def _inline(
     svg = svg[svg.index("<svg") :]
     for part in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r"<!--.*?-->"):
         svg = re.sub(part, "", svg, flags=re.DOTALL)
+    # Paths to a hundredth of a pixel: outlines of a cortex have thousands of corners.
+    svg = re.sub(r' d="[^"]*"', lambda d: re.sub(r"(\.\d\d)\d+", r"\1", d[0]), svg)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{salt}-", svg)
     box = re.search(r'viewBox="[^"]*"', svg)

@@ -70,6 +70,10 @@ class Maps:
 
     isc_one_kernel: after a layer whose local part is alike everywhere. undone: the share of the
     true displacement between subjects that the layers take away (simulated data).
+    correlation_before, correlation_after: (h, w), with a decoded subject, at every pixel.
+    shifts: (s, h, w, 2), rows and columns in pixels from where a layer fetches a pixel's signal.
+    displacements: the same from a pixel to where the common map holds what the subject has there.
+    curvature: (h, w), positive in sulci. pixel_mm: edge of a pixel.
     """
 
     mask: np.ndarray
@@ -80,6 +84,12 @@ class Maps:
     isc_after: float | None
     isc_one_kernel: float | None
     undone: float | None
+    correlation_before: np.ndarray | None = None
+    correlation_after: np.ndarray | None = None
+    shifts: np.ndarray | None = None
+    displacements: np.ndarray | None = None
+    curvature: np.ndarray | None = None
+    pixel_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -235,7 +245,10 @@ def _clip(entry: _Entry) -> Clip:
     )
 
 
-_NUMBERS = ("isc_before", "isc_after", "isc_one_kernel", "undone")
+_NUMBERS = ("isc_before", "isc_after", "isc_one_kernel", "undone", "pixel_mm")
+# What earlier versions did not keep: for each pixel one value, or two of each subject.
+_OF_PIXELS = ("correlation_before", "correlation_after", "curvature")
+_OF_SUBJECTS = ("shifts", "displacements")
 
 
 def _maps(path: Path) -> Maps | None:
@@ -252,15 +265,24 @@ def _maps(path: Path) -> Maps | None:
             held[name].astype(float, casting="same_kind") for name in ("before", "after")
         )
         numbers = {name: float(array) for name, array in held.items() if name in _NUMBERS}
+        more: dict[str, Any] = {
+            name: held[name].astype(float, casting="same_kind")
+            for name in (*_OF_PIXELS, *_OF_SUBJECTS)
+            if name in held
+        }
     expected = (held["subjects"].size, *mask.shape)
     if mask.ndim != 2 or not mask.any() or before.shape != expected or after.shape != expected:
         raise ReportError(
             f"{path}: before {before.shape} and after {after.shape} must both be {expected}, "
             "one map per subject on a mask that holds cortex."
         )
+    for name, array in more.items():
+        wanted = mask.shape if name in _OF_PIXELS else (*expected, 2)
+        if array.shape != wanted:
+            raise ReportError(f"{path}: {name} {array.shape} must be {wanted}, as before is.")
     subjects = [str(subject) for subject in held["subjects"].ravel()]
     known = {n: v if math.isfinite(v := numbers.get(n, math.nan)) else None for n in _NUMBERS}
-    return Maps(mask, subjects, before, after, **known)
+    return Maps(mask, subjects, before, after, **known, **more)
 
 
 def _log(path: Path) -> Log:

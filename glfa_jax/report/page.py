@@ -6,14 +6,21 @@ from pathlib import Path
 
 from glfa_jax.config import Config, Protocol
 from glfa_jax.files import write_atomically
-from glfa_jax.method import loss_scales, started_from
+from glfa_jax.method import DATA, data_of, loss_scales, started_from
 from glfa_jax.report import html
 from glfa_jax.report.alignment import alignment_section
 from glfa_jax.report.clips import clips_section
 from glfa_jax.report.inputs import Metric, Run, read
 from glfa_jax.report.metrics import metrics_section
 from glfa_jax.report.training import training_section
-from glfa_jax.report.words import count_text, listing, p_text, subjects_text, value_text
+from glfa_jax.report.words import (
+    called,
+    count_text,
+    listing,
+    p_text,
+    subjects_text,
+    value_text,
+)
 from glfa_jax.results import Sampling
 from glfa_jax.starting import typed
 
@@ -47,8 +54,9 @@ def render(run: Run, *, commands: Sequence[Command]) -> str:
         facts=_facts(run),
         clips=clips_section(run.clips, lead[0].metric, lower=lower),
         metrics=metrics_section(run.metrics),
-        aligned=run.config.aligned,
-        alignment=run.maps and alignment_section(run.maps),
+        aligned=run.config.aligned or run.config.evaluation.adapted_minutes is not None,
+        unaligned=_unaligned(run.config),
+        alignment=run.maps and alignment_section(run.maps, run.config.protocol),
         training=training_section(run.logs),
         configuration=run.config_text,
         commands=commands,
@@ -118,8 +126,6 @@ def what_pretraining_saw(protocol: Protocol, pretraining: str) -> str:
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     config = run.config
-    local = f"local, kernel {config.alignment.kernel_size}"
-    parts = ["global"] * config.alignment.global_part + [local] * config.alignment.local_part
     given = config.evaluation
     sampling = Sampling(given.sampler, given.sampling_steps, given.guidance_scale, given.test_maps)
     return [
@@ -129,14 +135,45 @@ def _facts(run: Run) -> list[tuple[str, str]]:
             f"Protocol: {config.protocol.pretraining}",
             what_pretraining_saw(config.protocol, config.protocol.pretraining),
         ),
-        ("Alignment (GLFA)", " + ".join(parts if config.aligned else ()) or "off")
-        if config.alignment.method == "glfa"
-        else ("Alignment", config.alignment.method),
+        *_layers(config),
         ("Started from", started_from(config)),
         *([("Loss scales", loss_scales(config.cotrain))] if config.aligned else []),
         ("Sampling", str(sampling)),
         ("Method", listing(list(dict.fromkeys(m.method for m in run.metrics)))),
     ]
+
+
+def _layers(config: Config) -> list[tuple[str, str]]:
+    """The alignment that was trained, and the one that was fitted to new subjects."""
+    own = config.alignment
+    of_each = ", a layer for each training subject" if own.per_subject else ""
+    if not config.aligned:
+        facts = [("Alignment", "none, maps are taken as they are")]
+    elif own.method == "glfa":
+        local = f"local, kernel {own.kernel_size}"
+        parts = ["global"] * own.global_part + [local] * own.local_part
+        facts = [("Alignment (GLFA)", " + ".join(parts) + of_each)]
+    else:
+        facts = [("Alignment", called(own.method, own.options) + of_each)]
+    minutes = config.evaluation.adapted_minutes
+    if minutes is not None:
+        new = [s for s in config.protocol.test_subjects if s not in config.protocol.train_subjects]
+        method = config.adapt.method or own.method
+        options = config.adapt.options if config.adapt.method else own.options
+        words = f"{called(method, options)}, to {minutes:g} minutes of {DATA[data_of(config)]}"
+        facts.append((f"Layer of {subjects_text(new)}", words))
+    return facts
+
+
+def _unaligned(config: Config) -> str:
+    """Why there are no maps before and after."""
+    if config.method == "lea":
+        why = "LEA has no alignment layer"
+    elif config.alignment.method == "glfa":
+        why = "The alignment layer (GLFA) was off in this run"
+    else:
+        why = f"No alignment was asked for in this run (method {config.alignment.method})"
+    return f"{why}, so there are no maps to show."
 
 
 # --- what next ---

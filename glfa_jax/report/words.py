@@ -1,6 +1,6 @@
 """Numbers and names as the page writes them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def digits_of(value: float) -> int:
@@ -31,3 +31,11 @@ def listing(items: Sequence[str]) -> str:
 
 def subjects_text(names: Sequence[str]) -> str:
     return f"subject{'s' if len(names) > 1 else ''} {listing(names)}"
+
+
+def called(method: str, options: Mapping[str, object]) -> str:
+    """A method of alignment with the options that were given to it."""
+    name = "GLFA" if method == "glfa" else method
+    given = ", ".join(f"{key} {value}" for key, value in options.items() if key != "methods")
+    parts = f" ({options['methods']})" if "methods" in options else ""
+    return name + parts + (f" with {given}" if given else "")

@@ -16,6 +16,10 @@ it is the least that the method needs. With `--set evaluation.adapted_minutes=4`
 chosen, eval.sample and eval.score use the layer. To compare with a full fit, train a run of its own
 with the subject among protocol.train_subjects.
 
+Beside the layer lies index.html: how well the subject could be aligned, and how sure that is. For
+the latter a layer is fitted to each half of the clips as well, unless it is trained in steps; that
+takes as long as the fit again, at most twice as long.
+
 A subject who was scanned after the run was trained comes in a store of his own, prepared alike:
 
     python -m train.adapt --config configs/demo.yaml --set protocol.test_store=data/new.zarr \
@@ -28,32 +32,32 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Float
 
 from glfa_jax import alignments, config, system
+from glfa_jax.alignments import Layer
 from glfa_jax.alignments.descent import GROUPS, DescentAlignment
 from glfa_jax.cli import next_step, run_main
-from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data import pipeline
 from glfa_jax.data.layouts import Split
+from glfa_jax.data.relief import relief_of
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
+from glfa_jax.files import savez_atomically
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.protocol import decoded_store
+from glfa_jax.report import new_subject
+from glfa_jax.stages.certainty import TRAINED, Certainty, certainty, is_quick
+from glfa_jax.stages.fitting import Material, Shared, moved, read_maps
 from glfa_jax.stages.running import complete, discard, run_stage, share, store_model
-from glfa_jax.subject_alignment import (
-    elsewhere,
-    encoder_for,
-    fitted_stage,
-    layer_for,
-    validate_current,
-)
+from glfa_jax.subject_alignment import elsewhere, fitted_stage, layer_for, validate_current
 from glfa_jax.trained.data import clips_filling
 from glfa_jax.trained.model import validate_finished
 from glfa_jax.training.checkpoints import mark_done
@@ -65,10 +69,6 @@ from glfa_jax.training.loop import (
     validate_unchanged,
 )
 from glfa_jax.training.processes import alone_in, is_main, say, start
-
-# Of each training subject, beside a new one's clips that nobody else saw: 8 minutes of the
-# benchmark's. Bounds the memory; what areas have in common over time hardly changes with more.
-_OTHERS = 240
 
 
 def clips_of(store: Store, *, subject: str, minutes: float, split: Split = "train") -> np.ndarray:
@@ -83,13 +83,6 @@ def clips_of(store: Store, *, subject: str, minutes: float, split: Split = "trai
         f"in {store.path}",
     )
     return present[:count]
-
-
-class Shared(NamedTuple):
-    """Samples of the same clips in two stores, place by place: the others', the new subject's."""
-
-    theirs: np.ndarray
-    own: np.ndarray
 
 
 def shared_clips(store: Store, new: Store, *, clips: np.ndarray, others: tuple[str, ...]) -> Shared:
@@ -196,24 +189,6 @@ def loss_of(
     return loss_fn
 
 
-class Material(NamedTuple):
-    """What a layer is fitted to: clips of a new subject and of others, and their encoder."""
-
-    store: Store
-    new: Store
-    subject: str
-    data: str
-    shared: Shared  # unless the data are paired, only `own` counts
-    encoder: Pretrained
-    method: alignments.Alignment
-
-    @property
-    def start(self) -> dict | None:
-        """The layer that all training subjects share, if they do and it is of this method."""
-        layer = alignments.layers_of(self.encoder).get(alignments.SHARED)
-        return layer.params if layer is not None and layer.method == self.method else None
-
-
 def run(settings: config.Config, store: Store, *, subject: str, minutes: float) -> None:
     """`store`: of training; the subject may be of `protocol.test_store`."""
     name = fitted_stage(settings, subject=subject, minutes=minutes)
@@ -237,24 +212,62 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
         validate_current(settings, model)
     validate_unchanged(folder, settings.adapt)
     if complete(settings, name):
+        if not (folder / new_subject.PAGE).exists():  # of an earlier version, or one cut short
+            _write_page(folder)
         return
     stored = system.model_folder(settings, "cotrain") / "encoder"
     encoder = alignments.load_encoder(stored, box=bounding_box(store.mask))
     method = alignments.for_strangers(settings)
     material = Material(store, new, subject, data, shared, encoder, method)
+    reference = _reference(settings, material)
     about: dict[str, Any] = {"cotrain_steps": settings.cotrain.steps}
     if isinstance(method, DescentAlignment):
         params = _descend(settings, name, material, fingerprint=about.copy())
+        report, sure = moved(settings, material, Layer(method, params)), Certainty({}, {}, TRAINED)
     else:
-        say(f"== {name}: {method.name}, to {len(shared.own)} {data} clips of subject {subject}")
-        params, about["report"] = _solve(settings, material)
+        (params, report), sure = _solve(settings, name, material, reference=reference)
         if is_main():
             discard(model)  # of other steps
-            mark_done(folder, step=settings.adapt.steps, metrics=about["report"])
+            mark_done(folder, step=settings.adapt.steps, metrics=report)
     about |= {"subject": subject, "minutes": minutes, "clips": len(shared.own), "fitted_to": data}
-    about["data"] = new.attributes.identity
+    about |= {"data": new.attributes.identity, "others": others}
+    drawn = sure.maps | relief_of(settings.data, mask=store.mask)
+    shift = method.shift(params, maps_shape=store.mask.shape)
+    if shift is not None and reference is not None:
+        drawn["shift"] = shift - reference
+        lengths = np.square(drawn["shift"][store.mask]).sum(-1)
+        report = report | {"displacement_pixels": float(np.sqrt(lengths.mean()))}
+    about |= {"report": report | sure.numbers, "not_measured": sure.not_measured}
+    if is_main():
+        savez_atomically(folder / new_subject.ARRAYS, mask=store.mask, **drawn)
     save = partial(method.save, params=params, maps_shape=store.mask.shape, about=about)
     store_model(settings, name, save)
+    _write_page(folder)
+
+
+def _write_page(folder: Path) -> None:
+    if is_main():
+        say(f"how well it went: {new_subject.write(folder)}")
+
+
+def _solve(
+    settings: config.Config,
+    name: str,
+    material: Material,
+    *,
+    reference: Float[np.ndarray, "h w 2"] | None,
+) -> tuple[alignments.Fitted, Certainty]:
+    """The layer from all maps at once, by a method that has a closed form or is as quick; and how
+    sure it is, where that is quick as well."""
+    method, clips = material.method, len(material.shared.own)
+    say(f"== {name}: {method.name}, to {clips} {material.data} clips of subject {material.subject}")
+    maps = read_maps(settings, material)
+    options: Any = {"settings": settings.adapt, "seed": settings.seed}
+    fitted = method.fit(maps.own, targets=maps.targets, group=maps.group, **options)
+    if not is_quick(method):
+        return fitted, Certainty({}, {}, TRAINED)
+    say(f"{name}: each half of the clips as well, to say how sure the layer is")
+    return fitted, certainty(method, maps, reference=reference, **options)
 
 
 def _descend(
@@ -301,47 +314,20 @@ def _descend(
     )
 
 
-def _solve(settings: config.Config, material: Material) -> alignments.Fitted:
-    """The layer from all maps at once, by a method that has a closed form."""
-    store, new, paired = material.store, material.new, material.data == "paired"
-    others = settings.protocol.train_subjects
-    present = store.present("train", subjects=others)
-    clips = [material.shared.theirs] * len(others) if paired else _unpaired(material, present)
-    group = np.stack(
-        [
-            alignments.align(
-                encoder_for(settings, material.encoder, subject=other),
-                store.fmri("train", theirs, subjects=[other])[:, 0].astype(np.float32),
-            )
-            for other, theirs in zip(others, clips, strict=True)
-        ]
+def _reference(settings: config.Config, material: Material) -> Float[np.ndarray, "h w 2"] | None:
+    """The mean displacement of the training subjects' layers, from which the new one's is told."""
+    shape = material.store.mask.shape
+    layers = (
+        layer_for(settings, material.encoder, subject=other)
+        for other in settings.protocol.train_subjects
     )
-    targets = None
-    if paired:
-        shares = present[material.shared.theirs].astype(np.float32)
-        targets = np.einsum("ns,sn...->n...", shares / shares.sum(1, keepdims=True), group)
-    split: Split = "test" if material.data == "unlabelled-test" else "train"
-    return material.method.fit(
-        new.fmri(split, material.shared.own, subjects=[material.subject])[:, 0].astype(np.float32),
-        targets=targets,
-        group=alignments.Group(group, store.mask, material.start),
-        settings=settings.adapt,
-        seed=settings.seed,
-    )
-
-
-def _unpaired(material: Material, present: Bool[np.ndarray, "clips s"]) -> list[np.ndarray]:
-    """As many clips of each training subject; of those that the new one's layer is not fitted to,
-    where there are any, so that nothing is gained by clips that both saw."""
-    free = np.ones(len(present), bool)
-    if material.data == "unlabelled":
-        seen = set(np.asarray(material.new.attributes.clips["train"])[material.shared.own])
-        free = np.array([clip not in seen for clip in material.store.attributes.clips["train"]])
-    usable = present & free[:, None]
-    if not usable.any(0).all():
-        usable = present
-    count = min(_OTHERS, int(usable.sum(0).min()))
-    return [np.flatnonzero(own)[:count] for own in usable.T]
+    # Without a layer every pixel fetches its own signal.
+    found = [
+        np.zeros((*shape, 2)) if one is None else one.method.shift(one.params, maps_shape=shape)
+        for one in layers
+    ]
+    known = [one for one in found if one is not None]
+    return np.mean(known, axis=0) if len(known) == len(found) else None
 
 
 def main(

@@ -9,6 +9,7 @@ import pytest
 from scipy.ndimage import binary_erosion
 
 from glfa_jax import config
+from glfa_jax.alignments.taps import mean_shift
 from glfa_jax.data import flatmap
 from glfa_jax.evaluation import displacement
 from glfa_jax.ops.local_conv import local_conv
@@ -83,11 +84,11 @@ def test_layers_that_fetch_by_the_truth_undo_all_of_it(data, truth):
     assert mask.sum() > 300
     pairs = list(combinations(range(len(SUBJECTS)), 2))
     for share in (1.0, 0.4, 0.0, -1.0):
-        shifts = np.stack([displacement.shift(fetching(-share * own)) for own in truth])
+        shifts = np.stack([mean_shift(fetching(-share * own)) for own in truth])
         np.testing.assert_allclose(shifts[:, mask], -share * truth[:, mask], atol=1e-5)
         found = displacement.undone(shifts, truth, mask=mask, pairs=pairs)
         assert found == pytest.approx(share, abs=1e-5)
-    shared = displacement.shift(fetching(-truth[0]))
+    shared = mean_shift(fetching(-truth[0]))
     found = displacement.undone(np.stack([shared, shared]), truth, mask=mask, pairs=pairs)
     assert found == 0
 
@@ -99,7 +100,7 @@ def test_one_kernel_is_the_mean_of_all(truth):
     uniform = displacement.with_one_kernel(theta, mask)
     assert np.ptp(uniform, axis=(1, 2)).max() == 0
     np.testing.assert_allclose(
-        displacement.shift(uniform)[0, 0], displacement.shift(theta)[mask].mean(0), atol=1e-5
+        mean_shift(uniform)[0, 0], mean_shift(theta)[mask].mean(0), atol=1e-5
     )
 
 

@@ -115,6 +115,8 @@ def _maps(folder: Path, rng: np.random.Generator, map_size: int) -> None:
     before = [np.roll(shared, 3 * s * map_size // 64, 0) + 0.7 * _field(rng, map_size, waves=25)
               for s in range(3)]  # fmt: skip
     after = [0.6 * own + 0.5 * shared for own in before]
+    alike = 0.25 + 0.1 * _field(rng, map_size, waves=9)
+    true, found = displacements(rng, mask)
     np.savez(
         folder / "alignment.npz",
         mask=mask,
@@ -125,7 +127,25 @@ def _maps(folder: Path, rng: np.random.Generator, map_size: int) -> None:
         isc_after=0.34,
         isc_one_kernel=0.27,
         undone=0.083,
+        correlation_before=np.where(mask, alike, np.nan),
+        correlation_after=np.where(mask, alike + 0.15, np.nan),
+        shifts=found,
+        displacements=true,
+        curvature=np.where(mask, 0.1 * _field(rng, map_size, waves=60), 0),
+        pixel_mm=120 / map_size,
     )
+
+
+def displacements(rng: np.random.Generator, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of three subjects, (3, h, w, 2): true ones, and half of them with errors as layers find."""
+    size = len(mask)
+
+    def drawn(scale: float) -> np.ndarray:
+        fields = [[_field(rng, size, waves=4) for _ in "yx"] for _ in range(3)]
+        return scale * size / 32 * np.moveaxis(np.array(fields), 1, -1) * mask[..., None]
+
+    true = drawn(1.0)
+    return true, -0.5 * true + drawn(0.3)
 
 
 def _field(rng: np.random.Generator, map_size: int, *, waves: float) -> np.ndarray:

@@ -338,6 +338,51 @@ def test_alignment_is_reported_with_correlations_and_what_is_undone(text):
             assert f'alt="Flat map of visual cortex, subject {subject}, {when} alignment"' in text
 
 
+def test_alignment_is_drawn_at_every_pixel_and_as_displacement(text):
+    plain = words(text)
+    assert "Correlation over time of each pixel between a decoded subject and another" in plain
+    for when in ("before", "after"):
+        assert f'alt="Flat map of visual cortex, correlation {when} alignment: mean' in text
+    for kind in ("found", "true"):
+        assert f"Flat map of visual cortex with arrows: {kind} displacement of subject 03" in text
+    assert "The displacement found for subject 03 is" in plain
+    assert "Sulci are darker" in plain
+
+
+def test_maps_of_earlier_versions_are_shown_as_they_were(run):
+    with np.load(run / "alignment.npz") as archive:
+        old = ("mask", "subjects", "before", "after", "isc_before", "isc_after")
+        np.savez(run / "alignment.npz", **{key: archive[key] for key in old})
+    plain = words(page.write(run).read_text())
+    assert "rose from 0.210 to 0.340 with alignment." in plain
+    assert "each pixel" not in plain
+    assert "Displacement" not in plain
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([], "Alignment (GLFA)global + local, kernel 13"),
+        (["alignment.method=warp", "alignment.options={grid: 8}"], "Alignmentwarp with grid 8"),
+        (
+            ["alignment.method=identity", "adapt.method=ridge", "evaluation.adapted_minutes=4"],
+            "Alignmentnone, maps are taken as they are Layer of subject 03ridge, to 4 minutes of "
+            "clips that training subjects saw as well",
+        ),
+        (
+            ["adapt={method: warp, data: unlabelled}", "evaluation.adapted_minutes=0.5"],
+            "kernel 13 Layer of subject 03warp, to 0.5 minutes of fMRI alone, of training clips",
+        ),
+    ],
+)
+def test_the_layers_that_maps_went_through_are_named(run, changes, said):
+    if "alignment.method=warp" in changes:
+        changes = [*changes, "alignment.per_subject=true", "evaluation.adapted_minutes=4"]
+    config = config_module.load(run / "config.yaml", changes)
+    (run / "config.yaml").write_text(config_module.dump(config))
+    assert said in words(page.write(run).read_text())
+
+
 def test_absent_parts_are_noted(run):
     (run / "alignment.npz").unlink()
     shutil.rmtree(run / "contrast")
@@ -349,6 +394,11 @@ def test_absent_parts_are_noted(run):
     )
     (run / "config.yaml").write_text(config_module.dump(config))
     assert "(GLFA) was off in this run" in words(page.write(run).read_text())
+    config = config_module.load(run / "config.yaml", ["alignment.method=identity"])
+    (run / "config.yaml").write_text(config_module.dump(config))
+    plain = words(page.write(run).read_text())
+    assert "No alignment was asked for in this run (method identity), so there are no" in plain
+    assert "GLFA)" not in plain
 
 
 def _set_array(name: str, how: str | tuple[int, ...]) -> Callable[[Path], None]:
@@ -398,6 +448,7 @@ def _set_clip(key, value):
         ),
         (_set_array("before", "M8[s]"), r"alignment\.npz: truncated or no archive of maps"),
         (_set_array("isc_after", (2,)), r"alignment\.npz: truncated or no archive of maps"),
+        (_set_array("shifts", (2, 32, 32, 2)), r"shifts \(2, 32, 32, 2\) must be \(3, 32, 32, 2\)"),
         (shutil.rmtree, "no such run folder"),
     ],
 )

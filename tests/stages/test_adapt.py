@@ -21,6 +21,7 @@ from flax.traverse_util import flatten_dict
 
 from glfa_jax import config, subject_alignment
 from glfa_jax.alignments import align, protocol
+from glfa_jax.convert.directory import read_config
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError, TrainingError
@@ -85,6 +86,24 @@ def test_held_out_maps_come_near_the_others_as_the_displacement_is_found(fitted,
     inside = (taps / taps.sum(0))[:, 2:-2, 2:-2].mean((1, 2))
     assert inside.argmax() == 5  # the pixel to the right
     assert inside[5] > 0.5
+
+
+def test_its_page_says_how_far_maps_moved_and_that_halves_were_not_fitted(fitted):
+    folder = fitted[0].run_dir / "adapt" / "03-1min"
+    about = read_config(folder / "model")
+    assert about["others"] == ["01", "02"]
+    report = about["report"]
+    assert report["distance_after"] < 0.2 * report["distance_before"]
+    assert report["displacement_pixels"] == pytest.approx(1, abs=0.3)
+    with np.load(folder / "fit.npz") as archive:
+        found = archive["shift"][2:-2, 2:-2].mean((0, 1))
+    np.testing.assert_allclose(found, [0, 1], atol=0.3)  # the pixel to the right
+    page = folder / "index.html"
+    text = page.read_text()
+    assert "This was not measured: the layer is trained in steps" in text
+    page.unlink()
+    adapt.main(fitted[0], subject="03", minutes=MINUTES)
+    assert page.read_text() == text
 
 
 def test_nothing_else_is_touched(fitted, displaced):

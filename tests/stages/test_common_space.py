@@ -95,6 +95,14 @@ def test_a_method_of_its_own_is_fitted_to_a_new_subject(store, tmp_path, chosen,
     about = json.loads((tmp_path / "adapt" / folder / "model" / "config.json").read_text())
     assert about["fitted_to"] == (chosen.get("data") or "paired")
     assert about["clips"] == (30 if minutes == 1 else 6)
+    if about["fitted_to"] == "paired":  # nothing but a gain differs
+        assert about["report"]["held_out_before"] == pytest.approx(1, abs=1e-3)
+        assert about["report"]["held_out_after"] == pytest.approx(1, abs=1e-3)
+        assert not about["not_measured"]
+    else:
+        assert "without clips that others saw" in about["not_measured"]
+    page = tmp_path / "adapt" / folder / "index.html"
+    assert f"({chosen['method']}) was fitted to {minutes:g} minutes" in page.read_text()
 
     evaluation = config.Evaluation(adapted_minutes=minutes)
     own = settings.model_copy(update={"adapt": config.Adapt(**chosen), "evaluation": evaluation})

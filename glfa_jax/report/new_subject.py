@@ -1,0 +1,183 @@
+"""The page of a layer that was fitted to a new subject: how well, with what, and how sure."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glfa_jax.files import read_arrays, read_object, reading, write_atomically
+from glfa_jax.method import DATA
+from glfa_jax.report import html
+from glfa_jax.report.alignment import correlation_maps
+from glfa_jax.report.charts import Chart, Point, floor_of
+from glfa_jax.report.displacement import Cortex, arrow_figure, how_drawn
+from glfa_jax.report.figures import grid_of
+from glfa_jax.report.inputs import ReportError
+from glfa_jax.report.words import called, count_text, subjects_text, value_text
+
+PAGE, ARRAYS = "index.html", "fit.npz"
+_HELD_OUT = ("held_out_before", "held_out_after")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What train.adapt left of one fit: config.json of the layer, and the arrays beside it.
+
+    data: a key of `DATA`. report: numbers by name, as `Fitted.report` and `Certainty.numbers` have
+    them. not_measured: why the latter are missing, as a phrase. arrays: `mask`, and where there are
+    some `shift` (h, w, 2) in pixels, `held_out_before`, `held_out_after`, `curvature` (h, w) and
+    `pixel_mm`; none of a fit by an earlier version.
+    """
+
+    subject: str
+    others: list[str]
+    method: str
+    options: dict[str, Any]
+    minutes: float
+    clips: int
+    data: str
+    report: dict[str, float]
+    not_measured: str
+    arrays: dict[str, np.ndarray]
+
+
+def write(folder: Path) -> Path:
+    """Writes FOLDER/index.html from what lies in the folder, and returns its path.
+
+    Raises ReportError, before anything is written, for a folder without a fitted layer.
+    """
+    page = render(read(folder))
+    target = Path(folder) / PAGE
+    write_atomically(target, page)
+    return target
+
+
+def read(folder: Path) -> Fit:
+    """Raises ReportError."""
+    path, arrays = Path(folder) / "model" / "config.json", Path(folder) / ARRAYS
+    about = read_object(path, error=ReportError)
+    with reading(path, "description of a fitted layer", error=ReportError):
+        fit = Fit(
+            subject=str(about["subject"]),
+            others=[str(other) for other in about.get("others", [])],
+            method=str(about.get("method", "glfa")),
+            options=dict(about.get("options", {})),
+            minutes=float(about["minutes"]),
+            clips=int(about["clips"]),
+            data=str(about.get("fitted_to", "paired")),
+            report={str(key): float(x) for key, x in about.get("report", {}).items()},
+            not_measured=str(about.get("not_measured", "")),
+            arrays={},
+        )
+    if not arrays.exists():
+        return fit
+    held = read_arrays(arrays, "archive of a fit", error=ReportError)
+    mask = held.get("mask", np.zeros(0, bool))
+    for name, array in held.items():
+        wanted = {"pixel_mm": (), "shift": (*mask.shape, 2)}.get(name, mask.shape)
+        if array.shape != wanted or not mask.any() or array.dtype.kind not in "bf":
+            raise ReportError(f"{arrays}: {name} {array.shape} must be {wanted}, on some cortex.")
+    return replace(fit, arrays=held)
+
+
+def render(fit: Fit) -> str:
+    to = subjects_text(fit.others) if fit.others else "the training subjects"
+    return html.render(
+        "new_subject.html",
+        title=f"Alignment of subject {fit.subject}",
+        summary=f"A layer ({called(fit.method, {})}) was fitted to {fit.minutes:.3g} minutes of "
+        f"subject {fit.subject}, to bring his maps to where those of {to} are. {_verdict(fit)}",
+        facts=[
+            ("Method", called(fit.method, fit.options)),
+            ("Data", DATA.get(fit.data, fit.data)),
+            ("Amount", f"{fit.minutes:.3g} minutes, {count_text(fit.clips, 'clip')}"),
+            ("Aligned to", to),
+        ],
+        moved=_moved(fit.report),
+        displaced=_displaced(fit),
+        sure=_sure(fit),
+    )
+
+
+def _verdict(fit: Fit) -> str:
+    """The one number that says most."""
+    before, after = (fit.report.get(key) for key in _HELD_OUT)
+    if before is not None and after is not None:
+        verdict = f"rises from {value_text(before)} to {value_text(after)}"
+        if after <= before:
+            verdict = f"does not rise: it is {value_text(before)} before, {value_text(after)} after"
+        return f"In clips that a layer was not fitted to, the correlation with theirs {verdict}."
+    if (alike := fit.report.get("halves_correlation")) is not None:
+        return f"Layers of two halves of the clips displace alike: r = {value_text(alike)}."
+    return "How sure it is was not measured."
+
+
+def _moved(report: dict[str, float]) -> list[str]:
+    """How far maps of the clips that the layer was fitted to lie apart, as sentences."""
+    if "change" not in report:
+        return []
+    root = {key: value_text(max(x, 0) ** 0.5, digits=2) for key, x in report.items()}
+    found = [f"The layer changes his maps by {root['change']} z (root mean square over cortex)."]
+    if "distance_before" in report and "distance_after" in report:
+        found.append(
+            f"From the mean of the training subjects' maps of the same clips they are "
+            f"{root['distance_before']} z away before alignment, {root['distance_after']} z after. "
+            "These are the clips that the layer was fitted to."
+        )
+    return found
+
+
+def _cortex(fit: Fit) -> Cortex:
+    held = fit.arrays
+    pixel_mm = float(held["pixel_mm"]) if "pixel_mm" in held else None
+    return Cortex(held["mask"].astype(bool), held.get("curvature"), pixel_mm)
+
+
+def _displaced(fit: Fit) -> dict[str, Any]:
+    """words, and where there is a displacement its drawing and how to read it."""
+    shift = fit.arrays.get("shift")
+    if shift is None or not shift.any():
+        words = "The layer fetches no pixel's signal from one place, so there is none to show."
+        if shift is not None:
+            words = "The layer takes every pixel's signal from where training subjects have it."
+        return {"words": words, "drawing": None}
+    cortex = _cortex(fit)
+    scale = grid_of([shift], mask=cortex.mask)
+    label = f"Flat map of visual cortex with arrows: displacement of subject {fit.subject}"
+    return {
+        "words": f"It is {cortex.length(cortex.size(shift))} (root mean square over cortex).",
+        "drawing": arrow_figure(shift, cortex=cortex, scale=scale, salt="shift", label=label),
+        "how": how_drawn(scale, cortex),
+    }
+
+
+def _sure(fit: Fit) -> dict[str, Any]:
+    """absent: why nothing was measured. chart, maps: of clips that layers were not fitted to.
+    alike: how alike the displacements of two halves are, as a sentence."""
+    report, before, after = fit.report, *(fit.report.get(key) for key in _HELD_OUT)
+    found: dict[str, Any] = {"absent": "", "chart": None, "maps": None, "alike": ""}
+    if before is not None and after is not None:
+        points = [Point("before alignment", before, filled=False)]
+        points += [Point("after alignment", after, filled=True)]
+        span = (floor_of([before, after]), min(1.0, max(before, after, 0.2) + 0.1))
+        found["chart"] = Chart(points, span, title="Correlation in clips not fitted to")
+        found["maps"] = correlation_maps(
+            *(fit.arrays.get(key) for key in _HELD_OUT),
+            mask=fit.arrays.get("mask", np.ones((1, 1), bool)),
+            note="Correlation over time of each pixel with the training subjects' mean, in clips "
+            "that the layer was not fitted to.",
+        )
+    if {"halves_correlation", "halves_difference_pixels"} <= report.keys() and fit.arrays:
+        difference = _cortex(fit).length(report["halves_difference_pixels"])
+        found["alike"] = (
+            "The displacements found from the first and from the last half of the clips correlate "
+            f"with {value_text(report['halves_correlation'], digits=2)} and differ by {difference} "
+            "(root mean square). The layer that is used was fitted to all of them."
+        )
+        if found["chart"] is None:
+            found["alike"] += " Both were compared with the same maps of the training subjects."
+    if not (found["chart"] or found["alike"]):
+        why = fit.not_measured or "the layer was fitted by an earlier version"
+        found["absent"] = f"This was not measured: {why}."
+    return found
