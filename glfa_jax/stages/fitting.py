@@ -17,6 +17,7 @@ from glfa_jax.subject_alignment import encoder_for
 # Of each training subject, beside a new one's clips that nobody else saw: 8 minutes of the
 # benchmark's. Bounds the memory; what areas have in common over time hardly changes with more.
 _OTHERS = 240
+_FEW = 30  # a minute of the benchmark's, with which connectivity is still noise
 _TOGETHER = 16  # clips that are read at a time where all need not be in memory
 
 
@@ -93,13 +94,13 @@ def read_maps(settings: config.Config, material: Material) -> Maps:
 
 def _unpaired(material: Material, present: Bool[np.ndarray, "clips s"]) -> list[np.ndarray]:
     """As many clips of each training subject; of those that the new one's layer is not fitted to,
-    where there are any, so that nothing is gained by clips that both saw."""
+    where these are not too few, so that nothing is gained by clips that both saw."""
     free = np.ones(len(present), bool)
     if material.data == "unlabelled":
         seen = set(np.asarray(material.new.attributes.clips["train"])[material.shared.own])
         free = np.array([clip not in seen for clip in material.store.attributes.clips["train"]])
     usable = present & free[:, None]
-    if not usable.any(0).all():
+    if usable.sum(0).min() < min(_FEW, len(material.shared.own)):
         usable = present
     count = min(_OTHERS, int(usable.sum(0).min()))
     return [np.flatnonzero(own)[:count] for own in usable.T]
