@@ -304,7 +304,8 @@ def test_there_are_configurations_to_test():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_configurations_load_and_are_short(path):
     kinds = {"foundation.yaml": Foundation}
-    kinds |= dict.fromkeys(("precision.yaml", "repeats.yaml", "simulated.yaml"), config.Study)
+    studies = ("alignment_study.yaml", "precision.yaml", "repeats.yaml", "simulated.yaml")
+    kinds |= dict.fromkeys(studies, config.Study)
     schema = kinds.get(path.name, config.Config)
     settings = config.load(path, schema=schema)
     assert len(path.read_text().splitlines()) <= 60

@@ -69,23 +69,34 @@ class Warp(Alignment):
 
     def solve(self, maps, *, targets, group, settings, seed):
         volumes, cortex = volumes_of(maps), warping.hemispheres(group.mask)
-        own = standardised(volumes)
+        nodes = self.nodes(volumes, targets=targets, group=group, seed=seed)
+        gain = restoring(volumes, fitted=_warped(volumes, nodes=nodes, cortex=cortex))
+        return {"displacement": nodes, "cortex": cortex, "amplitude": {"gain": gain}}
+
+    def nodes(
+        self,
+        volumes: Float[np.ndarray, "t h w"],
+        *,
+        targets: Float[np.ndarray, "n w h w2"] | None,
+        group: Group,
+        seed: int,
+    ) -> Float[Array, "2 2 g g"]:
+        """The displacement at the nodes of the grid, in pixels; see `warping.displacement`."""
+        own, cortex = standardised(volumes), warping.hemispheres(group.mask)
         descend = partial(_descend, pixels=np.flatnonzero(group.mask), stiffness=self.stiffness)
         nodes = jnp.zeros((2, 2, self.grid, self.grid))
         if targets is not None:
             wanted = standardised(volumes_of(targets, what="targets"))
             sources, wanted = _components(own, wanted=wanted)
-            nodes = descend(nodes, sources, wanted=wanted, cortex=cortex, steps=STEPS)
-        else:
-            drawn = parcels(cortex, count=self.parcels)
-            wanted = _connectivity_of(group, drawn)
-            for _ in range(ROUNDS):
-                warped = _warped(own, nodes=nodes, cortex=cortex)
-                sources = connectivity(own, warped=warped, parcels=drawn)
-                steps = STEPS // ROUNDS
-                nodes = descend(nodes, sources, wanted=wanted, cortex=cortex, steps=steps)
-        gain = restoring(volumes, fitted=_warped(volumes, nodes=nodes, cortex=cortex))
-        return {"displacement": nodes, "cortex": cortex, "amplitude": {"gain": gain}}
+            return descend(nodes, sources, wanted=wanted, cortex=cortex, steps=STEPS)
+        drawn = parcels(cortex, count=self.parcels)
+        wanted = _connectivity_of(group, drawn)
+        for _ in range(ROUNDS):
+            warped = _warped(own, nodes=nodes, cortex=cortex)
+            sources = connectivity(own, warped=warped, parcels=drawn)
+            steps = STEPS // ROUNDS
+            nodes = descend(nodes, sources, wanted=wanted, cortex=cortex, steps=steps)
+        return nodes
 
     def shift(self, params, *, maps_shape):
         found = warping.displacement(params["displacement"], params["cortex"])
