@@ -14,7 +14,7 @@ from glfa_jax.report.charts import Chart, Point, floor_of
 from glfa_jax.report.displacement import Cortex, arrow_figure, how_drawn
 from glfa_jax.report.figures import grid_of
 from glfa_jax.report.inputs import ReportError
-from glfa_jax.report.words import called, count_text, subjects_text, value_text
+from glfa_jax.report.words import called, count_text, minutes_text, subjects_text, value_text
 
 PAGE, ARRAYS = "index.html", "fit.npz"
 _HELD_OUT = ("held_out_before", "held_out_after")
@@ -86,12 +86,12 @@ def render(fit: Fit) -> str:
     return html.render(
         "new_subject.html",
         title=f"Alignment of subject {fit.subject}",
-        summary=f"A layer ({called(fit.method, {})}) was fitted to {fit.minutes:.3g} minutes of "
+        summary=f"A layer ({called(fit.method, {})}) was fitted to {minutes_text(fit.minutes)} of "
         f"subject {fit.subject}, to bring his maps to where those of {to} are. {_verdict(fit)}",
         facts=[
             ("Method", called(fit.method, fit.options)),
             ("Data", DATA.get(fit.data, fit.data)),
-            ("Amount", f"{fit.minutes:.3g} minutes, {count_text(fit.clips, 'clip')}"),
+            ("Amount", f"{minutes_text(fit.minutes)}, {count_text(fit.clips, 'clip')}"),
             ("Aligned to", to),
         ],
         moved=_moved(fit.report),

@@ -17,6 +17,7 @@ from glfa_jax.report.words import (
     called,
     count_text,
     listing,
+    minutes_text,
     p_text,
     subjects_text,
     value_text,
@@ -160,7 +161,7 @@ def _layers(config: Config) -> list[tuple[str, str]]:
         new = [s for s in config.protocol.test_subjects if s not in config.protocol.train_subjects]
         method = config.adapt.method or own.method
         options = config.adapt.options if config.adapt.method else own.options
-        words = f"{called(method, options)}, to {minutes:g} minutes of {DATA[data_of(config)]}"
+        words = f"{called(method, options)}, to {minutes_text(minutes)} of {DATA[data_of(config)]}"
         facts.append((f"Layer of {subjects_text(new)}", words))
     return facts
 

@@ -19,6 +19,10 @@ def count_text(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
+def minutes_text(minutes: float) -> str:
+    return f"{minutes:.3g} minute{'' if minutes == 1 else 's'}"
+
+
 def p_text(value: float | None) -> str:
     if value is None:
         return "–"
