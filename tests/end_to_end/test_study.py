@@ -421,7 +421,7 @@ def test_lea_is_a_study_by_configuration_alone(regression):
     assert {"video 2-way", "frame 50-way", "SSIM"} <= {row["metric"] for row in rows}
     assert not (run_dir / "alignment.npz").exists()
     page = (run_dir / "report" / "index.html").read_text()
-    assert "The alignment layer (GLFA) was off in this run" in page
+    assert "LEA has no alignment layer, so there are no maps to show" in page
     assert "Stage 2" not in page
     videos, clips = sample.read_samples(open_test(regression), "03")
     assert clips == [0, 1, 2, 3]

@@ -12,6 +12,7 @@ from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation import study
 from glfa_jax.method import method_name
+from glfa_jax.report.words import minutes_text
 from glfa_jax.stages import adapt, common_space
 from glfa_jax.subject_alignment import encoder_for, layer_for
 from tests.alignments.test_gain import MASK, configured, write_store
@@ -102,7 +103,7 @@ def test_a_method_of_its_own_is_fitted_to_a_new_subject(store, tmp_path, chosen,
     else:
         assert "without clips that others saw" in about["not_measured"]
     page = tmp_path / "adapt" / folder / "index.html"
-    assert f"({chosen['method']}) was fitted to {minutes:g} minutes" in page.read_text()
+    assert f"({chosen['method']}) was fitted to {minutes_text(minutes)} of" in page.read_text()
 
     evaluation = config.Evaluation(adapted_minutes=minutes)
     own = settings.model_copy(update={"adapt": config.Adapt(**chosen), "evaluation": evaluation})
