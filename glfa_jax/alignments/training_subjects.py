@@ -1,10 +1,9 @@
 """Fits the training subjects' layers of a method that stage 2 does not train."""
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from glfa_jax.alignments.protocol import Alignment, Group, apply_layer
+from glfa_jax.alignments.protocol import Alignment, Group, aligned_in_parts
 from glfa_jax.config import Adapt
 
 ROUNDS = 2  # the mean of maps that are not aligned yet is blurred, so they are aligned to it twice
@@ -25,7 +24,11 @@ def fit_training_subjects(
         32 bits. paired: whether the clips are the same, in the same order.
     """
     layer, aligned, found = method.layer(mask.shape), maps, []
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
+        if number:
+            aligned = np.stack(
+                [aligned_in_parts(layer, *pair) for pair in zip(found, maps, strict=True)]
+            )
         mean = aligned.mean(0) if paired else None
         found = [
             method.fit(
@@ -37,10 +40,4 @@ def fit_training_subjects(
             ).params
             for i, own in enumerate(maps)
         ]
-        aligned = np.stack(
-            [
-                np.asarray(apply_layer(layer, params, jnp.asarray(own)))
-                for params, own in zip(found, maps, strict=True)
-            ]
-        )
     return found
