@@ -26,9 +26,18 @@ FROM_NOTHING = "random weights"  # of pretraining without a folder to start from
 Better = Literal["higher", "lower"]
 
 
+def protocol_text(name: str, pretraining: str, world: str) -> str:
+    """As tables and reports say it; the arguments are fields of `Protocol`."""
+    simulated = f", simulated subjects ({world})" if world else ""
+    return f"{name}, {pretraining} pretraining{simulated}"
+
+
 @dataclass(frozen=True)
 class Protocol:
-    """Who was trained on and who decoded. `train_data`, `test_data`: identities of the stores."""
+    """Who was trained on and who decoded. `train_data`, `test_data`: identities of the stores.
+
+    world: of a simulated study, how its subjects differ; empty where brains were real.
+    """
 
     name: str
     train_subjects: tuple[str, ...]
@@ -36,6 +45,10 @@ class Protocol:
     pretraining: str
     train_data: str
     test_data: str
+    world: str = ""
+
+    def __str__(self) -> str:
+        return protocol_text(self.name, self.pretraining, self.world)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from glfa_jax import config
 from glfa_jax.report.words import listing, subjects_text
+from glfa_jax.results import protocol_text
 
 
 def by_protocol(study: config.Study) -> list[list[str]]:
@@ -59,11 +60,12 @@ def _question(own: config.Config) -> tuple:
 
 
 def _words(own: config.Config) -> str:
-    protocol, clips = own.protocol, own.evaluation.clips
+    protocol, clips, simulation = own.protocol, own.evaluation.clips, own.data.simulation
+    world = "" if simulation is None else simulation.world
     trained, decoded = own.data.store, protocol.test_store or own.data.store
-    return (
+    kind = (
         f"{protocol.kind()}, trained on {subjects_text(protocol.train_subjects)} of "
         f"{trained.name}, decoded {subjects_text(protocol.test_subjects)} of {decoded.name}"
-        f"{'' if clips is None else f' ({clips} clips at most)'}, "
-        f"{protocol.pretraining} pretraining"
+        f"{'' if clips is None else f' ({clips} clips at most)'}"
     )
+    return protocol_text(kind, protocol.pretraining, world)

@@ -27,6 +27,7 @@ from glfa_jax.evaluation.scoring import (
     Scored,
     Scorer,
     evaluation_models,
+    protocol_of,
     scorers,
     scores_of,
 )
@@ -88,8 +89,7 @@ def score_subject(test: HeldOut, scorer: Scorer, subject: str) -> tuple[Scored, 
     about = {
         "subject": subject,
         "method": method_name(settings),
-        "protocol": f"{settings.protocol.kind([subject])}, {settings.protocol.pretraining} "
-        "pretraining",
+        "protocol": str(protocol_of(test, [subject])),
         "training": training_words(settings),
     }
     lines = [row(one, seed=settings.seed, **about) for one in (*scored.measured, *scored.drawn)]

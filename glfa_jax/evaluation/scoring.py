@@ -1,6 +1,6 @@
 """What one set of generated videos is worth against the true clips: every metric, clip by clip."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -147,6 +147,21 @@ def scorers(test: HeldOut, models: EvaluationModels) -> Callable[[str], Scorer]:
     return lambda subject: against(tuple(test.clips(subject)))
 
 
+def protocol_of(test: HeldOut, subjects: Iterable[str]) -> Protocol:
+    """Of a run's test subjects or some of them."""
+    own, subjects = test.settings.protocol, tuple(subjects)
+    simulation = test.settings.data.simulation
+    return Protocol(
+        name=own.kind(subjects),
+        train_subjects=own.train_subjects,
+        test_subjects=subjects,
+        pretraining=own.pretraining,
+        train_data=test.trained.attributes.identity,
+        test_data=test.store.attributes.identity,
+        world="" if simulation is None else simulation.world,
+    )
+
+
 def scores_of(
     test: HeldOut,
     scored: dict[str, Scored],
@@ -159,19 +174,12 @@ def scores_of(
 
     checkpoint: as in `training_of`.
     """
-    settings, protocol = test.settings, test.settings.protocol
+    settings = test.settings
     return Scores(
         run=settings.name,
         method=method_name(settings),
         seed=seed,
-        protocol=Protocol(
-            name=protocol.kind(scored),
-            train_subjects=protocol.train_subjects,
-            test_subjects=tuple(scored),
-            pretraining=protocol.pretraining,
-            train_data=test.trained.attributes.identity,
-            test_data=test.store.attributes.identity,
-        ),
+        protocol=protocol_of(test, scored),
         training=training_of(settings, checkpoint=checkpoint),
         sampling=sampling,
         judges=next(iter(scored.values())).identities,

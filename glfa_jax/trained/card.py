@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glfa_jax.method import method_name, training_words
+from glfa_jax.results import protocol_text
 from glfa_jax.trained import Trained
 
 # Of weights whose licence nobody has stated.
@@ -19,6 +20,7 @@ def model_card(name: str, trained: Trained, *, licence: str | None = None) -> st
     """The text of README.md; licence: an SPDX identifier."""
     settings, identity = trained.settings, trained.trained_on.timing.identity
     protocol, data = settings.protocol, settings.data
+    world = data.simulation.world if data.simulation else ""
     window, frames = (
         f"(clips, {', '.join(map(str, shape))})"
         for shape in (trained.maps_shape, trained.video_shape)
@@ -48,7 +50,7 @@ def model_card(name: str, trained: Trained, *, licence: str | None = None) -> st
             ("", ""),
             [
                 ("Training subjects", subjects),
-                ("Protocol", f"{protocol.kind()}, {protocol.pretraining} pretraining"),
+                ("Protocol", protocol_text(protocol.kind(), protocol.pretraining, world)),
                 ("Data", f"{data.layout}, space {data.space}, identity `{identity}`"),
                 ("Training", training_words(settings)),
                 ("Foundation models", f"`{settings.foundation.name}`"),

@@ -102,7 +102,8 @@ def test_scores_are_against_the_other_clips_and_say_so(sampled):
     expected = image.psnr(videos, truth=other.video("test", clips))
     np.testing.assert_allclose(scores.values("PSNR"), expected)
     rows = json.loads((place / "metrics.json").read_text())
-    assert {row["protocol"] for row in rows} == {"cross-dataset, strict pretraining"}
+    words = "cross-dataset, strict pretraining, simulated subjects (smooth)"
+    assert {row["protocol"] for row in rows} == {words}
     assert {row["training"] for row in rows} == {training_words(settings)}
     assert scores.training["cotrain.preset"] == '"code"'
     report = (place / "report/index.html").read_text()

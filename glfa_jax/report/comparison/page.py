@@ -57,7 +57,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     protocol = comparison.protocol
     clips = [f"{count_text(count, 'clip')} of subject {s}" for s, count in comparison.clips.items()]
     facts = [
-        ("Protocol", f"{protocol.name}, {protocol.pretraining} pretraining"),
+        ("Protocol", str(protocol)),
         ("Trained on", subjects_text(protocol.train_subjects)),
         ("Decoded", listing(clips)),
         ("Reference", comparison.reference),

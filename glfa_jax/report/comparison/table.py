@@ -220,8 +220,5 @@ def _reading(comparison: Comparison, *, several: bool) -> Sequence[str]:
             "Tests over clips take every clip once, as its mean over the subjects who saw it."
         )
     protocol = comparison.protocol
-    notes.append(
-        f"Protocol: {protocol.name}, trained on {subjects_text(protocol.train_subjects)}, "
-        f"{protocol.pretraining} pretraining."
-    )
+    notes.append(f"Protocol: {protocol}, trained on {subjects_text(protocol.train_subjects)}.")
     return notes
