@@ -1,6 +1,8 @@
 """What a configuration's method is called in tables: the paper's names where it has one."""
 
-from glfa_jax.config import Config, Cotrain, called
+from typing import Any
+
+from glfa_jax.config import Adapt, Alignment, Config, Cotrain, called
 
 # What a new subject's layer was fitted to minutes of.
 DATA = {
@@ -25,7 +27,7 @@ def method_name(settings: Config) -> str:
         missing += ["global"] if glfa and not layer.global_part else []
         missing += ["local"] if glfa and not layer.local_part else []
         missing += _losses_missing(settings.cotrain)
-    name = ("GLFA" if glfa else layer.method) if aligned else "fMRI-PTE-V"
+    name = ("GLFA" if glfa else _called(layer)) if aligned else "fMRI-PTE-V"
     if missing:
         name += " w/o " + ", w/o ".join(missing)
     more = {
@@ -39,6 +41,16 @@ def method_name(settings: Config) -> str:
     return ", ".join(parts)
 
 
+def _called(chosen: Alignment | Adapt) -> str:
+    """A method by its name, or those that it is composed of by theirs."""
+    if chosen.method != "composed":
+        return str(chosen.method)
+    from glfa_jax.alignments import get  # with jax, which few results ask for
+
+    composed: Any = get("composed").from_options(chosen.options, place="options")
+    return " then ".join(part.name for part in composed.parts)
+
+
 def _fitted(settings: Config, minutes: float) -> str:
     """To how much of a new subject, and unless that goes without saying how and to what."""
     words = {
@@ -46,7 +58,7 @@ def _fitted(settings: Config, minutes: float) -> str:
         "unlabelled": " of unlabelled maps",
         "unlabelled-test": " of unlabelled test maps",
     }
-    how = "" if settings.adapt.method is None else f"{settings.adapt.method} "
+    how = "" if settings.adapt.method is None else f"{_called(settings.adapt)} "
     return f"{how}fitted to {minutes:g} min{words[data_of(settings)]}"
 
 

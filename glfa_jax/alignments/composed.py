@@ -21,22 +21,35 @@ class Composed(Alignment):
 
     methods: names, divided by commas, each followed by its options where they are not the default,
     such as `warp grid=8, ridge part=both kernel_size=7`. It needs what the most demanding of them
-    does: where there are no pairs, a composition of which a part needs them is rejected.
+    does: where there are no pairs, a composition of which a part needs them is rejected. The last
+    ones may be such as stage 2 trains (`warp, glfa`); the others are then fitted beforehand.
     """
 
     methods: str = "warp, ridge"
 
-    needs = "paired"  # of an instance, what its own methods need
+    needs = "paired"  # of an instance, what its own methods need and do
 
     def __post_init__(self):
         order = get_args(Needs)  # the least first
         strongest = max((part.needs for part in self.parts), key=order.index)
         object.__setattr__(self, "needs", strongest)
+        trained = [part.trainable for part in self.parts]
+        object.__setattr__(self, "trainable", any(trained))
+        if trained != sorted(trained):
+            raise InputError(
+                f"{_PLACE}: {self.methods}, but what stage 2 trains (glfa) must come last"
+            )
 
     @cached_property
     def parts(self) -> tuple[Alignment, ...]:
         """The methods with their options; raises InputError for what is none."""
         return tuple(map(_method, self.methods.split(",")))
+
+    @property
+    def beforehand(self):
+        fixed = sum(not part.trainable for part in self.parts)  # the first ones
+        first = Composed(",".join(self.methods.split(",")[:fixed] or ["identity"]))
+        return None if first.needs == "nothing" else first
 
     def layer(self, maps_shape, *, box=None):
         return nn.Sequential(tuple(part.layer(maps_shape, box=box) for part in self.parts))

@@ -1,7 +1,8 @@
 """What every alignment can do, and what its author writes: `layer` and `solve`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from glfa_jax.ops.local_conv import Box
 
 SHARED = "*"  # the layer of every subject who has none of his own, among parameters by subject
 
-_TOGETHER = 64  # maps, or clips of them, that go through a layer at once
+_TOGETHER = 64  # maps that go through a layer at once
 
 Needs = Literal["nothing", "unlabelled", "paired"]
 
@@ -110,6 +111,14 @@ class Alignment(ABC):
             raise InputError(f"{place}: {'; '.join(problems)}")
         return cls(**options)
 
+    @property
+    def beforehand(self) -> "Alignment | None":
+        """What is fitted to the training subjects before anything is trained, and stays as it is:
+        the whole, or nothing. With some of the layer's parameters trained and some not, the
+        alignment that has the latter, under their names.
+        """
+        return None if self.trainable or self.needs == "nothing" else self
+
     def init(
         self, key: Key[Array, ""], *, maps_shape: tuple[int, int], subjects: Sequence[str] = ()
     ) -> dict[str, dict]:
@@ -183,7 +192,9 @@ class Alignment(ABC):
                 f"alignment.method: the layer of {self.name} fills pixels outside the cortex, "
                 "must leave those zero that are zero"
             )
-        return Fitted(jax.device_get(params), _report(maps, aligned, targets, group))
+        wanted = [None] * len(maps) if targets is None else targets
+        clips = zip(maps, aligned, wanted, strict=True)
+        return Fitted(jax.device_get(params), how_far(clips, mask=group.mask))
 
     def shift(
         self, params: dict, *, maps_shape: tuple[int, int]
@@ -192,13 +203,13 @@ class Alignment(ABC):
         does not come from one place."""
         return None
 
-    def _shapes(self, maps_shape: tuple[int, int]) -> dict:
+    def shapes(self, maps_shape: tuple[int, int]) -> dict:
         """The layer's parameters as `jax.ShapeDtypeStruct`."""
         init = partial(self.init, maps_shape=maps_shape)
         return jax.eval_shape(init, jax.random.key(0))[SHARED]
 
     def _validate_params(self, params: dict, *, maps_shape: tuple[int, int]) -> None:
-        solved, wanted = _listed(params), _listed(self._shapes(maps_shape))
+        solved, wanted = _listed(params), _listed(self.shapes(maps_shape))
         if solved != wanted:
             raise InputError(
                 f"alignment.method: solve of {self.name} gives {solved}, must give the parameters "
@@ -227,7 +238,7 @@ class Alignment(ABC):
 
     def load(self, folder: Path, *, maps_shape: tuple[int, int]) -> dict:
         """The parameters that `save` wrote; raises InputError where they are not the layer's."""
-        shapes = self._shapes(maps_shape)
+        shapes = self.shapes(maps_shape)
         return import_params(read_tensors(folder), shapes, self.table, dtype=np.float32)
 
 
@@ -241,14 +252,21 @@ def apply_layer(
 
 
 def aligned_in_parts(
-    layer: nn.Module, params: dict, maps: Float[np.ndarray, "n ... height width"]
-) -> Float[np.ndarray, "n ... height width"]:
-    """The same on the host, some maps after the other, so that only the result takes memory."""
-    found = np.empty(maps.shape, np.float32)
-    for start in range(0, len(maps), _TOGETHER):
-        part = slice(start, start + _TOGETHER)
-        found[part] = apply_layer(layer, params, jnp.asarray(maps[part], jnp.float32))
-    return found
+    layer: nn.Module, params: dict, maps: Float[np.ndarray, "*b height width"]
+) -> Float[np.ndarray, "*b height width"]:
+    """The same on the host, some maps after the other, so that only the result takes memory.
+
+    The pieces are of one size, so that one compiled program serves all.
+    """
+    flat = maps.reshape(-1, *maps.shape[-2:])
+    size = min(_TOGETHER, len(flat))
+    found = np.empty(flat.shape, np.float32)
+    for start in range(0, len(flat), size or 1):
+        piece = flat[start : start + size].astype(np.float32)
+        filled = np.pad(piece, ((0, size - len(piece)), (0, 0), (0, 0)))
+        aligned = apply_layer(layer, params, jnp.asarray(filled))
+        found[start : start + size] = aligned[: len(piece)]
+    return found.reshape(maps.shape)
 
 
 def _listed(params: dict) -> str:
@@ -258,16 +276,21 @@ def _listed(params: dict) -> str:
     return ", ".join(f"{name(path)} {np.shape(leaf)}" for path, leaf in found) or "none"
 
 
-def _report(
-    maps: np.ndarray, aligned: np.ndarray, targets: np.ndarray | None, group: Group
+def how_far(
+    clips: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+    *,
+    mask: Bool[np.ndarray, "height width"],
 ) -> dict[str, float]:
-    def apart(a: np.ndarray, b: np.ndarray) -> float:
-        # Clip by clip: copies of all maps would take more memory than most fits.
-        clips = zip(a, b, strict=True)
-        return float(np.mean([np.square((x - y)[:, group.mask]).mean() for x, y in clips]))
+    """How far a layer moved maps, as `Fitted.report` has it.
 
-    found = {"change": apart(aligned, maps)}
-    if targets is not None:
-        before, after = apart(maps, targets), apart(aligned, targets)
-        found |= {"distance_before": before, "distance_after": after}
-    return found
+    clips: of each clip its maps (..., height, width), the same aligned, and their targets if there
+        are any. One after the other: copies of all would take more memory than most fits.
+    """
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for own, aligned, target in clips:
+        pairs = {"change": (aligned, own)}
+        if target is not None:
+            pairs |= {"distance_before": (own, target), "distance_after": (aligned, target)}
+        for key, (one, two) in pairs.items():
+            found[key].append(float(np.square((one - two)[..., mask]).mean()))
+    return {key: float(np.mean(each)) for key, each in found.items()}

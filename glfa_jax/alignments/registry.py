@@ -45,7 +45,7 @@ def configured(settings: Config) -> Alignment:
     if not settings.aligned:
         return get("identity")()
     method = get(own.method).from_settings(settings)
-    if method.needs != "nothing" and not method.trainable and not own.per_subject:
+    if method.beforehand is not None and not own.per_subject:
         raise InputError(
             f"alignment.per_subject: must be true with alignment.method {own.method}, which is "
             "fitted to every subject"

@@ -1,6 +1,7 @@
 """Aligns the training subjects with each other before anything is trained on their maps.
 
-For methods that are fitted to maps and not trained in stage 2, such as `alignment.method: warp`.
+For methods that are fitted to maps and not trained in stage 2, such as `alignment.method: warp`;
+of those that stage 2 trains in part, such as `composed` of warp and glfa, for the other part.
 Every training subject gets a layer, fitted to what all of them have in common; pretraining and
 stage 1 then see maps that went through it, and from stage 2 on it lies in front of the encoder.
 Nobody else's maps are used: who is decoded later is new to all of it.
@@ -11,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from glfa_jax import alignments, config, system
 from glfa_jax.alignments import Layer, load_layer
-from glfa_jax.alignments.protocol import apply_layer
+from glfa_jax.alignments.protocol import aligned_in_parts
 from glfa_jax.alignments.training_subjects import fit_training_subjects
 from glfa_jax.convert.directory import read_config
 from glfa_jax.data.layouts import Split
@@ -28,15 +28,11 @@ from glfa_jax.stages.running import store_model
 from glfa_jax.training.processes import is_main, say, together
 
 NAME = "alignment"
-_MAPS = 64  # go through a layer at a time
 
 
 def needed(settings: config.Config) -> bool:
-    """Whether the method is fitted to the training subjects beforehand."""
-    if not settings.aligned:
-        return False
-    method = alignments.configured(settings)
-    return not method.trainable and method.needs != "nothing"
+    """Whether the method, or a part of it, is fitted to the training subjects beforehand."""
+    return alignments.configured(settings).beforehand is not None
 
 
 def layers(settings: config.Config, store: Store) -> dict[str, Layer]:
@@ -62,7 +58,8 @@ def layers(settings: config.Config, store: Store) -> dict[str, Layer]:
 def fit(settings: config.Config, store: Store) -> None:
     """Fits the layers to clips that all have seen, or where the method needs no pairs and there
     are none, to those that each has."""
-    method, subjects = alignments.configured(settings), settings.protocol.train_subjects
+    method, subjects = alignments.configured(settings).beforehand, settings.protocol.train_subjects
+    assert method is not None  # as `needed` says
     present = store.present("train", subjects=subjects)
     (shared,) = np.nonzero(present.all(1))
     if not len(shared) and method.needs == "paired":
@@ -146,18 +143,6 @@ class AlignedStore(Store):
         return np.average(np.stack(each), axis=0, weights=counts).astype(np.float32)
 
     def _aligned(self, maps: Float[ndarray, "*b h w"], subject: str) -> Float[ndarray, "*b h w"]:
-        """In pieces of one size, so that one program serves all."""
-        layer = self.layers[subject]
-        flat = maps.reshape(-1, *maps.shape[-2:])
-        found = np.empty_like(flat)
-        for start in range(0, len(flat), _MAPS):
-            piece = flat[start : start + _MAPS].astype(np.float32)
-            filled = jnp.asarray(np.pad(piece, ((0, _MAPS - len(piece)), (0, 0), (0, 0))))
-            module = layer.method.layer(self.mask_shape)
-            found[start : start + _MAPS] = apply_layer(module, layer.params, filled)[: len(piece)]
-        return found.reshape(maps.shape)
-
-    @property
-    def mask_shape(self) -> tuple[int, int]:
-        height, width = self._arrays["mask"].shape
-        return height, width
+        layer, (height, width) = self.layers[subject], maps.shape[-2:]
+        aligned = aligned_in_parts(layer.method.layer((height, width)), layer.params, maps)
+        return aligned.astype(maps.dtype)

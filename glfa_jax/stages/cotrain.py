@@ -71,9 +71,16 @@ def groups(settings: config.Config, generator: Generator) -> tuple[Group, ...]:
     denoiser = Group("^lora/" if chosen.low_rank else anywhere, 1.0), Group(OTHERWISE, None)
     if settings.method == "lea":
         return denoiser
-    fixed = "" if alignments.configured(settings).trainable else "|func_align"
-    encoder = Group(rf"^encoder/(?!fmri2clip|logit_scale{fixed})(?!.*pos_embed$)", 1.0)
+    fixed = "|".join(("fmri2clip", "logit_scale", *_fitted_beforehand(settings)))
+    encoder = Group(rf"^encoder/(?!{fixed})(?!.*pos_embed$)", 1.0)
     return encoder, *denoiser
+
+
+def _fitted_beforehand(settings: config.Config) -> list[str]:
+    """Patterns of the alignment's parameters that this stage leaves as they are."""
+    method, side = alignments.configured(settings).beforehand, settings.data.map_size
+    names = () if method is None else method.shapes((side, side))
+    return [rf"func_align_layers_\d+/{name}(/|$)" for name in names]
 
 
 def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder | Lea, dict]:
@@ -101,7 +108,8 @@ def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder | 
         return module, params
     if common_space.needed(settings):
         layers = common_space.layers(settings, store).values()
-        params |= {OF_SUBJECT.format(i): layer.params for i, layer in enumerate(layers)}
+        for i, layer in enumerate(layers):
+            params[name] = params[name := OF_SUBJECT.format(i)] | layer.params
     return module, params
 
 

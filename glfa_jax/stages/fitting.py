@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 from glfa_jax import alignments, config
 from glfa_jax.alignments import Group, Layer
-from glfa_jax.alignments.protocol import apply_layer
+from glfa_jax.alignments.protocol import aligned_in_parts, how_far
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.layouts import Split
 from glfa_jax.data.store import Store
@@ -108,13 +108,14 @@ def _unpaired(material: Material, present: Bool[np.ndarray, "clips s"]) -> list[
 
 def moved(settings: config.Config, material: Material, layer: Layer) -> dict[str, float]:
     """How far a layer moved the maps that it was fitted to in steps, as `Fitted.report` has it."""
-    sums = dict.fromkeys(("change", "distance_before", "distance_after"), 0.0)
-    module, mask = layer.method.layer(material.store.mask.shape), material.store.mask
-    for part in material.parts():
-        maps = read_maps(settings, part)
-        aligned = np.asarray(apply_layer(module, layer.params, maps.own))
-        apart = ((aligned, maps.own), (maps.own, maps.targets), (aligned, maps.targets))
-        for key, (one, two) in zip(sums, apart, strict=True):
-            assert two is not None  # what descends a gradient is fitted to pairs
-            sums[key] += float(np.square((one - two)[..., mask]).mean((1, 2)).sum())
-    return {key: total / len(material.shared.own) for key, total in sums.items()}
+    mask = material.store.mask
+    module = layer.method.layer(mask.shape)
+
+    def clips():
+        for part in material.parts():
+            maps = read_maps(settings, part)
+            assert maps.targets is not None  # what descends a gradient is fitted to pairs
+            aligned = aligned_in_parts(module, layer.params, maps.own)
+            yield from zip(maps.own, aligned, maps.targets, strict=True)
+
+    return how_far(clips(), mask=mask)

@@ -41,6 +41,22 @@ def test_it_needs_what_the_most_demanding_part_does():
 
 
 @pytest.mark.parametrize(
+    ("methods", "trains", "fitted"),
+    [
+        ("warp, ridge", False, "warp, ridge"),
+        ("warp grid=8, ridge, glfa", True, "warp grid=8, ridge"),
+        ("identity, glfa", True, None),
+        ("glfa", True, None),
+        ("identity", False, None),
+    ],
+)
+def test_what_stage_two_does_not_train_is_fitted_beforehand(methods, trains, fitted):
+    method = Composed(methods)
+    assert method.trainable == trains
+    assert method.beforehand == (None if fitted is None else Composed(fitted))
+
+
+@pytest.mark.parametrize(
     ("methods", "said"),
     [
         ("warp, ridges", "'ridges' is no alignment"),
@@ -50,6 +66,7 @@ def test_it_needs_what_the_most_demanding_part_does():
         ("warp speed=3", "methods: warp: speed, but the options of alignment.method warp are grid"),
         ("ridge part=all", "methods: ridge: part is 'all', must be 'local' or 'global' or 'both'"),
         ("composed", "methods: holds composed itself, must hold other methods"),
+        ("glfa, warp", "methods: glfa, warp, but what stage 2 trains .* must come last"),
     ],
 )
 def test_what_is_no_composition_is_rejected(methods, said):

@@ -20,6 +20,7 @@ from glfa_jax.alignments.glfa import Glfa
 from glfa_jax.convert import pretrained, transfer
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
+from glfa_jax.method import method_name
 from glfa_jax.stages import adapt, cotrain
 from glfa_jax.subject_alignment import average_window, encoder_for, layer_for
 from tests import stores
@@ -191,6 +192,23 @@ def test_stage_two_trains_one_that_says_so(store, tmp_path):
     before, after = two_steps(settings, tmp_path, module, params)
     name = "func_align_layer/gain"
     assert np.any(after[name] != before[name])
+
+
+def test_stage_two_trains_a_layer_on_top_of_one_that_was_fitted(store, tmp_path):
+    methods = "test-gain floor=0.01, glfa patch_size=8 kernel_size=3"
+    alignment = {"method": "composed", "per_subject": True, "options": {"methods": methods}}
+    without = ["contrast", "pretrain"]
+    settings = settings_of(tmp_path, store, alignment=alignment, without=without)
+    module, params = cotrain.build_encoder(settings, store)
+    for i, gain in enumerate((1.5, 0.75)):  # both to their mean
+        first = params[f"func_align_layers_{i}"]["layers_0"]["gain"]
+        np.testing.assert_allclose(first[MASK], gain, rtol=0.02)
+    before, after = two_steps(settings, tmp_path, module, params)
+    moved = {name for name in after if np.any(after[name] != before[name])}
+    for i in (0, 1):
+        assert f"func_align_layers_{i}/layers_1/weight" in moved
+        assert f"func_align_layers_{i}/layers_0/gain" not in after
+    assert method_name(settings) == "test-gain then glfa w/o pretraining, w/o stage 1"
 
 
 def test_an_encoder_is_loaded_as_it_was_saved(store, tmp_path):
