@@ -19,6 +19,7 @@ from glfa_jax.alignments import (
     load_layer,
     with_layer,
 )
+from glfa_jax.alignments.identity import Identity
 from glfa_jax.cli import command_line
 from glfa_jax.config import Config
 from glfa_jax.convert.directory import read_config
@@ -73,14 +74,13 @@ def validate_layer(settings: Config, *, subject: str) -> None:
 def encoder_for(settings: Config, encoder: Pretrained, *, subject: str) -> Pretrained:
     """The trained encoder with the subject's layer for all maps; the rest is shared with it.
 
-    Without alignment, the encoder itself. Raises InputError as `validate_layer`.
+    Raises InputError as `validate_layer`.
     """
-    layer = layer_for(settings, encoder, subject=subject)
-    return encoder if layer is None else with_layer(encoder, layer)
+    return with_layer(encoder, layer_for(settings, encoder, subject=subject))
 
 
-def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> Layer | None:
-    """The layer that a subject's maps go through; None without alignment.
+def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> Layer:
+    """The layer that a subject's maps go through; the identity's without alignment.
 
     A training subject's is the one that it was trained with; another's is the one fitted to
     `evaluation.adapted_minutes`, or without them the shared one. Raises InputError as
@@ -93,7 +93,7 @@ def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> Layer |
         folder = fitted_folder(settings, subject=subject, minutes=minutes)
         return load_layer(folder, maps_shape=(module.height, module.width))
     if not settings.aligned:
-        return None
+        return Layer(Identity(), {})
     if module.subjects not in (0, len(trained)):
         raise InputError(
             f"{system.model_folder(settings, 'cotrain')}: has {module.subjects} alignment layers, "

@@ -10,7 +10,6 @@ from numpy import ndarray
 from glfa_jax import system
 from glfa_jax.alignments import Layer, load_encoder
 from glfa_jax.alignments.glfa import LOCAL, Glfa
-from glfa_jax.alignments.identity import Identity
 from glfa_jax.alignments.protocol import apply_layer
 from glfa_jax.data.correlation import RunningCorrelation
 from glfa_jax.data.relief import relief_of
@@ -47,8 +46,7 @@ def align_maps(test: HeldOut) -> None:
     if not len(clips):
         return
     encoder = load_encoder(system.model_folder(settings, "cotrain") / "encoder")
-    none = Layer(Identity(), {})
-    layers = [layer_for(settings, encoder, subject=subject) or none for subject in subjects]
+    layers = [layer_for(settings, encoder, subject=subject) for subject in subjects]
     mask, middle = store.mask, settings.data.window // 2
     pairs = _with_any(protocol.test_subjects, subjects=subjects)
     uniform = [_uniform(layer, mask) for layer in layers]

@@ -163,11 +163,11 @@ def loss_of(
     method: DescentAlignment,
     layer: nn.Module,
     *,
-    theirs: Sequence[nn.Module | None],
+    theirs: Sequence[nn.Module],
 ) -> LossFn:
     """The method's loss, with the mean of the others' aligned maps for targets.
 
-    theirs: the others' layers in order, None where they have none.
+    theirs: the others' layers in order.
 
     A batch's windows are those of the others, in order, and last the new subject's. Frozen: the
     `others`' layers and the cortex `mask`.
@@ -177,7 +177,7 @@ def loss_of(
         fmri, original = batch["fmri"][:, :-1], batch["fmri"][:, -1]
         present = batch["present"][:, :-1].astype(fmri.dtype)
         aligned: Any = [
-            fmri[:, i] if module is None else module.apply({"params": own}, fmri[:, i])
+            module.apply({"params": own}, fmri[:, i])
             for i, (module, own) in enumerate(zip(theirs, frozen["others"], strict=True))
         ]
         shares = present / present.sum(axis=1, keepdims=True)
@@ -291,14 +291,14 @@ def _descend(
         f"{' or '.join(others)} saw as well",
         init=start,
         frozen={
-            "others": [{} if layer is None else layer.params for layer in theirs],
+            "others": [layer.params for layer in theirs],
             "mask": jnp.asarray(store.mask, jnp.float32),
         },
         loss_fn=loss_of(
             settings.adapt,
             method,
             method.layer(shape, box=box),
-            theirs=[layer and layer.method.layer(shape, box=box) for layer in theirs],
+            theirs=[layer.method.layer(shape, box=box) for layer in theirs],
         ),
         groups=GROUPS,
         fingerprint=fingerprint,
@@ -321,11 +321,7 @@ def _reference(settings: config.Config, material: Material) -> Float[np.ndarray,
         layer_for(settings, material.encoder, subject=other)
         for other in settings.protocol.train_subjects
     )
-    # Without a layer every pixel fetches its own signal.
-    found = [
-        np.zeros((*shape, 2)) if one is None else one.method.shift(one.params, maps_shape=shape)
-        for one in layers
-    ]
+    found = [one.method.shift(one.params, maps_shape=shape) for one in layers]
     known = [one for one in found if one is not None]
     return np.mean(known, axis=0) if len(known) == len(found) else None
 

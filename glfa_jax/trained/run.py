@@ -62,8 +62,7 @@ def _fitted(settings: config.Config, model: Model, *, minutes: float) -> dict[st
         raise InputError(
             f"{settings.run_dir}: no alignment was fitted to {minutes:g} minutes of anybody"
         )
-    found = {subject: layer_for(adapted, model.encoder, subject=subject) for subject in there}
-    return {subject: layer for subject, layer in found.items() if layer is not None}
+    return {subject: layer_for(adapted, model.encoder, subject=subject) for subject in there}
 
 
 def _metrics(settings: config.Config) -> tuple[dict, ...]:

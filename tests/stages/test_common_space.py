@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from glfa_jax import alignments, config, system
-from glfa_jax.alignments import method_of
+from glfa_jax.alignments import Layer, method_of
+from glfa_jax.alignments.identity import Identity
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation import study
@@ -118,7 +119,7 @@ def test_a_method_of_its_own_is_fitted_to_a_new_subject(store, tmp_path, chosen,
     rtol = 0.02 if "data" not in chosen else 0.9
     np.testing.assert_allclose(found[..., MASK], wanted[..., MASK], rtol=rtol, atol=2e-3)
     assert np.corrcoef(np.ravel(found), np.ravel(wanted))[0, 1] > 0.95
-    assert layer_for(own, load_trained(own), subject="01") is None
+    assert layer_for(own, load_trained(own), subject="01") == Layer(Identity(), {})
 
 
 def test_a_glfa_layer_can_be_fitted_where_the_run_has_none(store, tmp_path):
