@@ -19,10 +19,12 @@ def write_store(
     videos: Mapping[Split, UInt8[np.ndarray, "clips f height width 3"]],
     maps: Mapping[str, Mapping[Split, Float[np.ndarray, "clips w h w2"]]],
     names: Mapping[Split, list[str]] | None = None,
+    anatomy: Mapping[str, Mapping[str, Float[np.ndarray, "h w"]]] | None = None,
 ) -> Store:
     """maps: by subject. What is no number in the train split stays out of the average.
 
-    names: of the clips, which are their captions as well; numbered if left out.
+    anatomy: maps by subject and name. names: of the clips, which are their captions as well;
+        numbered if left out.
     """
     if names is None:
         names = {split: [f"{split}{i}.mp4" for i in range(len(x))] for split, x in videos.items()}
@@ -47,6 +49,7 @@ def write_store(
         fingerprint="f",
         identity=identity,
         provenance={},
+        anatomy={subject: list(own) for subject, own in (anatomy or {}).items()},
     )
     size = {"frames": shown.shape[1], "resolution": shown.shape[2:4]}
     with Store.create(path, attributes, mask=mask, **size) as writer:
@@ -55,6 +58,8 @@ def write_store(
             for subject, own in maps.items():
                 writer.write(f"{split}/fmri/sub-{subject}", own[split])
                 writer.write(f"{split}/present/sub-{subject}", np.ones(len(video), bool))
+        for subject, drawn in (anatomy or {}).items():
+            writer.write(f"anatomy/sub-{subject}", np.stack(list(drawn.values())))
         for subject, own in maps.items():
             writer.write(f"train/average/sub-{subject}", np.nanmean(own["train"], axis=0))
     return Store.open(path)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -62,6 +62,7 @@ class Attributes:
     runs: in the order they were read.
     notes: one sentence on each thing that is not as expected, or was left out.
     fingerprint: of the settings; identity: of settings and file contents.
+    anatomy: names of the maps of their anatomy, of subjects who have some.
     """
 
     subjects: tuple[str, ...]
@@ -79,6 +80,7 @@ class Attributes:
     fingerprint: Text
     identity: Text
     provenance: Provenance
+    anatomy: dict[str, list[Text]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raises InputError for what fits the annotations and still makes no store."""
@@ -90,6 +92,7 @@ class Attributes:
             ("clips", set(self.clips) == set(SPLITS)),
             ("captions", _lengths(self.captions) == _lengths(self.clips)),
             ("repeats", set(self.repeats) == set(self.subjects)),
+            ("anatomy", set(self.anatomy) <= set(self.subjects) and all(self.anatomy.values())),
             ("runs", all(run["volumes"] >= 0 for run in self.runs)),
         ):
             if not fits:
@@ -97,6 +100,8 @@ class Attributes:
 
     def write(self, folder: Path, *, sizes: Mapping[str, list[int]]) -> None:
         content = {"format": FORMAT, **vars(self)}
+        if not self.anatomy:  # earlier versions read such a store, too
+            del content["anatomy"]
         seal = {"sizes": sizes, "digest": _digest(content, sizes)}
         content["provenance"] = {**self.provenance, "seal": seal}
         write_group(folder, content)

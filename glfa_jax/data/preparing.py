@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -17,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from glfa_jax import config
-from glfa_jax.data import DataError, flatmap
+from glfa_jax.data import DataError, anatomy, flatmap
 from glfa_jax.data.assembling import Assembly
 from glfa_jax.data.attributes import Attributes, StoredFile, StoredRun
 from glfa_jax.data.clips import Clips, bundle
@@ -76,10 +77,16 @@ def _prepare(
         problems=problems,
     )
     of_runs = [note for cut in made.cuts for note in cut.signal.notes]
+    drawn = {
+        subject: maps
+        for subject in made.subjects
+        if (maps := anatomy.draw(study.anatomy.get(subject, {}), flat, problems))
+    }
     said = [*study.notes, *of_runs, *dict.fromkeys(problems.noted)]
     notes = [str(DataError(note)) for note in said]  # in a line that a terminal can show
     files = _files(data, study, made, videos)
     attributes = _attributes(data, study, made, files=files, notes=notes)
+    attributes = replace(attributes, anatomy={key: maps.names for key, maps in drawn.items()})
     total = (len(made.subjects) + 1) * sum(map(len, made.keys.values()))
     with (
         tqdm(total=total, disable=not progress, unit="sample", desc="store") as bar,
@@ -89,6 +96,8 @@ def _prepare(
     ):
         assembly = Assembly(writer, made, mask=flat.mask, window=data.window, done=bar.update)
         assembly.write(readable)
+        for subject, maps in drawn.items():
+            writer.write(f"anatomy/sub-{subject}", maps.maps)
     if progress:
         print("\n".join(_summary(data, attributes, flat, made)), flush=True)
 

@@ -6,6 +6,7 @@
     {train,test}/present/sub-XX  (clip) bool                  whether the subject has the sample
     train/latents              (clip, frame, height, width, channel) float32   only where asked for
     train/average/sub-XX       (window, row, column) float32  mean over the subject's train samples
+    anatomy/sub-XX             (map, row, column) float32     curvature and the like, if any
     quality/mean/sub-XX        (row, column) float32          raw signal, mean over volumes and runs
     quality/tsnr/sub-XX        (row, column) float32          mean over spread, mean over runs
     quality/reliability/sub-XX (row, column) float32          correlation of odd and even repeats
@@ -70,6 +71,9 @@ def layouts(
             found[f"{split}/present/sub-{subject}"] = present
             shape, shard = (clips, *window), shard_length(2 * prod(window))
             found[f"{split}/fmri/sub-{subject}"] = Layout("float16", shape, ("clip", *maps), shard)
+    for subject, names in attributes.anatomy.items():
+        shape = (len(names), *mask)
+        found[f"anatomy/sub-{subject}"] = Layout("float32", shape, ("map", *maps[1:]))
     for subject in attributes.subjects:
         found[f"train/average/sub-{subject}"] = Layout("float32", window, maps)
         volumes = sum(run["volumes"] for run in attributes.runs if run["subject"] == subject)
@@ -196,6 +200,13 @@ class Store:
     def quality(self, kind: Quality, subject: str) -> Float[ndarray, "..."]:
         """An image (row, column) or, for `course`, one value a volume; see `Quality`."""
         return self._read([self._of(f"quality/{kind}", subject)])[0]
+
+    def anatomy(self, subject: str) -> dict[str, Float[ndarray, "h w"]]:
+        """Maps of the subject's anatomy by their names, in the units of their files; zero off the
+        cortex. Empty where there are none."""
+        name = self._of("anatomy", subject)
+        names = self.attributes.anatomy.get(subject, [])
+        return dict(zip(names, self._read([name])[0], strict=True)) if names else {}
 
     def num_bytes(self, split: Split, *, subjects: Sequence[str]) -> int:
         """Size in memory of a split as stored."""

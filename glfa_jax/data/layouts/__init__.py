@@ -16,6 +16,7 @@ from glfa_jax.registry import Registry
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 
+Sides = tuple[Path, Path]  # files of the left and of the right hemisphere
 Blocks = Iterator[Float[ndarray, "time values"]]
 
 
@@ -64,6 +65,7 @@ class Study:
 
     files: every file that the study is read from.
     notes: what is not as it should be and does no harm, a sentence each.
+    anatomy: by subject, the files of maps of the anatomy by their names, where there are some.
     """
 
     runs: tuple[Run, ...]
@@ -71,6 +73,7 @@ class Study:
     captions: Mapping[str, str]
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+    anatomy: Mapping[str, Mapping[str, Sides]] = field(default_factory=dict)
 
 
 @dataclass

@@ -5,6 +5,7 @@ sub-01[/ses-1]/func/sub-01[_ses-1]_task-T[_run-01]..._bold.EXTENSION
     space-fsLR_den-91k                             .dtseries.nii
     space-MNI152NLin2009cAsym_desc-preproc         .nii.gz
     ..._bold.json beside them                      RepetitionTime, StartTime (seconds)
+sub-01[/ses-1]/anat/..._hemi-{L,R}_space-..._curv.shape.gii    maps of anatomy, see data.anatomy
 sub-01[/ses-1]/func/..._events.tsv                 onset duration trial_type stim_file repeat
 stimuli/<stim_file>
 stimuli/captions.tsv                               stim_file caption
@@ -15,16 +16,16 @@ through as well. Sidecars and events may also lie above the scans, for all that 
 what lies nearest holds.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from glfa_jax import config
-from glfa_jax.data import DataError, surfaces
+from glfa_jax.data import DataError, anatomy, surfaces
 from glfa_jax.data.captions import read_captions
-from glfa_jax.data.layouts import LAYOUTS, Blocks, Layout, Problems, Run, Study
+from glfa_jax.data.layouts import LAYOUTS, Blocks, Layout, Problems, Run, Sides, Study
 from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.layouts.events import read_events
 from glfa_jax.data.layouts.naming import FORM, Dataset, Name, natural
@@ -58,7 +59,13 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         notes=notes,
     )
     runs = [run for subject in data.subjects for run in reader.runs(subject)]
-    return with_clips(
+    read = dict.fromkeys(run.subject for run in runs)
+    maps = {
+        subject: anatomy.find(reader.derivative, subject, space=data.space, notes=notes)
+        for subject in read
+    }
+    found = {subject: own for subject, own in maps.items() if own}
+    study = with_clips(
         runs,
         videos={trial.clip: Part(stimuli / trial.clip) for run in runs for trial in run.trials},
         captions=captions,
@@ -66,6 +73,13 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         problems=problems,
         notes=list(dict.fromkeys(notes)),  # one file may hold for many runs
     )
+    return replace(study, anatomy=found, files=(*study.files, *_files(found)))
+
+
+def _files(found: Mapping[str, Mapping[str, Sides]]) -> Iterator[Path]:
+    for maps in found.values():
+        for sides in maps.values():
+            yield from sides
 
 
 def _raw(root: Path) -> Path | None:

@@ -103,6 +103,12 @@ class Dataset:
                 if (name.entities.get("sub"), name.entities.get("task")) == (subject, task):
                     yield name
 
+    def anatomical(self, subject: str) -> Iterator[Name]:
+        """Of a subject's anatomical folders, in all sessions."""
+        above = self.root / f"sub-{subject}"
+        for folder in sorted((above / "anat", *above.glob("ses-*/anat"))):
+            yield from (name for name in self.names(folder) if name.entities.get("sub") == subject)
+
     def inherited(
         self,
         scan: Name,
