@@ -30,6 +30,7 @@ from glfa_jax.alignments.registry import (
     data_for_strangers,
     for_strangers,
     get,
+    minutes_for_strangers,
     register,
 )
 
@@ -51,6 +52,7 @@ __all__ = [
     "load_encoder",
     "load_layer",
     "method_of",
+    "minutes_for_strangers",
     "register",
     "save_encoder",
     "with_layer",

@@ -85,6 +85,8 @@ def _method(said: str) -> Alignment:
     if name == Composed.name:
         raise InputError(f"{_PLACE}: holds composed itself, must hold other methods")
     kind, given = get(name), {}
+    if kind.needs == "anatomy":
+        raise InputError(f"{_PLACE}: holds {name}, which knows no maps of fMRI and stands alone")
     for option in options:
         key, equals, value = option.partition("=")
         if not equals:

@@ -25,7 +25,19 @@ SHARED = "*"  # the layer of every subject who has none of his own, among parame
 
 _TOGETHER = 64  # maps that go through a layer at once
 
-Needs = Literal["nothing", "unlabelled", "paired"]
+Needs = Literal["nothing", "anatomy", "unlabelled", "paired"]  # the least first
+
+
+class Brains(NamedTuple):
+    """Anatomy of a new subject and of training subjects, and where the latter's function lies.
+
+    own, theirs: the same k maps of each, such as curvature, in any units; zero off the cortex.
+    shifts: of training subjects, as `Alignment.shift` gives them.
+    """
+
+    own: Float[np.ndarray, "k height width"]
+    theirs: Float[np.ndarray, "s k height width"]
+    shifts: Float[np.ndarray, "s height width 2"]
 
 
 class Group(NamedTuple):
@@ -36,11 +48,13 @@ class Group(NamedTuple):
         is given targets.
     mask: where the cortex lies.
     start: parameters of a layer to begin from; of a fresh one when left out.
+    brains: for a method that needs anatomy.
     """
 
     maps: Float[np.ndarray, "s n w height width"]
     mask: Bool[np.ndarray, "height width"]
     start: dict | None = None
+    brains: Brains | None = None
 
 
 class Fitted(NamedTuple):
@@ -59,8 +73,9 @@ class Alignment(ABC):
     """A method that brings maps into a common space; its fields are its options.
 
     needs: the least that a new subject's layer can be fitted to: `nothing` (there is nothing to
-        fit), `unlabelled` maps beside those of a group, or maps `paired` with those that others
-        have of the same clips. A method that needs no pairs may use them where it is given targets.
+        fit), maps of his `anatomy` and no fMRI, `unlabelled` maps beside those of a group, or maps
+        `paired` with those that others have of the same clips. A method that needs no pairs may use
+        them where it is given targets.
     trainable: whether stage 2 trains the layers together with the encoder. Layers of a method that
         needs maps and does not train are fitted to the training subjects before stage 2 and stay.
     table: names of the parameters on disk, where they are not the layer's own.
@@ -162,7 +177,8 @@ class Alignment(ABC):
 
         maps: z-scores, one window of w volumes of each of n clips. targets: what the maps should
         be in the common space, such as the mean of the others' aligned maps of the same clips;
-        None where nobody else saw them: a method that needs no pairs then goes by `group.maps`.
+        None where nobody else saw them: a method that needs no pairs then goes by `group.maps`,
+        and one that needs anatomy alone by `group.brains`; of no clips maps may be, then.
         settings: of methods that descend a gradient.
 
         Raises InputError for maps that the method cannot be fitted to, and for a method whose

@@ -45,6 +45,11 @@ def configured(settings: Config) -> Alignment:
     if not settings.aligned:
         return get("identity")()
     method = get(own.method).from_settings(settings)
+    if method.needs == "anatomy":
+        raise InputError(
+            f"alignment.method: {own.method} learns from how training subjects were aligned, so it "
+            "serves new subjects alone (adapt.method); train with warp"
+        )
     if method.beforehand is not None and not own.per_subject:
         raise InputError(
             f"alignment.per_subject: must be true with alignment.method {own.method}, which is "
@@ -69,17 +74,40 @@ def described(config: Mapping[str, Any], *, place: str) -> Alignment:
 
 
 def data_for_strangers(settings: Config) -> str:
-    """What a new subject's layer is fitted to: paired, unlabelled or unlabelled-test.
+    """What a new subject's layer is fitted to: anatomy, paired, unlabelled or unlabelled-test.
 
-    Raises InputError where the method needs more than is asked for.
+    Raises InputError where the method needs more than is asked for, or no fMRI at all.
     """
     method, asked = for_strangers(settings), settings.adapt.data
+    if method.needs == "anatomy" and asked is not None:
+        raise InputError(
+            f"adapt.data: {asked}, but {method.name} is fitted to no fMRI; must be left out"
+        )
     if method.needs == "paired" and asked not in (None, "paired"):
         raise InputError(
             f"adapt.data: {asked}, but {method.name} needs clips that training subjects saw as "
             "well (paired); warp needs none"
         )
     return asked or method.needs
+
+
+def minutes_for_strangers(settings: Config, minutes: float | None, *, key: str) -> float:
+    """Minutes of fMRI that a new subject's layer is fitted to, 0 where the method needs none.
+
+    Raises InputError, which names the key, for minutes that do not go with the method.
+    """
+    if data_for_strangers(settings) == "anatomy":
+        if minutes:
+            raise InputError(
+                f"{key}: {minutes:g}, but {for_strangers(settings).name} needs no fMRI of the "
+                "subject; must be 0"
+            )
+    elif not minutes:
+        given = "" if minutes is None else f"{minutes:g}, but "
+        raise InputError(
+            f"{key}: {given}must be above 0, as {for_strangers(settings).name} is fitted to fMRI"
+        )
+    return minutes or 0.0
 
 
 def for_strangers(settings: Config) -> Alignment:

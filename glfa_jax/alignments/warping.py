@@ -8,6 +8,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 # Below this share of a bilinear weight there is no cortex to fetch from.
 _NOTHING = 1e-3
+# How much the difference between neighbouring nodes counts beside what the cortex says.
+_ROUGH = 1e-3
 
 
 class Taps(NamedTuple):
@@ -45,11 +47,41 @@ def displacement(
     nodes: pixels, by hemisphere and direction. The grid of a hemisphere spans its half of the map;
     beyond that half the edge continues. cortex: as of `hemispheres`; zero displacement elsewhere.
     """
-    grid, (height, width) = nodes.shape[-1], cortex.shape[-2:]
+    rows, columns = _splines(cortex.shape[-2:], nodes.shape[-1])
+    return jnp.einsum("scij,yi,sxj,syx->cyx", nodes, rows, columns, cortex)
+
+
+def nodes_of(
+    shift: Float[np.ndarray, "2 h w"], cortex: Float[np.ndarray, "2 h w"], *, grid: int
+) -> Float[np.ndarray, "2 2 g g"]:
+    """The nodes whose displacement is nearest to this one on the cortex, by least squares.
+
+    Where no cortex says otherwise, nodes are as their neighbours.
+    """
+    rows, columns = _splines(shift.shape[-2:], grid)
+    step = np.diff(np.eye(grid), axis=0)
+    rough = np.concatenate([np.kron(step, np.eye(grid)), np.kron(np.eye(grid), step)])
+    found = np.zeros((2, 2, grid, grid), np.float32)
+    for side, (columns_of, here) in enumerate(zip(columns, cortex.astype(bool), strict=True)):
+        row, column = np.nonzero(here)
+        if not len(row):
+            continue
+        basis = np.einsum("pi,pj->pij", rows[row], columns_of[column]).reshape(len(row), -1)
+        gram = basis.T @ basis + _ROUGH * len(row) / grid**2 * rough.T @ rough
+        nodes = np.linalg.lstsq(gram, basis.T @ shift[:, here].T, rcond=None)[0]
+        found[side] = nodes.T.reshape(2, grid, grid)
+    return found
+
+
+def _splines(
+    maps_shape: tuple[int, ...], grid: int
+) -> tuple[Float[np.ndarray, "h g"], Float[np.ndarray, "2 w g"]]:
+    """Along the rows, and along the columns of each hemisphere."""
+    height, width = maps_shape
     down, across = spacing((height, width), grid)
     rows = _spline(np.arange(height) / down, grid)
     columns = np.stack([_spline((np.arange(width) - x) / across, grid) for x in (0, width / 2)])
-    return jnp.einsum("scij,yi,sxj,syx->cyx", nodes, rows, columns, cortex)
+    return rows, columns
 
 
 def _spline(places: Float[np.ndarray, " n"], grid: int) -> Float[np.ndarray, "n g"]:
