@@ -4,8 +4,9 @@ from typing import Any
 
 from glfa_jax.config import Adapt, Alignment, Config, Cotrain, called
 
-# What a new subject's layer was fitted to minutes of.
+# What a new subject's layer was fitted to, minutes of it where it is fMRI.
 DATA = {
+    "anatomy": "maps of his anatomy alone, no fMRI",
     "paired": "clips that training subjects saw as well",
     "unlabelled": "fMRI alone, of training clips",
     "unlabelled-test": "fMRI alone, the very maps that are decoded",
@@ -53,13 +54,16 @@ def _called(chosen: Alignment | Adapt) -> str:
 
 def _fitted(settings: Config, minutes: float) -> str:
     """To how much of a new subject, and unless that goes without saying how and to what."""
+    data = data_of(settings)
+    if data == "anatomy":
+        return "fitted to anatomy alone"
     words = {
         "paired": "",
         "unlabelled": " of unlabelled maps",
         "unlabelled-test": " of unlabelled test maps",
     }
     how = "" if settings.adapt.method is None else f"{_called(settings.adapt)} "
-    return f"{how}fitted to {minutes:g} min{words[data_of(settings)]}"
+    return f"{how}fitted to {minutes:g} min{words[data]}"
 
 
 def data_of(settings: Config) -> str:

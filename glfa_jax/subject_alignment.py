@@ -17,6 +17,7 @@ from glfa_jax.alignments import (
     align,
     layers_of,
     load_layer,
+    minutes_for_strangers,
     with_layer,
 )
 from glfa_jax.alignments.identity import Identity
@@ -54,11 +55,13 @@ def validate_layer(settings: Config, *, subject: str) -> None:
     if subject in trained:
         return
     if minutes is not None:
+        minutes_for_strangers(settings, minutes, key="evaluation.adapted_minutes")
         folder = fitted_folder(settings, subject=subject, minutes=minutes)
         if not folder.is_dir():
+            amount = f"{minutes:g} minutes" if minutes else "the anatomy"
             raise InputError(
-                f"{folder}: no layer was fitted to {minutes:g} minutes of subject {subject}; first "
-                f"run {_command(settings, subject, f'{minutes:g}')}"
+                f"{folder}: no layer was fitted to {amount} of subject {subject}; first run "
+                f"{_command(settings, subject, f'{minutes:g}')}"
             )
         validate_current(settings, folder)
         check_unchanged(folder.parent, settings.adapt)
@@ -153,7 +156,8 @@ def _command(settings: Config, subject: str, minutes: str) -> str:
     words = ("--config", settings.run_dir / "config.yaml", *elsewhere(settings))
     own = settings.adapt
     chosen = (("--method", own.method), ("--data", own.data))
-    wanted = ["--subject", subject, "--minutes", minutes]
+    wanted = ["--subject", subject]
+    wanted += [] if minutes == "0" else ["--minutes", minutes]  # of a method that needs none
     wanted += [word for option, x in chosen if x is not None for word in (option, x)]
     return f"{typed('train.adapt')} {command_line(*words, *wanted)}"
 

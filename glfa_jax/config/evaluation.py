@@ -36,9 +36,10 @@ class Evaluation(Section):
     )
     adapted_minutes: float | None = Field(
         default=None,
-        gt=0,
+        ge=0,
         description="test subjects that were not trained on use the layer that train.adapt fitted "
-        "to so many minutes; left out: none is fitted to them, zero-shot",
+        "to so many minutes, 0 of a method that needs no fMRI (anatomy); left out: none is fitted "
+        "to them, zero-shot",
     )
 
 

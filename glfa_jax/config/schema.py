@@ -130,6 +130,11 @@ class Config(Section):
     def _validate_layers_of_subjects(self) -> None:
         """Layers belong to subjects by name, and a name means another person in another store."""
         minutes, protocol = self.evaluation.adapted_minutes, self.protocol
+        if minutes == 0 and self.adapt.method is None:
+            raise ValueError(
+                "evaluation.adapted_minutes: 0, must be above 0 unless adapt.method names a method "
+                "that needs no fMRI, such as anatomy"
+            )
         if protocol.test_store is not None:
             twice = [name for name in protocol.test_subjects if name in protocol.train_subjects]
             if twice and (self.alignment.per_subject or minutes is not None):

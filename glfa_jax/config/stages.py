@@ -241,7 +241,7 @@ class Adapt(Stage):
         default=None,
         description="paired: training clips that training subjects saw as well; unlabelled: any of "
         "his training clips; unlabelled-test: the very clips that are to be decoded, without their "
-        "videos; left out: the least that the method needs",
+        "videos; left out: the least that the method needs, which may be no fMRI at all",
     )
     steps: Positive = 300
     batch_size: Positive = Field(default=16, description="fMRI windows of the new subject")

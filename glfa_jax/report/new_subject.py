@@ -24,9 +24,10 @@ _HELD_OUT = ("held_out_before", "held_out_after")
 class Fit:
     """What train.adapt left of one fit: config.json of the layer, and the arrays beside it.
 
-    data: a key of `DATA`. report: numbers by name, as `Fitted.report` and `Certainty.numbers` have
-    them. not_measured: why the latter are missing, as a phrase. arrays: `mask`, and where there are
-    some `shift` (h, w, 2) in pixels, `held_out_before`, `held_out_after`, `curvature` (h, w) and
+    data: a key of `DATA`. anatomy: names of maps, where the layer was fitted to those. report:
+    numbers by name, as `Fitted.report` and `Certainty.numbers` have them. not_measured: why the
+    latter are missing, as a phrase. warning: a sentence. arrays: `mask`, and where there are some
+    `shift` (h, w, 2) in pixels, `held_out_before`, `held_out_after`, `curvature` (h, w) and
     `pixel_mm`; none of a fit by an earlier version.
     """
 
@@ -36,9 +37,11 @@ class Fit:
     options: dict[str, Any]
     minutes: float
     clips: int
+    anatomy: list[str]
     data: str
     report: dict[str, float]
     not_measured: str
+    warning: str
     arrays: dict[str, np.ndarray]
 
 
@@ -65,9 +68,11 @@ def read(folder: Path) -> Fit:
             options=dict(about.get("options", {})),
             minutes=float(about["minutes"]),
             clips=int(about["clips"]),
+            anatomy=[str(name) for name in about.get("anatomy", [])],
             data=str(about.get("fitted_to", "paired")),
             report={str(key): float(x) for key, x in about.get("report", {}).items()},
             not_measured=str(about.get("not_measured", "")),
+            warning=str(about.get("warning", "")),
             arrays={},
         )
     if not arrays.exists():
@@ -86,12 +91,12 @@ def render(fit: Fit) -> str:
     return html.render(
         "new_subject.html",
         title=f"Alignment of subject {fit.subject}",
-        summary=f"A layer ({called(fit.method, {})}) was fitted to {minutes_text(fit.minutes)} of "
-        f"subject {fit.subject}, to bring his maps to where those of {to} are. {_verdict(fit)}",
+        summary=f"A layer ({called(fit.method, {})}) was fitted to {_material(fit)} of subject "
+        f"{fit.subject}, to bring his maps to where those of {to} are. {_verdict(fit)}",
         facts=[
             ("Method", called(fit.method, fit.options)),
             ("Data", DATA.get(fit.data, fit.data)),
-            ("Amount", f"{minutes_text(fit.minutes)}, {count_text(fit.clips, 'clip')}"),
+            ("Amount", _amount(fit)),
             ("Aligned to", to),
         ],
         moved=_moved(fit.report),
@@ -100,8 +105,23 @@ def render(fit: Fit) -> str:
     )
 
 
+def _material(fit: Fit) -> str:
+    return "the anatomy" if fit.anatomy else minutes_text(fit.minutes)
+
+
+def _amount(fit: Fit) -> str:
+    if fit.anatomy:
+        return f"{count_text(len(fit.anatomy), 'map')}: {', '.join(fit.anatomy)}"
+    return f"{minutes_text(fit.minutes)}, {count_text(fit.clips, 'clip')}"
+
+
 def _verdict(fit: Fit) -> str:
     """The one number that says most."""
+    if (told := fit.report.get("left_out")) is not None:
+        return (
+            "Of the variance of training subjects' displacement, anatomy told "
+            f"{value_text(told, digits=2)} for those who were left out."
+        )
     before, after = (fit.report.get(key) for key in _HELD_OUT)
     if before is not None and after is not None:
         verdict = f"rises from {value_text(before)} to {value_text(after)}"
@@ -115,6 +135,8 @@ def _verdict(fit: Fit) -> str:
 
 def _moved(report: dict[str, float]) -> list[str]:
     """How far maps of the clips that the layer was fitted to lie apart, as sentences."""
+    if "left_out" in report:
+        return ["No fMRI of the subject was read, so how far his maps move was not measured."]
     if "change" not in report:
         return []
     root = {key: value_text(max(x, 0) ** 0.5, digits=2) for key, x in report.items()}
@@ -154,7 +176,8 @@ def _displaced(fit: Fit) -> dict[str, Any]:
 
 def _sure(fit: Fit) -> dict[str, Any]:
     """absent: why nothing was measured. chart, maps: of clips that layers were not fitted to.
-    alike: how alike the displacements of two halves are, as a sentence."""
+    alike: how alike the displacements of two halves are, or how well anatomy tells those of
+    training subjects, as a sentence."""
     report, before, after = fit.report, *(fit.report.get(key) for key in _HELD_OUT)
     found: dict[str, Any] = {"absent": "", "chart": None, "maps": None, "alike": ""}
     if before is not None and after is not None:
@@ -177,7 +200,21 @@ def _sure(fit: Fit) -> dict[str, Any]:
         )
         if found["chart"] is None:
             found["alike"] += " Both were compared with the same maps of the training subjects."
+    if (told := report.get("left_out")) is not None:
+        found["alike"] = " ".join(filter(None, (_told(told), fit.warning)))
     if not (found["chart"] or found["alike"]):
         why = fit.not_measured or "the layer was fitted by an earlier version"
         found["absent"] = f"This was not measured: {why}."
     return found
+
+
+def _told(left_out: float) -> str:
+    """What can be known without fMRI of the subject: how the method does with the others."""
+    return (
+        "The layer was learned from how the displacement of training subjects, as fMRI showed it, "
+        "goes with their anatomy. To see how well, each of them was left out once and told by the "
+        f"others: {value_text(left_out, digits=2)} of the variance of their displacement from the "
+        "mean was told in this way (1: all of it; 0: nothing, the mean does as well). How strongly "
+        "the regression is regularised was chosen by the same number, which makes it a little too "
+        "good."
+    )

@@ -162,7 +162,8 @@ def _layers(config: Config) -> list[tuple[str, str]]:
         new = [s for s in config.protocol.test_subjects if s not in config.protocol.train_subjects]
         method = config.adapt.method or own.method
         options = config.adapt.options if config.adapt.method else own.options
-        words = f"{called(method, options)}, to {minutes_text(minutes)} of {DATA[data_of(config)]}"
+        amount = f"{minutes_text(minutes)} of " if minutes else ""
+        words = f"{called(method, options)}, to {amount}{DATA[data_of(config)]}"
         facts.append((f"Layer of {subjects_text(new)}", words))
     return facts
 

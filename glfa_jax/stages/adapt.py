@@ -12,7 +12,8 @@ with a closed form are solved at once. `--method` takes another than the run's, 
 not counted, `paired` with what training subjects have of the same clips; or `unlabelled`, for which
 any clips do, shown to nobody else; or `unlabelled-test`, the very maps that will be decoded, which
 is a result of another kind and is named so. No test clip's video or caption is ever used. Left out,
-it is the least that the method needs. With `--set evaluation.adapted_minutes=4`, and what was
+it is the least that the method needs: `--method anatomy` goes by maps of the subject's anatomy,
+takes no fMRI of his and so no minutes. With `--set evaluation.adapted_minutes=4`, and what was
 chosen, eval.sample and eval.score use the layer. To compare with a full fit, train a run of its own
 with the subject among protocol.train_subjects.
 
@@ -54,6 +55,7 @@ from glfa_jax.files import savez_atomically
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.protocol import decoded_store
 from glfa_jax.report import new_subject
+from glfa_jax.stages.anatomical import told_by_anatomy
 from glfa_jax.stages.certainty import TRAINED, Certainty, certainty, is_quick
 from glfa_jax.stages.fitting import Material, Shared, moved, read_maps
 from glfa_jax.stages.running import complete, discard, run_stage, share, store_model
@@ -83,6 +85,29 @@ def clips_of(store: Store, *, subject: str, minutes: float, split: Split = "trai
         f"in {store.path}",
     )
     return present[:count]
+
+
+def clips_to_fit(
+    settings: config.Config, store: Store, new: Store, *, subject: str, minutes: float
+) -> Shared:
+    """The clips whose maps the layer is fitted to: none where it is fitted to no fMRI."""
+    data = alignments.data_for_strangers(settings)
+    if data == "anatomy":
+        validate_alike(store, new)
+        return Shared(*np.zeros((2, 0), int))
+    split: Split = "test" if data == "unlabelled-test" else "train"
+    clips = clips_of(new, subject=subject, minutes=minutes, split=split)
+    if data != "paired":
+        validate_alike(store, new)
+        return Shared(clips, clips)
+    shared = shared_clips(store, new, clips=clips, others=settings.protocol.train_subjects)
+    if not len(shared.theirs):
+        raise InputError(
+            f"--minutes: no training subject has seen the first {minutes:g} minutes of subject "
+            f"{subject} in {new.path}, so there is nothing to pair them with; --method warp "
+            "--data unlabelled needs no clips in common"
+        )
+    return shared
 
 
 def shared_clips(store: Store, new: Store, *, clips: np.ndarray, others: tuple[str, ...]) -> Shared:
@@ -194,20 +219,8 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
     name = fitted_stage(settings, subject=subject, minutes=minutes)
     folder, model = system.stage_folder(settings, name), system.model_folder(settings, name)
     new, data = decoded_store(settings, store), alignments.data_for_strangers(settings)
-    split: Split = "test" if data == "unlabelled-test" else "train"
-    clips = clips_of(new, subject=subject, minutes=minutes, split=split)
     others = settings.protocol.train_subjects
-    if data == "paired":
-        shared = shared_clips(store, new, clips=clips, others=others)
-        if not len(shared.theirs):
-            raise InputError(
-                f"--minutes: no training subject has seen the first {minutes:g} minutes of subject "
-                f"{subject} in {new.path}, so there is nothing to pair them with; --method warp "
-                "--data unlabelled needs no clips in common"
-            )
-    else:
-        validate_alike(store, new)
-        shared = Shared(clips, clips)
+    shared = clips_to_fit(settings, store, new, subject=subject, minutes=minutes)
     if model.is_dir():
         validate_current(settings, model)
     validate_unchanged(folder, settings.adapt)
@@ -225,7 +238,12 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
         params = _descend(settings, name, material, fingerprint=about.copy())
         report, sure = moved(settings, material, Layer(method, params)), Certainty({}, {}, TRAINED)
     else:
-        (params, report), sure = _solve(settings, name, material, reference=reference)
+        if data == "anatomy":
+            learned = told_by_anatomy(settings, name, material)
+            (params, report), sure = learned.fitted, learned.sure
+            about |= learned.about
+        else:
+            (params, report), sure = _solve(settings, name, material, reference=reference)
         if is_main():
             discard(model)  # of other steps
             mark_done(folder, step=settings.adapt.steps, metrics=report)
@@ -330,7 +348,7 @@ def main(
     settings: config.Config,
     *,
     subject: str,
-    minutes: float,
+    minutes: float | None = None,
     method: str | None = None,
     data: str | None = None,
 ) -> None:
@@ -343,6 +361,7 @@ def main(
     ]
     settings = config.overridden(settings, chosen)
     validate_new_subject(settings, subject)
+    minutes = alignments.minutes_for_strangers(settings, minutes, key="--minutes")
     name = fitted_stage(settings, subject=subject, minutes=minutes)
     with alone_in(system.stage_folder(settings, name)):
         if settings.protocol.test_store is settings.results_dir is None:  # else it stays as it is
@@ -362,7 +381,10 @@ def command(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         options={
             "subject": {"required": True, "help": "whom to fit to, such as 03"},
-            "minutes": {"required": True, "type": float, "help": "of clips to use"},
+            "minutes": {
+                "type": float,
+                "help": "of clips to use; needed by all methods but anatomy",
+            },
             "method": {"help": "of alignment, in place of the run's own (adapt.method)"},
             "data": {
                 "choices": ["paired", "unlabelled", "unlabelled-test"],

@@ -34,7 +34,8 @@ class Certainty(NamedTuple):
     numbers: held_out_before and held_out_after, where there are targets: correlation over time with
         them in the half that a layer was not fitted to, mean over pixels and both halves.
         halves_correlation and halves_difference_pixels (root mean square), where layers have a
-        displacement: of the two halves'.
+        displacement: of the two halves'. left_out, of a method that goes by anatomy: share of the
+        variance of training subjects' displacement that is told of each by the others.
     maps: held_out_before and held_out_after at every pixel, not a number off the cortex.
     not_measured: why not, as a phrase; empty where it was.
     """
