@@ -82,6 +82,9 @@ def test_layers_can_be_fitted_to_subjects_of_another_store_and_lie_apart(load):
     assert system.results_folder(load(*sets)) == Path("runs/toy/on-new")
     assert fitted_stage(load(), subject="03", minutes=0.5) == "adapt/03-0.5min"
     load(*sets, "alignment.per_subject=true")
+    without_fmri = load(*sets, "adapt.method=anatomy", "evaluation.adapted_minutes=0")
+    assert system.results_folder(without_fmri) == Path("runs/toy/on-new/adapted-anatomy")
+    assert fitted_stage(without_fmri, subject="04", minutes=0) == "adapt/on-new/04-anatomy"
 
 
 def test_of_subjects_that_are_mixed_some_have_a_layer_fitted(load):

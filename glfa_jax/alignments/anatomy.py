@@ -80,8 +80,8 @@ class Anatomy(Alignment):
 def _known(brains: Brains | None) -> Brains:
     if brains is None:
         raise InputError(
-            "group.brains: is missing; anatomy learns from the anatomy and the displacement of "
-            "training subjects, which the command train.adapt --method anatomy takes from a run"
+            "anatomy: learns from the anatomy and the displacement of training subjects "
+            "(group.brains), which the command train.adapt --method anatomy takes from a run"
         )
     validate_enough(len(brains.theirs))
     return brains

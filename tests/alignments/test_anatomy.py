@@ -117,7 +117,7 @@ def test_nodes_of_a_displacement_are_found_again():
 @pytest.mark.parametrize(
     ("known", "said"),
     [
-        (None, "group.brains: is missing; .* train.adapt --method anatomy"),
+        (None, "anatomy: learns from .* .group.brains., which the command train.adapt --method"),
         (
             brains(np.random.default_rng(0), tells=True, subjects=2),
             "protocol.train_subjects: are 2, but anatomy learns from at least 3, better from 10",

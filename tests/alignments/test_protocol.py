@@ -72,7 +72,11 @@ def solve(self, maps, *, targets, group, settings, seed):
     [
         ((), {}, "is no subclass of Alignment"),
         ((Alignment,), {"needs": "paired", "solve": solve}, "lacks layer$"),
-        ((Alignment,), {}, "lacks layer and solve and needs, one of nothing, unlabelled, paired"),
+        (
+            (Alignment,),
+            {},
+            "lacks layer and solve and needs, one of nothing, anatomy, unlabelled, ",
+        ),
         ((Shift,), {"needs": "pairs"}, "lacks needs, one of"),
         ((Shift,), {"__annotations__": {"most": float}, "most": 2.0}, r"must have @dataclass\("),
     ],

@@ -85,6 +85,15 @@ def test_alignment_that_does_not_help_is_not_praised(tmp_path):
             ["How sure it is was not measured.", "This was not measured: the layer is trained in",
              "A layer (GLFA) was", "from one place, so there is none to show"],
         ),
+        (
+            {"method": "anatomy", "fitted_to": "anatomy", "minutes": 0, "clips": 0,
+             "anatomy": ["curv", "myelinw"], "report": {"left_out": 0.42}, "warning": "Few."},
+            {"shift": np.ones((SIDE, SIDE, 2))},
+            ["A layer (anatomy) was fitted to the anatomy of subject 03",
+             "displacement, anatomy told 0.42 for those who were left out", "no fMRI Amount2 maps:",
+             "0.42 of the variance of their displacement from the mean was told", "good. Few.",
+             "No fMRI of the subject was read", "It is 1.4 px"],
+        ),
         ({}, None, ["This was not measured: the layer was fitted by an earlier version."]),
     ],
 )  # fmt: skip

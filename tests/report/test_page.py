@@ -373,6 +373,10 @@ def test_maps_of_earlier_versions_are_shown_as_they_were(run):
             ["adapt={method: warp, data: unlabelled}", "evaluation.adapted_minutes=0.5"],
             "kernel 13 Layer of subject 03warp, to 0.5 minutes of fMRI alone, of training clips",
         ),
+        (
+            ["adapt={method: anatomy, options: {grid: 8}}", "evaluation.adapted_minutes=0"],
+            "Layer of subject 03anatomy with grid 8, to maps of his anatomy alone, no fMRI",
+        ),
     ],
 )
 def test_the_layers_that_maps_went_through_are_named(run, changes, said):

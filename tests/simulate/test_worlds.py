@@ -113,6 +113,7 @@ def test_subjects_who_saw_different_clips_are_prepared(eight, tmp_path):
     store = prepare(data, progress=False)
     files = [clip.rsplit("/", 1)[-1] for clip in store.attributes.clips["train"]]
     assert len(files) == 6
+    assert store.attributes.anatomy == {who: ["curv", "myelinw"] for who in ("01", "02", "08")}
     present = store.present("train", subjects=["01", "02", "08"])
     own = np.array([file.startswith("sub-02") for file in files])
     shared = np.array([file in ("train_0000.mp4", "train_0001.mp4") for file in files])

@@ -16,7 +16,7 @@ from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.method import data_of, method_name
 from glfa_jax.stages import adapt, common_space, cotrain
-from glfa_jax.subject_alignment import layer_for, validate_layer
+from glfa_jax.subject_alignment import encoder_for, layer_for, validate_layer
 from tests import stores
 from tests.stages import tiny
 from tests.stages.variants import load_trained, settings_of, store_trained
@@ -114,8 +114,10 @@ def test_the_displacement_of_a_new_subject_is_told_by_his_anatomy(fitted):
     left = np.square(found - wanted).sum()
     assert left < 0.5 * np.square(wanted - theirs).sum()  # than who takes the mean of the others
     maps = np.random.default_rng(0).standard_normal((2, SIDE, SIDE)).astype(np.float32) * MASK
+    decoded = alignments.align(encoder_for(own, encoder, subject=NEW), maps)
     module = layer.method.layer(MASK.shape)
-    assert not np.array_equal(module.apply({"params": layer.params}, maps), maps)
+    np.testing.assert_allclose(decoded, module.apply({"params": layer.params}, maps), atol=1e-6)
+    assert np.abs(decoded - maps).max() > 0.1
 
 
 def test_it_is_called_anatomy_and_names_no_minutes(fitted):
