@@ -131,7 +131,10 @@ def test_a_run_folder_of_another_configuration_is_left_alone(command, call, fold
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--subject", "03"), "required: --minutes"),
+        (("--subject", "03"), "error: --minutes: must be above 0, as glfa is fitted to fMRI"),
+        (("--subject", "03", "--minutes", "0"), "error: --minutes: 0, but must be above 0, as"),
+        (("--subject", "03", "--minutes", "4", "--method", "anatomy"), "error: --minutes: 4, but"),
+        (("--subject", "03", "--method", "anatomy"), "error: runs/toy: stage 2 is not finished"),
         (("--subject", "03", "--minutes", "few"), "--minutes: invalid float value: 'few'"),
         (("--subject", "01", "--minutes", "4"), "error: --subject: 01 was trained on"),
         (("--subject", "03", "--minutes", "4"), "error: runs/toy: stage 2 is not finished; run"),

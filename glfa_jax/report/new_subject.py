@@ -214,7 +214,6 @@ def _told(left_out: float) -> str:
         "The layer was learned from how the displacement of training subjects, as fMRI showed it, "
         "goes with their anatomy. To see how well, each of them was left out once and told by the "
         f"others: {value_text(left_out, digits=2)} of the variance of their displacement from the "
-        "mean was told in this way (1: all of it; 0: nothing, the mean does as well). How strongly "
-        "the regression is regularised was chosen by the same number, which makes it a little too "
-        "good."
+        "mean was told in this way (1: all of it; 0: nothing, the mean does as well). The same "
+        "number decided how strongly the regression is regularised."
     )

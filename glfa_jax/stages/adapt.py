@@ -360,8 +360,8 @@ def main(
         f"adapt.{key}={x}" for key, x in (("method", method), ("data", data)) if x is not None
     ]
     settings = config.overridden(settings, chosen)
-    validate_new_subject(settings, subject)
     minutes = alignments.minutes_for_strangers(settings, minutes, key="--minutes")
+    validate_new_subject(settings, subject)
     name = fitted_stage(settings, subject=subject, minutes=minutes)
     with alone_in(system.stage_folder(settings, name)):
         if settings.protocol.test_store is settings.results_dir is None:  # else it stays as it is
