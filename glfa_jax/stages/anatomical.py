@@ -68,8 +68,8 @@ def maps_in_common(material: Material, *, others: tuple[str, ...]) -> list[str]:
         if not own:
             raise InputError(
                 f"{stores[who].path}: has no maps of the anatomy of subject {who}; lay them beside "
-                "the scans, such as anat/sub-01_hemi-L_space-fsaverage5_curv.shape.gii, and "
-                "prepare the store again"
+                "the scans, such as anat/sub-01_hemi-L_space-fsaverage5_curv.shape.gii, remove the "
+                "store and prepare it again"
             )
     common = [name for name in names[material.subject] if all(name in x for x in names.values())]
     if not common:

@@ -8,7 +8,12 @@ from glfa_jax.alignments import Group, get, warping
 from glfa_jax.alignments.anatomy import Anatomy, predicted, regression
 from glfa_jax.alignments.composed import Composed
 from glfa_jax.alignments.protocol import Brains
+from glfa_jax.data import flatmap, surfaces
 from glfa_jax.errors import InputError
+from glfa_jax.simulate.anatomy import draw_anatomy
+from glfa_jax.simulate.cortex import visual_cortex
+from glfa_jax.simulate.displacement import smooth_displacement
+from glfa_jax.simulate.streams import Stream, generator
 from tests.alignments.moved import LEFT, MASK, SIDE
 
 SHAPE = (SIDE, SIDE)
@@ -58,6 +63,27 @@ def test_a_linear_law_is_learned_and_told_of_a_new_subject():
     scaled = known._replace(own=5 * known.own, theirs=5 * known.theirs + 3 * MASK)
     again = predicted(scaled, MASK, weights=regression(scaled, MASK).weights)
     np.testing.assert_allclose(again, shift, atol=1e-6)
+
+
+def test_the_law_of_the_simulation_is_learned_on_its_flat_map():
+    """Directions of the cortex there, forward and up, are those of the map here."""
+    cortex, flat = visual_cortex(), flatmap.build(surfaces.fsaverage5(), map_size=SIDE)
+    maps, shifts = [], []
+    for index in range(5):
+        anatomy = draw_anatomy(generator(0, Stream.ANATOMY, index=index), cortex)
+        rng = generator(0, Stream.SUBJECT, index=index)
+        options = {"size": 3.0, "anatomy": anatomy, "correlation": 0.95}
+        forward, up = smooth_displacement(rng, cortex, **options).T
+        drawn = np.stack([anatomy.curvature, anatomy.myelin, -up, cortex.side * forward])
+        drawn = flat.to_map(np.concatenate(cortex.on_the_mesh(drawn), axis=1))
+        maps.append(drawn[:2])
+        shifts.append(-np.moveaxis(drawn[2:], 0, -1))
+    known = Brains(maps[0], np.stack(maps[1:]), np.stack(shifts[1:]))
+    learned = regression(known, flat.mask)
+    assert learned.left_out > 0.6
+    found = np.moveaxis(predicted(known, flat.mask, weights=learned.weights), 0, -1)
+    mean = known.shifts.mean(0)
+    assert share(found - mean, shifts[0] - mean) > 0.6
 
 
 def test_hemispheres_are_mirror_images_of_each_other():
