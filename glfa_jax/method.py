@@ -40,14 +40,16 @@ def method_name(settings: Config) -> str:
 
 
 def _fitted(settings: Config, minutes: float) -> str:
-    """To how much of a new subject, and unless that goes without saying how and to what."""
+    """To how much of a new subject, and unless that goes without saying how and to what; and
+    whether the encoder was trained behind the layer."""
     words = {
         "paired": "",
         "unlabelled": " of unlabelled maps",
         "unlabelled-test": " of unlabelled test maps",
     }
     how = "" if settings.adapt.method is None else f"{settings.adapt.method} "
-    return f"{how}fitted to {minutes:g} min{words[data_of(settings)]}"
+    encoder = " with encoder" if settings.adapt.with_encoder else ""
+    return f"{how}fitted to {minutes:g} min{words[data_of(settings)]}{encoder}"
 
 
 def data_of(settings: Config) -> str:

@@ -296,9 +296,11 @@ def results_folder(settings: config.Config) -> Path:
 
 
 def fit_name(settings: config.Config, minutes: float) -> str:
-    """A fit in the names of folders: its length, and where chosen the method and the data."""
+    """A fit in the names of folders: its length, where chosen the method and the data, and whether
+    the encoder was trained as well."""
     own = settings.adapt
-    return "-".join((f"{minutes:g}min", *filter(None, (own.method, own.data))))
+    encoder = "with-encoder" if own.with_encoder else None
+    return "-".join((f"{minutes:g}min", *filter(None, (own.method, own.data, encoder))))
 
 
 def of_store(settings: config.Config) -> str:

@@ -20,6 +20,7 @@ from glfa_jax.alignments.encoder import (
     load_layer,
     method_of,
     save_encoder,
+    shares_all_but_layer,
     with_layer,
     without_alignment,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "method_of",
     "register",
     "save_encoder",
+    "shares_all_but_layer",
     "with_layer",
     "without_alignment",
 ]

@@ -71,7 +71,8 @@ def described(config: Mapping[str, Any], *, place: str) -> Alignment:
 def data_for_strangers(settings: Config) -> str:
     """What a new subject's layer is fitted to: paired, unlabelled or unlabelled-test.
 
-    Raises InputError where the method needs more than is asked for.
+    Left open, it is the least that the method, or training the encoder, needs. Raises InputError
+    where the method needs more than is asked for.
     """
     method, asked = for_strangers(settings), settings.adapt.data
     if method.needs == "paired" and asked not in (None, "paired"):
@@ -79,7 +80,7 @@ def data_for_strangers(settings: Config) -> str:
             f"adapt.data: {asked}, but {method.name} needs clips that training subjects saw as "
             "well (paired); warp needs none"
         )
-    return asked or method.needs
+    return asked or ("paired" if settings.adapt.with_encoder else method.needs)
 
 
 def for_strangers(settings: Config) -> Alignment:

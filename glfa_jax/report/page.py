@@ -162,7 +162,10 @@ def _layers(config: Config) -> list[tuple[str, str]]:
         method = config.adapt.method or own.method
         options = config.adapt.options if config.adapt.method else own.options
         words = f"{called(method, options)}, to {minutes_text(minutes)} of {DATA[data_of(config)]}"
-        facts.append((f"Layer of {subjects_text(new)}", words))
+        trained = ""
+        if config.adapt.with_encoder:
+            words, trained = f"{words}; the encoder was trained with it", " and encoder"
+        facts.append((f"Layer{trained} of {subjects_text(new)}", words))
     return facts
 
 

@@ -71,9 +71,16 @@ def groups(settings: config.Config, generator: Generator) -> tuple[Group, ...]:
     denoiser = Group("^lora/" if chosen.low_rank else anywhere, 1.0), Group(OTHERWISE, None)
     if settings.method == "lea":
         return denoiser
-    fixed = "" if alignments.configured(settings).trainable else "|func_align"
-    encoder = Group(rf"^encoder/(?!fmri2clip|logit_scale{fixed})(?!.*pos_embed$)", 1.0)
-    return encoder, *denoiser
+    return encoder_group(layers=alignments.configured(settings).trainable), *denoiser
+
+
+def encoder_group(*, layers: bool) -> Group:
+    """What trains of the encoder, by paths such as `encoder/logit_scale`.
+
+    layers: whether those of the alignment are trained with it.
+    """
+    fixed = "" if layers else "|func_align"
+    return Group(rf"^encoder/(?!fmri2clip|logit_scale{fixed})(?!.*pos_embed$)", 1.0)
 
 
 def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder | Lea, dict]:
