@@ -30,7 +30,6 @@ from glfa_jax.starting import typed
 from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.loop import check_unchanged
 
-
 ENCODER = "encoder"  # beside a fitted layer, where the encoder was trained behind it
 
 

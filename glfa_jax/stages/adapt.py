@@ -56,8 +56,8 @@ from glfa_jax.files import savez_atomically
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.protocol import decoded_store
 from glfa_jax.report import new_subject
-from glfa_jax.stages.encoder_fit import fit_encoder, validate_clips
 from glfa_jax.stages.certainty import TRAINED, Certainty, certainty, is_quick
+from glfa_jax.stages.encoder_fit import fit_encoder, validate_clips
 from glfa_jax.stages.fitting import Material, Shared, moved, read_maps
 from glfa_jax.stages.running import complete, discard, run_stage, share, store_model
 from glfa_jax.subject_alignment import ENCODER, elsewhere, fitted_stage, layer_for, validate_current

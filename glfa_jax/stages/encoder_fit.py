@@ -82,9 +82,7 @@ def validate_clips(clips: int) -> None:
         )
 
 
-def fit_encoder(
-    settings: config.Config, name: str, material: Material, layer: Layer
-) -> EncoderFit:
+def fit_encoder(settings: config.Config, name: str, material: Material, layer: Layer) -> EncoderFit:
     """Trains in memory, on one device; begun anew, it gives the same.
 
     name: of the stage, for what is said. Raises TrainingError where the loss is no number at first.

@@ -19,7 +19,6 @@ from glfa_jax.trained.model import Model
 from glfa_jax.training.sharding import make_mesh, place_batch, place_params
 from glfa_jax.training.step import matmul_precision
 
-
 _MODEL = ""  # the model's own encoder among those of subjects
 
 
