@@ -39,6 +39,11 @@ def settings(**sections) -> config.Config:
         ({"cotrain": {"glfa_scale": 0.5, "alignment_scale": 1}}, "GLFA"),
         ({"alignment": {"per_subject": True}}, "GLFA, per-subject alignment"),
         ({"evaluation": {"adapted_minutes": 4}}, "GLFA, fitted to 4 min"),
+        (
+            {"adapt": {"encoder": {"steps": 9}}, "evaluation": {"adapted_minutes": 4}},
+            "GLFA, fitted to 4 min with encoder",
+        ),
+        ({"adapt": {"encoder": {"steps": 9}}}, "GLFA"),
         ({"contrast": {"token_scale": 1}}, "GLFA, caption tokens"),
         ({"method": "lea"}, "LEA"),
         ({"method": "lea", "lea": {"cotrain_generator": True}}, "LEA, generator co-trained"),

@@ -48,7 +48,8 @@ class EncoderFit:
     """How the encoder was trained behind the layer.
 
     curve: step and loss in the clips that were held out; the loss is the mean square by which
-    condition tokens differ. spread: mean square of the tokens that were aimed at about their mean.
+    condition tokens differ. spread: the loss of the same tokens for all clips, the mean of those
+    that were aimed at in the clips that were trained on.
     """
 
     curve: list[tuple[int, float]]
@@ -182,7 +183,8 @@ def _of_encoder(fit: EncoderFit) -> str:
 
 def _encoder(fit: EncoderFit) -> dict[str, Any]:
     """words: sentences. curve: a drawing of the loss in the clips that were held out."""
-    before, after = (value_text((loss / fit.spread) ** 0.5, digits=2) for loss in fit.losses)
+    unit = fit.spread or 1.0
+    before, after = (value_text((loss / unit) ** 0.5, digits=2) for loss in fit.losses)
     found = f"before and by {after} at step {fit.kept:,}, which is kept"
     if not fit.kept:
         found = "as stage 2 left it, and after no step by less"
@@ -190,8 +192,8 @@ def _encoder(fit: EncoderFit) -> dict[str, Any]:
         "What the generator is given of his clips was drawn to what it is given of the training "
         "subjects, on average over those who saw the same clip.",
         f"In the last {count_text(fit.held_out, 'clip')}, which the encoder was not trained on, "
-        f"they differ by {before} {found} (root mean square; 1 is how far those aimed at lie from "
-        "their mean).",
+        f"they differ by {before} {found} (root mean square; 1 is how far the mean of the tokens "
+        "that are aimed at lies from them).",
         "The layer was fitted to all of the clips, those that were held out among them"
         + (", and then trained with the encoder." if fit.layer_trained else ", and stays."),
     ]

@@ -46,8 +46,8 @@ _PART = "encoder"  # what `encoder_group` calls the encoder
 
 class EncoderFit(NamedTuple):
     """encoder: with the subject's layer in front. curve: step and held-out loss, as measured.
-    kept: the step whose parameters these are; 0 where training helped nothing. spread: mean square
-    of the held-out targets about their mean, which the loss may be compared with."""
+    kept: the step whose parameters these are; 0 where training helped nothing. spread: what the
+    loss would be of the mean of the other clips' targets, whatever the maps."""
 
     encoder: Pretrained
     curve: list[tuple[int, float]]
@@ -148,7 +148,8 @@ def fit_encoder(settings: config.Config, name: str, material: Material, layer: L
     say(f"{name}: {_outcome(finite, kept=kept, last=curve[-1][0])}")
     whole = merge(jax.device_get(best), parts.frozen)[_PART]
     trained = Pretrained(start.module, {"params": whole})
-    spread = float(np.square(targets[-held:] - targets[-held:].mean(0)).mean(dtype=np.float64))
+    constant = targets[:-held].mean(0)
+    spread = float(np.square(targets[-held:] - constant).mean(dtype=np.float64))
     return EncoderFit(trained, finite, kept, spread, held, trains)
 
 

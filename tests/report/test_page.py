@@ -373,6 +373,11 @@ def test_maps_of_earlier_versions_are_shown_as_they_were(run):
             ["adapt={method: warp, data: unlabelled}", "evaluation.adapted_minutes=0.5"],
             "kernel 13 Layer of subject 03warp, to 0.5 minutes of fMRI alone, of training clips",
         ),
+        (
+            ["adapt={method: ridge, encoder: {steps: 9}}", "evaluation.adapted_minutes=4"],
+            "Layer and encoder of subject 03ridge, to 4 minutes of clips that training subjects saw "
+            "as well; the encoder was trained with it",
+        ),
     ],
 )
 def test_the_layers_that_maps_went_through_are_named(run, changes, said):
