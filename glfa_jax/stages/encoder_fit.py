@@ -14,7 +14,6 @@ and what is kept is the encoder with the lowest, be it the one of stage 2. The l
 the clips, before training and after, so the two can be compared.
 """
 
-import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,7 +21,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
 from glfa_jax import config
@@ -30,14 +28,14 @@ from glfa_jax.alignments import Layer, layers_of, with_layer
 from glfa_jax.alignments.descent import DescentAlignment
 from glfa_jax.alignments.protocol import SHARED
 from glfa_jax.convert.pretrained import Pretrained, in_memory
-from glfa_jax.errors import InputError, TrainingError
+from glfa_jax.errors import InputError
 from glfa_jax.ops import attention
 from glfa_jax.stages.cotrain import computing, encoder_group
 from glfa_jax.stages.fitting import Material
 from glfa_jax.subject_alignment import encoder_for
-from glfa_jax.training.logs import Progress
-from glfa_jax.training.optim import OTHERWISE, Group, merge, optimizer, split
-from glfa_jax.training.processes import is_main, say
+from glfa_jax.training.early_stopping import Best, train_to_best
+from glfa_jax.training.optim import OTHERWISE, Group, merge, split
+from glfa_jax.training.processes import say
 from glfa_jax.training.step import matmul_precision
 
 HELD_OUT = 5  # one in so many clips
@@ -85,7 +83,7 @@ def validate_clips(clips: int) -> None:
 def fit_encoder(settings: config.Config, name: str, material: Material, layer: Layer) -> EncoderFit:
     """Trains in memory, on one device; begun anew, it gives the same.
 
-    name: of the stage, for what is said. Raises TrainingError where the loss is no number at first.
+    name: of the stage, for what is said.
     """
     own, (_, clips) = settings.adapt.encoder, material.shared
     trains = isinstance(layer.method, DescentAlignment)
@@ -98,59 +96,40 @@ def fit_encoder(settings: config.Config, name: str, material: Material, layer: L
     module = computing(settings, start.module)
     groups = (encoder_group(layers=trains), Group(OTHERWISE, None))
     parts = split({_PART: in_memory(start.variables["params"])}, groups=groups)
-    optim = optimizer(own, trainable=parts.trainable, groups=groups[:1])
     frozen = jax.device_put(parts.frozen)
     size = min(own.batch_size, len(clips) - held)
 
-    def loss(params: dict, frozen: dict, maps: Array, targets: Array) -> Array:
+    def loss(params: dict, frozen: dict, batch: tuple[Array, Array]) -> Array:
+        maps, wanted = batch
         whole = merge(params, frozen)[_PART]
-        return jnp.square(_condition(module, whole, maps) - targets).mean()
+        return jnp.square(_condition(module, whole, maps) - wanted).mean()
 
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def step(params: Any, moments: Any, frozen: dict, maps: Array, targets: Array) -> Any:
-        value, gradient = jax.value_and_grad(loss)(params, frozen, maps, targets)
-        updates, moments = optim.update(gradient, moments, params)
-        return optax.apply_updates(params, updates), moments, value
+    def held_out(params: dict) -> float:
+        found = tokens(module, merge(params, frozen)[_PART], maps[-held:], size=size)
+        return float(np.square(found - targets[-held:]).mean(dtype=np.float64))
 
     with matmul_precision(settings.hardware), attention.using(settings.hardware.attention):
         targets = targets_of(settings, material, size=size)
         maps = material.new.fmri("train", clips, subjects=[material.subject])[:, 0]
         maps = maps.astype(np.float32)
-
-        def held_out(params: dict) -> float:
-            whole = merge(params, frozen)[_PART]
-            found = tokens(module, whole, maps[-held:], size=size)
-            return float(np.square(found - targets[-held:]).mean(dtype=np.float64))
-
-        params = jax.tree.map(jnp.array, parts.trainable)  # copies, as steps reuse their memory
-        curve, best = [(0, held_out(params))], parts.trainable
-        if not math.isfinite(curve[0][1]):
-            raise TrainingError(f"{name}: the loss of the encoder is {curve[0][1]} before a step")
-        moments, lowest = optim.init(params), 0
-        progress = Progress(name, step=0, steps=own.steps) if is_main() else None
         order = _batches(len(clips) - held, size=size, seed=settings.seed)
-        for number, rows in zip(range(1, own.steps + 1), order, strict=False):
-            params, moments, value = step(params, moments, frozen, maps[rows], targets[rows])
-            if progress:
-                progress.update(number, loss=float(value))
-            if number % own.measure_every and number < own.steps:
-                continue
-            curve.append((number, held_out(params)))
-            if curve[-1][1] < curve[lowest][1]:
-                lowest, best = len(curve) - 1, jax.tree.map(jnp.copy, params)
-            diverged = not math.isfinite(curve[-1][1])
-            if diverged or len(curve) - 1 - lowest >= own.patience:
-                break
-        if progress:
-            progress.close()
-    kept = curve[lowest][0]
-    finite = [(number, value) for number, value in curve if math.isfinite(value)]
-    say(f"{name}: {_outcome(finite, kept=kept, last=curve[-1][0])}")
-    whole = merge(jax.device_get(best), parts.frozen)[_PART]
-    trained = Pretrained(start.module, {"params": whole})
+        best = train_to_best(
+            name,
+            stage=own,
+            every=own.measure_every,
+            patience=own.patience,
+            init=parts.trainable,
+            frozen=frozen,
+            groups=groups[:1],
+            loss_fn=loss,
+            batches=((maps[rows], targets[rows]) for rows in order),
+            measure=held_out,
+        )
+    say(f"{name}: {_outcome(best)}")
+    trained = Pretrained(start.module, {"params": merge(best.params, parts.frozen)[_PART]})
     constant = targets[:-held].mean(0)
     spread = float(np.square(targets[-held:] - constant).mean(dtype=np.float64))
-    return EncoderFit(trained, finite, kept, spread, held, trains)
+    return EncoderFit(trained, best.curve, best.kept, spread, held, trains)
 
 
 def targets_of(
@@ -202,11 +181,13 @@ def _batches(clips: int, *, size: int, seed: int) -> Iterator[Int[np.ndarray, " 
         yield from np.split(order[: clips // size * size], clips // size)
 
 
-def _outcome(curve: list[tuple[int, float]], *, kept: int, last: int) -> str:
-    losses = dict(curve)
-    if not kept:
+def _outcome(best: Best) -> str:
+    losses = dict(best.curve)
+    if not best.kept:
         return (
-            f"the held-out loss of {losses[0]:.4g} did not fall in {last} steps, the encoder stays "
-            "as it was"
+            f"the held-out loss of {losses[0]:.4g} did not fall in {best.last} steps, the encoder "
+            "stays as it was"
         )
-    return f"held-out loss {losses[0]:.4g}, {losses[kept]:.4g} at step {kept}, which is kept"
+    return (
+        f"held-out loss {losses[0]:.4g}, {losses[best.kept]:.4g} at step {best.kept}, which is kept"
+    )

@@ -375,8 +375,8 @@ def test_maps_of_earlier_versions_are_shown_as_they_were(run):
         ),
         (
             ["adapt={method: ridge, encoder: {steps: 9}}", "evaluation.adapted_minutes=4"],
-            "Layer and encoder of subject 03ridge, to 4 minutes of clips that training subjects saw "
-            "as well; the encoder was trained with it",
+            "Layer and encoder of subject 03ridge, to 4 minutes of clips that training subjects "
+            "saw as well; the encoder was trained with it",
         ),
     ],
 )
