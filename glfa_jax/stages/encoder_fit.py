@@ -138,17 +138,14 @@ def targets_of(
     """The training subjects' condition tokens of every clip, mean over those who saw it."""
     store, (clips, _), others = material.store, material.shared, settings.protocol.train_subjects
     present = store.present("train", subjects=others)[clips]
-    total, module = None, None
+    module = computing(settings, material.encoder.module)
+    total = np.zeros((len(clips), module.tokens, module.dim), np.float32)
     for other, seen in zip(others, present.T, strict=True):
-        own = encoder_for(settings, material.encoder, subject=other)
-        module = computing(settings, own.module)
-        maps = store.fmri("train", clips[seen], subjects=[other])[:, 0].astype(np.float32)
-        params = jax.device_put(in_memory(own.variables["params"]))
-        found = tokens(module, params, maps, size=size)
-        if total is None:
-            total = np.zeros((len(clips), *found.shape[1:]), np.float32)
-        total[seen] += found
-    assert total is not None
+        if seen.any():
+            own = encoder_for(settings, material.encoder, subject=other)
+            params = jax.device_put(in_memory(own.variables["params"]))
+            maps = store.fmri("train", clips[seen], subjects=[other])[:, 0].astype(np.float32)
+            total[seen] += tokens(computing(settings, own.module), params, maps, size=size)
     return total / present.sum(axis=1)[:, None, None]
 
 
@@ -158,12 +155,11 @@ def tokens(
     """The condition of every window, so many at a time that one program serves all."""
     module = module.clone(remat=False)  # nothing is kept for a gradient
     parts = (maps[first : first + size] for first in range(0, len(maps), size))
-    shape = (module.tokens, module.dim)
     found = [
         np.asarray(_encoded(module, params, np.resize(part, (size, *part.shape[1:]))))[: len(part)]
         for part in parts
     ]
-    return np.concatenate(found) if found else np.zeros((0, *shape), np.float32)
+    return np.concatenate(found)
 
 
 def _condition(module: Any, params: dict, maps: Float[Array, "b w h w2"]) -> Array:
