@@ -237,7 +237,10 @@ class AdaptEncoder(Descent):
         default=0, description=f"at most; 0: the encoder stays; --encoder: {ENCODER_STEPS}"
     )
     batch_size: Positive = Field(default=16, description="fMRI windows of the new subject")
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=3e-5, gt=0, description="by default that of stage 2")
+    warmup_steps: Count = Field(
+        default=20, description="AdamW's first steps would be as long as later ones"
+    )
     measure_every: Positive = Field(
         default=10, description="steps between two looks at the clips that are held out"
     )
