@@ -16,13 +16,22 @@ from glfa_jax.trained.folder import is_one, read
 from glfa_jax.trained.run import of_run
 
 
-def load(path: str | Path, *, adapted_minutes: float | None = None) -> Decoder:
+def load(
+    path: str | Path,
+    *,
+    adapted_minutes: float | None = None,
+    method: str | None = None,
+    data: str | None = None,
+    encoder: bool = False,
+) -> Decoder:
     """A trained decoder.
 
     path: the folder of a finished run (`run_dir`), or one that `export` made. Relative paths in a
         run's configuration, such as `foundation`, count from the current folder.
     adapted_minutes: with the alignment layers that train.adapt fitted to so many minutes of new
         subjects; of a run. An exported decoder has those that it was exported with.
+    method, data, encoder: what train.adapt was asked for, where the run's configuration does not
+        say it; encoder: with the encoders that were trained behind the layers.
 
     Raises InputError where the folder holds neither, the run is not finished, or a file is damaged.
     """
@@ -34,6 +43,13 @@ def load(path: str | Path, *, adapted_minutes: float | None = None) -> Decoder:
     if not (path / "config.yaml").is_file():
         raise InputError(f"{path}: holds no config.yaml of a run and no decoder.json of an export")
     settings = config.load(path / "config.yaml").model_copy(update={"run_dir": path})
+    chosen = settings.adapt.choosing(method=method, data=data, encoder=encoder)
+    if chosen and adapted_minutes is None:
+        raise InputError(
+            "method, data, encoder: say how new subjects were fitted, must be left out without "
+            "adapted_minutes"
+        )
+    settings = config.overridden(settings, chosen)
     return Decoder(**vars(of_run(settings, adapted_minutes=adapted_minutes)))
 
 

@@ -48,8 +48,9 @@ class Decoder(Trained):
         Raises InputError for maps of another size or with values that are not finite, and for a
         subject who is unknown or has no layer.
         """
-        given, layer = _finite(maps, self.maps_shape[1:]), self._key(subject)
-        return np.asarray(align(self._encoders[layer], given)) if self._layers else given
+        given, key = _finite(maps, self.maps_shape[1:]), self._key(subject)
+        lea = self.settings.method == "lea"
+        return given if lea else np.asarray(align(self._encoders[key], given))
 
     def encode(
         self, maps: ArrayLike, *, subject: str | None = None
@@ -152,7 +153,7 @@ class Decoder(Trained):
         chosen = method or method_of(self.model.encoder.module)
         if chosen.needs == "nothing":
             raise InputError("this decoder has no alignment, nothing can be fitted; name a method")
-        shared = self._layers.get(SHARED)
+        shared = layers_of(self.model.encoder).get(SHARED)
         start = shared.params if shared is not None and shared.method == chosen else None
         own = self._windows(maps)
         if minutes is not None:
@@ -184,7 +185,8 @@ class Decoder(Trained):
             settings=self.settings.adapt,
             seed=self.settings.seed,
         )
-        return replace(self, fitted={**self.fitted, subject: Layer(chosen, fit.params)})
+        own = with_layer(self.model.encoder, Layer(chosen, fit.params))
+        return replace(self, fitted={**self.fitted, subject: own})
 
     def export(self, folder: str | Path, *, licence: str | None = None) -> Path:
         """Writes all that decoding needs as one folder, which `glfa_jax.load` reads anywhere.
@@ -208,37 +210,30 @@ class Decoder(Trained):
             return hub.upload(folder, repository, private=private, token=token)
 
     @cached_property
-    def _layers(self) -> dict[str, Layer]:
-        """Of the alignment, by subject, with one that all share under `SHARED`."""
+    def _encoders(self) -> dict[str, Pretrained]:
+        """By subject, each with his layer, with one that serves all others under `SHARED`."""
+        whole = self.model.encoder
         if not self.settings.aligned:
-            unaligned = {SHARED: Layer(alignments.get("identity")(), {})}
-            return unaligned | dict(self.fitted) if self.fitted else {}
-        trained = self.settings.protocol.train_subjects
-        return {**layers_of(self.model.encoder, subjects=trained), **self.fitted}
+            return {SHARED: whole, **self.fitted}
+        layers = layers_of(whole, subjects=self.settings.protocol.train_subjects)
+        return {key: with_layer(whole, one) for key, one in layers.items()} | dict(self.fitted)
 
     def _key(self, subject: str | None) -> str:
-        """Which layer serves a subject."""
+        """Which encoder serves a subject."""
         if subject is not None and subject not in self.subjects:
             raise InputError(
                 f"subject {subject}: is none of this decoder's, {', '.join(self.subjects)}; leave "
                 "subject out for somebody new, or adapt the decoder first"
             )
-        if subject in self._layers:
+        if subject in self._encoders:
             return str(subject)
-        if self._layers and SHARED not in self._layers:
+        if SHARED not in self._encoders:
             whose = "somebody new" if subject is None else f"subject {subject}"
             raise InputError(
-                f"{whose}: has no alignment layer, only {', '.join(self._layers)} have "
+                f"{whose}: has no alignment layer, only {', '.join(self._encoders)} have "
                 "(alignment.per_subject); adapt the decoder first"
             )
         return SHARED
-
-    @cached_property
-    def _encoders(self) -> dict[str, Pretrained]:
-        whole = self.model.encoder
-        if not self._layers:
-            return {SHARED: whole}
-        return {key: with_layer(whole, layer) for key, layer in self._layers.items()}
 
     @cached_property
     def _sampler(self) -> VideoSampler:

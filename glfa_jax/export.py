@@ -31,6 +31,13 @@ def command(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         help="with the layers that train.adapt fitted to so many minutes of new subjects",
     )
+    for name in ("method", "data"):
+        parser.add_argument(f"--{name}", help="of these layers, as train.adapt was given it")
+    parser.add_argument(
+        "--encoder",
+        action="store_true",
+        help="with the encoders that train.adapt trained behind these layers",
+    )
     parser.add_argument("--licence", metavar="SPDX", help="of the weights, for the model card")
     parser.add_argument("--push", metavar="OWNER/NAME", help="send it to the Hugging Face hub too")
     parser.add_argument("--public", action="store_true", help="for everybody to see")
@@ -41,7 +48,13 @@ def command(arguments: Sequence[str] | None = None) -> int:
 def _export(given: argparse.Namespace) -> None:
     if given.push:
         hub.validate_name(given.push)
-    decoder = load(given.run, adapted_minutes=given.adapted_minutes)
+    decoder = load(
+        given.run,
+        adapted_minutes=given.adapted_minutes,
+        method=given.method,
+        data=given.data,
+        encoder=given.encoder,
+    )
     print(f"decoder: {decoder.export(given.target, licence=given.licence)}", flush=True)
     if given.push:
         print(f"sent: {hub.upload(given.target, given.push, private=not given.public, token=None)}")

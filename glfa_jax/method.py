@@ -53,7 +53,8 @@ def _called(chosen: Alignment | Adapt) -> str:
 
 
 def _fitted(settings: Config, minutes: float) -> str:
-    """To how much of a new subject, and unless that goes without saying how and to what."""
+    """To how much of a new subject, and unless that goes without saying how and to what; and
+    whether the encoder was trained behind the layer."""
     data = data_of(settings)
     if data == "anatomy":
         return "fitted to anatomy alone"
@@ -63,7 +64,8 @@ def _fitted(settings: Config, minutes: float) -> str:
         "unlabelled-test": " of unlabelled test maps",
     }
     how = "" if settings.adapt.method is None else f"{_called(settings.adapt)} "
-    return f"{how}fitted to {minutes:g} min{words[data]}"
+    encoder = " with encoder" if settings.adapt.with_encoder else ""
+    return f"{how}fitted to {minutes:g} min{words[data]}{encoder}"
 
 
 def data_of(settings: Config) -> str:

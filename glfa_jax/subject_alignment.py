@@ -16,6 +16,7 @@ from glfa_jax.alignments import (
     Layer,
     align,
     layers_of,
+    load_encoder,
     load_layer,
     minutes_for_strangers,
     with_layer,
@@ -30,6 +31,8 @@ from glfa_jax.errors import InputError
 from glfa_jax.starting import typed
 from glfa_jax.training.checkpoints import read_done
 from glfa_jax.training.loop import check_unchanged
+
+ENCODER = "encoder"  # beside a fitted layer, where the encoder was trained behind it
 
 
 def fitted_stage(settings: Config, *, subject: str, minutes: float) -> str:
@@ -75,10 +78,16 @@ def validate_layer(settings: Config, *, subject: str) -> None:
 
 
 def encoder_for(settings: Config, encoder: Pretrained, *, subject: str) -> Pretrained:
-    """The trained encoder with the subject's layer for all maps; the rest is shared with it.
+    """The trained encoder with the subject's layer for all maps; the rest is shared with it, unless
+    it was trained for that subject as well.
 
     Raises InputError as `validate_layer`.
     """
+    minutes, known = settings.evaluation.adapted_minutes, settings.protocol.train_subjects
+    if minutes is not None and subject not in known and settings.adapt.with_encoder:
+        validate_layer(settings, subject=subject)
+        folder = fitted_folder(settings, subject=subject, minutes=minutes)
+        return load_encoder(folder / ENCODER, box=encoder.module.box)
     return with_layer(encoder, layer_for(settings, encoder, subject=subject))
 
 
@@ -159,6 +168,7 @@ def _command(settings: Config, subject: str, minutes: str) -> str:
     wanted = ["--subject", subject]
     wanted += [] if minutes == "0" else ["--minutes", minutes]  # of a method that needs none
     wanted += [word for option, x in chosen if x is not None for word in (option, x)]
+    wanted += ["--encoder"] if own.with_encoder else []
     return f"{typed('train.adapt')} {command_line(*words, *wanted)}"
 
 

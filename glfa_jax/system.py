@@ -296,12 +296,13 @@ def results_folder(settings: config.Config) -> Path:
 
 
 def fit_name(settings: config.Config, minutes: float) -> str:
-    """A fit in the names of folders: its length, and where chosen the method and the data; of one
-    to no fMRI the method alone."""
+    """A fit in the names of folders: its length, where chosen the method and the data, and whether
+    the encoder was trained as well; of one to no fMRI the method alone."""
     own = settings.adapt
     if not minutes and own.method is not None:
         return own.method
-    return "-".join((f"{minutes:g}min", *filter(None, (own.method, own.data))))
+    encoder = "with-encoder" if own.with_encoder else None
+    return "-".join((f"{minutes:g}min", *filter(None, (own.method, own.data, encoder))))
 
 
 def of_store(settings: config.Config) -> str:

@@ -7,18 +7,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import yaml
 
 import glfa_jax
 from glfa_jax import config, system
+from glfa_jax.alignments import load_encoder, save_encoder
 from glfa_jax.convert import pretrained
+from glfa_jax.convert.pretrained import in_memory
+from glfa_jax.errors import TrainingError
 from glfa_jax.evaluation.decoding import open_test
 from glfa_jax.method import training_words
+from glfa_jax.stages import adapt
 from tests.evaluation import tiny_run
 from tests.evaluation.tiny_run import finished, write_store
 from tests.stages import tiny
+from tests.stores import CLIP_SECONDS
 
 ROOT = Path(__file__).parents[1]
 CLIPS = [1, 3]
@@ -232,6 +238,79 @@ def test_an_adapted_decoder_keeps_its_subject(adapted, tmp_path, maps):
     np.testing.assert_array_equal(
         twice.encode(maps, subject="03"), adapted.encode(maps, subject="03")
     )
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory) -> config.Config:
+    """A run of whose subject 03 the encoder was trained; as its maps are noise, from which nothing
+    is learnt, the encoder is then changed by hand."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_run, "CLIPS", {"train": 6, "test": 4})
+        settings = finished(tmp_path_factory.mktemp("stranger"))
+    minutes = 6 * CLIP_SECONDS / 60
+    fit = [f"evaluation.adapted_minutes={minutes}", "adapt.method=procrustes"]
+    fit += ["adapt.encoder={steps: 20, learning_rate: 0.003, batch_size: 2}"]
+    settings = config.overridden(settings, [*fit, "evaluation.test_maps=averaged"])
+    (settings.run_dir / "config.yaml").write_text(config.dump(settings))
+    adapt.main(settings, subject="03", minutes=minutes)
+    model = settings.run_dir / "adapt" / "03-0.2min-procrustes-with-encoder" / "model"
+    module, variables = in_memory(load_encoder(model / "encoder"))
+    params = variables["params"]
+    changed = jax.tree.map(lambda x: 1.05 * x, params["fmri_encoder_proj"])
+    save_encoder(model / "encoder", module, params | {"fmri_encoder_proj": changed})
+    return settings
+
+
+def test_an_encoder_trained_for_a_subject_decodes_him_and_travels(stranger, tmp_path, maps):
+    minutes = stranger.evaluation.adapted_minutes
+    decoder = glfa_jax.load(stranger.run_dir, adapted_minutes=minutes)
+    plain = glfa_jax.load(stranger.run_dir)
+    tokens = decoder.encode(maps, subject="03")
+    # More than the layer differs.
+    aligned = decoder.align(maps, subject="03")
+    behind = plain.model.encoder.module.apply(
+        in_memory(plain.model.encoder.variables), aligned, method="encode"
+    )
+    assert np.abs(tokens - behind.condition).max() > 1e-3
+    np.testing.assert_array_equal(decoder.encode(maps), plain.encode(maps))
+    np.testing.assert_array_equal(
+        decoder.decode(maps, subject="01"), plain.decode(maps, subject="01")
+    )
+
+    video = decoder.decode(maps, subject="03", clips=CLIPS)
+    test, own = open_test(stranger), stranger.evaluation
+    options = {"scale": own.guidance_scale, "steps": own.sampling_steps, "seed": stranger.seed}
+    shown = test.maps("03", CLIPS)
+    np.testing.assert_array_equal(
+        test.decode(test.sampler(), "03", CLIPS, **options),
+        decoder.decode(shown, subject="03", clips=CLIPS),
+    )
+
+    again = glfa_jax.load(decoder.export(tmp_path / "out"))
+    np.testing.assert_array_equal(again.encode(maps, subject="03"), tokens)
+    np.testing.assert_array_equal(again.decode(maps, subject="03", clips=CLIPS), video)
+    twice = glfa_jax.load(again.export(tmp_path / "twice"))
+    np.testing.assert_array_equal(twice.encode(maps, subject="03"), tokens)
+    held = {path.name for path in (tmp_path / "out" / "fitted" / "03").iterdir()}
+    assert held == {"encoder"}
+
+
+def test_which_fit_is_loaded_may_be_said(stranger, tmp_path):
+    minutes = stranger.evaluation.adapted_minutes
+    with pytest.raises(glfa_jax.InputError, match=r"SUBJECT-0\.2min-ridge-with-encoder\)"):
+        glfa_jax.load(stranger.run_dir, adapted_minutes=minutes, method="ridge")
+    with pytest.raises(glfa_jax.InputError, match="must be left out without adapted_minutes"):
+        glfa_jax.load(stranger.run_dir, encoder=True)
+    run = shutil.copytree(stranger.run_dir, tmp_path / "run")
+    bare = config.overridden(stranger, ["adapt.encoder.steps=0", "adapt.method=null"])
+    (run / "config.yaml").write_text(config.dump(bare))
+    chosen = {"method": "procrustes", "encoder": True}
+    with pytest.raises(TrainingError, match=r"encoder\.steps: 500 \| 20"):
+        glfa_jax.load(run, adapted_minutes=minutes, **chosen)
+    fitted = run / "adapt" / "03-0.2min-procrustes-with-encoder"
+    kept = (fitted / "config.yaml").read_text().replace("steps: 20", "steps: 500")
+    (fitted / "config.yaml").write_text(kept)
+    assert set(glfa_jax.load(run, adapted_minutes=minutes, **chosen).fitted) == {"03"}
 
 
 @pytest.mark.parametrize("method", ["per_subject", "identity"])

@@ -43,6 +43,11 @@ def settings(**sections) -> config.Config:
             {"evaluation": {"adapted_minutes": 0}, "adapt": {"method": "anatomy"}},
             "GLFA, fitted to anatomy alone",
         ),
+        (
+            {"adapt": {"encoder": {"steps": 9}}, "evaluation": {"adapted_minutes": 4}},
+            "GLFA, fitted to 4 min with encoder",
+        ),
+        ({"adapt": {"encoder": {"steps": 9}}}, "GLFA"),
         ({"contrast": {"token_scale": 1}}, "GLFA, caption tokens"),
         ({"method": "lea"}, "LEA"),
         ({"method": "lea", "lea": {"cotrain_generator": True}}, "LEA, generator co-trained"),

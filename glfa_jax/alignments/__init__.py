@@ -20,6 +20,7 @@ from glfa_jax.alignments.encoder import (
     load_layer,
     method_of,
     save_encoder,
+    shares_all_but_layer,
     with_layer,
     without_alignment,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "minutes_for_strangers",
     "register",
     "save_encoder",
+    "shares_all_but_layer",
     "with_layer",
     "without_alignment",
 ]

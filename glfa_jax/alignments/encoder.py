@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -85,6 +86,12 @@ def with_layer(encoder: Pretrained, layer: Layer) -> Pretrained:
         params[_LAYER] = layer.params
     module = encoder.module.clone(subjects=0, **_fields_of(layer.method))
     return Pretrained(module, {"params": params})
+
+
+def shares_all_but_layer(own: Pretrained, whole: Pretrained) -> bool:
+    """Whether an encoder is the other one `with_layer`, and nothing else of it was changed."""
+    mine, theirs = (jax.tree.leaves(without_alignment(x)) for x in (own, whole))
+    return len(mine) == len(theirs) and all(x is y for x, y in zip(mine, theirs, strict=True))
 
 
 def align(

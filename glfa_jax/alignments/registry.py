@@ -76,19 +76,25 @@ def described(config: Mapping[str, Any], *, place: str) -> Alignment:
 def data_for_strangers(settings: Config) -> str:
     """What a new subject's layer is fitted to: anatomy, paired, unlabelled or unlabelled-test.
 
-    Raises InputError where the method needs more than is asked for, or no fMRI at all.
+    Left open, it is the least that the method, or training the encoder, needs. Raises InputError
+    where the method needs more than is asked for, or no fMRI at all.
     """
     method, asked = for_strangers(settings), settings.adapt.data
     if method.needs == "anatomy" and asked is not None:
         raise InputError(
             f"adapt.data: {asked}, but {method.name} is fitted to no fMRI; must be left out"
         )
+    if method.needs == "anatomy" and settings.adapt.with_encoder:
+        raise InputError(
+            f"adapt.encoder: is trained on fMRI, but {method.name} is fitted to none; adapt.encoder."
+            "steps must be 0"
+        )
     if method.needs == "paired" and asked not in (None, "paired"):
         raise InputError(
             f"adapt.data: {asked}, but {method.name} needs clips that training subjects saw as "
             "well (paired); warp needs none"
         )
-    return asked or method.needs
+    return asked or ("paired" if settings.adapt.with_encoder else method.needs)
 
 
 def minutes_for_strangers(settings: Config, minutes: float | None, *, key: str) -> float:

@@ -33,6 +33,8 @@ PRESETS = {
 # Options that name folders of weights, which are known by their checksums wherever they lie.
 STARTS = frozenset({"start_from", "encoder_from", "generator_from"})
 
+ENCODER_STEPS = 500  # of adapt.encoder where train.adapt is asked for it by --encoder alone
+
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -46,8 +48,8 @@ class Lora(Section):
     scale: float = 1.0
 
 
-class Stage(Section):
-    """What every training stage has."""
+class Descent(Section):
+    """What all training in steps has."""
 
     steps: Positive
     batch_size: Positive = Field(description="fMRI windows over all subjects")
@@ -59,6 +61,11 @@ class Stage(Section):
     decay: Literal["constant", "cosine"] = Field(
         default="constant", description="cosine ends at zero"
     )
+
+
+class Stage(Descent):
+    """What every training stage has."""
+
     dropout: Dropout = 0.0
     log_every: Positive = 10
     save_every: Positive = 500
@@ -218,6 +225,30 @@ class Cotrain(Stage):
         return self
 
 
+class AdaptEncoder(Descent):
+    """Training the encoder for a new subject behind his layer; not part of the paper.
+
+    What the generator is given is drawn to what it is given of the training subjects, who saw the
+    same clips. The last fifth of the clips is held out: the encoder that is kept is the one that
+    came nearest there, which may be the one of stage 2.
+    """
+
+    steps: Count = Field(
+        default=0, description=f"at most; 0: the encoder stays; --encoder: {ENCODER_STEPS}"
+    )
+    batch_size: Positive = Field(default=16, description="fMRI windows of the new subject")
+    learning_rate: float = Field(default=3e-5, gt=0, description="by default that of stage 2")
+    warmup_steps: Count = Field(
+        default=20, description="AdamW's first steps would be as long as later ones"
+    )
+    measure_every: Positive = Field(
+        default=10, description="steps between two looks at the clips that are held out"
+    )
+    patience: Positive = Field(
+        default=5, description="looks without a new lowest loss after which training ends"
+    )
+
+
 class Adapt(Stage):
     """Fitting the alignment to a new subject (train.adapt); not part of the paper.
 
@@ -227,7 +258,7 @@ class Adapt(Stage):
     them for less alike.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"method", "options", "data"})
+    later: ClassVar[frozenset[str]] = frozenset({"method", "options", "data", "encoder"})
 
     method: str | None = Field(
         default=None,
@@ -250,11 +281,35 @@ class Adapt(Stage):
     alignment_scale: Rate = Field(
         default=1.0, description="of MSE to the mean of the training subjects' aligned maps"
     )
+    encoder: AdaptEncoder = AdaptEncoder()
+
+    @property
+    def with_encoder(self) -> bool:
+        """Whether the encoder is trained behind the layer."""
+        return self.encoder.steps > 0
+
+    def choosing(
+        self, *, method: str | None = None, data: str | None = None, encoder: bool = False
+    ) -> list[str]:
+        """Overrides of a configuration for what is chosen in place of these options.
+
+        encoder: to be trained as well, in as many steps as these options say if they say so.
+        """
+        given = {"method": method, "data": data}
+        chosen = [f"adapt.{key}={x}" for key, x in given.items() if x is not None]
+        if encoder:
+            chosen.append(f"adapt.encoder.steps={self.encoder.steps or ENCODER_STEPS}")
+        return chosen
 
     @model_validator(mode="after")
     def _of_a_method(self) -> "Adapt":
         if self.options and self.method is None:
             raise ValueError("options: are those of adapt.method, must be left out without it")
+        if self.with_encoder and self.data not in (None, "paired"):
+            raise ValueError(
+                f"data: {self.data}, must be paired or left out with adapt.encoder.steps above 0: "
+                "the encoder is trained on clips that training subjects saw as well"
+            )
         return self
 
 

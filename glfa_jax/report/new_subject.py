@@ -12,7 +12,7 @@ from glfa_jax.report import html
 from glfa_jax.report.alignment import correlation_maps
 from glfa_jax.report.charts import Chart, Point, floor_of
 from glfa_jax.report.displacement import Cortex, arrow_figure, how_drawn
-from glfa_jax.report.figures import grid_of
+from glfa_jax.report.figures import grid_of, loss_curve
 from glfa_jax.report.inputs import ReportError
 from glfa_jax.report.words import called, count_text, minutes_text, subjects_text, value_text
 
@@ -28,7 +28,7 @@ class Fit:
     numbers by name, as `Fitted.report` and `Certainty.numbers` have them. not_measured: why the
     latter are missing, as a phrase. warning: a sentence. arrays: `mask`, and where there are some
     `shift` (h, w, 2) in pixels, `held_out_before`, `held_out_after`, `curvature` (h, w) and
-    `pixel_mm`; none of a fit by an earlier version.
+    `pixel_mm`; none of a fit by an earlier version. encoder: None where it was not trained.
     """
 
     subject: str
@@ -43,6 +43,45 @@ class Fit:
     not_measured: str
     warning: str
     arrays: dict[str, np.ndarray]
+    encoder: "EncoderFit | None" = None
+
+
+@dataclass(frozen=True)
+class EncoderFit:
+    """How the encoder was trained behind the layer.
+
+    curve: step and loss in the clips that were held out; the loss is the mean square by which
+    condition tokens differ. spread: the loss of the same tokens for all clips, the mean of those
+    that were aimed at in the clips that were trained on.
+    """
+
+    curve: list[tuple[int, float]]
+    kept: int
+    spread: float
+    held_out: int
+    layer_trained: bool
+
+    @classmethod
+    def of(cls, about: dict[str, Any]) -> "EncoderFit | None":
+        if "encoder_fit" not in about:
+            return None
+        held, report = about["encoder_fit"], about["report"]
+        fit = cls(
+            curve=[(int(step), float(loss)) for step, loss in held["curve"]],
+            kept=int(report["encoder_step"]),
+            spread=float(report["tokens_spread"]),
+            held_out=int(held["held_out_clips"]),
+            layer_trained=bool(held["layer_trained"]),
+        )
+        if not {0, fit.kept} <= dict(fit.curve).keys():
+            raise ValueError(f"its curve lacks step 0 or {fit.kept}")
+        return fit
+
+    @property
+    def losses(self) -> tuple[float, float]:
+        """Before, and with what was kept."""
+        at = dict(self.curve)
+        return at[0], at[self.kept]
 
 
 def write(folder: Path) -> Path:
@@ -74,6 +113,7 @@ def read(folder: Path) -> Fit:
             not_measured=str(about.get("not_measured", "")),
             warning=str(about.get("warning", "")),
             arrays={},
+            encoder=EncoderFit.of(about),
         )
     if not arrays.exists():
         return fit
@@ -92,9 +132,10 @@ def render(fit: Fit) -> str:
         "new_subject.html",
         title=f"Alignment of subject {fit.subject}",
         summary=f"A layer ({called(fit.method, {})}) was fitted to {_material(fit)} of subject "
-        f"{fit.subject}, to bring his maps to where those of {to} are. {_verdict(fit)}",
+        f"{fit.subject}, to bring his maps to where those of {to} are. {_verdict(fit)}"
+        + (f" {_of_encoder(fit.encoder)}" if fit.encoder else ""),
         facts=[
-            ("Method", called(fit.method, fit.options)),
+            ("Method", called(fit.method, fit.options) + (", with encoder" if fit.encoder else "")),
             ("Data", DATA.get(fit.data, fit.data)),
             ("Amount", _amount(fit)),
             ("Aligned to", to),
@@ -102,6 +143,7 @@ def render(fit: Fit) -> str:
         moved=_moved(fit.report),
         displaced=_displaced(fit),
         sure=_sure(fit),
+        encoder=fit.encoder and _encoder(fit.encoder),
     )
 
 
@@ -148,6 +190,38 @@ def _moved(report: dict[str, float]) -> list[str]:
             "These are the clips that the layer was fitted to."
         )
     return found
+
+
+def _of_encoder(fit: EncoderFit) -> str:
+    """What training the encoder brought, in a sentence."""
+    before, after = fit.losses
+    if not fit.kept:
+        return "Training the encoder as well brought nothing: it stays as stage 2 left it."
+    return (
+        "The encoder was trained as well: in the clips that were held out, its loss fell by "
+        f"{1 - after / before:.0%}."
+    )
+
+
+def _encoder(fit: EncoderFit) -> dict[str, Any]:
+    """words: sentences. curve: a drawing of the loss in the clips that were held out."""
+    unit = fit.spread or 1.0
+    before, after = (value_text((loss / unit) ** 0.5, digits=2) for loss in fit.losses)
+    found = f"before and by {after} at step {fit.kept:,}, which is kept"
+    if not fit.kept:
+        found = "as stage 2 left it, and after no step by less"
+    words = [
+        "What the generator is given of his clips was drawn to what it is given of the training "
+        "subjects, on average over those who saw the same clip.",
+        f"In the last {count_text(fit.held_out, 'clip')}, which the encoder was not trained on, "
+        f"they differ by {before} {found} (root mean square; 1 is how far the mean of the tokens "
+        "that are aimed at lies from them).",
+        "The layer was fitted to all of the clips, those that were held out among them"
+        + (", and then trained with the encoder." if fit.layer_trained else ", and stays."),
+    ]
+    label = "Loss in clips that were held out, over steps"
+    entries = [{"step": float(step), "loss": loss} for step, loss in fit.curve]
+    return {"words": words, "curve": loss_curve(entries, salt="encoder", label=label)}
 
 
 def _cortex(fit: Fit) -> Cortex:

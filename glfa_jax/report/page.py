@@ -163,8 +163,10 @@ def _layers(config: Config) -> list[tuple[str, str]]:
         method = config.adapt.method or own.method
         options = config.adapt.options if config.adapt.method else own.options
         amount = f"{minutes_text(minutes)} of " if minutes else ""
-        words = f"{called(method, options)}, to {amount}{DATA[data_of(config)]}"
-        facts.append((f"Layer of {subjects_text(new)}", words))
+        words, trained = f"{called(method, options)}, to {amount}{DATA[data_of(config)]}", ""
+        if config.adapt.with_encoder:
+            words, trained = f"{words}; the encoder was trained with it", " and encoder"
+        facts.append((f"Layer{trained} of {subjects_text(new)}", words))
     return facts
 
 

@@ -1,4 +1,4 @@
-"""Fits the alignment to a new subject; everything else stays as stage 2 left it.
+"""Fits the alignment to a new subject; the rest stays as stage 2 left it, unless asked otherwise.
 
     python -m train.adapt --config configs/demo.yaml --subject 03 --minutes 4
 
@@ -17,6 +17,9 @@ takes no fMRI of his and so no minutes. With `--set evaluation.adapted_minutes=4
 chosen, eval.sample and eval.score use the layer. To compare with a full fit, train a run of its own
 with the subject among protocol.train_subjects.
 
+`--encoder` is what lies between: behind the layer, the encoder is trained on the same clips as well
+(`stages.encoder_fit`; `adapt.encoder` in the configuration says how). It needs paired clips.
+
 Beside the layer lies index.html: how well the subject could be aligned, and how sure that is. For
 the latter a layer is fitted to each half of the clips as well, unless it is trained in steps; that
 takes as long as the fit again, at most twice as long.
@@ -32,7 +35,6 @@ Clips of both stores are the same by their names and captions.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +59,10 @@ from glfa_jax.protocol import decoded_store
 from glfa_jax.report import new_subject
 from glfa_jax.stages.anatomical import told_by_anatomy
 from glfa_jax.stages.certainty import TRAINED, Certainty, certainty, is_quick
+from glfa_jax.stages.encoder_fit import fit_encoder, validate_clips
 from glfa_jax.stages.fitting import Material, Shared, moved, read_maps
 from glfa_jax.stages.running import complete, discard, run_stage, share, store_model
-from glfa_jax.subject_alignment import elsewhere, fitted_stage, layer_for, validate_current
+from glfa_jax.subject_alignment import ENCODER, elsewhere, fitted_stage, layer_for, validate_current
 from glfa_jax.trained.data import clips_filling
 from glfa_jax.trained.model import validate_finished
 from glfa_jax.training.checkpoints import mark_done
@@ -221,6 +224,8 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
     new, data = decoded_store(settings, store), alignments.data_for_strangers(settings)
     others = settings.protocol.train_subjects
     shared = clips_to_fit(settings, store, new, subject=subject, minutes=minutes)
+    if settings.adapt.with_encoder:
+        validate_clips(len(shared.own))
     if model.is_dir():
         validate_current(settings, model)
     validate_unchanged(folder, settings.adapt)
@@ -236,7 +241,7 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
     about: dict[str, Any] = {"cotrain_steps": settings.cotrain.steps}
     if isinstance(method, DescentAlignment):
         params = _descend(settings, name, material, fingerprint=about.copy())
-        report, sure = moved(settings, material, Layer(method, params)), Certainty({}, {}, TRAINED)
+        sure, report = Certainty({}, {}, TRAINED), None
     else:
         if data == "anatomy":
             learned = told_by_anatomy(settings, name, material)
@@ -247,6 +252,12 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
         if is_main():
             discard(model)  # of other steps
             mark_done(folder, step=settings.adapt.steps, metrics=report)
+    behind = None
+    if settings.adapt.with_encoder:
+        behind = fit_encoder(settings, name, material, Layer(method, params))
+        params = behind.layer.params
+    if report is None:
+        report = moved(settings, material, Layer(method, params))
     about |= {"subject": subject, "minutes": minutes, "clips": len(shared.own), "fitted_to": data}
     about |= {"data": new.attributes.identity, "others": others}
     drawn = sure.maps | relief_of(settings.data, mask=store.mask)
@@ -255,11 +266,20 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
         drawn["shift"] = shift - reference
         lengths = np.square(drawn["shift"][store.mask]).sum(-1)
         report = report | {"displacement_pixels": float(np.sqrt(lengths.mean()))}
+    if behind is not None:
+        report = report | behind.numbers
+        about["encoder_fit"] = behind.about
     about |= {"report": report | sure.numbers, "not_measured": sure.not_measured}
     if is_main():
         savez_atomically(folder / new_subject.ARRAYS, mask=store.mask, **drawn)
-    save = partial(method.save, params=params, maps_shape=store.mask.shape, about=about)
-    store_model(settings, name, save)
+
+    def write(place: Path) -> None:
+        method.save(place, params, maps_shape=store.mask.shape, about=about)
+        if behind is not None:
+            module, whole = behind.encoder.module, behind.encoder.variables["params"]
+            alignments.save_encoder(place / ENCODER, module, whole)
+
+    store_model(settings, name, write)
     _write_page(folder)
 
 
@@ -351,14 +371,13 @@ def main(
     minutes: float | None = None,
     method: str | None = None,
     data: str | None = None,
+    encoder: bool = False,
 ) -> None:
     start(settings.hardware.processes)
     use_compilation_cache()
     check_unchanged(settings.run_dir, settings)
     run_settings = settings
-    chosen = [
-        f"adapt.{key}={x}" for key, x in (("method", method), ("data", data)) if x is not None
-    ]
+    chosen = settings.adapt.choosing(method=method, data=data, encoder=encoder)
     settings = config.overridden(settings, chosen)
     minutes = alignments.minutes_for_strangers(settings, minutes, key="--minutes")
     validate_new_subject(settings, subject)
@@ -389,6 +408,10 @@ def command(arguments: Sequence[str] | None = None) -> int:
             "data": {
                 "choices": ["paired", "unlabelled", "unlabelled-test"],
                 "help": "what to fit to (adapt.data)",
+            },
+            "encoder": {
+                "action": "store_true",
+                "help": "train the encoder behind the layer as well (adapt.encoder)",
             },
         },
     )

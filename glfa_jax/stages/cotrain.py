@@ -71,9 +71,16 @@ def groups(settings: config.Config, generator: Generator) -> tuple[Group, ...]:
     denoiser = Group("^lora/" if chosen.low_rank else anywhere, 1.0), Group(OTHERWISE, None)
     if settings.method == "lea":
         return denoiser
-    fixed = "|".join(("fmri2clip", "logit_scale", *_fitted_beforehand(settings)))
-    encoder = Group(rf"^encoder/(?!{fixed})(?!.*pos_embed$)", 1.0)
-    return encoder, *denoiser
+    return encoder_group(but=_fitted_beforehand(settings)), *denoiser
+
+
+def encoder_group(*, but: Sequence[str]) -> Group:
+    """What trains of the encoder, by paths such as `encoder/logit_scale`.
+
+    but: patterns of what stays besides, at the begin of the path within the encoder.
+    """
+    fixed = "|".join(("fmri2clip", "logit_scale", *but))
+    return Group(rf"^encoder/(?!{fixed})(?!.*pos_embed$)", 1.0)
 
 
 def _fitted_beforehand(settings: config.Config) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glfa_jax import config
-from glfa_jax.alignments import Layer
+from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.trained.data import TrainedOn
 from glfa_jax.trained.model import Model
 
@@ -14,15 +14,15 @@ from glfa_jax.trained.model import Model
 class Trained:
     """settings: the configuration that it was trained with.
 
-    model: encoder and generator. trained_on: what is kept of the training data. fitted: alignment
-    layers of subjects to whom it was adapted. metrics: lines of the run's
-    metrics.json, where it was scored.
+    model: encoder and generator. trained_on: what is kept of the training data. fitted: encoders
+    of subjects to whom it was adapted, with their layers; all else is mostly the model's own.
+    metrics: lines of the run's metrics.json, where it was scored.
     """
 
     settings: config.Config
     model: Model = field(repr=False)
     trained_on: TrainedOn = field(repr=False)
-    fitted: Mapping[str, Layer] = field(default_factory=dict, repr=False)
+    fitted: Mapping[str, Pretrained] = field(default_factory=dict, repr=False)
     metrics: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
     @property

@@ -6,7 +6,8 @@
     encoder/         fMRI encoder and alignment
     text-to-video/   the generator, in the layout that its pretrained folder has
     trained_on/      the average training map, the cortex mask, the timing
-    fitted/04/       the alignment layer of subject 04, to whom the decoder was adapted
+    fitted/04/       the alignment layer of subject 04, to whom the decoder was adapted; or in
+                     encoder/ a whole encoder, where it was trained for that subject as well
 
 Weights are safetensors with checksums. Neither foundation models nor prepared data are needed.
 """
@@ -15,9 +16,18 @@ import json
 from pathlib import Path
 
 from glfa_jax import __version__, config, system
-from glfa_jax.alignments import load_encoder, load_layer, save_encoder
+from glfa_jax.alignments import (
+    SHARED,
+    layers_of,
+    load_encoder,
+    load_layer,
+    save_encoder,
+    shares_all_but_layer,
+    with_layer,
+)
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import new_folder, seal
+from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object, verify_checksums
 from glfa_jax.trained import Trained
@@ -59,10 +69,26 @@ def write(trained: Trained, target: Path, *, licence: str | None = None) -> Path
             save_encoder(folder / _ENCODER, module, params)
         model.generator.export(model.denoiser, model.codec, folder / _GENERATOR)
         trained.trained_on.save(folder / FOLDER)
-        for subject, layer in trained.fitted.items():
-            place = folder / _FITTED / subject
-            layer.method.save(place, layer.params, maps_shape=trained.maps_shape[1:])
+        for subject, own in trained.fitted.items():
+            _write_fitted(folder / _FITTED / subject, own, whole=model.encoder)
     return target
+
+
+def _write_fitted(place: Path, own: Pretrained, *, whole: Pretrained) -> None:
+    """A subject's encoder; of one that differs from the decoder's in the layer, that alone."""
+    module = own.module
+    if shares_all_but_layer(own, whole):
+        layer = layers_of(own)[SHARED]
+        layer.method.save(place, layer.params, maps_shape=(module.height, module.width))
+    else:
+        save_encoder(place / _ENCODER, module, own.variables["params"])
+
+
+def _read_fitted(place: Path, *, whole: Pretrained) -> Pretrained:
+    if (place / _ENCODER).is_dir():
+        return load_encoder(place / _ENCODER)
+    shape = (whole.module.height, whole.module.width)
+    return with_layer(whole, load_layer(place, maps_shape=shape))
 
 
 def read(folder: Path) -> Trained:
@@ -79,10 +105,8 @@ def read(folder: Path) -> Trained:
     else:
         encoder = load_encoder(folder / _ENCODER)
     generator = system.generator(settings, folder=folder / _GENERATOR)
-    module = encoder.module
-    shape = (module.height, module.width)
     fitted = {
-        str(subject): load_layer(folder / _FITTED / str(subject), maps_shape=shape)
+        str(subject): _read_fitted(folder / _FITTED / str(subject), whole=encoder)
         for subject in about.get("fitted", ())
     }
     return Trained(

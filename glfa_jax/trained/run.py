@@ -3,12 +3,11 @@
 import numpy as np
 
 from glfa_jax import config, system
-from glfa_jax.alignments import Layer
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_json
-from glfa_jax.subject_alignment import average_window, fitted_folder, layer_for
+from glfa_jax.subject_alignment import average_window, encoder_for, fitted_folder
 from glfa_jax.trained import Trained
 from glfa_jax.trained.data import FOLDER, TrainedOn
 from glfa_jax.trained.model import Model, last_stage, load_model, validate_finished
@@ -48,7 +47,7 @@ def kept_of(settings: config.Config, encoder: Pretrained, *, store: Store) -> Tr
     return TrainedOn.of(store, average=np.asarray(average))
 
 
-def _fitted(settings: config.Config, model: Model, *, minutes: float) -> dict[str, Layer]:
+def _fitted(settings: config.Config, model: Model, *, minutes: float) -> dict[str, Pretrained]:
     own = settings.evaluation.model_copy(update={"adapted_minutes": minutes})
     adapted = settings.model_copy(update={"evaluation": own})
     trained = settings.protocol.train_subjects
@@ -60,9 +59,10 @@ def _fitted(settings: config.Config, model: Model, *, minutes: float) -> dict[st
     ]
     if not there:
         raise InputError(
-            f"{settings.run_dir}: no alignment was fitted to {minutes:g} minutes of anybody"
+            f"{settings.run_dir}: no alignment was fitted to {minutes:g} minutes of anybody "
+            f"(adapt/SUBJECT-{system.fit_name(settings, minutes)})"
         )
-    return {subject: layer_for(adapted, model.encoder, subject=subject) for subject in there}
+    return {subject: encoder_for(adapted, model.encoder, subject=subject) for subject in there}
 
 
 def _metrics(settings: config.Config) -> tuple[dict, ...]:

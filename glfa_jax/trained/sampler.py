@@ -19,6 +19,8 @@ from glfa_jax.trained.model import Model
 from glfa_jax.training.sharding import make_mesh, place_batch, place_params
 from glfa_jax.training.step import matmul_precision
 
+_MODEL = ""  # the model's own encoder among those of subjects
+
 
 def variables_of(
     model: Model, encoders: Mapping[str, Pretrained], *, mesh: Mesh, from_bytes: int
@@ -57,7 +59,8 @@ class VideoSampler:
         encoders: Mapping[str, Pretrained],
         negative: Float[ArrayLike, "w height width"],
     ):
-        """encoders: the model's with the alignment layer of each subject that will be decoded.
+        """encoders: the model's with the alignment layer of each subject that will be decoded, or
+            one that was trained for that subject as well.
 
         negative: the average training window in the common space
         (`subject_alignment.average_window`), which the samples are pushed away from.
@@ -91,14 +94,18 @@ class VideoSampler:
         self._parts = parts
         # One program for all subjects of one method: parameters hold each one's alignment layer.
         self._variables = variables_of(
-            model, encoders, mesh=self._mesh, from_bytes=hardware.shard_from_bytes
+            model,
+            {**encoders, _MODEL: model.encoder},
+            mesh=self._mesh,
+            from_bytes=hardware.shard_from_bytes,
         )
-        name, variables = next(iter(self._variables.items()))  # alike but for the alignment
+        # By the model's own encoder: a subject's may have been trained for his maps.
+        whole = self._variables.pop(_MODEL)
         with matmul_precision(hardware):
             self._negative = self._encode_aligned(
-                variables["encoder"],
+                whole["encoder"],
                 jnp.asarray(negative, jnp.float32)[None],
-                encoder=modules[name],
+                encoder=model.encoder.module.clone(dtype=dtype),
             )
 
     def __call__(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from glfa_jax.config import Stage
+from glfa_jax.config import Descent
 from glfa_jax.errors import TrainingError
 
 OTHERWISE = "otherwise"
@@ -89,7 +89,7 @@ def merge(trainable: dict, frozen: dict) -> dict:
     return unflatten_dict(ours | theirs)
 
 
-def learning_rate(stage: Stage, count: jax.Array) -> jax.Array:
+def learning_rate(stage: Descent, count: jax.Array) -> jax.Array:
     """The rate of the update after `count` others: linear warm-up, then constant or cosine."""
     # The first update already has a rate above zero.
     rate = stage.learning_rate * jnp.minimum((count + 1) / max(stage.warmup_steps, 1), 1.0)
@@ -99,7 +99,7 @@ def learning_rate(stage: Stage, count: jax.Array) -> jax.Array:
 
 
 def optimizer(
-    stage: Stage, *, trainable: dict, groups: tuple[Group, ...], moment_dtype: str = "float32"
+    stage: Descent, *, trainable: dict, groups: tuple[Group, ...], moment_dtype: str = "float32"
 ) -> optax.GradientTransformation:
     """AdamW with PyTorch's numbers: decay decoupled, on every parameter, scaled by its own rate.
 

@@ -81,6 +81,8 @@ def test_a_fitted_layer_tells_how_it_was_fitted(training):
     assert changed(four, training("evaluation.adapted_minutes=4", "adapt.steps=7")) == {
         "adapt.steps"
     }
+    encoder = training("evaluation.adapted_minutes=4", "adapt.encoder.steps=9")
+    assert {key.rpartition(".")[0] for key in changed(four, encoder)} == {"adapt.encoder"}
 
 
 def test_the_steps_are_those_that_were_done(training, tmp_path):

@@ -105,9 +105,50 @@ def test_what_is_not_known_is_not_shown(tmp_path, about, arrays, said):
     assert "judged by the last" not in plain
 
 
+ENCODER = {"curve": [[0, 0.5], [10, 0.32], [20, 0.4]], "held_out_clips": 24, "layer_trained": False}
+
+
+@pytest.mark.parametrize(
+    ("kept", "trained", "said"),
+    [
+        (
+            10,
+            False,
+            ["in the clips that were held out, its loss fell by 36%.", "warp, with encoder",
+             "In the last 24 clips", "they differ by 0.50 before and by 0.40 at step 10, which is",
+             "those that were held out among them, and stays."],
+        ),
+        (
+            0,
+            True,
+            ["Training the encoder as well brought nothing: it stays as stage 2 left it.",
+             "they differ by 0.50 as stage 2 left it, and after no step by less",
+             "among them, and then trained with the encoder."],
+        ),
+    ],
+)  # fmt: skip
+def test_what_training_the_encoder_brought_is_said(tmp_path, kept, trained, said):
+    about = {"options": {}, "encoder_fit": ENCODER | {"layer_trained": trained}}
+    report = MOVED | {"encoder_step": kept, "tokens_spread": 2.0}
+    text = page(fitted(tmp_path / "fit", arrays={}, report=report, **about))
+    for one in said:
+        assert one in words(text)
+    assert 'href="#encoder"' in text
+    assert "Loss in clips that were held out, over steps" in text
+
+
+def test_without_training_the_encoder_nothing_is_said_of_it(tmp_path):
+    assert "encoder" not in words(page(fitted(tmp_path / "fit", arrays={}, report=MOVED)))
+
+
 @pytest.mark.parametrize(
     ("about", "arrays", "said"),
     [
+        (
+            {"encoder_fit": ENCODER, "report": {"encoder_step": 7, "tokens_spread": 1.0}},
+            {},
+            r"config\.json: truncated or no description of a fitted layer",
+        ),
         ({"minutes": "many"}, {}, r"config\.json: truncated or no description of a fitted layer"),
         ({}, {"shift": np.ones((4, 4, 2))}, r"fit\.npz: shift \(4, 4, 2\) must be \(32, 32, 2\)"),
     ],

@@ -377,6 +377,11 @@ def test_maps_of_earlier_versions_are_shown_as_they_were(run):
             ["adapt={method: anatomy, options: {grid: 8}}", "evaluation.adapted_minutes=0"],
             "Layer of subject 03anatomy with grid 8, to maps of his anatomy alone, no fMRI",
         ),
+        (
+            ["adapt={method: ridge, encoder: {steps: 9}}", "evaluation.adapted_minutes=4"],
+            "Layer and encoder of subject 03ridge, to 4 minutes of clips that training subjects "
+            "saw as well; the encoder was trained with it",
+        ),
     ],
 )
 def test_the_layers_that_maps_went_through_are_named(run, changes, said):

@@ -158,7 +158,8 @@ def test_runs_of_a_study_share_what_was_aligned_alike(store, tmp_path):
     """Rows that differ in the fit to a stranger share every stage; others none of a warped run."""
     made = configured(tmp_path / "a", store)
     common_space.fit(made, store)
-    adapted = {"adapt": config.Adapt(method="test-spread"), "run_dir": tmp_path / "b"}
+    fit = config.Adapt(method="test-spread", encoder=config.AdaptEncoder(steps=9))
+    adapted = {"adapt": fit, "run_dir": tmp_path / "b"}
     study.share_stages(made.model_copy(update=adapted), [made])
     assert (tmp_path / "b" / common_space.NAME / "model" / "01").is_dir()
     other = made.alignment.model_copy(update={"method": "test-spread"})
