@@ -15,6 +15,7 @@ from glfa_jax.config.base import (
     Subject,
     present_names,
 )
+from glfa_jax.config.cleaning import Censor, Cleaning, Confounds
 from glfa_jax.config.data import (
     VISUAL_AREAS,
     Data,
@@ -53,9 +54,12 @@ __all__ = [
     "Adapt",
     "AdaptEncoder",
     "Alignment",
+    "Censor",
+    "Cleaning",
     "Conditioning",
     "Config",
     "ConfigError",
+    "Confounds",
     "Contrast",
     "Cotrain",
     "Count",

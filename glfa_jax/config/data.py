@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from glfa_jax.config.base import Count, Positive, Rate, Section, Subject, once
+from glfa_jax.config.cleaning import Cleaning
 from glfa_jax.config.simulation import Simulation
 
 # The visual cortex in the areas of the HCP multi-modal parcellation (SPEC §5.1).
@@ -95,6 +96,11 @@ class Data(Section):
     )
     drop_volumes: tuple[Count, Count] = Field(
         default=(0, 0), description="layout bids: volumes left out at the begin and end of a run"
+    )
+    clean: Cleaning | None = Field(
+        default=None,
+        description="what is taken out of each run before it is z-scored; as the layout's authors "
+        "do if left out (wen2018: polynomial 4, others: nothing), {} for nothing",
     )
     latents: bool = Field(default=False, description="keep the VAE's latents of every clip")
     on_error: Literal["stop", "skip"] = Field(

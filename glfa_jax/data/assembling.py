@@ -1,6 +1,6 @@
 """From the pieces of the scratch to the store, one shard at a time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from glfa_jax.data.clips import Clips
 from glfa_jax.data.correlation import RunningCorrelation
 from glfa_jax.data.layouts import SPLITS, Split
 from glfa_jax.data.planning import Plan, Window
-from glfa_jax.data.store import SHARD, Writer, shard_length
+from glfa_jax.data.signals import Signal
+from glfa_jax.data.store import CARPET, SHARD, Writer, drifting_run, shard_length
 
 
 class Assembly:
@@ -92,6 +93,28 @@ class Assembly:
             self.writer.write(f"quality/{kind}/sub-{subject}", self._draw(np.mean(images, axis=0)))
         course = np.concatenate([signal.course for signal in signals])
         self.writer.write(f"quality/course/sub-{subject}", course)
+        self._kinds(subject, signals)
+
+    def _kinds(self, subject: str, signals: Sequence[Signal]) -> None:
+        """What stores of before did not have."""
+        about = self.writer.attributes
+        for kind in about.kinds:
+            name = f"quality/{kind}/sub-{subject}"
+            if kind == "carpet":
+                runs = [run for run in about.runs if run["subject"] == subject]
+                shown = signals[runs.index(drifting_run(about, subject))].array(kind)
+                carpet = np.zeros((len(shown), CARPET, shown.shape[2]), np.float32)
+                carpet[:, : shown.shape[1]] = shown
+                self.writer.write(name, carpet)
+            elif kind == "tsnr_cleaned":
+                images = [signal.array(kind) for signal in signals]
+                self.writer.write(name, self._draw(np.mean(images, axis=0)))
+            else:
+                courses = [
+                    signal.array(kind) if kind in signal.arrays else np.full(signal.kept, np.nan)
+                    for signal in signals
+                ]
+                self.writer.write(name, np.concatenate(courses))
 
     def _draw(self, values: Float[ndarray, "*b p"]) -> Float[ndarray, "*b h w"]:
         """Cortex pixels to images, zero elsewhere."""

@@ -17,7 +17,26 @@ from glfa_jax.starting import typed
 FORMAT = 2
 
 
-class StoredRun(TypedDict):
+class RunQuality(TypedDict, total=False):
+    """What was measured of a run as it was scanned and, where it was cleaned, after that.
+
+    drift: share of a pixel's variance in a polynomial of order 4, beyond chance, the median.
+    tsnr: mean over spread of a pixel, the median. displacement: of the head, mm, the mean.
+    motion: correlation of the displacement with the change of the maps from volume to volume.
+    censored: volumes.
+    """
+
+    drift: float
+    drift_cleaned: float
+    tsnr: float
+    tsnr_cleaned: float
+    displacement: float
+    motion: float
+    motion_cleaned: float
+    censored: int
+
+
+class StoredRun(RunQuality):
     """volumes: those that were z-scored; missing: trials whose window is not wholly in the run."""
 
     subject: Text
@@ -63,6 +82,7 @@ class Attributes:
     notes: one sentence on each thing that is not as expected, or was left out.
     fingerprint: of the settings; identity: of settings and file contents.
     anatomy: names of the maps of their anatomy, of subjects who have some.
+    kinds: of what `quality` holds besides the four kinds that every store has.
     """
 
     subjects: tuple[str, ...]
@@ -81,6 +101,7 @@ class Attributes:
     identity: Text
     provenance: Provenance
     anatomy: dict[str, list[Text]] = field(default_factory=dict)
+    kinds: tuple[Text, ...] = ()
 
     def check(self) -> None:
         """Raises InputError for what fits the annotations and still makes no store."""

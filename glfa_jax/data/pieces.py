@@ -32,7 +32,7 @@ from glfa_jax.files import remove, sha256
 from glfa_jax.lock import only_one
 from glfa_jax.records import read
 
-FORMAT = 2  # of the pieces
+FORMAT = 3  # of the pieces
 # Below this many bytes of files, a process reads them sooner than another one has started.
 SMALL = 2**28
 

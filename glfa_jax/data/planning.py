@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from glfa_jax import config
 from glfa_jax.data import DataError
-from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, layout_of
+from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, cleaning_of, layout_of
 from glfa_jax.data.signals import Signal
 from glfa_jax.data.timing import TIME_TOLERANCE
 
@@ -16,11 +16,15 @@ Key = tuple[str, int]  # clip and repeat; repeat -1 stands for the average over 
 
 @dataclass(frozen=True)
 class Window:
-    """A showing of a clip: `first` is the volume, in the run's signal, where its window begins."""
+    """A showing of a clip: `first` is the volume, in the run's signal, where its window begins.
+
+    censored: share of its volumes that were interpolated.
+    """
 
     signal: Signal
     first: int
     repeat: int
+    censored: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def plan(
     problems: Problems,
 ) -> Plan:
     """Cuts every run; leaves out clips whose video is `unreadable`."""
+    most = cleaning_of(data).most_censored
     cuts = []
     for run, signal in runs:
         try:
@@ -116,6 +121,7 @@ def plan(
     for subject in data.subjects:
         for split in SPLITS:
             shown[subject, split] = _gather(cuts, subject, split, problems)
+            problems.noted += _uncensor(shown[subject, split], subject, split, most)
         if any(shown[subject, "train"].values()):
             subjects.append(subject)
         else:
@@ -140,7 +146,8 @@ def _cut(run: Run, signal: Signal, data: config.Data, unreadable: Mapping[str, s
         if first is None or first + data.window > signal.volumes:
             windows.append((key, None))
         else:
-            windows.append((key, Window(signal, first, trial.repeat)))
+            censored = signal.censored_share(first, data.window)
+            windows.append((key, Window(signal, first, trial.repeat, censored)))
     return Cut(run, signal, tuple(windows))
 
 
@@ -201,6 +208,32 @@ def _gather(
     for windows in gathered.values():
         windows.sort(key=lambda window: window.repeat)
     return gathered
+
+
+def _uncensor(
+    gathered: dict[Key, list[Window]], subject: str, split: Split, most: float
+) -> Iterator[str]:
+    """Takes out windows of which more than the share `most` is censored, and says so.
+
+    A test clip keeps its windows where it has no others: that what is decoded would depend on the
+    head's motion would make subjects and methods hard to compare.
+    """
+    left_out = alone = 0
+    for key, windows in gathered.items():
+        still = [window for window in windows if window.censored <= most]
+        if len(still) == len(windows):
+            continue
+        if split == "test" and not still:
+            alone += 1
+            continue
+        left_out += len(windows) - len(still)
+        gathered[key] = still
+    where = f"more than {most:.0%} of their window is censored for motion (data.clean.censor)"
+    if left_out:
+        what = "training samples" if split == "train" else "showings of test clips"
+        yield f"sub-{subject}: {left_out} {what} are left out: {where}"
+    if alone:
+        yield f"sub-{subject}: {alone} test clips have no better showing and are kept: {where}"
 
 
 def _keys(cuts: Sequence[Cut], split: Split) -> list[Key]:

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -18,16 +19,18 @@ import numpy as np
 from tqdm import tqdm
 
 from glfa_jax import config
-from glfa_jax.data import DataError, anatomy, flatmap
+from glfa_jax.data import DataError, anatomy, flatmap, surfaces
 from glfa_jax.data.assembling import Assembly
 from glfa_jax.data.attributes import Attributes, StoredFile, StoredRun
+from glfa_jax.data.cleaning.confounds import with_tables
+from glfa_jax.data.cleaning.smoothing import smoother
 from glfa_jax.data.clips import Clips, bundle
 from glfa_jax.data.flatmap import FlatMap
-from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, Study, layout_of
+from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, Study, cleaning_of, layout_of
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.pieces import Scratch, carry_out, hashed
-from glfa_jax.data.planning import Plan, plan, same_repetition_time, without_shared_clips
-from glfa_jax.data.reuse import reuse, settings_of
+from glfa_jax.data.planning import Cut, Plan, plan, same_repetition_time, without_shared_clips
+from glfa_jax.data.reuse import reuse, settings_of, uncleaned
 from glfa_jax.data.signals import Pixels, ReadRun, Signal
 from glfa_jax.data.store import Store
 
@@ -41,6 +44,7 @@ def prepare(data: config.Data, *, progress: bool = True) -> Store:
     what was finished is not done again.
     """
     layout_of(data)  # rejected before a store of another is
+    _check_smoothing(data)
     if os.path.lexists(data.store):
         return _reused(data, progress=progress)
     problems = Problems(skip=data.on_error == "skip")
@@ -65,6 +69,7 @@ def _prepare(
 ) -> None:
     runs = same_repetition_time(study.runs, problems)
     runs = without_shared_clips(runs, problems)
+    runs = with_tables(runs, cleaning_of(data), problems)
     signals, videos = _read(data, study, runs, flat, scratch, problems, progress=progress)
     unreadable = {clip: why for piece in videos for clip, why in piece.failed.items()}
     for why in dict.fromkeys(unreadable.values()):
@@ -113,9 +118,9 @@ def _read(
     progress: bool,
 ) -> tuple[list[Signal | None], list[Clips]]:
     """Every run and video as a piece of the scratch; None for a run that cannot be read."""
-    pixels = Pixels.of(flat)
+    pixels, cleaning = _pixels(data, flat), cleaning_of(data)
     shown = dict.fromkeys(trial.clip for run in runs for trial in run.trials)
-    of_runs = [ReadRun(run, pixels) for run in runs]
+    of_runs = [ReadRun(run, pixels, cleaning) for run in runs]
     of_clips = bundle(
         {clip: study.videos[clip] for clip in shown},
         frames=data.frames,
@@ -144,6 +149,7 @@ def _attributes(
             "split": cut.run.split,
             "volumes": cut.signal.kept,
             "missing": cut.missing,
+            **cut.signal.quality,
         }
         for cut in made.cuts
     ]
@@ -162,6 +168,7 @@ def _attributes(
         repeats={subject: made.repeats(subject) for subject in made.subjects},
         runs=runs,
         notes=notes,
+        kinds=_kinds(made),
         fingerprint=_digest(settings),
         identity=_digest({"settings": settings, "files": files}),
         provenance={
@@ -171,6 +178,28 @@ def _attributes(
             "glfa_jax": version("glfa_jax"),
         },
     )
+
+
+def _kinds(made: Plan) -> tuple[str, ...]:
+    """What there is to look at besides what every store has."""
+    there = {name for cut in made.cuts for name in cut.signal.arrays}
+    return tuple(sorted(there))
+
+
+def _check_smoothing(data: config.Data) -> None:
+    if cleaning_of(data).smooth_mm is not None and layout_of(data).mask is not None:
+        raise DataError(
+            f"data.clean.smooth_mm: scans of layout {data.layout} are images of the flat cortex, "
+            "without surfaces to smooth along; leave it out"
+        )
+
+
+def _pixels(data: config.Data, flat: FlatMap) -> Pixels:
+    width = cleaning_of(data).smooth_mm
+    if width is None:
+        return Pixels.of(flat)
+    mesh = surfaces.load(data)
+    return Pixels.of(flat, smoother=partial(smoother, mesh, width=width))
 
 
 def _files(
@@ -217,6 +246,8 @@ def _reused(data: config.Data, *, progress: bool) -> Store:
     store = reuse(data)
     if progress:
         print(f"{data.store}: up to date, reused", flush=True)
+        if (sentence := uncleaned(store, data)) is not None:
+            print(f"  warning: {sentence}", flush=True)
         for line in _warnings(store.attributes.notes):
             print(line, flush=True)
     return store
@@ -237,6 +268,7 @@ def _summary(data: config.Data, attributes: Attributes, flat: FlatMap, made: Pla
         f"({lag} volumes), window {attributes.window} volumes, {data.frames} frames of "
         f"{data.resolution[0]} x {data.resolution[1]}"
     )
+    yield f"  cleaning (data.clean): {cleaning_of(data).words}"
     size = "" if flat.pixel_mm is None else f" of {flat.pixel_mm:.2f} mm"
     yield f"  flat map {data.map_size} x {data.map_size}, {flat.mask.sum()} cortex pixels{size}"
     for split in SPLITS:
@@ -257,5 +289,15 @@ def _signal_summary(made: Plan, subject: str, split: Split) -> str:
         f"volumes, {samples} samples, {len(made.keys[split]) - samples} missing, "
         f"{sum(cut.missing for cut in cuts)} trials cut short by a run's end; "
         f"{sum(cut.signal.silent for cut in cuts)} constant pixels, largest |z| {peak:.1f}, "
-        f"median temporal SNR {tsnr:.1f}"
+        f"median temporal SNR {tsnr:.1f}{_cleaned_summary(cuts)}"
     )
+
+
+def _cleaned_summary(cuts: Sequence[Cut]) -> str:
+    after = [cut.signal.quality.get("tsnr_cleaned") for cut in cuts]
+    known = [value for value in after if value is not None]
+    if not known:
+        return ""
+    censored = sum(cut.signal.quality.get("censored", 0) for cut in cuts)
+    volumes = f", {censored} volumes censored" if censored else ""
+    return f", {np.median(known):.1f} after cleaning{volumes}"

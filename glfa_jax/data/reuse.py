@@ -11,25 +11,30 @@ from typing import Any
 
 from glfa_jax import config
 from glfa_jax.data import DataError
+from glfa_jax.data.layouts import cleaning_of, layout_of
 from glfa_jax.data.pieces import hashed
 from glfa_jax.data.store import Store
 
 # Settings that change no number of the store.
 FREE = ("store", "workers", "on_error", "latents")
 # Settings younger than stores that are still in use, with what holds for those: not written down
-# where they have this value, so that identities stay the same.
+# where they have this value, so that identities stay the same. Of `clean`, what is done is written
+# down rather than what was asked for, unless nothing is done where nothing is usual.
 YOUNGER = {"repetition_time": "agreeing"}
 
 
 def settings_of(data: config.Data) -> dict[str, Any]:
     """All that decides what is in the store, as it is kept there: under the names that options had
     first, so that stores of all versions have one identity."""
-    free = {*FREE, *(key for key, value in YOUNGER.items() if getattr(data, key) == value)}
+    free = {*FREE, "clean", *(k for k, value in YOUNGER.items() if getattr(data, k) == value)}
     settings = data.model_dump(mode="json", exclude=free)
     kept = {new: old for old, new in data.former.items()}
     settings = {kept.get(key, key): value for key, value in settings.items()}
     if data.simulation is not None:
         settings["simulation"] = data.simulation.comparable()
+    cleaning = cleaning_of(data)
+    if cleaning.on or layout_of(data).clean.on:
+        settings["clean"] = cleaning.comparable()
     return {**settings, "root": str(data.root.resolve())}
 
 
@@ -52,16 +57,32 @@ def reuse(data: config.Data) -> Store:
     return store
 
 
+def uncleaned(store: Store, data: config.Data) -> str | None:
+    """What is to be said of a store of before scans were cleaned, which is used all the same."""
+    settings = store.attributes.provenance.get("settings", {})
+    if "clean" in settings or data.clean is not None or not cleaning_of(data).on:
+        return None
+    return (
+        f"{data.store}: was prepared before scans of layout {data.layout} were cleaned "
+        f"({cleaning_of(data).words}); its maps are not cleaned, remove it to prepare it anew"
+    )
+
+
 def _differing(settings: dict[str, Any], data: config.Data) -> Iterator[str]:
     """Names of settings; those that a store of before does not have are at their defaults."""
-    ours = data.model_dump(exclude=set(FREE))
+    ours = data.model_dump(exclude={*FREE, "clean"})
     try:
         then = config.Data(**{**settings, "store": data.store})
     except (ValueError, TypeError):  # of a version that has other settings
         now = settings_of(data)
         yield from (key for key in now | settings if now.get(key) != settings.get(key))
         return
-    theirs = then.model_dump(exclude=set(FREE))
+    theirs = then.model_dump(exclude={*FREE, "clean"})
+    # Left out, the cleaning may also be none at all, in a store of before there was one.
+    done = config.Cleaning() if then.clean is None else then.clean
+    before = then.clean is None and data.clean is None
+    if not before and done != cleaning_of(data):
+        yield "clean"
     for key in ours:
         near = _near(ours[key], data.root) == _near(theirs[key], then.root)
         if key != "root" and not near and ours[key] != theirs[key]:

@@ -1,9 +1,10 @@
 """One run's time series to z-scores of the cortex pixels, streamed into a piece of the scratch."""
 
 import hashlib
+import math
 import pickle
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
+from glfa_jax import config
 from glfa_jax.data import DataError, reading
-from glfa_jax.data.attributes import StoredFile
+from glfa_jax.data.attributes import RunQuality, StoredFile
+from glfa_jax.data.cleaning.confounds import displacement_of, regressors
+from glfa_jax.data.cleaning.temporal import Cleaner
 from glfa_jax.data.flatmap import FlatMap
 from glfa_jax.data.hemispheres import Witness
 from glfa_jax.data.layouts import Run
@@ -26,10 +30,11 @@ from glfa_jax.data.pieces import (
     write_json,
     write_rows,
 )
+from glfa_jax.data.scores import Scores
 from glfa_jax.files import whole_folder
 from glfa_jax.records import Text
 
-COLUMNS = 2048  # pixels taken to float64 at a time
+EVERY = ("mean", "tsnr", "course")  # arrays that every piece has
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +53,17 @@ class Pixels:
     walls: tuple[Bool[ndarray, " v"], ...] = ()
 
     @classmethod
-    def of(cls, flat: FlatMap) -> "Pixels":
+    def of(
+        cls,
+        flat: FlatMap,
+        *,
+        smoother: Callable[[Int[ndarray, " used"]], csr_array] | None = None,
+    ) -> "Pixels":
+        """smoother: gives (used, values), the values that each of those used is to be a mean of."""
         rows: csr_array = flat.weights[np.flatnonzero(flat.mask)]
+        if smoother is not None:
+            drawn = np.unique(rows.indices)
+            rows = csr_array(rows[:, drawn] @ smoother(drawn), dtype=np.float32)
         columns = np.unique(rows.indices)
         return cls(columns, csr_array(rows[:, columns]), flat.sides, flat.walls)
 
@@ -92,6 +106,8 @@ class Signal(Piece):
 
     volumes: all that windows may reach; the last `tail` of them count for nothing else.
     notes: what seems to be wrong and does no harm, a sentence each.
+    censored: volumes that were interpolated, because the head moved.
+    arrays: names of what there is besides mean, tsnr and course.
     """
 
     volumes: int
@@ -100,6 +116,9 @@ class Signal(Piece):
     peak: float
     files: dict[Text, StoredFile]
     notes: tuple[Text, ...]
+    censored: tuple[int, ...] = ()
+    quality: RunQuality = field(default_factory=RunQuality)
+    arrays: tuple[Text, ...] = ()
 
     @property
     def kept(self) -> int:
@@ -107,6 +126,10 @@ class Signal(Piece):
 
     def window(self, first: int, count: int) -> Float[ndarray, "time p"]:
         return read_rows(self.piece / "z.npy", first, count)
+
+    def censored_share(self, first: int, count: int) -> float:
+        """Of the volumes of a window."""
+        return sum(first <= volume < first + count for volume in self.censored) / count
 
     @property
     def mean(self) -> Float[ndarray, " p"]:
@@ -120,6 +143,10 @@ class Signal(Piece):
     def course(self) -> Float[ndarray, " kept"]:
         return read_rows(self.piece / "course.npy")
 
+    def array(self, name: str) -> Float[ndarray, "..."]:
+        """One of `arrays`."""
+        return read_rows(self.piece / f"{name}.npy")
+
 
 @dataclass(frozen=True)
 class ReadRun:
@@ -127,6 +154,7 @@ class ReadRun:
 
     run: Run
     pixels: Pixels
+    cleaning: config.Cleaning = field(default_factory=config.Cleaning)
 
     @property
     def name(self) -> str:
@@ -139,8 +167,16 @@ class ReadRun:
     @property
     def key(self) -> str:
         """Changes with everything that the piece is made of; the trials are not part of it."""
-        recipe = pickle.dumps((self.run.blocks, self.run.tail))
-        return digest(self.sources, self.pixels.digest, hashlib.sha256(recipe).hexdigest())
+        run = self.run
+        recipe = pickle.dumps((run.blocks, run.tail, run.dropped, run.repetition_time))
+        table = run.confounds
+        tables = () if table is None else (table, table.with_suffix(".json"))
+        return digest(
+            (*self.sources, *tables),
+            self.pixels.digest,
+            hashlib.sha256(recipe).hexdigest(),
+            self.cleaning.comparable(),
+        )
 
     def write(self, piece: Path) -> None:
         """z-scores (ddof 1) over the volumes before the tail; a constant pixel becomes zero."""
@@ -150,46 +186,53 @@ class ReadRun:
                 blocks.append(self.pixels.take(self.run, block, start=volumes))
                 witness.see(block)
                 volumes += len(block)
-        kept = volumes - self.run.tail
-        if kept < 2:
-            raise DataError(f"{self.run.scans[0]}: {kept} volumes, at least 2 are needed")
-        pixels = blocks[0].shape[1]
-        mean, spread, course = np.zeros(pixels), np.zeros(pixels), np.zeros(volumes)
-        peak, silent = 0.0, 0
-        for start in range(0, pixels, COLUMNS):
-            part = slice(start, start + COLUMNS)
-            series = np.concatenate([block[:, part] for block in blocks]).astype(np.float64)
-            course += series.sum(axis=1) / pixels
-            constant = np.ptp(series[:kept], axis=0) == 0
-            mean[part] = series[:kept].mean(axis=0)
-            series -= mean[part]
-            spread[part] = np.where(constant, 0, series[:kept].std(axis=0, ddof=1))
-            series /= np.where(constant, 1, spread[part])
-            series[:, constant] = 0
-            peak = max(peak, float(np.abs(series[:kept]).max()))
-            silent += int(constant.sum())
-            for block, scores in zip(blocks, _split(series, blocks), strict=True):
-                block[:, part] = scores  # in place: the run is held once
-        level = course[:kept].mean()
-        course = 100 * (course[:kept] / level - 1) if level > 0 else np.zeros(kept)
-        tsnr = np.divide(mean, spread, out=np.zeros(pixels), where=spread > 0)
+        if volumes - self.run.tail < 2:
+            raise DataError(
+                f"{self.run.scans[0]}: {volumes - self.run.tail} volumes, at least 2 are needed"
+            )
+        cleaner = self._cleaner(volumes)
+        moved, notes = self._displacement(volumes)
+        scored = Scores(blocks, tail=self.run.tail, cleaner=cleaner)
+        if moved is not None:
+            scored.add_motion(moved)
         about = {
             "volumes": volumes,
             "tail": self.run.tail,
-            "silent": silent,
-            "peak": peak,
+            "silent": scored.silent,
+            "peak": scored.peak,
             "files": {str(file): hashed(file) for file in self.sources},
-            "notes": witness.notes(self.run.scans),
+            "notes": [*witness.notes(self.run.scans), *notes, *(cleaner.notes if cleaner else ())],
+            "censored": [] if cleaner is None else np.flatnonzero(~cleaner.kept).tolist(),
+            "quality": {k: v for k, v in scored.quality.items() if math.isfinite(v)},
+            "arrays": [name for name in scored.arrays if name not in EVERY],
         }
+        shape = (volumes, self.pixels.weights.shape[0])
         with whole_folder(piece) as folder:
-            write_rows(folder / "z.npy", iter(blocks), shape=(volumes, pixels), dtype=np.float32)
-            for name, values in (("mean", mean), ("tsnr", tsnr), ("course", course)):
+            write_rows(folder / "z.npy", iter(blocks), shape=shape, dtype=np.float32)
+            for name, values in scored.arrays.items():
                 write_array(folder / f"{name}.npy", values.astype(np.float32))
             write_json(folder / "about.json", about)
 
+    def _cleaner(self, volumes: int) -> Cleaner | None:
+        if not self.cleaning.in_time:
+            return None
+        confounds, kept = regressors(self.run, self.cleaning, volumes=volumes)
+        if kept[: volumes - self.run.tail].sum() < 2:
+            raise DataError(
+                f"{self.run.scans[0]}: data.clean censors all but {kept.sum()} of its {volumes} "
+                "volumes"
+            )
+        return Cleaner(
+            self.cleaning,
+            scan=self.run.scans[0],
+            seconds=self.run.repetition_time,
+            regressors=confounds,
+            kept=kept,
+        )
 
-def _split(series: ndarray, blocks: list[ndarray]) -> Iterator[ndarray]:
-    start = 0
-    for block in blocks:
-        yield series[start : start + len(block)]
-        start += len(block)
+    def _displacement(self, volumes: int) -> tuple[Float[ndarray, " time"] | None, list[str]]:
+        """Of the head, to be shown; a table that nobody asked for may be of no use."""
+        try:
+            return displacement_of(self.run, volumes=volumes), []
+        except DataError as error:
+            return None, [str(error)]

@@ -11,6 +11,9 @@
     quality/tsnr/sub-XX        (row, column) float32          mean over spread, mean over runs
     quality/reliability/sub-XX (row, column) float32          correlation of odd and even repeats
     quality/course/sub-XX      (volume) float32               mean of the cortex, per cent change
+    quality/carpet/sub-XX      (state, pixel, volume) float32 some pixels of one run
+    quality/displacement/sub-XX  (volume) float32             of the head, mm, NaN where unknown
+    quality/tsnr_cleaned/sub-XX, quality/course_cleaned/sub-XX     after cleaning
 
 One sample is one chunk; `SHARD` samples share a file, fewer where they are large. `clip` counts
 samples: in the train split every showing of a clip is its own sample, in the test split repeats
@@ -22,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import tensorstore as ts
@@ -30,7 +33,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
 from glfa_jax.data import DataError
-from glfa_jax.data.attributes import Attributes, read_attributes, write_group
+from glfa_jax.data.attributes import Attributes, StoredRun, read_attributes, write_group
 from glfa_jax.data.latents import open_latents, stored_vae
 from glfa_jax.data.layouts import SPLITS, Split
 from glfa_jax.data.zarr import Layout, declared_shape, reading, writing
@@ -43,7 +46,21 @@ SHARD_BYTES = 2**27  # a shard is held in memory, packed and unpacked, when it i
 # over the volumes of all test samples, of the average over odd with that over even repeats; zero
 # for a subject without repeats. course: of the volumes that were z-scored, runs one after another
 # in the order of `Attributes.runs`, change from each run's mean; zero where that is not positive.
-Quality = Literal["mean", "tsnr", "reliability", "course"]
+# All of these as scanned. What `Attributes.kinds` names is there besides: carpet: z-scores of the
+# run that `drifting_run` gives, as scanned and, where it was cleaned, after that.
+Quality = Literal[
+    *("mean", "tsnr", "reliability", "course"),
+    *("carpet", "displacement", "tsnr_cleaned", "course_cleaned"),
+]
+ALWAYS: tuple[Quality, ...] = ("mean", "tsnr", "reliability", "course")
+COURSES = ("course", "course_cleaned", "displacement")  # one value a volume
+CARPET = 96  # pixels, at most
+
+
+def drifting_run(attributes: Attributes, subject: str) -> StoredRun:
+    """The run of a subject whose carpet is kept: where there is most drift to be seen."""
+    runs = [run for run in attributes.runs if run["subject"] == subject]
+    return max(runs, key=lambda run: run.get("drift", 0.0))
 
 
 def shard_length(sample_bytes: int) -> int:
@@ -77,8 +94,12 @@ def layouts(
     for subject in attributes.subjects:
         found[f"train/average/sub-{subject}"] = Layout("float32", window, maps)
         volumes = sum(run["volumes"] for run in attributes.runs if run["subject"] == subject)
-        for kind in get_args(Quality):
-            shape, axes = ((volumes,), ("volume",)) if kind == "course" else (mask, maps[1:])
+        for kind in (*ALWAYS, *attributes.kinds):
+            shape, axes = ((volumes,), ("volume",)) if kind in COURSES else (mask, maps[1:])
+            if kind == "carpet":
+                states = 1 + ("course_cleaned" in attributes.kinds)
+                shape = (states, CARPET, drifting_run(attributes, subject)["volumes"])
+                axes = ("state", "pixel", "volume")
             found[f"quality/{kind}/sub-{subject}"] = Layout("float32", shape, axes)
     return found
 
@@ -198,7 +219,7 @@ class Store:
         return average.astype(np.float32)
 
     def quality(self, kind: Quality, subject: str) -> Float[ndarray, "..."]:
-        """An image (row, column) or, for `course`, one value a volume; see `Quality`."""
+        """An image (row, column), for courses one value a volume; see `Quality`."""
         return self._read([self._of(f"quality/{kind}", subject)])[0]
 
     def anatomy(self, subject: str) -> dict[str, Float[ndarray, "h w"]]:
@@ -268,7 +289,7 @@ class Writer:
         sample: tuple[int, int, int, int],
     ):
         self.path, self.sample = path, sample
-        self._folder, self._attributes = folder, attributes
+        self._folder, self.attributes = folder, attributes
         self._layouts = layouts(attributes, mask=mask.shape, sample=sample)
         self._arrays: dict[str, Any] = {}
         for name, layout in self._layouts.items():
@@ -289,4 +310,4 @@ class Writer:
 
     def finish(self) -> None:
         sizes = {name: each.sizes(self._folder / name) for name, each in self._layouts.items()}
-        self._attributes.write(self._folder, sizes=sizes)
+        self.attributes.write(self._folder, sizes=sizes)

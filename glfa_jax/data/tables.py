@@ -47,6 +47,12 @@ def stop(error: DataError) -> None:
     raise error
 
 
+def read_header(path: Path) -> list[str]:
+    """The columns of a table."""
+    _, header = next(_records(path, read_text(path, error=DataError)), (1, []))
+    return [name.strip() for name in header]
+
+
 def read_table(
     path: Path, *, columns: Sequence[str], failed: Callable[[DataError], None] = stop
 ) -> list[Row]:

@@ -73,7 +73,7 @@ def test_what_is_in_the_tail_changes_no_other_volume(tmp_path):
 
 @pytest.mark.parametrize("sizes", [(1,) * VOLUMES, (5, 5, 2), (11, 1)])
 def test_blocks_of_any_size_give_the_same_bits(tmp_path, sizes, monkeypatch):
-    monkeypatch.setattr("glfa_jax.data.signals.COLUMNS", 4)
+    monkeypatch.setattr("glfa_jax.data.scores.COLUMNS", 4)
     whole, parts = written(tmp_path), written(tmp_path, sizes=sizes)
     np.testing.assert_array_equal(whole.window(0, VOLUMES), parts.window(0, VOLUMES))
     np.testing.assert_array_equal(whole.course, parts.course)

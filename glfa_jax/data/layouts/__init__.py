@@ -44,6 +44,9 @@ class Run:
         damaged. Must pickle, so that another process can call it.
     sides: number of values of each hemisphere, where the files tell.
     tail: volumes at the end of `blocks` that windows may reach but mean and spread leave out.
+    dropped: volumes of the files before and after those of `blocks`.
+    confounds: fMRIPrep's table of the run, with a row for every volume of the files; one of `files`
+        only where the cleaning asks for it.
     """
 
     subject: str
@@ -57,6 +60,8 @@ class Run:
     blocks: Callable[[], Blocks]
     tail: int = 0
     sides: tuple[int, ...] = ()
+    dropped: tuple[int, int] = (0, 0)
+    confounds: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class Layout:
         `data.root` that shows the region, unless `data.region.mask` names another.
     timed_by_events: trials come from tables, so that one beyond the end of its run is a mistake.
         Elsewhere every trial is known beforehand, and what a run broken off lacks is missing.
+    clean: what its authors take out of the scans before they z-score them.
     """
 
     name: str
@@ -107,6 +113,7 @@ class Layout:
     space: str | None = None
     mask: str | None = None
     timed_by_events: bool = False
+    clean: config.Cleaning = config.Cleaning()
 
 
 LAYOUTS: Registry[Layout] = Registry(__name__, what="layout", error=DataError)
@@ -115,3 +122,8 @@ LAYOUTS: Registry[Layout] = Registry(__name__, what="layout", error=DataError)
 def layout_of(data: config.Data) -> Layout:
     """Raises DataError where there is none of the name in `data.layout`."""
     return LAYOUTS.named(data.layout, key="data.layout")
+
+
+def cleaning_of(data: config.Data) -> config.Cleaning:
+    """What is asked for, or else what the layout's authors do."""
+    return layout_of(data).clean if data.clean is None else data.clean

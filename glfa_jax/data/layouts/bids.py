@@ -5,6 +5,7 @@ sub-01[/ses-1]/func/sub-01[_ses-1]_task-T[_run-01]..._bold.EXTENSION
     space-fsLR_den-91k                             .dtseries.nii
     space-MNI152NLin2009cAsym_desc-preproc         .nii.gz
     ..._bold.json beside them                      RepetitionTime, StartTime (seconds)
+    ..._desc-confounds_timeseries.tsv              for data.clean, and to be looked at
 sub-01[/ses-1]/anat/..._hemi-{L,R}_space-..._curv.shape.gii    maps of anatomy, see data.anatomy
 sub-01[/ses-1]/func/..._events.tsv                 onset duration trial_type stim_file repeat
 stimuli/<stim_file>
@@ -144,6 +145,10 @@ class _Reader:
     def _run(self, subject: str, scans: list[Name]) -> Run:
         paths, scan = _scans(scans), scans[0]
         events = self._events(scan)
+        confounds = self._confounds(scan)
+        tables = [] if confounds is None else [confounds, confounds.with_suffix(".json")]
+        if self.data.clean is None or not self.data.clean.reads_confounds:
+            tables = []
         sidecars, stated = self._sidecars(next(name for name in scans if name.path == paths[0]))
         headers = [header_of(path) for path in paths]
         step, *_ = [
@@ -175,9 +180,11 @@ class _Reader:
             start_time=start + begin * step,
             trials=trials,
             scans=paths,
-            files=(*paths, *sidecars, events),
+            files=(*paths, *sidecars, events, *filter(Path.is_file, tables)),
             blocks=partial(trimmed, read, paths[0], begin, end) if begin or end else read,
             sides=tuple(values for header in headers for values in header.sides),
+            dropped=(begin, end),
+            confounds=confounds,
         )
 
     def _reader(self, kind: str, paths: tuple[Path, ...]) -> partial[Blocks]:
@@ -202,6 +209,21 @@ class _Reader:
             f"{scan.path.with_name('_'.join([*kept, 'events.tsv']))}: no such file; looked in "
             f"{' and '.join(map(str, looked))}"
         )
+
+    def _confounds(self, scan: Name) -> Path | None:
+        """fMRIPrep's table; versions before 20.2 call it regressors."""
+        for suffix in ("timeseries", "regressors"):
+            found = self.derivative.inherited(
+                scan,
+                below=self.data.root,
+                suffix=suffix,
+                extensions=(".tsv",),
+                ignoring=FORM,
+                having={"desc": "confounds"},
+            )
+            if found:
+                return found[-1].path
+        return None
 
     def _sidecars(self, scan: Name) -> tuple[list[Path], dict[str, tuple[Any, Path]]]:
         """The files that say when volumes were taken, the nearest last; what they say, and which.

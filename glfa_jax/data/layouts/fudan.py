@@ -218,6 +218,7 @@ def _run(plan: _Planned) -> Run:
         scans=(plan.path,),
         files=(plan.path, plan.condition),
         blocks=partial(trimmed, partial(hdf5, plan.path, KEY), plan.path, DROPPED, 0),
+        dropped=(DROPPED, 0),
     )
 
 

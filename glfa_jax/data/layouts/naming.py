@@ -117,11 +117,12 @@ class Dataset:
         suffix: str,
         extensions: Collection[str],
         ignoring: Collection[str] = (),
+        having: Mapping[str, str] = {},
     ) -> list[Name]:
         """The files that hold for a scan, the farthest first: a nearer one says it better.
 
         below: the study that the scan lies in; its folders have the same names here. In one folder
-        the file with more entities is nearer; `ignoring` some.
+        the file with more entities is nearer; `ignoring` some. having: entities that it must have.
         """
         found: list[Name] = []
         place = self.root
@@ -132,6 +133,7 @@ class Dataset:
                 for name in self.names(place)
                 if name.suffix == suffix
                 and name.extension in extensions
+                and having.items() <= name.entities.items()
                 and name.holds_for(scan, ignoring=ignoring)
             ]
             here.sort(key=_nearness)

@@ -126,7 +126,11 @@ def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
         blocks=partial(trimmed, partial(cifti, path), path, before, 0),
         tail=after,  # the answer to the last clips lies there
         sides=sides,
+        dropped=(before, 0),
     )
 
 
-LAYOUTS.register(Layout("wen2018", read_study, space="fsLR"))
+# The authors take a polynomial out of every run before they z-score it (SPEC §5.4).
+LAYOUTS.register(
+    Layout("wen2018", read_study, space="fsLR", clean=config.Cleaning(polynomial=4))
+)
