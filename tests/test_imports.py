@@ -242,6 +242,8 @@ LAZY = {
     # Slow to import, and most studies need neither.
     ("glfa_jax/data/hdf5", "h5py"),
     ("glfa_jax/data/readers", "nilearn"),
+    ("glfa_jax/data/cleaning/confounds", "nilearn"),
+    ("glfa_jax/data/cleaning/temporal", "nilearn"),
     ("glfa_jax/hub", "huggingface_hub"),
     # Reports are made without jax.
     ("glfa_jax/method", "glfa_jax.alignments"),

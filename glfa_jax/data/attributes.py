@@ -20,7 +20,8 @@ FORMAT = 2
 class RunQuality(TypedDict, total=False):
     """What was measured of a run as it was scanned and, where it was cleaned, after that.
 
-    drift: share of a pixel's variance in a polynomial of order 4, beyond chance, the median.
+    drift: share of a pixel's variance in slow waves (a polynomial of order 4, less in runs of less
+        than 200 s), beyond chance, the median.
     tsnr: mean over spread of a pixel, the median. displacement: of the head, mm, the mean.
     motion: correlation of the displacement with the change of the maps from volume to volume.
     censored: volumes.

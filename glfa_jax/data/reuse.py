@@ -4,6 +4,7 @@
 or alone to where there is no study.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,17 @@ def reuse(data: config.Data) -> Store:
             "data.store"
         )
     return store
+
+
+def cleaning_in(store: Store) -> str:
+    """What was taken out of the scans of a store, in words."""
+    done = store.attributes.provenance.get("settings", {}).get("clean")
+    if done is None:
+        return config.Cleaning().words
+    try:
+        return config.Cleaning(**done).words
+    except (ValueError, TypeError):  # of a version that has other options
+        return json.dumps(done)
 
 
 def uncleaned(store: Store, data: config.Data) -> str | None:

@@ -22,14 +22,19 @@ class Scores:
     """
 
     def __init__(
-        self, blocks: Sequence[Float[ndarray, "time p"]], *, tail: int, cleaner: Cleaner | None
+        self,
+        blocks: Sequence[Float[ndarray, "time p"]],
+        *,
+        tail: int,
+        seconds: float,
+        cleaner: Cleaner | None,
     ):
         volumes, pixels = sum(map(len, blocks)), blocks[0].shape[1]
         self._kept, self._cleaner = volumes - tail, cleaner
         self._mean, self._spread, self._cleaned_spread = np.zeros((3, pixels))
         self._course, self._cleaned_course = np.zeros((2, volumes))
-        self._before = Measures(self._kept, pixels)
-        self._after = Measures(self._kept, pixels)
+        self._before = Measures(self._kept, pixels, seconds=seconds)
+        self._after = Measures(self._kept, pixels, seconds=seconds)
         self._displacement: ndarray | None = None
         self.peak, self.silent = 0.0, 0
         for start in range(0, pixels, COLUMNS):

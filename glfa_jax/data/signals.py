@@ -192,7 +192,8 @@ class ReadRun:
             )
         cleaner = self._cleaner(volumes)
         moved, notes = self._displacement(volumes)
-        scored = Scores(blocks, tail=self.run.tail, cleaner=cleaner)
+        seconds = self.run.repetition_time
+        scored = Scores(blocks, tail=self.run.tail, seconds=seconds, cleaner=cleaner)
         if moved is not None:
             scored.add_motion(moved)
         about = {

@@ -118,11 +118,17 @@ def _drawable(value: float | None) -> float:
 
 
 def time_course(
-    runs: Sequence[np.ndarray], *, marked: Sequence[bool], step: float, salt: str, label: str
+    runs: Sequence[np.ndarray],
+    *,
+    marked: Sequence[bool],
+    step: float,
+    salt: str,
+    label: str,
+    unit: str = "%",
 ) -> Markup:
-    """Inline SVG: runs one after another, per cent over minutes; marked runs in another colour.
+    """Inline SVG: runs one after another, values over minutes; marked runs in another colour.
 
-    step: seconds between two values.
+    step: seconds between two values; unit: of the values.
     """
     size = max(1, -(-sum(map(len, runs)) // _MOST_POINTS))
 
@@ -143,7 +149,7 @@ def time_course(
         axes.xaxis.set_major_locator(MaxNLocator(nbins=10))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.set_xlabel("minutes", color=_MUTED)
-        axes.set_ylabel("%", color=_MUTED)
+        axes.set_ylabel(unit, color=_MUTED)
 
     return _inline(draw, size=(12, 1.9), salt=salt, label=label)
 

@@ -17,6 +17,7 @@ _STOPS |= {0.68: "#c8281e", 0.86: "#ff9a1f", 1.0: "#fff7b0"}
 COLD_HOT = LinearSegmentedColormap.from_list("cold_hot", list(_STOPS.items()))
 # From dark, low, to light, high; read alike by people who confuse red and green.
 DARK_LIGHT = matplotlib.colormaps["viridis"]
+BLACK_WHITE = matplotlib.colormaps["gray"]
 LEVELS = 255  # colours of an indexed PNG, one less for what is clear
 COLUMNS = 4  # pictures beside each other
 

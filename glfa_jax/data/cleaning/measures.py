@@ -8,6 +8,7 @@ from glfa_jax.data.cleaning.temporal import DRIFT_ORDER, polynomials
 from glfa_jax.data.store import CARPET
 
 FEWEST = 8  # volumes; of fewer, nothing is said
+SLOW = 0.01  # Hz; what is slower is called drift
 
 
 class Measures:
@@ -16,8 +17,9 @@ class Measures:
     carpet: the course of some pixels, evenly spread.
     """
 
-    def __init__(self, volumes: int, pixels: int):
-        order = min(DRIFT_ORDER, max(volumes - 2, 1))
+    def __init__(self, volumes: int, pixels: int, *, seconds: float):
+        # Of order 4, or of less in runs so short that it would hold waves that are not slow.
+        order = min(DRIFT_ORDER, int(2 * volumes * seconds * SLOW))
         drift = polynomials(volumes, order)
         self._drift, _ = np.linalg.qr(drift - drift.mean(axis=0))
         self._share, self._change = np.zeros(pixels), np.zeros(max(volumes - 1, 0))
@@ -39,10 +41,10 @@ class Measures:
     @property
     def drift(self) -> float:
         """Share of a pixel's variance that a polynomial of order 4 explains, beyond what it would
-        of white noise; the median. NaN of too few volumes."""
-        volumes, order = len(self._drift), self._drift.shape[1]
+        of white noise; the median. NaN of runs that are too short."""
+        volumes, order = self._drift.shape
         known = self._share[np.isfinite(self._share)]
-        if volumes < FEWEST or not known.size:
+        if volumes < FEWEST or not order or not known.size:
             return float("nan")
         return float(1 - (1 - np.median(known)) * (volumes - 1) / (volumes - 1 - order))
 

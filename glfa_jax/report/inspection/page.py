@@ -9,17 +9,31 @@ import numpy as np
 
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import LAYOUTS, SPLITS
+from glfa_jax.data.reuse import cleaning_in
 from glfa_jax.data.store import Store
 from glfa_jax.files import whole_file
 from glfa_jax.report import html
 from glfa_jax.report.figures import time_course
 from glfa_jax.report.html import Markup
+from glfa_jax.report.inspection.cleaning import cleaning_section
 from glfa_jax.report.inspection.clips import clips_section
-from glfa_jax.report.inspection.findings import courses, findings, is_centred
+from glfa_jax.report.inspection.courses import courses
+from glfa_jax.report.inspection.findings import findings, is_centred
 from glfa_jax.report.inspection.inspection import Inspection, inspect
 from glfa_jax.report.inspection.maps import between_section, maps_section
 from glfa_jax.report.tables import Row, Table, cells
 from glfa_jax.report.words import count_text, listing, value_text
+
+
+# Measures of a run, as the table of runs calls them.
+MEASURED = {
+    "drift": "drift",
+    "drift_cleaned": "drift, cleaned",
+    "displacement": "mean displacement, mm",
+    "motion": "moves with the head",
+    "motion_cleaned": "moves with the head, cleaned",
+    "censored": "censored",
+}
 
 
 def write(store: Store, target: Path, *, clips: int, progress: bool) -> None:
@@ -50,6 +64,7 @@ def render(store: Store, inspection: Inspection, *, clips: int) -> str:
         layout=LAYOUTS.get(about.layout),  # None: not known to this installation
         maps=maps_section(store, inspection),
         courses=list(_courses(store)),
+        cleaning=cleaning_section(store),
         clips=clips_section(store, clips),
         between=between_section(store, inspection),
         provenance=_provenance(store),
@@ -68,9 +83,15 @@ def _facts(store: Store) -> list[tuple[str, str]]:
         ("Window", f"{count_text(about.window, 'volume')}, {seconds:g} s"),
         ("Clip", f"{about.clip_seconds:g} s"),
         ("Flat map", f"{height} × {width} pixels, {store.mask.mean():.0%} of them in the region"),
+        ("Cleaning", _cleaning(store)),
         ("Read from", str(about.provenance.get("root", "unknown"))),
         ("Prepared by", f"glfa_jax {about.provenance.get('glfa_jax', 'unknown')}"),
     ]
+
+
+def _cleaning(store: Store) -> str:
+    words = cleaning_in(store)
+    return "none: drift and motion that the scans came with are in them" if words == "none" else words
 
 
 def _subjects_table(store: Store, inspection: Inspection) -> Table:
@@ -122,8 +143,17 @@ def _courses(store: Store) -> Iterator[tuple[str, Markup]]:
 def _provenance(store: Store) -> dict[str, Any]:
     about = store.attributes
     files = about.provenance.get("files", {})
+    measures = {
+        name: head
+        for name, head in MEASURED.items()
+        if any(name in run for run in about.runs)
+    }
     rows = (
-        (run["subject"], run["name"], run["split"], f"{run['volumes']:,}", f"{run['missing']:,}")
+        (
+            *(run["subject"], run["name"], run["split"]),
+            *(f"{run['volumes']:,}", f"{run['missing']:,}"),
+            *(value_text(run.get(name), digits=2) for name in measures),
+        )
         for run in about.runs
     )
     return {
@@ -134,7 +164,10 @@ def _provenance(store: Store) -> dict[str, Any]:
         "runs": Table(
             title="Table of runs",
             labels=3,
-            head=cells(["subject", "run", "split", "volumes", "trials without their window"]),
+            head=cells(
+                ["subject", "run", "split", "volumes", "trials without their window"]
+                + list(measures.values())
+            ),
             rows=tuple(map(cells, rows)),
         ),
     }

@@ -63,7 +63,7 @@ def test_the_store_says_what_was_done(cleaned, place, capsys):
     assert len(files) == 8
     assert about.kinds == ("carpet", "course_cleaned", "displacement", "tsnr_cleaned")
     assert [run.get("censored") for run in about.runs] == [1, 2, 0, 0, 0, 0, 0, 0]
-    assert all(np.isfinite(run["drift_cleaned"]) for run in about.runs)
+    assert all(run["tsnr_cleaned"] >= run["tsnr"] for run in about.runs)
     assert prepare(at(place)).attributes.identity == about.identity
     assert "up to date, reused" in capsys.readouterr().out
     with pytest.raises(DataError, match=r"other settings \(clean\)"):
@@ -78,7 +78,7 @@ def test_what_there_is_to_look_at(cleaned):
     assert np.isnan(moved[0])
     assert moved[[2, VOLUMES + 2, VOLUMES + 3]] == pytest.approx(1.0)
     run = drifting_run(cleaned.attributes, "01")
-    assert run["drift"] == max(r["drift"] for r in cleaned.attributes.runs[:4])
+    assert run["subject"] == "01"
     carpet = cleaned.quality("carpet", "01")
     assert carpet.shape == (2, 96, VOLUMES)
     np.testing.assert_allclose(carpet[0].std(axis=1, ddof=1), 1, atol=1e-2)

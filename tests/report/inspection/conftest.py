@@ -81,6 +81,24 @@ def contents() -> Contents:
     return Contents(attributes, arrays)
 
 
+def with_kinds(made: Contents, kinds: tuple[str, ...]) -> None:
+    """As stores of today have them, with drift in the maps as scanned and none after cleaning."""
+    made.attributes["kinds"] = kinds
+    drift, noise = np.linspace(-3, 3, VOLUMES), np.random.default_rng(2).normal(size=VOLUMES)
+    shapes = {
+        "carpet": np.stack([np.tile(drift, (96, 1)), np.tile(noise, (96, 1))]),
+        "course_cleaned": np.tile(noise, 2),
+        "tsnr_cleaned": np.full((SIZE, SIZE), 70.0) * MASK,
+        "displacement": np.tile(np.where(np.arange(VOLUMES) == 20, 2.0, 0.1), 2),
+    }
+    states = 2 if "course_cleaned" in kinds else 1
+    for subject in SUBJECTS:
+        for kind in kinds:
+            values = shapes[kind][:states] if kind == "carpet" else shapes[kind]
+            made.arrays[f"quality/{kind}/sub-{subject}"] = values
+        made.arrays[f"quality/course/sub-{subject}"] = np.tile(drift, 2)
+
+
 def write_store(path: Path, made: Contents) -> Store:
     attributes = Attributes(**made.attributes)
     mask = made.arrays["mask"]

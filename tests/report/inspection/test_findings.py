@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from glfa_jax.report.inspection.findings import courses, findings
+from glfa_jax.report.inspection.courses import courses
+from glfa_jax.report.inspection.findings import findings
 from glfa_jax.report.inspection.inspection import inspect
-from tests.report.inspection.conftest import CLIPS, MASK, VOLUMES
+from tests.report.inspection.conftest import CLIPS, MASK, VOLUMES, with_kinds
 
 
 def told(store) -> list[str]:
@@ -82,6 +83,30 @@ def test_what_is_wrong_is_reported_of_the_subject_and_nothing_else(make, spoil, 
     assert len(sentences) == 1
     assert sentences[0].startswith("Subject 02")
     assert re.search(words, sentences[0])
+
+
+@pytest.mark.parametrize(
+    ("measures", "kinds", "says"),
+    [
+        ({"drift": 0.23}, ("carpet",), "the maps drift: slow waves are 23% of the variance"),
+        ({"drift": 0.23, "drift_cleaned": 0.01}, ("carpet", "course_cleaned"), None),
+        ({"drift": 0.23, "drift_cleaned": 0.15}, ("carpet", "course_cleaned"), "slow waves are 15%"),
+        ({"motion": 0.52}, ("carpet",), r"change when the head moves \(correlation 0\.52"),
+        ({"motion": 0.45}, ("carpet",), None),  # in 40 volumes that may be chance
+        ({"motion": 0.6, "motion_cleaned": 0.2}, ("carpet", "course_cleaned"), None),
+    ],
+)
+def test_drift_and_motion_are_told_as_they_are_left_in_the_maps(make, measures, kinds, says):
+    def change(made):
+        for run in made.attributes["runs"][2:4]:
+            run |= measures
+        with_kinds(made, kinds)
+
+    sentences = told(make(change))
+    assert len(sentences) == (says is not None)
+    if says is not None:
+        assert sentences[0].startswith("Subject 02: ")
+        assert re.search(says, sentences[0])
 
 
 def test_nobody_alike_is_reported_once(make):

@@ -9,9 +9,19 @@ import pytest
 from PIL import Image
 
 from glfa_jax.data.look import command as main
+from glfa_jax.report.inspection.cleaning import slow_power
 from glfa_jax.report.inspection.inspection import inspect
 from glfa_jax.report.inspection.page import render, write
-from tests.report.inspection.conftest import FRAMES, MASK, SUBJECTS, WINDOW, contents, write_store
+from tests.report.inspection.conftest import (
+    FRAMES,
+    MASK,
+    SUBJECTS,
+    VOLUMES,
+    WINDOW,
+    contents,
+    with_kinds,
+    write_store,
+)
 from tests.report.test_page import parse, words
 
 
@@ -67,6 +77,46 @@ def test_a_store_without_test_samples_is_shown(make):
     plain = words(render(store, inspect(store, progress=False), clips=2))
     assert "7 train and 0 test samples" in plain
     assert "the store holds no test sample" in plain
+
+
+def test_a_store_of_before_says_that_it_was_not_cleaned(text):
+    plain = words(text)
+    assert "none: drift and motion that the scans came with are in them" in plain
+    assert "The store was prepared before drift and motion were measured." in plain
+
+
+def test_drift_and_motion_are_shown_before_and_after(make):
+    def change(made):
+        with_kinds(made, ("carpet", "course_cleaned", "displacement", "tsnr_cleaned"))
+        made.attributes["provenance"]["settings"]["clean"] = {"polynomial": 4}
+        for run in made.attributes["runs"]:
+            run |= {"drift": 0.4, "drift_cleaned": 0.01, "tsnr": 40.0, "tsnr_cleaned": 52.0}
+            run |= {"displacement": 0.125, "motion": 0.375, "motion_cleaned": 0.0625}
+
+    store = make(change)
+    page = render(store, inspect(store, progress=False), clips=0)
+    plain = words(page)
+    assert "polynomial of order 4" in plain
+    # Cells follow each other; the slowest wave of runs of 40 s has 0.025 Hz.
+    assert "01as scanned0.000.40400.120.38–" in plain
+    assert "01after cleaning0.000.0152–0.060" in plain
+    assert "Framewise displacement of subject 03" in plain
+    shown = pictures(page)
+    before = shown["Carpet of subject 01, run 1, as scanned"]
+    after = shown["Carpet of subject 01, run 1, after cleaning"]
+    assert before.size == after.size == (VOLUMES, 96)
+    values = np.asarray(before.convert("L"), float)
+    assert (np.diff(values[0]) >= 0).all()
+    assert np.ptp(values[0]) == 255
+    assert not (np.diff(np.asarray(after.convert("L"), float)[0]) >= 0).all()
+    parse(page)
+
+
+def test_slow_power_is_what_lies_below_a_hundredth_of_a_hertz():
+    time = np.arange(200) * 2.0
+    slow, fast = np.sin(2 * np.pi * time / 200), 2 * np.sin(2 * np.pi * time / 20)
+    assert slow_power(5 + slow + fast, seconds=2.0) == pytest.approx(0.2)
+    assert np.isnan(slow_power(np.ones(200), seconds=2.0))
 
 
 def test_every_subject_has_every_map(text):
