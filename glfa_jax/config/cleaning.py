@@ -7,6 +7,13 @@ from pydantic import Field, model_validator
 from glfa_jax.config.base import Count, Fraction, Positive, Section
 
 Model = Literal["basic", "power2", "derivatives", "full"]
+Compcor = Literal[
+    "anat_combined",
+    "anat_separated",
+    "temporal",
+    "temporal_anat_combined",
+    "temporal_anat_separated",
+]
 
 
 class Confounds(Section):
@@ -31,13 +38,7 @@ class Confounds(Section):
     global_signal: Model | None = Field(
         default=None, description="of a strategy: regressed out only where this is given"
     )
-    compcor: (
-        Literal[
-            *("anat_combined", "anat_separated", "temporal"),
-            *("temporal_anat_combined", "temporal_anat_separated"),
-        ]
-        | None
-    ) = Field(default=None, description="nilearn's own choice if left out")
+    compcor: Compcor | None = Field(default=None, description="nilearn's own choice if left out")
     n_compcor: Positive | None = Field(default=None, description="components; all if left out")
 
     @model_validator(mode="after")
@@ -135,17 +136,18 @@ class Cleaning(Section):
     @property
     def words(self) -> str:
         """All that is done, for people."""
-        parts = [
-            self.smooth_mm and f"smoothed by {self.smooth_mm:g} mm",
-            self.despike and f"spikes beyond {self.despike:g} standard deviations drawn back",
-            self.polynomial and f"polynomial of order {self.polynomial}",
-            self.cosine_seconds and f"cosines of {self.cosine_seconds:g} s and slower",
-            self.high_pass_hz and f"high-pass {self.high_pass_hz:g} Hz",
-            self.low_pass_hz and f"low-pass {self.low_pass_hz:g} Hz",
-            self.confounds and f"confounds {_confounds(self.confounds)}",
-            self.censor and f"censored {_censor(self.censor)}",
-        ]
-        return ", ".join(filter(None, parts)) or "none"
+        done = {
+            "smoothed by {:g} mm": self.smooth_mm,
+            "spikes beyond {:g} standard deviations drawn back": self.despike,
+            "polynomial of order {}": self.polynomial,
+            "cosines of {:g} s and slower": self.cosine_seconds,
+            "high-pass {:g} Hz": self.high_pass_hz,
+            "low-pass {:g} Hz": self.low_pass_hz,
+            "confounds {}": self.confounds and _confounds(self.confounds),
+            "censored {}": self.censor and _censor(self.censor),
+        }
+        parts = (text.format(value) for text, value in done.items() if value is not None)
+        return ", ".join(parts) or "none"
 
 
 def _confounds(given: Confounds) -> str:
@@ -155,8 +157,9 @@ def _confounds(given: Confounds) -> str:
 
 
 def _censor(given: Censor) -> str:
-    limits = [
-        given.framewise_displacement and f"beyond {given.framewise_displacement:g} mm",
-        given.std_dvars and f"beyond DVARS {given.std_dvars:g}",
-    ]
-    return " or ".join(filter(None, limits))
+    limits: list[str] = []
+    if given.framewise_displacement is not None:
+        limits.append(f"beyond {given.framewise_displacement:g} mm")
+    if given.std_dvars is not None:
+        limits.append(f"beyond DVARS {given.std_dvars:g}")
+    return " or ".join(limits)

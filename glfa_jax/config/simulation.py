@@ -12,6 +12,7 @@ class Simulation(Section):
 
     later: ClassVar[frozenset[str]] = frozenset(
         {"patchwise", "anatomy", "tuning_noise", "reliability", "own_clips", "shared_share"}
+        | {"drift", "motion", "spikes"}
     )
 
     subjects: Positive = 3
@@ -57,6 +58,18 @@ class Simulation(Section):
         description="correlation at a vertex of two repeats of a run in the same order, mean over "
         "the region; sets the noise of each subject, in place of `noise`",
     )
+    drift: Rate = Field(
+        default=0.0,
+        description="drift slower than 0.01 Hz, standard deviation over that of the signal; with "
+        "any of drift, motion and spikes, tables of confounds are written beside the scans",
+    )
+    motion: Rate = Field(
+        default=0.0,
+        description="what follows the head's position, standard deviation over that of the signal",
+    )
+    spikes: Fraction = Field(
+        default=0.0, description="share of volumes that a jerk of the head spoils"
+    )
     own_clips: tuple[Subject, ...] = Field(
         default=(), description="subjects whose training clips no other subject sees"
     )
@@ -82,6 +95,9 @@ class Simulation(Section):
             f"anatomy {self.anatomy:g}" if self.anatomy is not None else "",
             f"tuning noise {self.tuning_noise:g}" if self.tuning_noise else "",
             f"reliability {self.reliability:g}" if self.reliability else "",
+            f"drift {self.drift:g}" if self.drift else "",
+            f"motion {self.motion:g}" if self.motion else "",
+            f"spikes {self.spikes:g}" if self.spikes else "",
             f"own clips of {' '.join(self.own_clips)}" if self.own_clips else "",
             f"shared share {self.shared_share:g}" if self.own_clips and self.shared_share else "",
         ]

@@ -1,6 +1,7 @@
 """The pixels of one run to z-scores, in place and a few at a time."""
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
@@ -109,7 +110,7 @@ class Scores:
             found["motion"] = self._before.motion(moved, kept=np.ones_like(counted))
             if self._cleaner is not None:
                 found["motion_cleaned"] = self._after.motion(moved, kept=counted)
-        return found
+        return cast(RunQuality, {k: v for k, v in found.items() if np.isfinite(cast(float, v))})
 
     def _ratio(self, spread: Float[ndarray, " p"]) -> Float[ndarray, " p"]:
         return np.divide(self._mean, spread, out=np.zeros(len(spread)), where=spread > 0)

@@ -1,7 +1,6 @@
 """One run's time series to z-scores of the cortex pixels, streamed into a piece of the scratch."""
 
 import hashlib
-import math
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -204,10 +203,10 @@ class ReadRun:
             "files": {str(file): hashed(file) for file in self.sources},
             "notes": [*witness.notes(self.run.scans), *notes, *(cleaner.notes if cleaner else ())],
             "censored": [] if cleaner is None else np.flatnonzero(~cleaner.kept).tolist(),
-            "quality": {k: v for k, v in scored.quality.items() if math.isfinite(v)},
+            "quality": scored.quality,
             "arrays": [name for name in scored.arrays if name not in EVERY],
         }
-        shape = (volumes, self.pixels.weights.shape[0])
+        shape = (volumes, blocks[0].shape[1])
         with whole_folder(piece) as folder:
             write_rows(folder / "z.npy", iter(blocks), shape=shape, dtype=np.float32)
             for name, values in scored.arrays.items():

@@ -49,8 +49,14 @@ SHARD_BYTES = 2**27  # a shard is held in memory, packed and unpacked, when it i
 # All of these as scanned. What `Attributes.kinds` names is there besides: carpet: z-scores of the
 # run that `drifting_run` gives, as scanned and, where it was cleaned, after that.
 Quality = Literal[
-    *("mean", "tsnr", "reliability", "course"),
-    *("carpet", "displacement", "tsnr_cleaned", "course_cleaned"),
+    "mean",
+    "tsnr",
+    "reliability",
+    "course",
+    "carpet",
+    "displacement",
+    "tsnr_cleaned",
+    "course_cleaned",
 ]
 ALWAYS: tuple[Quality, ...] = ("mean", "tsnr", "reliability", "course")
 COURSES = ("course", "course_cleaned", "displacement")  # one value a volume

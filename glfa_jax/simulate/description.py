@@ -40,6 +40,7 @@ def _readme(simulation: config.Simulation) -> str:
         _TUNING_NOISE: simulation.tuning_noise,
         _RELIABILITY: simulation.reliability,
         _OWN_CLIPS: simulation.own_clips,
+        _ARTEFACTS: simulation.drift or simulation.motion or simulation.spikes,
     }
     added = [text for text, there in more.items() if there]
     if not added:
@@ -90,4 +91,11 @@ another order, as in the test runs, correlate less, because answers to neighbour
 _OWN_CLIPS = """
 Subjects named in the setting own_clips see stimuli sub-*_train_* in training that nobody else sees,
 but for the share shared_share.
+"""
+
+_ARTEFACTS = """
+Scans hold drift, what follows the head's motion, or volumes that a jerk of it spoils, by the
+settings drift, motion and spikes. sub-*/func/*_desc-confounds_timeseries.tsv holds the confounds,
+named as fMRIPrep names them. noise_ceiling and reliability are those of scans without these
+artefacts.
 """

@@ -22,6 +22,7 @@ class Stream(IntEnum):
     ANATOMY = 8
     OWN_TUNING = 9
     OWN_CLIPS = 10
+    ARTEFACTS = 11
 
 
 def generator(seed: int, stream: Stream, *, index: int = 0) -> np.random.Generator:

@@ -18,6 +18,7 @@ from glfa_jax.errors import InputError
 from glfa_jax.files import read_object, whole_folder
 from glfa_jax.lock import alone
 from glfa_jax.simulate.anatomy import write_anatomy
+from glfa_jax.simulate.artefacts import Restless, asked
 from glfa_jax.simulate.bold import NOISE_SCALE, correlated_noise, noise_for
 from glfa_jax.simulate.cortex import smooth_field, visual_cortex
 from glfa_jax.simulate.description import GENERATOR, write_description
@@ -81,6 +82,9 @@ def _write(simulation: config.Simulation, folder: Path, *, progress: bool) -> No
             rng = generator(simulation.seed, Stream.NOISE, index=index)
             level = smooth_field(rng, count=1, scale=30.0)(cortex.canonical)[:, 0]
             baseline = BASELINE * (1 + BASELINE_SPREAD * np.clip(level, -3, 3))
+            restless = None
+            if asked(simulation):
+                restless = Restless(simulation, cortex, index=index)
             for run in runs:
                 signal = run.drive @ (subject.weights / unit)
                 noise = correlated_noise(
@@ -89,8 +93,15 @@ def _write(simulation: config.Simulation, folder: Path, *, progress: bool) -> No
                     volumes=len(signal),
                     repetition_time=simulation.repetition_time,
                 )
-                bold = baseline * (1 + SIGNAL_CHANGE * (signal + subject.noise * noise))
-                _write_run(folder / f"sub-{name}" / "func", name, run, bold, simulation, names)
+                change = signal + subject.noise * noise
+                func = folder / f"sub-{name}" / "func"
+                if restless is None:
+                    bold = baseline * (1 + SIGNAL_CHANGE * change)
+                else:
+                    artefacts = restless.run(len(signal))
+                    bold = baseline * (1 + SIGNAL_CHANGE * (change + artefacts.added))
+                    restless.write_confounds(func / _confounds(name, run), artefacts, bold)
+                _write_run(func, name, run, bold, simulation, names)
                 bar.update()
             if subject.anatomy is not None:
                 anat = folder / f"sub-{name}" / "anat"
@@ -99,6 +110,10 @@ def _write(simulation: config.Simulation, folder: Path, *, progress: bool) -> No
             write_truth(truth, subject, power=power, own_share=own_share)
     write_canonical(folder / "ground_truth" / "canonical.npz", cortex)
     write_description(folder, simulation)
+
+
+def _confounds(subject: str, run: Run) -> str:
+    return f"sub-{subject}_task-{TASK}_run-{run.name}_desc-confounds_timeseries.tsv"
 
 
 def _strength(

@@ -93,6 +93,7 @@ def _of_nilearn(
     from nilearn.interfaces.fmriprep import load_confounds, load_confounds_strategy
 
     options: dict[str, Any] = dict(given.options)
+    frame: Any
     if censor is not None:
         options |= {
             "fd_threshold": censor.framewise_displacement or math.inf,
@@ -196,9 +197,7 @@ def _filled(
     return values
 
 
-def _still(
-    path: Path, run: Run, censor: config.Censor, *, volumes: int
-) -> Bool[ndarray, " time"]:
+def _still(path: Path, run: Run, censor: config.Censor, *, volumes: int) -> Bool[ndarray, " time"]:
     """Volumes within both limits; a stretch of them that is too short does not count."""
     limits = {DISPLACEMENT: censor.framewise_displacement, DVARS: censor.std_dvars}
     asked = {name: limit for name, limit in limits.items() if limit is not None}
@@ -208,7 +207,7 @@ def _still(
             raise DataError(f"{path}: {name} is n/a throughout; data.clean.censor needs it")
     # The first volume has no displacement, which censors nothing.
     values = _of_run(path, run, values, volumes=volumes)
-    kept = ~(values > list(asked.values())).any(axis=1)
+    kept: ndarray = ~np.any(values > list(asked.values()), axis=1)
     if not kept.all():
         edges = np.flatnonzero(np.diff(np.r_[False, kept, False].astype(int)))
         for first, end in edges.reshape(-1, 2):

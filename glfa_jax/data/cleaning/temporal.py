@@ -177,9 +177,7 @@ class Cleaner:
         return drift, _fit(drift, self.kept)
 
 
-def _fit(
-    drift: Float[ndarray, "time d"], kept: Bool[ndarray, " time"]
-) -> Float[ndarray, "d time"]:
+def _fit(drift: Float[ndarray, "time d"], kept: Bool[ndarray, " time"]) -> Float[ndarray, "d time"]:
     """To the volumes that are kept, by least squares."""
     fit = np.zeros(drift.shape[::-1])
     fit[:, kept] = np.linalg.pinv(drift[kept])

@@ -113,7 +113,7 @@ class Layout:
     space: str | None = None
     mask: str | None = None
     timed_by_events: bool = False
-    clean: config.Cleaning = config.Cleaning()
+    clean: config.Cleaning = field(default_factory=config.Cleaning)
 
 
 LAYOUTS: Registry[Layout] = Registry(__name__, what="layout", error=DataError)

@@ -131,6 +131,4 @@ def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
 
 
 # The authors take a polynomial out of every run before they z-score it (SPEC §5.4).
-LAYOUTS.register(
-    Layout("wen2018", read_study, space="fsLR", clean=config.Cleaning(polynomial=4))
-)
+LAYOUTS.register(Layout("wen2018", read_study, space="fsLR", clean=config.Cleaning(polynomial=4)))

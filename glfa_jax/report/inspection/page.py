@@ -24,7 +24,6 @@ from glfa_jax.report.inspection.maps import between_section, maps_section
 from glfa_jax.report.tables import Row, Table, cells
 from glfa_jax.report.words import count_text, listing, value_text
 
-
 # Measures of a run, as the table of runs calls them.
 MEASURED = {
     "drift": "drift",
@@ -91,7 +90,8 @@ def _facts(store: Store) -> list[tuple[str, str]]:
 
 def _cleaning(store: Store) -> str:
     words = cleaning_in(store)
-    return "none: drift and motion that the scans came with are in them" if words == "none" else words
+    said = "none: drift and motion that the scans came with are in them"
+    return said if words == "none" else words
 
 
 def _subjects_table(store: Store, inspection: Inspection) -> Table:
@@ -144,9 +144,7 @@ def _provenance(store: Store) -> dict[str, Any]:
     about = store.attributes
     files = about.provenance.get("files", {})
     measures = {
-        name: head
-        for name, head in MEASURED.items()
-        if any(name in run for run in about.runs)
+        name: head for name, head in MEASURED.items() if any(name in run for run in about.runs)
     }
     rows = (
         (
@@ -165,8 +163,10 @@ def _provenance(store: Store) -> dict[str, Any]:
             title="Table of runs",
             labels=3,
             head=cells(
-                ["subject", "run", "split", "volumes", "trials without their window"]
-                + list(measures.values())
+                [
+                    *("subject", "run", "split", "volumes", "trials without their window"),
+                    *measures.values(),
+                ]
             ),
             rows=tuple(map(cells, rows)),
         ),

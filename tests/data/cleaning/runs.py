@@ -17,9 +17,8 @@ TR = 2.0
 RNG = np.random.default_rng(0)
 TIME = np.linspace(-1, 1, VOLUMES)
 # On a low mean, so that the 32 bits of scans cost less than a millionth of the spread.
-SERIES = (
-    20 + RNG.normal(size=(VOLUMES, VALUES)) + 4 * (TIME**3 - TIME)[:, None] * RNG.normal(size=VALUES)
-).astype(np.float32)
+DRIFT = 8 * (TIME**3 - TIME)[:, None] * RNG.normal(size=VALUES)
+SERIES = (20 + RNG.normal(size=(VOLUMES, VALUES)) + DRIFT).astype(np.float32)
 WEIGHTS = csr_array(np.where(RNG.random((9, VALUES)) < 0.3, RNG.random((9, VALUES)), 0))
 MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 

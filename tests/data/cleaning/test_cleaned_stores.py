@@ -124,7 +124,9 @@ def test_no_run_has_a_part_in_the_maps_of_another(cleaned, place, tmp_path):
         one, two = (each.fmri(split, clips, subjects=[subject]) for each in (cleaned, other))
         assert np.array_equal(one, two) == same, (split, subject)
     subjects = ["01", "02"]
-    for one, two in zip(*(each.average(subjects=subjects) for each in (cleaned, other)), strict=True):
+    for one, two in zip(
+        *(each.average(subjects=subjects) for each in (cleaned, other)), strict=True
+    ):
         np.testing.assert_array_equal(one, two)
 
 

@@ -90,7 +90,11 @@ def test_what_is_wrong_is_reported_of_the_subject_and_nothing_else(make, spoil, 
     [
         ({"drift": 0.23}, ("carpet",), "the maps drift: slow waves are 23% of the variance"),
         ({"drift": 0.23, "drift_cleaned": 0.01}, ("carpet", "course_cleaned"), None),
-        ({"drift": 0.23, "drift_cleaned": 0.15}, ("carpet", "course_cleaned"), "slow waves are 15%"),
+        (
+            {"drift": 0.23, "drift_cleaned": 0.15},
+            ("carpet", "course_cleaned"),
+            "slow waves are 15%",
+        ),
         ({"motion": 0.52}, ("carpet",), r"change when the head moves \(correlation 0\.52"),
         ({"motion": 0.45}, ("carpet",), None),  # in 40 volumes that may be chance
         ({"motion": 0.6, "motion_cleaned": 0.2}, ("carpet", "course_cleaned"), None),
