@@ -34,7 +34,8 @@ def protocol_text(name: str, pretraining: str, world: str) -> str:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Who was trained on and who decoded. `train_data`, `test_data`: identities of the stores.
+    """Who was trained on and who decoded. `train_data`, `test_data`: identities of the stores,
+    but for cleaning.
 
     world: of a simulated study, how its subjects differ; empty where brains were real.
     """

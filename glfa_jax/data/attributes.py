@@ -15,6 +15,7 @@ from glfa_jax.records import Text, decode
 from glfa_jax.starting import typed
 
 FORMAT = 2
+CONFOUNDS = "_desc-confounds_"  # in the names of tables that only cleaning reads
 
 
 class RunQuality(TypedDict, total=False):
@@ -104,6 +105,17 @@ class Attributes:
     anatomy: dict[str, list[Text]] = field(default_factory=dict)
     kinds: tuple[Text, ...] = ()
 
+    @property
+    def source(self) -> str:
+        """The identity that the store would have without cleaning: of two stores that differ in
+        nothing but cleaning it is one, so that what is decoded from them can be compared."""
+        settings = self.provenance.get("settings", {})
+        if "clean" not in settings:
+            return self.identity
+        settings = {key: value for key, value in settings.items() if key != "clean"}
+        files = self.provenance.get("files", {})
+        return identity_of(settings, {k: v for k, v in files.items() if CONFOUNDS not in k})
+
     def check(self) -> None:
         """Raises InputError for what fits the annotations and still makes no store."""
         for name, fits in (
@@ -172,8 +184,15 @@ def _unsealed(content: dict[str, Any]) -> tuple[Attributes, dict[str, list[int]]
 
 
 def _digest(content: Mapping[str, Any], sizes: Mapping[str, list[int]]) -> str:
-    text = json.dumps([content, sizes], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hash_of([content, sizes])
+
+
+def identity_of(settings: Mapping[str, Any], files: Mapping[str, StoredFile]) -> str:
+    return hash_of({"settings": settings, "files": files})
+
+
+def hash_of(tree: Any) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:

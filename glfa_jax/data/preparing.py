@@ -4,8 +4,6 @@ Reads each run and each video once, in several processes, and leaves what is fin
 store: the same command goes on after an interruption. Then puts the store together.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +11,6 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,7 +18,13 @@ from tqdm import tqdm
 from glfa_jax import config
 from glfa_jax.data import DataError, anatomy, flatmap, surfaces
 from glfa_jax.data.assembling import Assembly
-from glfa_jax.data.attributes import Attributes, StoredFile, StoredRun
+from glfa_jax.data.attributes import (
+    Attributes,
+    StoredFile,
+    StoredRun,
+    hash_of,
+    identity_of,
+)
 from glfa_jax.data.cleaning.confounds import with_tables
 from glfa_jax.data.cleaning.smoothing import smoother
 from glfa_jax.data.clips import Clips, bundle
@@ -169,8 +172,8 @@ def _attributes(
         runs=runs,
         notes=notes,
         kinds=_kinds(made),
-        fingerprint=_digest(settings),
-        identity=_digest({"settings": settings, "files": files}),
+        fingerprint=hash_of(settings),
+        identity=identity_of(settings, files),
         provenance={
             "root": str(data.root),
             "settings": settings,
@@ -236,10 +239,6 @@ def _geometry(data: config.Data) -> Iterator[Path]:
 
 def _relative(file: Path, root: Path) -> str:
     return str(file.relative_to(root) if file.is_relative_to(root) else file.resolve())
-
-
-def _digest(tree: Any) -> str:
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _reused(data: config.Data, *, progress: bool) -> Store:

@@ -48,12 +48,14 @@ def _first(study: config.Study, method: str) -> config.Config:
 
 def _question(own: config.Config) -> tuple:
     protocol = own.protocol
+    # Stores of one study that was cleaned in several ways answer one question.
+    data = own.data.model_dump_json(exclude={"store", "clean", "workers", "latents"})
     return (
         protocol.kind(),
         protocol.pretraining,
         tuple(sorted(protocol.train_subjects)),
         tuple(sorted(protocol.test_subjects)),
-        own.data.store,
+        data,
         protocol.test_store,
         own.evaluation.clips,
     )

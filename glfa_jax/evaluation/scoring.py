@@ -156,8 +156,8 @@ def protocol_of(test: HeldOut, subjects: Iterable[str]) -> Protocol:
         train_subjects=own.train_subjects,
         test_subjects=subjects,
         pretraining=own.pretraining,
-        train_data=test.trained.attributes.identity,
-        test_data=test.store.attributes.identity,
+        train_data=test.trained.attributes.source,
+        test_data=test.store.attributes.source,
         world="" if simulation is None else simulation.world,
     )
 

@@ -222,7 +222,8 @@ def test_whatever_comparing_would_reject_is_a_group_of_its_own(settings, command
         "published": ("protocol.pretraining=published",),
         "one to one": ("protocol.train_subjects=['01']",),
         "on 01": ("protocol.test_subjects=['01']",),
-        "elsewhere": ("data.store=another.zarr",),
+        "elsewhere": ("data.root=another", "data.store=another.zarr"),
+        "cleaned": ("data.clean.polynomial=4", "data.store=cleaned.zarr"),
         "few": ("evaluation.clips=2",),
         "FCVID": ("protocol.test_store=fcvid.zarr",),
         "FCVID w/o local": ("protocol.test_store=fcvid.zarr", "alignment.local_part=false"),
@@ -236,7 +237,7 @@ def test_whatever_comparing_would_reject_is_a_group_of_its_own(settings, command
         if c[0] == "eval.compare"
     }
     assert found == {
-        ".": {"GLFA", "same"},
+        ".": {"GLFA", "same", "cleaned"},
         "cross-subject-published": {"published"},
         "cross-subject-one-to-one": {"one to one"},
         "within-subject": {"on 01"},

@@ -17,12 +17,12 @@ from numpy import ndarray
 
 from glfa_jax import config
 from glfa_jax.data import DataError
+from glfa_jax.data.attributes import CONFOUNDS
 from glfa_jax.data.layouts import Problems, Run
 from glfa_jax.data.tables import read_header, read_table
 from glfa_jax.files import reason
 
 DISPLACEMENT, DVARS = "framewise_displacement", "std_dvars"
-DESC = "_desc-confounds_"
 AROMA = "desc-smoothAROMAnonaggr"
 
 
@@ -41,7 +41,7 @@ def with_tables(
         problems.add(
             DataError(
                 f"{run.scans[0]}: has no table of confounds beside it "
-                f"(...{DESC}timeseries.tsv), and data.clean.{option} needs one"
+                f"(...{CONFOUNDS}timeseries.tsv), and data.clean.{option} needs one"
             )
         )
     return tuple(kept)
@@ -107,7 +107,7 @@ def _of_nilearn(
             f"denoised, {AROMA} in their names"
         )
     # nilearn finds the table by the name of the scan, of which it takes few forms.
-    begin, _, _ = path.name.rpartition(DESC)
+    begin, _, _ = path.name.rpartition(CONFOUNDS)
     image = str(path.with_name(f"{begin}_{AROMA if aroma else 'desc-preproc'}_bold.nii.gz"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -72,6 +72,14 @@ def test_the_store_says_what_was_done(cleaned, place, capsys):
         prepare(at(place, clean=None), progress=False)
 
 
+def test_stores_that_differ_in_cleaning_alone_have_one_source(cleaned, place, tmp_path):
+    data = at(place, clean=None).model_copy(update={"store": tmp_path / "b.zarr"})
+    plain = prepare(data, progress=False)
+    assert plain.attributes.identity != cleaned.attributes.identity
+    assert plain.attributes.source == plain.attributes.identity == cleaned.attributes.source
+    assert plain.attributes.kinds == ("carpet", "displacement")
+
+
 def test_what_there_is_to_look_at(cleaned):
     moved = cleaned.quality("displacement", "01")
     assert moved.shape == (4 * VOLUMES,)
