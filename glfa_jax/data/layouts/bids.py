@@ -145,10 +145,7 @@ class _Reader:
     def _run(self, subject: str, scans: list[Name]) -> Run:
         paths, scan = _scans(scans), scans[0]
         events = self._events(scan)
-        confounds = self._confounds(scan)
-        tables = [] if confounds is None else [confounds, confounds.with_suffix(".json")]
-        if self.data.clean is None or not self.data.clean.reads_confounds:
-            tables = []
+        confounds, tables = self._confounds(scan)
         sidecars, stated = self._sidecars(next(name for name in scans if name.path == paths[0]))
         headers = [header_of(path) for path in paths]
         step, *_ = [
@@ -180,7 +177,7 @@ class _Reader:
             start_time=start + begin * step,
             trials=trials,
             scans=paths,
-            files=(*paths, *sidecars, events, *filter(Path.is_file, tables)),
+            files=(*paths, *sidecars, events, *tables),
             blocks=partial(trimmed, read, paths[0], begin, end) if begin or end else read,
             sides=tuple(values for header in headers for values in header.sides),
             dropped=(begin, end),
@@ -210,20 +207,29 @@ class _Reader:
             f"{' and '.join(map(str, looked))}"
         )
 
-    def _confounds(self, scan: Name) -> Path | None:
-        """fMRIPrep's table; versions before 20.2 call it regressors."""
-        for suffix in ("timeseries", "regressors"):
-            found = self.derivative.inherited(
-                scan,
-                below=self.data.root,
-                suffix=suffix,
-                extensions=(".tsv",),
-                ignoring=FORM,
-                having={"desc": "confounds"},
-            )
+    def _confounds(self, scan: Name) -> tuple[Path | None, list[Path]]:
+        """fMRIPrep's table, and it with its sidecar where the cleaning reads them."""
+        asked = self.data.clean is not None and self.data.clean.reads_confounds
+        for suffix in ("timeseries", "regressors"):  # as versions before 20.2 call it
+            try:
+                found = self.derivative.inherited(
+                    scan,
+                    below=self.data.root,
+                    suffix=suffix,
+                    extensions=(".tsv",),
+                    ignoring=FORM,
+                    having={"desc": "confounds"},
+                )
+            except DataError as error:
+                if asked:
+                    raise
+                self.notes.append(str(error))
+                return None, []
             if found:
-                return found[-1].path
-        return None
+                path = found[-1].path
+                read = [path, path.with_suffix(".json")] if asked else []
+                return path, [file for file in read if file.is_file()]
+        return None, []
 
     def _sidecars(self, scan: Name) -> tuple[list[Path], dict[str, tuple[Any, Path]]]:
         """The files that say when volumes were taken, the nearest last; what they say, and which.

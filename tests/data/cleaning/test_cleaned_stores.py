@@ -138,10 +138,14 @@ def test_no_run_has_a_part_in_the_maps_of_another(cleaned, place, tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-def test_rows_of_confounds_keep_in_step_with_volumes_that_are_dropped(place, tmp_path):
+def test_rows_of_confounds_keep_in_step_with_volumes_that_are_dropped(place, tmp_path, capsys):
     """The censored volumes are the same ones of the file, whatever is dropped before them."""
     (tmp_path / "bids").symlink_to(place / "bids")
-    store = prepare(at(tmp_path, drop_volumes=(1, 2)), progress=False)
+    store = prepare(at(tmp_path, drop_volumes=(1, 2)))
+    said = capsys.readouterr().out
+    words = "polynomial of order 2, confounds trans_?, censored beyond 0.5 mm"
+    assert f"cleaning (data.clean): {words}" in said
+    assert "after cleaning, 3 volumes censored" in said
     moved = store.quality("displacement", "01")
     assert moved[:3] == pytest.approx([0.1, 1.0, 0.1])
     assert [run.get("censored") for run in store.attributes.runs[:2]] == [1, 2]
