@@ -228,12 +228,13 @@ def _uncensor(
             continue
         left_out += len(windows) - len(still)
         gathered[key] = still
-    where = f"more than {most:.0%} of their window is censored for motion (data.clean.censor)"
+    where = f"more than {most:.0%} of a window is censored for motion (data.clean.censor)"
     if left_out:
         what = "training samples" if split == "train" else "showings of test clips"
-        yield f"sub-{subject}: {left_out} {what} are left out: {where}"
+        yield f"sub-{subject}: {what} are left out, {left_out} of them: {where}"
     if alone:
-        yield f"sub-{subject}: {alone} test clips have no better showing and are kept: {where}"
+        what = "test clips without a better showing are kept"
+        yield f"sub-{subject}: {what}, {alone} of them: {where}"
 
 
 def _keys(cuts: Sequence[Cut], split: Split) -> list[Key]:

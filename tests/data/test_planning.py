@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from glfa_jax.config import Cleaning
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import Problems, Run, Trial
 from glfa_jax.data.planning import (
@@ -34,8 +35,8 @@ def run(subject="01", name="1", split="train", trials=(("a", 0.0, 1),), tr=2.0, 
     )
 
 
-def signal(volumes=10, tail=0):
-    return Signal(Path("nowhere"), volumes, tail, 0, 1.0, {}, ())
+def signal(volumes=10, tail=0, censored=()):
+    return Signal(Path("nowhere"), volumes, tail, 0, 1.0, {}, (), censored)
 
 
 def planned(*runs, volumes=10, data=DATA, unreadable=(), skip=False):
@@ -205,3 +206,30 @@ def test_trials_that_share_a_window_are_noted():
         "such windows"
     ]
     assert planned(run(trials=(("a", 0.0, 1), ("b", 2.0, 1))), TEST)[1] == []
+
+
+def test_windows_that_were_censored_are_left_out_but_no_test_clip():
+    """Of windows of three volumes, from volume 2 on and from volume 5 on."""
+    trials = (("a", 0.0, 1), ("b", 6.0, 1))
+    shown = (("x", 0.0, 1), ("y", 6.0, 1))
+    again = (("x", 0.0, 2), ("y", 6.0, 2))
+    runs = [
+        (run(name="1", trials=trials), signal(censored=(5,))),
+        (run(name="2", split="test", trials=shown), signal(censored=(2, 6))),
+        (run(name="3", split="test", trials=again), signal(censored=(7,))),
+    ]
+    problems = Problems(skip=False)
+    data = DATA.model_copy(update={"subjects": ("01",)})
+    made = plan(runs, data=data, unreadable={}, problems=problems)
+    assert firsts(made, "01", "train") == {("a", 1): [2], ("b", 1): []}
+    assert made.cuts[0].missing == 0
+    assert [w.repeat for w in made.shown["01", "test"]["x", -1]] == [2]
+    assert [w.repeat for w in made.shown["01", "test"]["y", -1]] == [1, 2]
+    assert [note.split(":")[1] for note in problems.noted] == [
+        " training samples are left out, 1 of them",
+        " showings of test clips are left out, 1 of them",
+        " test clips without a better showing are kept, 1 of them",
+    ]
+    patient = data.model_copy(update={"clean": Cleaning(most_censored=0.4)})
+    made = plan(runs, data=patient, unreadable={}, problems=Problems(skip=False))
+    assert firsts(made, "01", "train") == {("a", 1): [2], ("b", 1): [5]}

@@ -10,7 +10,8 @@ import pytest
 
 from glfa_jax.config import Censor, Cleaning, Confounds, Data
 from glfa_jax.data import DataError
-from glfa_jax.data.layouts import Layout, layout_of
+from glfa_jax.data.layouts import Layout, Problems, layout_of
+from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.store import Store, drifting_run
 from glfa_jax.preparation import prepare
 from tests.data.cleaning.runs import write_table
@@ -104,8 +105,8 @@ def test_training_samples_that_were_censored_are_left_out_and_said(cleaned):
     assert present[:, 1].all()
     [note] = [note for note in cleaned.attributes.notes if "censored" in note]
     assert note == (
-        "sub-01: 1 training samples are left out: more than 40% of their window is censored for "
-        "motion (data.clean.censor)"
+        "sub-01: training samples are left out, 1 of them: more than 40% of a window is censored "
+        "for motion (data.clean.censor)"
     )
 
 
@@ -150,6 +151,31 @@ def test_rows_of_confounds_keep_in_step_with_volumes_that_are_dropped(place, tmp
     assert moved[:3] == pytest.approx([0.1, 1.0, 0.1])
     assert [run.get("censored") for run in store.attributes.runs[:2]] == [1, 2]
     assert store.attributes.runs[0]["volumes"] == VOLUMES - 3
+
+
+def test_a_table_is_found_under_its_former_name_and_read_where_it_is_asked_for(place, tmp_path):
+    root = Path(shutil.copytree(place / "bids", tmp_path / "bids"))
+    table = Path(f"{stem(root, '01', '01')}_desc-confounds_timeseries.tsv")
+    former = table.rename(table.with_name(table.name.replace("timeseries", "regressors")))
+    sidecar = former.with_suffix(".json")
+    sidecar.write_text("{}")
+    for clean, files in (
+        (CLEAN, {former, sidecar}),
+        (None, set()),
+        (Cleaning(polynomial=1), set()),
+    ):
+        run, *_ = read_study(at(tmp_path, clean=clean), Problems(skip=False)).runs
+        assert run.confounds == former
+        assert {former, sidecar} & set(run.files) == files
+    # Of two that hold for one run, neither is the right one.
+    other = table.with_name(f"sub-01_run-01_task-clips_{table.name.split('_', 3)[3]}")
+    former.rename(table)
+    shutil.copy(table, other)
+    study = read_study(at(tmp_path, clean=None), Problems(skip=False))
+    assert study.runs[0].confounds is None
+    assert "hold both for" in study.notes[0]
+    with pytest.raises(DataError, match="hold both for"):
+        read_study(at(tmp_path), Problems(skip=False))
 
 
 def test_a_missing_table_and_missing_surfaces_are_named(place, tmp_path):
