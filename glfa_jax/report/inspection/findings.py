@@ -50,7 +50,7 @@ def _samples(store: Store, inspection: Inspection, subject: str) -> Iterator[str
         if missing > MISSING * total:
             yield (
                 f"Subject {subject} lacks {missing} of {total} {split} samples: runs or trials "
-                "are missing, or runs end before their last trials."
+                "are missing, runs end before their last trials, or volumes were censored."
             )
 
 
@@ -94,11 +94,13 @@ def _signal(store: Store, inspection: Inspection, subject: str) -> Iterator[str]
 def _course(store: Store, inspection: Inspection, subject: str) -> Iterator[str]:
     if is_centred(store, subject):
         return
+    kind = "course_cleaned" if "course_cleaned" in store.attributes.kinds else "course"
+    left = courses(store, subject, kind=kind)  # in the maps
     largest, where, firsts = 0.0, "", []
-    for run, course in courses(store, subject):
+    for (run, course), (_, rest) in zip(courses(store, subject), left, strict=True):
         if len(course) < 4:
             continue
-        change = float(np.abs(course).max())
+        change = float(np.abs(rest).max())
         if change > largest:
             largest, where = change, run["name"]
         firsts.append(abs(course[0] - course[1:].mean()) / max(float(course[1:].std()), 1e-6))
