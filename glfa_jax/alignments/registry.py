@@ -86,8 +86,7 @@ def data_for_strangers(settings: Config) -> str:
         )
     if method.needs == "anatomy" and settings.adapt.with_encoder:
         raise InputError(
-            f"adapt.encoder: is trained on fMRI, but {method.name} is fitted to none; adapt.encoder."
-            "steps must be 0"
+            f"adapt.encoder.steps: must be 0 with {method.name}, which is fitted to no fMRI"
         )
     if method.needs == "paired" and asked not in (None, "paired"):
         raise InputError(

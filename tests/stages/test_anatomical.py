@@ -166,7 +166,7 @@ def test_a_subject_of_another_store_has_his_anatomy_there(store, tmp_path):
     [
         ({"method": "anatomy", "minutes": 4.0}, "--minutes: 4, but anatomy needs no fMRI of"),
         ({"method": "anatomy", "data": "paired"}, "adapt.data: paired, but anatomy is fitted to n"),
-        ({"method": "anatomy", "encoder": True}, "adapt.encoder: is trained on fMRI, but anatomy"),
+        ({"method": "anatomy", "encoder": True}, "adapt.encoder.steps: must be 0 with anatomy"),
         ({"method": "ridge"}, "--minutes: must be above 0, as ridge is fitted to fMRI"),
         ({"minutes": 0.0}, "--minutes: 0, but must be above 0, as warp is fitted to fMRI"),
     ],
