@@ -36,6 +36,7 @@ COMMANDS = {
     "report": Command("glfa_jax.report.__main__", "writes the report of a run again"),
     "sheet": Command("glfa_jax.report.sheet", "one image of decoded clips"),
     "convert": Command("glfa_jax.convert.__main__", "PyTorch checkpoints in and out"),
+    "fetch": Command("glfa_jax.data.fetch", "writes fsLR surfaces and areas of the HCP"),
 }
 
 

@@ -43,7 +43,10 @@ FLOORS = (
     *("api", "export", "commands"),
 )
 # What is only ever started, by its module's name, stands above all rooms wherever it lies.
-COMMANDS = ("glfa_jax/data/prepare", "glfa_jax/data/look", "glfa_jax/__main__")
+COMMANDS = (
+    *("glfa_jax/data/prepare", "glfa_jax/data/look", "glfa_jax/data/fetch"),
+    "glfa_jax/__main__",
+)
 
 
 @dataclass(frozen=True)
