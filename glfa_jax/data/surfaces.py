@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from glfa_jax import config
-from glfa_jax.data import DataError, regions
+from glfa_jax.data import DataError, hcp, regions
 from glfa_jax.data.gifti import SIDES, Side, open_gifti
 from glfa_jax.data.layouts import layout_of
 
@@ -92,6 +92,7 @@ def load(data: config.Data) -> Surfaces:
     """
     space = layout_of(data).space or data.space
     if data.surfaces is not None:
+        hcp.check_there(data.surfaces, data.region)
         mesh = _given(data.surfaces, space)
     elif space == "fsaverage5" or (is_volume(space) and space not in OWN_SPACES):
         mesh = fsaverage5()
@@ -137,8 +138,8 @@ def _where_from(space: str) -> str:
     needs = f"space {space} needs two flat surfaces as GIFTI, left first"
     if space == "fsLR":
         return (
-            f"{needs}: S1200.L.flat.32k_fs_LR.surf.gii and S1200.R.flat.32k_fs_LR.surf.gii of the "
-            "HCP S1200 group average, from https://balsa.wustl.edu"
+            f"{needs}: {' and '.join(hcp.surface_name(side, 'flat') for side in SIDES)} of the HCP "
+            f"S1200 group average; {hcp.to_type('OUT')} writes them"
         )
     if space.startswith("fsaverage"):
         return (
