@@ -308,7 +308,7 @@ def test_which_fit_is_loaded_may_be_said(stranger, tmp_path):
     with pytest.raises(TrainingError, match=r"encoder\.steps: 500 \| 20"):
         glfa_jax.load(run, adapted_minutes=minutes, **chosen)
     fitted = run / "adapt" / "03-0.2min-procrustes-with-encoder"
-    kept = (fitted / "config.yaml").read_text().replace("steps: 20", "steps: 500")
+    kept = (fitted / "config.yaml").read_text().replace(" steps: 20", " steps: 500")
     (fitted / "config.yaml").write_text(kept)
     assert set(glfa_jax.load(run, adapted_minutes=minutes, **chosen).fitted) == {"03"}
 

@@ -304,7 +304,7 @@ def test_there_are_configurations_to_test():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_configurations_load_and_are_short(path):
     kinds = {"foundation.yaml": Foundation}
-    studies = ("alignment_study", "cleaning", "precision", "repeats", "simulated")
+    studies = ("alignment_study", "cleaning", "coverage", "precision", "repeats", "simulated")
     kinds |= {f"{name}.yaml": config.Study for name in studies}
     schema = kinds.get(path.name, config.Config)
     settings = config.load(path, schema=schema)
