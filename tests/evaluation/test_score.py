@@ -41,7 +41,7 @@ def decoded(settings, monkeypatch) -> Path:
     index = [{"subject": "03", "clip": clip, **files} for clip in range(CLIPS)]
     (samples / "clip.mp4").touch()
     (samples / "index.json").write_text(json.dumps(index))
-    store = SimpleNamespace(attributes=SimpleNamespace(identity="data"))
+    store = SimpleNamespace(attributes=SimpleNamespace(identity="data", source="data"))
     test = SimpleNamespace(
         settings=settings,
         store=store,

@@ -45,7 +45,7 @@ class Decoded:
 
     def __post_init__(self) -> None:
         self.trained = self.store = SimpleNamespace(
-            attributes=SimpleNamespace(identity="data"), video=self._video
+            attributes=SimpleNamespace(identity="data", source="data"), video=self._video
         )
 
     def _video(self, split: str, clips: list[int]) -> np.ndarray:
