@@ -21,6 +21,7 @@ from glfa_jax.config import Config
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import read_config
 from glfa_jax.convert.pretrained import Pretrained, in_memory
+from glfa_jax.errors import InputError
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.ops.local_conv import Box
 
@@ -80,7 +81,18 @@ def layers_of(encoder: Pretrained, *, subjects: Sequence[str] = ()) -> dict[str,
 
 def with_layer(encoder: Pretrained, layer: Layer) -> Pretrained:
     """The encoder with this layer for all maps, be it of its own method or of another; the rest is
-    shared with it, not copied."""
+    shared with it, not copied.
+
+    A regression in place of an encoder (LEA) takes no layer but the identity's, and comes back as
+    it is; raises InputError for another.
+    """
+    if not isinstance(encoder.module, FmriEncoder):
+        if isinstance(layer.method, Identity):
+            return encoder
+        raise InputError(
+            f"method: lea is a regression without alignment, no layer of {layer.method.name} goes "
+            "in front of it"
+        )
     params = without_alignment(encoder)
     if not isinstance(layer.method, Identity):
         params[_LAYER] = layer.params

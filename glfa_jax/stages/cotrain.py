@@ -85,8 +85,11 @@ def encoder_group(*, but: Sequence[str]) -> Group:
 
 def _fitted_beforehand(settings: config.Config) -> list[str]:
     """Patterns of the alignment's parameters that this stage leaves as they are."""
-    method, side = alignments.configured(settings).beforehand, settings.data.map_size
-    names = () if method is None else method.shapes((side, side))
+    method = alignments.configured(settings).beforehand
+    if method is None:
+        return []
+    side = settings.data.map_size
+    names = method.shapes((side, side))
     return [rf"func_align_layers_\d+/{name}(/|$)" for name in names]
 
 

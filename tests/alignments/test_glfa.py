@@ -1,5 +1,7 @@
 """GLFA and the identity as alignments: where they start, and what they are fitted to."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,12 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from glfa_jax import alignments, config
-from glfa_jax.alignments import SHARED, Group
+from glfa_jax.alignments import SHARED, Group, Layer, with_layer
 from glfa_jax.alignments.glfa import Glfa
 from glfa_jax.alignments.identity import Identity
+from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.errors import InputError
+from glfa_jax.models.lea import Lea
 from tests.test_method import settings
 
 SIDE = 64
@@ -97,6 +101,14 @@ def test_the_identity_changes_nothing_and_is_fitted_to_nothing():
     np.testing.assert_array_equal(method.apply(params, maps, subject="03"), maps)
     with pytest.raises(InputError, match="identity has nothing to be fitted"):
         method.fit(maps[None], targets=None, group=Group(maps[None, None], np.ones((8, 8), bool)))
+
+
+def test_a_regression_takes_no_layer_but_the_identitys():
+    lea = Lea(height=8, width=8, window=1, tokens=2, token_dim=3, clip_dim=4)
+    regression: Any = Pretrained(lea, {})
+    assert with_layer(regression, Layer(Identity(), {})) is regression
+    with pytest.raises(InputError, match="no layer of glfa goes in front of it"):
+        with_layer(regression, Layer(Glfa(), {}))
 
 
 def test_every_file_of_a_method_is_found():
