@@ -8,6 +8,7 @@ import json
 from pathlib import Path, PurePosixPath
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from glfa_jax import system
@@ -113,6 +114,18 @@ def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> Layer:
         )
     layers = layers_of(encoder, subjects=trained)
     return layers[SHARED] if SHARED in layers else layers[subject]
+
+
+def displacements(
+    settings: Config, encoder: Pretrained
+) -> Float[np.ndarray, "s height width 2"] | None:
+    """Of the training subjects' layers, as `Alignment.shift` gives them; None where one of them does
+    not fetch its signal from one place."""
+    shape = (encoder.module.height, encoder.module.width)
+    layers = [layer_for(settings, encoder, subject=s) for s in settings.protocol.train_subjects]
+    found = [layer.method.shift(layer.params, maps_shape=shape) for layer in layers]
+    known = [one for one in found if one is not None]
+    return np.stack(known) if len(known) == len(found) else None
 
 
 def average_window(

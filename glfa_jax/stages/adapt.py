@@ -62,7 +62,14 @@ from glfa_jax.stages.certainty import TRAINED, Certainty, certainty, is_quick
 from glfa_jax.stages.encoder_fit import fit_encoder, validate_clips
 from glfa_jax.stages.fitting import Material, Shared, moved, read_maps
 from glfa_jax.stages.running import complete, discard, run_stage, share, store_model
-from glfa_jax.subject_alignment import ENCODER, elsewhere, fitted_stage, layer_for, validate_current
+from glfa_jax.subject_alignment import (
+    ENCODER,
+    displacements,
+    elsewhere,
+    fitted_stage,
+    layer_for,
+    validate_current,
+)
 from glfa_jax.trained.data import clips_filling
 from glfa_jax.trained.model import validate_finished
 from glfa_jax.training.checkpoints import mark_done
@@ -237,7 +244,9 @@ def run(settings: config.Config, store: Store, *, subject: str, minutes: float) 
     encoder = alignments.load_encoder(stored, box=bounding_box(store.mask))
     method = alignments.for_strangers(settings)
     material = Material(store, new, subject, data, shared, encoder, method)
-    reference = _reference(settings, material)
+    shifts = displacements(settings, encoder)
+    # The training subjects' mean displacement, from which the new subject's is told.
+    reference = None if shifts is None else shifts.mean(axis=0)
     about: dict[str, Any] = {"cotrain_steps": settings.cotrain.steps}
     if isinstance(method, DescentAlignment):
         params = _descend(settings, name, material, fingerprint=about.copy())
@@ -350,18 +359,6 @@ def _descend(
             **share(settings),
         ),
     )
-
-
-def _reference(settings: config.Config, material: Material) -> Float[np.ndarray, "h w 2"] | None:
-    """The mean displacement of the training subjects' layers, from which the new one's is told."""
-    shape = material.store.mask.shape
-    layers = (
-        layer_for(settings, material.encoder, subject=other)
-        for other in settings.protocol.train_subjects
-    )
-    found = [one.method.shift(one.params, maps_shape=shape) for one in layers]
-    known = [one for one in found if one is not None]
-    return np.mean(known, axis=0) if len(known) == len(found) else None
 
 
 def main(

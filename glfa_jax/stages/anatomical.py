@@ -6,15 +6,15 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from glfa_jax import alignments, config
+from glfa_jax import config
 from glfa_jax.alignments import Fitted, Group
 from glfa_jax.alignments.anatomy import ENOUGH, regression, validate_enough
 from glfa_jax.alignments.protocol import Brains
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.stages.certainty import Certainty
-from glfa_jax.stages.fitting import Material
-from glfa_jax.subject_alignment import encoder_for, layer_for
+from glfa_jax.stages.fitting import Material, maps_of_others
+from glfa_jax.subject_alignment import displacements
 from glfa_jax.training.processes import say
 
 # Of all training subjects together; they show how much amplitude a displacement takes, no more.
@@ -52,7 +52,7 @@ def told_by_anatomy(settings: config.Config, name: str, material: Material) -> L
         np.stack([_stacked(material.store, other, maps) for other in others]),
         _displacements(settings, material),
     )
-    group = Group(_maps_of_others(settings, material), material.store.mask, brains=brains)
+    group = Group(_some_maps_of_others(settings, material), material.store.mask, brains=brains)
     nothing = np.zeros((0, *group.maps.shape[2:]), np.float32)
     options = {"settings": settings.adapt, "seed": settings.seed}
     fitted = method.fit(nothing, targets=None, group=group, **options)
@@ -85,35 +85,22 @@ def _stacked(store: Store, subject: str, maps: list[str]) -> Float[ndarray, "k h
 
 def _displacements(settings: config.Config, material: Material) -> Float[ndarray, "s h w 2"]:
     """Of the training subjects, as they were aligned with each other."""
-    shape, found = material.store.mask.shape, []
-    for other in settings.protocol.train_subjects:
-        layer = layer_for(settings, material.encoder, subject=other)
-        shift = None if layer is None else layer.method.shift(layer.params, maps_shape=shape)
-        found += [] if shift is None else [shift]
-    if len(found) < len(settings.protocol.train_subjects) or not np.ptp(found, axis=0).any():
+    found = displacements(settings, material.encoder)
+    if found is None or not np.ptp(found, axis=0).any():
         raise InputError(
             f"{settings.run_dir}: its alignment ({settings.alignment.method}) displaces all "
             "training subjects alike or none, so that anatomy has nothing to learn; train with "
             "alignment {method: warp, per_subject: true}"
         )
-    return np.stack(found)
+    return found
 
 
-def _maps_of_others(
+def _some_maps_of_others(
     settings: config.Config, material: Material
 ) -> Float[ndarray, "s n w height width"]:
     """Some of the training subjects', in the common space."""
     store, others = material.store, settings.protocol.train_subjects
     present = store.present("train", subjects=others)
     count = min(max(_CLIPS // len(others), 1), int(present.sum(0).min()))
-    return np.stack(
-        [
-            alignments.align(
-                encoder_for(settings, material.encoder, subject=other),
-                store.fmri("train", np.flatnonzero(own)[:count], subjects=[other])[:, 0].astype(
-                    np.float32
-                ),
-            )
-            for other, own in zip(others, present.T, strict=True)
-        ]
-    )
+    clips = [np.flatnonzero(own)[:count] for own in present.T]
+    return maps_of_others(settings, material, clips=clips)

@@ -1,6 +1,6 @@
 """The maps that a new subject's layer is fitted to, read from the stores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +74,22 @@ def read_maps(settings: config.Config, material: Material) -> Maps:
     others = settings.protocol.train_subjects
     present = store.present("train", subjects=others)
     clips = [material.shared.theirs] * len(others) if paired else _unpaired(material, present)
-    group = np.stack(
+    group = maps_of_others(settings, material, clips=clips)
+    targets = None
+    if paired:
+        shares = present[material.shared.theirs].astype(np.float32)
+        targets = np.einsum("ns,sn...->n...", shares / shares.sum(1, keepdims=True), group)
+    split: Split = "test" if material.data == "unlabelled-test" else "train"
+    own = new.fmri(split, material.shared.own, subjects=[material.subject])[:, 0]
+    return Maps(own.astype(np.float32), targets, Group(group, store.mask, material.start))
+
+
+def maps_of_others(
+    settings: config.Config, material: Material, *, clips: Sequence[np.ndarray]
+) -> Float[np.ndarray, "s n w height width"]:
+    """Training subjects' maps in the common space; clips: of each, as many."""
+    store, others = material.store, settings.protocol.train_subjects
+    return np.stack(
         [
             alignments.align(
                 encoder_for(settings, material.encoder, subject=other),
@@ -83,13 +98,6 @@ def read_maps(settings: config.Config, material: Material) -> Maps:
             for other, theirs in zip(others, clips, strict=True)
         ]
     )
-    targets = None
-    if paired:
-        shares = present[material.shared.theirs].astype(np.float32)
-        targets = np.einsum("ns,sn...->n...", shares / shares.sum(1, keepdims=True), group)
-    split: Split = "test" if material.data == "unlabelled-test" else "train"
-    own = new.fmri(split, material.shared.own, subjects=[material.subject])[:, 0]
-    return Maps(own.astype(np.float32), targets, Group(group, store.mask, material.start))
 
 
 def _unpaired(material: Material, present: Bool[np.ndarray, "clips s"]) -> list[np.ndarray]:
