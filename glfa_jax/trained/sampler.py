@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Int, UInt8
 from numpy.typing import ArrayLike
 
 from glfa_jax import config
+from glfa_jax.alignments import Layer, with_layer
+from glfa_jax.alignments.identity import Identity
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.diffusion.guidance import guided
 from glfa_jax.generators import Generator
@@ -92,20 +94,22 @@ class VideoSampler:
         if self._parts not in (None, parts):
             raise ValueError("model: has other modules than the one before it")
         self._parts = parts
+        # By the model's own encoder, as a subject's may have been trained for his maps; the average
+        # is aligned already.
+        bare = with_layer(model.encoder, Layer(Identity(), {}))
         # One program for all subjects of one method: parameters hold each one's alignment layer.
         self._variables = variables_of(
             model,
-            {**encoders, _MODEL: model.encoder},
+            {**encoders, _MODEL: bare},
             mesh=self._mesh,
             from_bytes=hardware.shard_from_bytes,
         )
-        # By the model's own encoder: a subject's may have been trained for his maps.
-        whole = self._variables.pop(_MODEL)
+        own = self._variables.pop(_MODEL)
         with matmul_precision(hardware):
             self._negative = self._encode_aligned(
-                whole["encoder"],
+                own["encoder"],
                 jnp.asarray(negative, jnp.float32)[None],
-                encoder=model.encoder.module.clone(dtype=dtype),
+                encoder=bare.module.clone(dtype=dtype),
             )
 
     def __call__(
