@@ -110,6 +110,11 @@ class Data(Section):
         default=None, description="processes that prepare; as many as processors if left out"
     )
 
+    @property
+    def world(self) -> str:
+        """How the subjects of a simulated study differ; empty where brains are real."""
+        return "" if self.simulation is None else self.simulation.world
+
     @model_validator(mode="after")
     def _distinct_subjects(self) -> "Data":
         once("subjects", self.subjects)

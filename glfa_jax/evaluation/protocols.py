@@ -62,12 +62,11 @@ def _question(own: config.Config) -> tuple:
 
 
 def _words(own: config.Config) -> str:
-    protocol, clips, simulation = own.protocol, own.evaluation.clips, own.data.simulation
-    world = "" if simulation is None else simulation.world
+    protocol, clips = own.protocol, own.evaluation.clips
     trained, decoded = own.data.store, protocol.test_store or own.data.store
     kind = (
         f"{protocol.kind()}, trained on {subjects_text(protocol.train_subjects)} of "
         f"{trained.name}, decoded {subjects_text(protocol.test_subjects)} of {decoded.name}"
         f"{'' if clips is None else f' ({clips} clips at most)'}"
     )
-    return protocol_text(kind, protocol.pretraining, world)
+    return protocol_text(kind, protocol.pretraining, own.data.world)

@@ -150,7 +150,6 @@ def scorers(test: HeldOut, models: EvaluationModels) -> Callable[[str], Scorer]:
 def protocol_of(test: HeldOut, subjects: Iterable[str]) -> Protocol:
     """Of a run's test subjects or some of them."""
     own, subjects = test.settings.protocol, tuple(subjects)
-    simulation = test.settings.data.simulation
     return Protocol(
         name=own.kind(subjects),
         train_subjects=own.train_subjects,
@@ -158,7 +157,7 @@ def protocol_of(test: HeldOut, subjects: Iterable[str]) -> Protocol:
         pretraining=own.pretraining,
         train_data=test.trained.attributes.source,
         test_data=test.store.attributes.source,
-        world="" if simulation is None else simulation.world,
+        world=test.settings.data.world,
     )
 
 

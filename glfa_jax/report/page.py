@@ -132,7 +132,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return [
         ("Trained on", subjects_text(config.protocol.train_subjects)),
         ("Decoded", _decoded(config.protocol)),
-        *([("Simulated subjects", config.data.simulation.world)] if config.data.simulation else []),
+        *([("Simulated subjects", config.data.world)] if config.data.world else []),
         (
             f"Protocol: {config.protocol.pretraining}",
             what_pretraining_saw(config.protocol, config.protocol.pretraining),

@@ -20,7 +20,6 @@ def model_card(name: str, trained: Trained, *, licence: str | None = None) -> st
     """The text of README.md; licence: an SPDX identifier."""
     settings, identity = trained.settings, trained.trained_on.timing.identity
     protocol, data = settings.protocol, settings.data
-    world = data.simulation.world if data.simulation else ""
     window, frames = (
         f"(clips, {', '.join(map(str, shape))})"
         for shape in (trained.maps_shape, trained.video_shape)
@@ -50,7 +49,7 @@ def model_card(name: str, trained: Trained, *, licence: str | None = None) -> st
             ("", ""),
             [
                 ("Training subjects", subjects),
-                ("Protocol", protocol_text(protocol.kind(), protocol.pretraining, world)),
+                ("Protocol", protocol_text(protocol.kind(), protocol.pretraining, data.world)),
                 ("Data", f"{data.layout}, space {data.space}, identity `{identity}`"),
                 ("Training", training_words(settings)),
                 ("Foundation models", f"`{settings.foundation.name}`"),
