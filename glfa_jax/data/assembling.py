@@ -101,8 +101,8 @@ class Assembly:
         for kind in about.kinds:
             name = f"quality/{kind}/sub-{subject}"
             if kind == "carpet":
-                runs = [run for run in about.runs if run["subject"] == subject]
-                shown = signals[runs.index(drifting_run(about, subject))].array(kind)
+                chosen = about.runs_of(subject).index(drifting_run(about, subject))
+                shown = signals[chosen].array(kind)
                 carpet = np.zeros((len(shown), CARPET, shown.shape[2]), np.float32)
                 carpet[:, : shown.shape[1]] = shown
                 self.writer.write(name, carpet)

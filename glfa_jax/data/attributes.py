@@ -116,6 +116,9 @@ class Attributes:
         files = self.provenance.get("files", {})
         return identity_of(settings, {k: v for k, v in files.items() if CONFOUNDS not in k})
 
+    def runs_of(self, subject: str) -> list[StoredRun]:
+        return [run for run in self.runs if run["subject"] == subject]
+
     def check(self) -> None:
         """Raises InputError for what fits the annotations and still makes no store."""
         for name, fits in (

@@ -6,7 +6,6 @@ store: the same command goes on after an interruption. Then puts the store toget
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,8 @@ from statistics import median
 from tqdm import tqdm
 
 from glfa_jax import config
-from glfa_jax.data import DataError, anatomy, flatmap, surfaces
+from glfa_jax.data import DataError, flatmap, surfaces
+from glfa_jax.data.anatomy import draw
 from glfa_jax.data.assembling import Assembly
 from glfa_jax.data.attributes import (
     Attributes,
@@ -86,13 +86,13 @@ def _prepare(
     drawn = {
         subject: maps
         for subject in made.subjects
-        if (maps := anatomy.draw(study.anatomy.get(subject, {}), flat, problems))
+        if (maps := draw(study.anatomy.get(subject, {}), flat, problems))
     }
     said = [*study.notes, *of_runs, *dict.fromkeys(problems.noted)]
     notes = [str(DataError(note)) for note in said]  # in a line that a terminal can show
     files = _files(data, study, made, videos)
-    attributes = _attributes(data, study, made, files=files, notes=notes)
-    attributes = replace(attributes, anatomy={key: maps.names for key, maps in drawn.items()})
+    names = {subject: maps.names for subject, maps in drawn.items()}
+    attributes = _attributes(data, study, made, files=files, notes=notes, anatomy=names)
     total = (len(made.subjects) + 1) * sum(map(len, made.keys.values()))
     with (
         tqdm(total=total, disable=not progress, unit="sample", desc="store") as bar,
@@ -141,6 +141,7 @@ def _attributes(
     *,
     files: Mapping[str, StoredFile],
     notes: list[str],
+    anatomy: dict[str, list[str]],
 ) -> Attributes:
     settings = settings_of(data)
     runs: list[StoredRun] = [
@@ -169,6 +170,7 @@ def _attributes(
         repeats={subject: made.repeats(subject) for subject in made.subjects},
         runs=runs,
         notes=notes,
+        anatomy=anatomy,
         kinds=_kinds(made),
         fingerprint=hash_of(settings),
         identity=identity_of(settings, files),

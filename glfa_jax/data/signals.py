@@ -195,6 +195,7 @@ class ReadRun:
         scored = Scores(blocks, tail=self.run.tail, seconds=seconds, cleaner=cleaner)
         if moved is not None:
             scored.add_motion(moved)
+        arrays = scored.arrays
         about = {
             "volumes": volumes,
             "tail": self.run.tail,
@@ -204,12 +205,12 @@ class ReadRun:
             "notes": [*witness.notes(self.run.scans), *notes, *(cleaner.notes if cleaner else ())],
             "censored": [] if cleaner is None else np.flatnonzero(~cleaner.kept).tolist(),
             "quality": scored.quality,
-            "arrays": [name for name in scored.arrays if name not in EVERY],
+            "arrays": [name for name in arrays if name not in EVERY],
         }
         shape = (volumes, blocks[0].shape[1])
         with whole_folder(piece) as folder:
             write_rows(folder / "z.npy", iter(blocks), shape=shape, dtype=np.float32)
-            for name, values in scored.arrays.items():
+            for name, values in arrays.items():
                 write_array(folder / f"{name}.npy", values.astype(np.float32))
             write_json(folder / "about.json", about)
 

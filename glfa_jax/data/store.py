@@ -65,8 +65,7 @@ CARPET = 96  # pixels, at most
 
 def drifting_run(attributes: Attributes, subject: str) -> StoredRun:
     """The run of a subject whose carpet is kept: where there is most drift to be seen."""
-    runs = [run for run in attributes.runs if run["subject"] == subject]
-    return max(runs, key=lambda run: run.get("drift", 0.0))
+    return max(attributes.runs_of(subject), key=lambda run: run.get("drift", 0.0))
 
 
 def shard_length(sample_bytes: int) -> int:
@@ -99,7 +98,7 @@ def layouts(
         found[f"anatomy/sub-{subject}"] = Layout("float32", shape, ("map", *maps[1:]))
     for subject in attributes.subjects:
         found[f"train/average/sub-{subject}"] = Layout("float32", window, maps)
-        volumes = sum(run["volumes"] for run in attributes.runs if run["subject"] == subject)
+        volumes = sum(run["volumes"] for run in attributes.runs_of(subject))
         for kind in (*ALWAYS, *attributes.kinds):
             shape, axes = ((volumes,), ("volume",)) if kind in COURSES else (mask, maps[1:])
             if kind == "carpet":

@@ -4,6 +4,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from glfa_jax import config
+from glfa_jax.simulate.artefacts import asked
 from glfa_jax.simulate.writing import write_json, write_table
 
 GENERATOR = "glfa_jax.simulate"
@@ -40,7 +41,7 @@ def _readme(simulation: config.Simulation) -> str:
         _TUNING_NOISE: simulation.tuning_noise,
         _RELIABILITY: simulation.reliability,
         _OWN_CLIPS: simulation.own_clips,
-        _ARTEFACTS: simulation.drift or simulation.motion or simulation.spikes,
+        _ARTEFACTS: asked(simulation),
     }
     added = [text for text, there in more.items() if there]
     if not added:

@@ -7,13 +7,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from glfa_jax.data.attributes import StoredRun
 from glfa_jax.data.cleaning.measures import SLOW
 from glfa_jax.data.reuse import cleaning_in
 from glfa_jax.data.store import Store, drifting_run
-from glfa_jax.report.figures import time_course
 from glfa_jax.report.html import Markup
-from glfa_jax.report.inspection.courses import courses
+from glfa_jax.report.inspection.courses import courses, drawn
 from glfa_jax.report.pictures import BLACK_WHITE, Picture, Scale, flat_map
 from glfa_jax.report.tables import Table, cells
 from glfa_jax.report.words import value_text
@@ -44,8 +42,7 @@ def cleaning_section(store: Store) -> dict[str, Any]:
 
 def measured(store: Store, subject: str, name: str) -> float | None:
     """The median over the subject's runs of a measure, where there is any."""
-    runs = [run for run in store.attributes.runs if run["subject"] == subject]
-    known = [run[name] for run in runs if name in run]
+    known = [run[name] for run in store.attributes.runs_of(subject) if name in run]
     return float(np.median(known)) if known else None
 
 
@@ -67,7 +64,7 @@ def _table(store: Store) -> Table:
                 for head, (name, digits) in MEASURES.items()
             }
             if after:
-                runs = [run for run in store.attributes.runs if run["subject"] == subject]
+                runs = store.attributes.runs_of(subject)
                 found["mm"] = "–"  # the head moved as it moved
                 censored = f"{sum(run.get('censored', 0) for run in runs):,}"
             else:
@@ -101,15 +98,11 @@ def _carpets(store: Store) -> Iterator[tuple[str, list[tuple[Picture, str]]]]:
 
 def _displacements(store: Store) -> Iterator[tuple[str, Markup]]:
     for number, subject in enumerate(store.attributes.subjects):
-        parts: list[tuple[StoredRun, ndarray]] = courses(store, subject, kind="displacement")
+        parts = courses(store, subject, kind="displacement")
         if not any(np.isfinite(course).any() for _, course in parts):
             continue
-        svg = time_course(
-            [course for _, course in parts],
-            marked=[run["split"] == "test" for run, _ in parts],
-            step=store.attributes.repetition_time,
-            salt=f"moved{number}",
-            label=f"Displacement of the head over all runs, subject {subject}",
-            unit="mm",
+        label = f"Displacement of the head over all runs, subject {subject}"
+        yield (
+            f"subject {subject}",
+            drawn(store, parts, salt=f"moved{number}", label=label, unit="mm"),
         )
-        yield f"subject {subject}", svg

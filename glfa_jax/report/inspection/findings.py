@@ -126,7 +126,7 @@ def _cleaning(store: Store, inspection: Inspection, subject: str) -> Iterator[st
             "pixel in the usual run; data.clean takes them out (polynomial, cosine_seconds or "
             "high_pass_hz)."
         )
-    volumes = [run["volumes"] for run in store.attributes.runs if run["subject"] == subject]
+    volumes = [run["volumes"] for run in store.attributes.runs_of(subject)]
     if motion is not None and motion > max(MOTION, CHANCE / np.sqrt(np.median(volumes))):
         yield (
             f"Subject {subject}: the maps change when the head moves (correlation {motion:.2f} "

@@ -13,11 +13,10 @@ from glfa_jax.data.reuse import cleaning_in
 from glfa_jax.data.store import Store
 from glfa_jax.files import whole_file
 from glfa_jax.report import html
-from glfa_jax.report.figures import time_course
 from glfa_jax.report.html import Markup
 from glfa_jax.report.inspection.cleaning import cleaning_section
 from glfa_jax.report.inspection.clips import clips_section
-from glfa_jax.report.inspection.courses import courses
+from glfa_jax.report.inspection.courses import courses, drawn
 from glfa_jax.report.inspection.findings import findings, is_centred
 from glfa_jax.report.inspection.inspection import Inspection, inspect
 from glfa_jax.report.inspection.maps import between_section, maps_section
@@ -103,7 +102,7 @@ def _subjects_table(store: Store, inspection: Inspection) -> Table:
 
 def _subject(store: Store, inspection: Inspection, subject: str) -> Row:
     signal = inspection.signals[subject]
-    runs = [run for run in store.attributes.runs if run["subject"] == subject]
+    runs = store.attributes.runs_of(subject)
     total, present = sum(signal.total.values()), sum(signal.present.values())
     repeats = store.attributes.repeats[subject]
     tsnr = store.quality("tsnr", subject)[store.mask]
@@ -129,13 +128,8 @@ def _courses(store: Store) -> Iterator[tuple[str, Markup]]:
         parts = courses(store, subject)
         if not parts:
             continue
-        svg = time_course(
-            [course for _, course in parts],
-            marked=[run["split"] == "test" for run, _ in parts],
-            step=store.attributes.repetition_time,
-            salt=f"course{number}",
-            label=f"Mean signal of the cortex over all runs, subject {subject}",
-        )
+        label = f"Mean signal of the cortex over all runs, subject {subject}"
+        svg = drawn(store, parts, salt=f"course{number}", label=label)
         first, last = (parts[i][0]["name"] for i in (0, -1))
         yield f"subject {subject}, {count_text(len(parts), 'run')}: {first} to {last}", svg
 
