@@ -119,7 +119,7 @@ def layer_for(settings: Config, encoder: Pretrained, *, subject: str) -> Layer:
 def displacements(
     settings: Config, encoder: Pretrained
 ) -> Float[np.ndarray, "s height width 2"] | None:
-    """Of the training subjects' layers, as `Alignment.shift` gives them; None where one of them does
+    """Of the training subjects' layers, as of `Alignment.shift`; None where one of the layers does
     not fetch its signal from one place."""
     shape = (encoder.module.height, encoder.module.width)
     layers = [layer_for(settings, encoder, subject=s) for s in settings.protocol.train_subjects]
