@@ -25,7 +25,7 @@ from glfa_jax.convert.directory import read_config
 from glfa_jax.data import pipeline
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError, TrainingError
-from glfa_jax.stages import adapt
+from glfa_jax.stages import adapt, clips_to_fit
 from glfa_jax.subject_alignment import encoder_for, layer_for
 from glfa_jax.trained.model import Model
 from glfa_jax.trained.sampler import VideoSampler
@@ -133,7 +133,7 @@ def test_a_fitted_layer_is_read_once_to_decode_with_it(fitted, monkeypatch):
 
 def test_only_the_first_minutes_are_seen(fitted, displaced):
     """What comes after is not a number, and the loss would not be one."""
-    clips = adapt.clips_of(displaced, subject="03", minutes=MINUTES)
+    clips = clips_to_fit.clips_of(displaced, subject="03", minutes=MINUTES)
     np.testing.assert_array_equal(clips, np.arange(CLEAN))
     stream = pipeline.windows(
         displaced, subjects=("01", "03"), clips=clips[:7], batch_size=4, seed=0
@@ -350,7 +350,7 @@ def test_it_is_the_layer_that_one_store_of_all_would_give(fitted, displaced, tmp
 def test_the_same_showings_of_the_same_clips_are_paired(displaced, tmp_path):
     names = list(displaced.attributes.clips["train"])
     theirs = of_fourth(displaced, tmp_path / "theirs.zarr")
-    shared = adapt.shared_clips(displaced, theirs, clips=np.arange(4), others=("01", "02"))
+    shared = clips_to_fit.shared_clips(displaced, theirs, clips=np.arange(4), others=("01", "02"))
     np.testing.assert_array_equal(shared.own, [1, 2, 3])
     np.testing.assert_array_equal(shared.theirs, [29, 28, 27])
     twice = dataclasses.replace(
@@ -361,7 +361,7 @@ def test_the_same_showings_of_the_same_clips_are_paired(displaced, tmp_path):
             captions={"train": [names[7], names[7], names[3]]},
         ),
     )
-    shared = adapt.shared_clips(displaced, twice, clips=np.arange(3), others=("01", "02"))
+    shared = clips_to_fit.shared_clips(displaced, twice, clips=np.arange(3), others=("01", "02"))
     np.testing.assert_array_equal(shared.own, [0, 2])  # nobody else saw that clip again
     np.testing.assert_array_equal(shared.theirs, [7, 3])
 
@@ -378,13 +378,13 @@ def test_a_store_that_was_not_prepared_alike_is_rejected(displaced, tmp_path, ch
     store = of_fourth(displaced, tmp_path / "new.zarr")
     changed = dataclasses.replace(store, attributes=dataclasses.replace(store.attributes, **change))
     with pytest.raises(InputError, match=said):
-        adapt.shared_clips(displaced, changed, clips=np.arange(4), others=("01",))
+        clips_to_fit.shared_clips(displaced, changed, clips=np.arange(4), others=("01",))
 
 
 def test_a_store_of_another_cortex_is_rejected(displaced, tmp_path):
     store = of_fourth(displaced, tmp_path / "new.zarr", mask=~displaced.mask)
     with pytest.raises(InputError, match="its maps show another part of the cortex than those of"):
-        adapt.shared_clips(displaced, store, clips=np.arange(4), others=("01",))
+        clips_to_fit.shared_clips(displaced, store, clips=np.arange(4), others=("01",))
 
 
 @pytest.mark.parametrize(
@@ -403,12 +403,12 @@ def test_who_cannot_be_fitted_from_another_store(fitted, subject, said):
 @pytest.mark.parametrize("minutes", [0.0, -1.0, 0.01, 2.1, float("nan"), float("inf")])
 def test_minutes_that_there_are_not(displaced, minutes):
     with pytest.raises(InputError, match=r"--minutes: .* to 2, all the training clips of subject"):
-        adapt.clips_of(displaced, subject="03", minutes=minutes)
+        clips_to_fit.clips_of(displaced, subject="03", minutes=minutes)
 
 
 def test_all_minutes_there_are(displaced):
-    assert len(adapt.clips_of(displaced, subject="03", minutes=2.0)) == 60
-    assert len(adapt.clips_of(displaced, subject="03", minutes=0.1)) == 3
+    assert len(clips_to_fit.clips_of(displaced, subject="03", minutes=2.0)) == 60
+    assert len(clips_to_fit.clips_of(displaced, subject="03", minutes=0.1)) == 3
 
 
 @pytest.mark.parametrize(
