@@ -1,5 +1,6 @@
 """UNet3D, the VAE and LoRA without torch: full-size shapes, identities, rejections."""
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -137,34 +138,45 @@ def test_temporal_convolutions_drop_where_diffusers_does() -> None:
         np.testing.assert_allclose(dropped[~zero], whole[~zero] / 0.75, rtol=1e-5)
 
 
-def test_a_model_drops_while_training_only() -> None:
-    inputs = (jnp.ones((1, 2, 4, 4, 4)), jnp.zeros(1, jnp.int32), jnp.ones((1, 2, 3)))
-    params = SMALL.init(jax.random.key(0), *inputs)
-    # New temporal convolutions are the identity, whatever is dropped in them.
-    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(2), x.shape), params)
-    dropping = SMALL.clone(dropout=0.1)
-
-    def train(model: UNet3D, key: int) -> jax.Array:
-        rngs = {"dropout": jax.random.key(key)}
-        return jax.jit(lambda p: model.apply(p, *inputs, deterministic=False, rngs=rngs))(params)
-
-    still = jax.jit(SMALL.apply)(params, *inputs)
-    np.testing.assert_array_equal(jax.jit(dropping.apply)(params, *inputs), still)
-    np.testing.assert_array_equal(train(SMALL, 0), still)
-    once, again, other = (
-        train(model, key)
-        for model, key in ((dropping, 0), (dropping.clone(remat=True), 0), (dropping, 1))
-    )
-    assert np.abs(once - still).max() > 1e-3
-    np.testing.assert_allclose(again, once, atol=1e-5)
-    assert np.abs(other - once).max() > 1e-3
-
-
-def test_new_model_over_time_is_the_text_to_image_model_inside() -> None:
+@pytest.fixture(scope="module")
+def small() -> tuple[dict, tuple[jax.Array, ...]]:
+    """New parameters of `SMALL`, and a clip of three frames for each of two rows."""
     x = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 4))
     t, tokens = jnp.array([3, 500]), jax.random.normal(jax.random.key(1), (2, 2, 3))
-    params = jax.jit(SMALL.init)(jax.random.key(2), x, t, tokens)
-    apply = jax.jit(SMALL.apply)
+    return jax.jit(SMALL.init)(jax.random.key(2), x, t, tokens), (x, t, tokens)
+
+
+@pytest.fixture(scope="module")
+def apply() -> Callable[..., jax.Array]:
+    return jax.jit(SMALL.apply)
+
+
+def test_a_model_drops_while_training_only(small, apply) -> None:
+    new, inputs = small
+    # New temporal convolutions are the identity, whatever is dropped in them.
+    params = jax.tree.map(lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), new)
+
+    def trained(model: UNet3D) -> Callable[[jax.Array], jax.Array]:
+        program = jax.jit(
+            lambda params, key: model.apply(
+                params, *inputs, deterministic=False, rngs={"dropout": key}
+            )
+        )
+        return partial(program, params)
+
+    keys, dropping = jax.random.split(jax.random.key(0)), SMALL.clone(dropout=0.1)
+    still = apply(params, *inputs)
+    np.testing.assert_array_equal(jax.jit(dropping.apply)(params, *inputs), still)
+    np.testing.assert_array_equal(trained(SMALL)(keys[0]), still)
+    dropped = trained(dropping)
+    once = dropped(keys[0])
+    assert np.abs(once - still).max() > 1e-3
+    np.testing.assert_allclose(trained(dropping.clone(remat=True))(keys[0]), once, atol=1e-5)
+    assert np.abs(dropped(keys[1]) - once).max() > 1e-3
+
+
+def test_new_model_over_time_is_the_text_to_image_model_inside(small, apply) -> None:
+    params, (x, t, tokens) = small
     clip = apply(params, x, t, tokens)
     alone = jax.jit(partial(SMALL.apply, over_time=False))
     np.testing.assert_allclose(clip, alone(params, x, t, tokens), atol=1e-5)
@@ -183,16 +195,15 @@ def test_compute_dtype_leaves_parameters_alone() -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 
-def test_results_are_not_rounded_to_what_is_computed_in() -> None:
+def test_results_are_not_rounded_to_what_is_computed_in(small) -> None:
     """Guidance would multiply the rounding, and frames have as many levels as it has bits."""
 
     def rounded(x: jax.Array) -> bool:
         assert x.dtype == jnp.float32
         return bool((x == x.astype(jnp.bfloat16).astype(jnp.float32)).all())
 
-    inputs = (jnp.ones((1, 2, 4, 4, 4)), jnp.zeros(1, jnp.int32), jnp.ones((1, 2, 3)))
-    half = SMALL.clone(dtype=jnp.bfloat16)
-    assert not rounded(jax.jit(half.apply)(half.init(jax.random.key(0), *inputs), *inputs))
+    params, inputs = small
+    assert not rounded(jax.jit(SMALL.clone(dtype=jnp.bfloat16).apply)(params, *inputs))
     vae = AutoencoderKL.from_config(TINY["vae"], dtype=jnp.bfloat16)
     image = jax.random.uniform(jax.random.key(1), (1, 16, 16, 3))
     params = jax.jit(vae.init)(jax.random.key(0), image)
