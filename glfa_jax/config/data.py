@@ -76,7 +76,9 @@ class Data(Section):
         default=None, description="posterior cortex of fsaverage5 when left out"
     )
     captions: Path | None = Field(
-        default=None, description="captions.tsv (stim_file, caption) for layouts without captions"
+        default=None,
+        description="captions.tsv (stim_file, caption) for layouts without captions; layout wen2018: "
+        "also a list such as GT_train_caption.pt",
     )
     runs: dict[Subject, RunNumbers] | None = Field(
         default=None,

@@ -17,6 +17,7 @@ from glfa_jax.data.tables import read_table, stop
 from glfa_jax.errors import Terminated
 
 MISSING = ("", "n/a", "N/A", "NA", "nan", "NaN")  # as BIDS, R, pandas and MATLAB write nothing
+LONGEST = 2**17  # bytes of a caption
 _MOST_TOKENS = 10_000  # of a caption; CLIP's are 77
 
 # Words of one line may stand for each other. Used where WordNet is not installed.

@@ -8,6 +8,7 @@ from typing import Any
 
 from glfa_jax.data import DataError, reading
 from glfa_jax.data.claims import AT_ONCE, check_size
+from glfa_jax.files import MOST_TEXT
 
 MOST_LINKS = 32  # to a data set, one through the other
 
@@ -82,3 +83,34 @@ def _check_storage(path: Path, key: str, data: Any) -> None:
         )
     if there < wanted:
         raise DataError(f"{path}: {key!r} was not written to its end, {there} of {wanted} {what}")
+
+
+def read_texts(path: Path, *, most: int) -> list[str]:
+    """The texts (n,) of the one data set of texts that lies at the top of a file."""
+    import h5py
+
+    with reading(path, "HDF5"), h5py.File(path, "r") as file:
+        found = {str(name): _follow(path, file, str(name)) for name in file}
+        texts = [
+            name
+            for name, data in found.items()
+            if isinstance(data, h5py.Dataset) and h5py.check_string_dtype(data.dtype)
+        ]
+        if len(texts) != 1:
+            raise DataError(
+                f"{path}: must hold one data set of texts, {len(texts) or 'none'} of "
+                f"{', '.join(file) or 'nothing':.200} is"
+            )
+        data = found[texts[0]]
+        if data.ndim != 1 or len(data) > most:
+            raise DataError(
+                f"{path}: {texts[0]!r} must be a list of at most {most:,} texts, has shape "
+                f"{data.shape}"
+            )
+        _check_storage(path, texts[0], data)
+        read, letters, given = data.asstr(), 0, []
+        for number in range(len(data)):  # one at a time: all of them may be one long text
+            given.append(str(read[number]))
+            if (letters := letters + len(given[-1])) > MOST_TEXT:
+                raise DataError(f"{path}: {texts[0]!r} holds more than {MOST_TEXT:,} letters")
+        return given

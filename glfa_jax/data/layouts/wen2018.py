@@ -4,7 +4,8 @@ video_fmri_dataset/subject1/fmri/seg3/cifti/seg3_1_Atlas.dtseries.nii     seg1..
 video_fmri_dataset/subject1/fmri/test2/cifti/test2_9_Atlas.dtseries.nii   test1..5, repeats 1..10
 stimuli/seg3.mp4, stimuli/test2.mp4
 
-Every film counts as 240 clips of 2 s, `seg3/000` to `seg3/239`; captions come from `data.captions`.
+Every film counts as 240 clips of 2 s, `seg3/000` to `seg3/239`; captions come from `data.captions`:
+a table, or the lists that other groups distribute (`benchmark_captions`).
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,17 @@ from pathlib import Path
 from glfa_jax import config
 from glfa_jax.data import DataError
 from glfa_jax.data.captions import read_captions
-from glfa_jax.data.layouts import LAYOUTS, Layout, Problems, Run, Split, Study, Trial
+from glfa_jax.data.layouts import (
+    LAYOUTS,
+    SPLITS,
+    Layout,
+    Problems,
+    Run,
+    Split,
+    Study,
+    Trial,
+)
+from glfa_jax.data.layouts.benchmark_captions import is_list, read_lists
 from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.readers import cifti, cifti_header, trimmed
 from glfa_jax.data.video import Part
@@ -46,10 +57,14 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         raise DataError(f"data.space: must be fsLR for layout wen2018, is {data.space}")
     if data.captions is None:
         raise DataError(
-            "data.captions: layout wen2018 comes without captions; name a table with the columns "
-            "stim_file (seg1/000 to test5/239, one of 240 clips of 2 s a film) and caption"
+            "data.captions: layout wen2018 comes without captions; name a list of them such as "
+            "GT_train_caption.pt, or a table with the columns stim_file (seg1/000 to test5/239, "
+            "one of 240 clips of 2 s a film) and caption"
         )
-    captions = read_captions(data.captions, failed=problems.add)
+    if is_list(data.captions):
+        captions, lists = read_lists(data.captions, _in_order(), problems)
+    else:
+        captions, lists = read_captions(data.captions, failed=problems.add), ()
     runs, notes = [], []
     for subject in data.subjects:
         folder = data.root / "video_fmri_dataset" / f"subject{subject}" / "fmri"
@@ -64,8 +79,17 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         captions=captions,
         captions_file=data.captions,
         problems=problems,
+        files=lists,
         notes=notes,
     )
+
+
+def _in_order() -> dict[Split, list[str]]:
+    """All clips of each split, film after film."""
+    return {
+        split: [_name(film, clip) for film in FILMS if film.split == split for clip in range(CLIPS)]
+        for split in SPLITS
+    }
 
 
 def _clips(stimuli: Path) -> Iterator[tuple[str, Part]]:

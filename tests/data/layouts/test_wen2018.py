@@ -203,3 +203,18 @@ def test_other_mistakes(broken):
     ):
         with pytest.raises(DataError, match=message):
             read_study(settings(**{"root": broken, **change}), Problems(skip=True))
+
+
+@pytest.mark.usefixtures("few_films")
+def test_captions_of_other_groups_go_to_the_clips_in_order(broken):
+    for split, film in (("train", "seg1"), ("test", "test1")):
+        np.save(
+            broken / f"text_{split}_256_3hz.npy",
+            np.array([[[f"{film} {clip}"] * 2 for clip in range(240)]]),
+        )
+    named = settings(broken, subjects=("1",), captions=broken / "text_train_256_3hz.npy")
+    study = read_study(named, Problems(skip=False))
+    assert study.captions["seg1/000"] == "seg1 0"
+    assert study.captions["test1/239"] == "test1 239"
+    assert {named.captions, broken / "text_test_256_3hz.npy"} <= set(study.files)
+    assert len(set(study.files)) == len(study.files)
