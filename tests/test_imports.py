@@ -35,7 +35,7 @@ FLOORS = (
     *("ops", "diffusion", "metrics", "models"),
     *("hub", "convert", "generators"),
     *("data", "training"),
-    *("comparison", "simulate", "preparation"),
+    *("captioning", "comparison", "simulate", "preparation"),
     "alignments",
     *("method", "system", "start_from", "subject_alignment", "trained", "decoder", "protocol"),
     "report",
@@ -45,6 +45,7 @@ FLOORS = (
 # What is only ever started, by its module's name, stands above all rooms wherever it lies.
 COMMANDS = (
     *("glfa_jax/data/prepare", "glfa_jax/data/look", "glfa_jax/data/fetch"),
+    "glfa_jax/data/caption",
     "glfa_jax/__main__",
 )
 
@@ -118,6 +119,16 @@ LAYERS = (
             *("glfa_jax.config", "glfa_jax.batch", "glfa_jax.data", "glfa_jax.unpickle"),
         ),
         "data yield numpy and touch no device",
+    ),
+    Rule(
+        "glfa_jax/captioning/captioner",
+        ("torch", "transformers", "glfa_jax.hub"),
+        "a captioner is PyTorch's, and knows no study",
+    ),
+    Rule(
+        "glfa_jax/captioning",
+        ("tqdm", "glfa_jax.captioning", "glfa_jax.data"),
+        "captioning knows data and touches no device itself",
     ),
     Rule(
         "glfa_jax/simulate",
@@ -204,8 +215,12 @@ LAYERS = (
 # Modules that only these files may import.
 OWNED = {
     "torch": (
-        ("tests/parity", "benchmarks", "glfa_jax/convert/verify", "glfa_jax/convert/verify_fmri"),
-        "torch is there to compare with",
+        (
+            *("tests/parity", "benchmarks"),
+            *("glfa_jax/convert/verify", "glfa_jax/convert/verify_fmri"),
+            *("glfa_jax/captioning/captioner", "tests/captioning"),
+        ),
+        "torch is there to compare with, and to caption clips",
     ),
     "diffusers": (
         ("tests/parity", "benchmarks", "glfa_jax/convert/verify"),
@@ -248,6 +263,9 @@ LAZY = {
     ("glfa_jax/data/cleaning/confounds", "nilearn"),
     ("glfa_jax/data/cleaning/temporal", "nilearn"),
     ("glfa_jax/hub", "huggingface_hub"),
+    # Whoever has captions needs no PyTorch.
+    ("glfa_jax/captioning/captioner", "torch"),
+    ("glfa_jax/captioning/captioner", "transformers"),
     # Reports are made without jax.
     ("glfa_jax/method", "glfa_jax.alignments"),
     ("glfa_jax/convert/verify", "torch"),
@@ -407,6 +425,10 @@ def test_the_rules_speak_of_files_that_exist():
         ("glfa_jax/data/pipeline.py", "def f():\n    import jax", "touch no device"),
         ("glfa_jax/data/store.py", "from glfa_jax.simulate import study", "touch no device"),
         ("glfa_jax/data/store.py", "from glfa_jax.report import figures", "touch no device"),
+        ("glfa_jax/data/store.py", "from glfa_jax.captioning import work", "touch no device"),
+        ("glfa_jax/captioning/work.py", "import torch", "and to caption clips"),
+        ("glfa_jax/captioning/captioner.py", "import torch", "only inside a function"),
+        ("glfa_jax/captioning/captioner.py", "from glfa_jax.data import video", "knows no study"),
         ("glfa_jax/report/inspection/page.py", "import jax", "what data reads"),
         ("glfa_jax/data/prepare.py", "import jax", "starts what the package can do"),
         ("glfa_jax/simulate/cortex.py", "from jax import numpy", "touch no device"),

@@ -77,7 +77,7 @@ class Data(Section):
     )
     captions: Path | None = Field(
         default=None,
-        description="captions.tsv (stim_file, caption) for layouts without captions; layout wen2018: "
+        description="captions.tsv (stim_file, caption) for layouts without captions; wen2018: "
         "also a list such as GT_train_caption.pt",
     )
     runs: dict[Subject, RunNumbers] | None = Field(

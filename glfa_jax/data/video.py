@@ -50,13 +50,13 @@ def read_all(path: str | Path) -> Frames:
 
 
 def read_parts(
-    path: str | Path, parts: Sequence[Part], *, frames: int, resolution: tuple[int, int]
+    path: str | Path, parts: Sequence[Part], *, frames: int, resolution: tuple[int, int] | None
 ) -> Generator[Frames, None, None]:
     """The frames of several parts of one file, in one pass; parts in the order of their starts.
 
     Each part gives what `read_video` gives of a clip that holds nothing else. Only needed frames
-    are converted, and kept at `resolution`. Raises DataError at the first part of which a frame
-    lies beyond the end of the file or is damaged.
+    are converted, and kept at `resolution`; at the size of the first of them if None. Raises
+    DataError at the first part of which a frame lies beyond the end of the file or is damaged.
     """
     if any(later.start < part.start for part, later in pairwise(parts)):
         raise ValueError(f"{path}: parts must be in the order of their starts")
@@ -74,6 +74,7 @@ def read_parts(
         open_parts: dict[int, dict[int, ndarray]] = {}
         given = 0
         for (_, number, i), image in zip(wanted, on_screen, strict=False):
+            resolution = image.shape[:2] if resolution is None else resolution
             shown = resize(image[None], resolution=resolution)[0]
             open_parts.setdefault(number, {})[i] = shown
             while len(open_parts.get(given, ())) == frames:

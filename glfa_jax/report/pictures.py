@@ -103,6 +103,12 @@ def film(frames: np.ndarray, *, words: str, playing: str) -> Picture:
     return Picture(_encoded(image, "JPEG", quality=85), words, width, height, playing)
 
 
+def still(frame: np.ndarray, *, words: str) -> Picture:
+    """One frame (h, w, 3) uint8 as it is, pressed hard: for pages with thousands of them."""
+    height, width = frame.shape[:2]
+    return Picture(_encoded(Image.fromarray(frame), "JPEG", quality=70), words, width, height)
+
+
 def _encoded(image: Image.Image, form: str, **options: object) -> str:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)

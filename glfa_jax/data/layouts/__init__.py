@@ -83,9 +83,13 @@ class Study:
 
 @dataclass
 class Problems:
-    """What of a study cannot be used: raised at once or, with `skip`, noted and gone on from."""
+    """What of a study cannot be used: raised at once or, with `skip`, noted and gone on from.
+
+    wordless: captions are still to be written, so that a clip without one is no problem.
+    """
 
     skip: bool
+    wordless: bool = False
     noted: list[str] = field(default_factory=list)
 
     def add(self, error: DataError) -> None:
@@ -106,6 +110,7 @@ class Layout:
     timed_by_events: trials come from tables, so that one beyond the end of its run is a mistake.
         Elsewhere every trial is known beforehand, and what a run broken off lacks is missing.
     clean: what its authors take out of the scans before they z-score them.
+    finds_captions: whether it reads captions.tsv beside the clips without `data.captions`.
     """
 
     name: str
@@ -114,6 +119,7 @@ class Layout:
     mask: str | None = None
     timed_by_events: bool = False
     clean: config.Cleaning = field(default_factory=config.Cleaning)
+    finds_captions: bool = False
 
 
 LAYOUTS: Registry[Layout] = Registry(__name__, what="layout", error=DataError)

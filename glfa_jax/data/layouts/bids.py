@@ -294,4 +294,4 @@ def _scans(scans: list[Name]) -> tuple[Path, ...]:
     return tuple(sides)
 
 
-LAYOUTS.register(Layout("bids", read_study, timed_by_events=True))
+LAYOUTS.register(Layout("bids", read_study, timed_by_events=True, finds_captions=True))

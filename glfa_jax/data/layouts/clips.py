@@ -23,6 +23,8 @@ def with_clips(
 ) -> Study:
     """The study of `runs`; a clip without video file or caption is a problem and is left out.
 
+    Where captions are still to be written, a clip without one has an empty one.
+
     videos, captions: at least of the clips shown; files: what was read besides runs, videos and
     `captions_file`.
     """
@@ -38,7 +40,7 @@ def with_clips(
         if not os.path.isfile(path):  # nor has a name that no disk takes
             missing.add(path)  # said once, however many clips it holds
             problems.add(DataError(f"{path}: no such video file, though clip {clip} is shown"))
-        elif clip not in captions:
+        elif clip not in captions and not problems.wordless:
             wordless.append(clip)
         else:
             usable.append(clip)
@@ -53,7 +55,7 @@ def with_clips(
     return Study(
         runs=tuple(runs),
         videos={clip: videos[clip] for clip in usable},
-        captions={clip: captions[clip] for clip in usable},
+        captions={clip: captions.get(clip, "") for clip in usable},
         files=tuple(dict.fromkeys([*read, *files, captions_file])),
         notes=tuple(notes),
     )

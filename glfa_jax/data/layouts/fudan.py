@@ -59,15 +59,17 @@ class _Planned:
 def read_study(data: config.Data, problems: Problems) -> Study:
     """Everything but the time series; what cannot be used goes to `problems`."""
     stimuli = data.root / "stimuli"
+    own: dict[str, str] = {}  # of samples, where the table names them
     if data.captions is None:
         captions_file = stimuli / "vid2name.npy"
         names = read_vid2name(captions_file)
-    else:  # clips by the names of their files
+    else:  # samples by their names, or both of a clip by the name of its file
         captions_file = data.captions
         names: dict[int, str] = {}
         for name, caption in read_captions(captions_file, failed=problems.add).items():
             stem = Path(name).stem
             if not ID.fullmatch(stem):
+                own[name] = caption
                 continue
             if names.setdefault(video := int(stem), caption) != caption:
                 problems.add(DataError(f"{captions_file}: video {video} has two captions"))
@@ -87,7 +89,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     return with_clips(
         runs,
         videos=videos,
-        captions={clip: names[_id(clip)] for clip in shown if _id(clip) in names},
+        captions={clip: names[_id(clip)] for clip in shown if _id(clip) in names} | own,
         captions_file=captions_file,
         problems=problems,
         notes=notes,
