@@ -15,7 +15,7 @@ from pathlib import Path
 
 from glfa_jax import files
 from glfa_jax.data.captions import MISSING, read_captions
-from glfa_jax.data.tables import read_header, read_table
+from glfa_jax.data.tables import Row, read_header, read_table
 from glfa_jax.errors import InputError
 
 COLUMNS = ("stim_file", "caption", "votes", "others", "model", "checked")
@@ -32,22 +32,23 @@ def read(path: Path) -> dict[str, Entry]:
         return {}
     read_captions(path)  # whoever prepares the study could not use it either
     rows = read_table(path, columns=list(dict.fromkeys(read_header(path))))
-    return {row.stim_file: {**dict.fromkeys(COLUMNS, ""), **row} for row in rows}
+    return {row.stim_file: _entry(row) for row in rows}
+
+
+def _entry(row: Row) -> Entry:
+    """The row with all of our columns, in which nothing is written in one way."""
+    ours = {name: row.get(name, "") for name in COLUMNS}
+    return {**row, **{name: "" if value in MISSING else value for name, value in ours.items()}}
 
 
 def is_kept(entry: Entry, recipe: str) -> bool:
     """Whether a row is not to be written anew: people's words, and those of the same recipe."""
-    by_hand = entry["model"] in MISSING
-    return by_hand or is_checked(entry) or entry["model"] == recipe
-
-
-def is_checked(entry: Entry) -> bool:
-    return entry["checked"] not in MISSING
+    return entry["model"] in ("", recipe) or bool(entry["checked"])
 
 
 def is_divided(entry: Entry) -> bool:
     """Whether the frames of the clip had different captions."""
-    return entry["others"] not in MISSING
+    return bool(entry["others"])
 
 
 def made(clip: str, caption: str, votes: int, captions: Iterable[str], recipe: str) -> Entry:

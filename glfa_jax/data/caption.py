@@ -77,7 +77,7 @@ def main(
     target = out or data.captions or work.place_of(study)
     table.read(target)  # rejected before a large model is loaded
     captioner = Captioner.load(model, revision=revision, beams=beams, tokens=tokens)
-    recipe = f"{captioner.name}, {frames} frames, {beams} beams, {tokens} tokens"
+    recipe = f"{captioner.name}, frames {frames}, beams {beams}, tokens {tokens}"
     written = work.caption(
         study,
         target,

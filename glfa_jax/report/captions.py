@@ -34,10 +34,7 @@ def write(
         html.render(
             "captions.html",
             title=f"Captions: {table.name}",
-            summary=(
-                f"{count_text(len(rows), 'clip')}; the frames of {len(divided):,} do not agree on "
-                "a caption, so look there first."
-            ),
+            summary=_summary(len(rows), len(divided)),
             facts=[
                 ("Table", str(table)),
                 ("Written by", ", ".join(_writers(rows)) or "a person"),
@@ -52,6 +49,15 @@ def write(
             script=Markup(script),
             allowed=Markup(f"'sha256-{_hash(script)}'"),
         ),
+    )
+
+
+def _summary(clips: int, divided: int) -> str:
+    if not divided:
+        return f"{count_text(clips, 'clip')}; the frames of each agree on its caption."
+    return (
+        f"{count_text(clips, 'clip')}; the frames of {divided:,} do not agree on a caption, so "
+        "look there first."
     )
 
 

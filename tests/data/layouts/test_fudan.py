@@ -253,6 +253,10 @@ def test_lists_and_captions_with_mistakes(broken):
     captions.write_text("\n".join(["stim_file\tcaption", *rows]) + "\n")
     study = read_study(settings(broken, captions=captions), Problems(skip=False))
     assert study.captions["3007_4s"] == "other words for 3007"
+    captions.write_text(captions.read_text() + "3007_4s\tof its second half\n")
+    study = read_study(settings(broken, captions=captions), Problems(skip=False))
+    assert study.captions["3007_0s"] == "other words for 3007"
+    assert study.captions["3007_4s"] == "of its second half"
     captions.write_text(captions.read_text() + "other/3007.avi\tand others\n")
     rejects(r"captions\.tsv: video 3007 has two captions", settings(broken, captions=captions))
     captions.write_text("\n".join(["stim_file\tcaption", *rows]) + "\n")

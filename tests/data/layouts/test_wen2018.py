@@ -9,7 +9,7 @@ import pytest
 from glfa_jax import config
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import Problems, wen2018
-from glfa_jax.data.layouts.reading import read_study
+from glfa_jax.data.layouts.reading import read_study, read_wordless
 from tests.data.scans import write_cifti
 
 TRAIN, TEST = range(1, 19), range(1, 6)
@@ -218,3 +218,14 @@ def test_captions_of_other_groups_go_to_the_clips_in_order(broken):
     assert study.captions["test1/239"] == "test1 239"
     assert {named.captions, broken / "text_test_256_3hz.npy"} <= set(study.files)
     assert len(set(study.files)) == len(study.files)
+
+
+@pytest.mark.usefixtures("few_films")
+def test_a_study_whose_captions_are_still_to_be_written_has_all_of_its_clips(broken):
+    study = read_wordless(settings(broken, subjects=("1",), captions=None), Problems(skip=False))
+    assert set(study.captions) == set(study.videos)
+    assert len(study.videos) == 480
+    assert set(study.captions.values()) == {""}
+    (broken / "stimuli" / "seg1.mp4").unlink()  # which is a problem all the same
+    with pytest.raises(DataError, match=r"seg1\.mp4: no such video file"):
+        read_wordless(settings(broken, subjects=("1",)), Problems(skip=False))
