@@ -20,8 +20,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "prepare": Command("glfa_jax.data.prepare", "scans and clips to a prepared store"),
-    "caption": Command("glfa_jax.data.caption", "writes captions of clips, where there are none"),
     "look": Command("glfa_jax.data.look", "a page that shows a prepared store"),
+    "caption": Command("glfa_jax.data.caption", "writes captions of clips, where there are none"),
     "simulate": Command("glfa_jax.simulate.__main__", "writes a simulated study"),
     "pretrain": Command("glfa_jax.stages.pretrain", "fine-tunes the fMRI autoencoder"),
     "contrast": Command("glfa_jax.stages.contrast", "stage 1: fMRI against CLIP"),
