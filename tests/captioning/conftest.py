@@ -37,7 +37,7 @@ def blip(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def one_thread():
     """So small a model only waits for several."""
     import torch
