@@ -35,14 +35,3 @@ def blip(tmp_path_factory):
                 weight.copy_(torch.randn_like(weight) / 2)
     model.save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def one_thread():
-    """So small a model only waits for several."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

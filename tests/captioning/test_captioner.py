@@ -9,8 +9,6 @@ import pytest
 from glfa_jax.captioning.captioner import Captioner
 from glfa_jax.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def images():

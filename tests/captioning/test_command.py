@@ -14,8 +14,6 @@ from glfa_jax.data.majority import majority
 from glfa_jax.data.video import Part, read_parts
 from tests.data.conftest import CLIPS, settings, write_small_study
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def wordless(tmp_path_factory):
