@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from glfa_jax.config.base import Section, Seed, once
 from glfa_jax.config.data import Data, Protocol
-from glfa_jax.config.evaluation import Evaluation, Sweep
+from glfa_jax.config.evaluation import Evaluation, Explain, Sweep
 from glfa_jax.config.hardware import Hardware
 from glfa_jax.config.model import Alignment, Conditioning, Encoder
 from glfa_jax.config.stages import Adapt, Contrast, Cotrain, Lea, Pretrain
@@ -54,6 +54,7 @@ class Config(Section):
     lea: Lea = Lea()
     evaluation: Evaluation = Evaluation()
     sweep: Sweep = Sweep()
+    explain: Explain = Explain()
     hardware: Hardware = Hardware()
 
     @property
