@@ -16,6 +16,7 @@ from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import HeldOut
 from glfa_jax.explain.scores import CAPTION, EMBEDDED, IMAGE, VIDEO, Noised, Scoring, beyond_mean
 from glfa_jax.explain.scores import noised as noised_clips
+from glfa_jax.ops.preprocess import Preprocessor
 from glfa_jax.subject_alignment import encoder_for
 from glfa_jax.trained.model import load_model
 
@@ -43,7 +44,6 @@ class Measurer:
         self.average = np.where(cortex, average, 0).astype(np.float32)
         dtype = jnp.dtype(settings.hardware.compute_dtype)
         self._generator = self._model.generator.computing(dtype=dtype)
-        self._scorings: dict[Any, Scoring] = {}
         self._encoders: dict[str, tuple[Scoring, Any]] = {}
         self._towards: dict[str, dict[str, np.ndarray]] = {}
         if VIDEO in names:
@@ -74,15 +74,11 @@ class Measurer:
         return Ready(scoring, given, maps)
 
     def _encoder(self, subject: str) -> tuple[Scoring, Any]:
-        """Subjects of one method of alignment share a program."""
         if subject not in self._encoders:
             settings = self._test.settings
             own = encoder_for(settings, self._model.encoder, subject=subject)
             module = own.module.clone(dtype=jnp.dtype(settings.hardware.compute_dtype))
-            scoring = self._scorings.setdefault(
-                module,
-                Scoring(module, self._names, self._generator, settings.hardware.attention),
-            )
+            scoring = Scoring(module, self._names, self._generator, settings.hardware.attention)
             self._encoders[subject] = scoring, jax.device_put(in_memory(own.variables))
         return self._encoders[subject]
 
@@ -133,12 +129,6 @@ class _Embedder:
             )
         self._variables = jax.device_put(in_memory(self._clip.model.variables))
         self._tokenize = system.tokenizer(settings)
-        self._image = jax.jit(
-            lambda variables, frames: module.apply(
-                variables, self._clip.preprocess(frames), method="image_features"
-            )
-        )
-        self._text = jax.jit(partial(module.apply, method="text_features"))
 
     def __call__(self, name: str, clips: list[int]) -> Float[np.ndarray, "n e"]:
         of: Callable[[list[int]], np.ndarray] = {IMAGE: self._frames, CAPTION: self._captions}[name]
@@ -149,14 +139,26 @@ class _Embedder:
     def _frames(self, clips: list[int]) -> np.ndarray:
         """Mean over the frames of a clip."""
         video = self._test.store.video("test", clips)
-        frames = self._image(self._variables, jnp.asarray(video.reshape(-1, *video.shape[2:])))
+        given = self._clip.preprocess, jnp.asarray(video.reshape(-1, *video.shape[2:]))
+        frames = _of_images(self._clip.model.module, self._variables, *given)
         found = _unit(np.asarray(frames, np.float64))
         return _unit(found.reshape(*video.shape[:2], -1).mean(1))
 
     def _captions(self, clips: list[int]) -> np.ndarray:
         captions = self._test.store.attributes.captions["test"]
         tokens = self._tokenize([captions[clip] for clip in clips])
-        return _unit(np.asarray(self._text(self._variables, jnp.asarray(tokens)), np.float64))
+        texts = _of_texts(self._clip.model.module, self._variables, jnp.asarray(tokens))
+        return _unit(np.asarray(texts, np.float64))
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _of_images(module: Any, variables: Any, preprocess: Preprocessor, images: Any) -> Any:
+    return module.apply(variables, preprocess(images), method="image_features")
+
+
+@partial(jax.jit, static_argnums=0)
+def _of_texts(module: Any, variables: Any, tokens: Any) -> Any:
+    return module.apply(variables, tokens, method="text_features")
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

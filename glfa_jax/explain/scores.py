@@ -34,9 +34,10 @@ CONDITION, IMAGE, CAPTION, VIDEO = "condition", "image", "caption", "video"
 EMBEDDED = (IMAGE, CAPTION)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Scoring:
-    """Scores by their names, as `measure` takes them: `given` makes the first argument.
+    """Scores by their names, as `measure` takes them: `given` makes the first argument. Those that
+    are equal share their compiled programs.
 
     encoder: module of the fMRI encoder, or of the regression in its place. generator: for `video`.
     attention: `hardware.attention`.

@@ -243,9 +243,9 @@ def _test(one: dict[str, Any]) -> list[str]:
             _number(test[key]) for key in ("area_highest", "area_random", "area_lowest", "p_value")
         )
         found.append(
-            f"{words[0].upper()}{words[1:]}: while cortex is replaced from where the map is highest "
-            f"on, the score is {highest} on average; in {orders} {random} (p = {p}), from where "
-            f"the map is lowest on {lowest}: {'passed' if test['faithful'] else 'not passed'}."
+            f"{words[0].upper()}{words[1:]}: the mean score is {highest} while cortex is replaced "
+            f"from where the map is highest on, {random} in {orders} (p = {p}), and {lowest} from "
+            f"where the map is lowest on: {'passed' if test['faithful'] else 'not passed'}."
         )
     if one["agreement"] is not None:
         found.append(f"Over areas, the two maps correlate with {_number(one['agreement'])}.")

@@ -54,3 +54,35 @@ def test_sums_and_drawing_are_of_each_area():
 def test_numbers_that_are_none_are_a_sentence(number):
     with pytest.raises(InputError, match=r"areas: .* must be whole numbers of the maps' size"):
         of_numbers(number, mask=np.ones((2, 2), bool))
+
+
+def test_pixels_are_of_the_area_they_are_drawn_from_and_some_of_none(flat, tmp_path):
+    mesh, files, table = surfaces.fsaverage5(), [], {0: "???", 1: "V1_ROI", 2: "MT"}
+    own = []
+    for side, half in (("left", mesh.left), ("right", mesh.right)):
+        keys = np.where(half.flat[:, 1] > 0, 1, 2)
+        keys[half.flat[:, 1] < -40] = 0
+        letter = side[0].upper()
+        named = {key: name if key == 0 else f"{letter}_{name}" for key, name in table.items()}
+        files.append(write_labels(tmp_path / f"{side}.label.gii", keys, named, side))
+        own.append(keys)
+    areas = labelled(files, flat=flat, mask=flat.mask)
+    whole(areas, flat.mask)
+    assert set(areas.names) == {"V1", "MT", NO_AREA}
+    assert areas.source == "areas of left.label.gii and right.label.gii"
+    wanted = np.array([NO_AREA, "V1", "MT"])[np.concatenate(own)]
+    inside = np.flatnonzero(mesh.region)
+    row, column = np.rint(flat.positions[inside]).astype(int).T
+    drawn = areas.number[row, column]
+    named = np.array(areas.names)[drawn]
+    # All but where a border runs through a pixel.
+    assert (named == wanted[inside])[drawn >= 0].mean() > 0.95
+
+
+def test_labels_of_another_mesh_are_named(flat, tmp_path):
+    files = [
+        write_labels(tmp_path / f"{side}.label.gii", np.ones(7), {1: "V1"}, side)
+        for side in ("left", "right")
+    ]
+    with pytest.raises(InputError, match=r"left\.label\.gii: labels 7 vertices"):
+        labelled(files, flat=flat, mask=flat.mask)
