@@ -88,9 +88,12 @@ def main(settings: config.Config) -> None:
         explaining.run(beginning=same)
         found = results(explaining)
         _write(explaining, found)
-        _write_surfaces(explaining, drawn_on(settings.data, mask=test.store.mask))
+        drawn = page.read(place)
+        flat = drawn_on(settings.data, mask=test.store.mask)
+        if flat is not None and len(flat.sides) == 2:
+            _write_surfaces(explaining, drawn, flat)
         written = page.write(place)
-    for one in page.read(place).results:
+    for one in drawn.results:
         print(page.sentence(one), flush=True)
     print(f"page: {written}", flush=True)
     if (system.results_folder(settings) / "metrics.json").is_file():
@@ -146,11 +149,9 @@ def _spread(values: np.ndarray) -> np.ndarray:
     return values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
 
 
-def _write_surfaces(explaining: Explaining, flat: FlatMap | None) -> None:
+def _write_surfaces(explaining: Explaining, drawn: page.Contributions, flat: FlatMap) -> None:
     """Maps per 1 % of the cortex, as the page draws them, at the vertices of the mesh."""
-    if flat is None or len(flat.sides) == 1:
-        return
-    place, drawn = folder(explaining.settings), page.read(folder(explaining.settings))
+    place = folder(explaining.settings)
     space = explaining.test.store.attributes.space
     for subject in explaining.settings.protocol.test_subjects:
         maps = {f"{score}, {by}": x for (who, score, by), x in drawn.maps.items() if who == subject}

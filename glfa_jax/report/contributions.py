@@ -78,8 +78,21 @@ def read(folder: Path) -> Contributions:
         known = {(one["subject"], one["score"], by) for one in found.results for by in BY}
         if known != maps.keys():
             raise ReportError(f"{numbers}: is of other subjects or scores than {arrays.name}")
-        section(found)  # all that a page needs
+        for one in found.results:
+            _check(one, areas=len(pixels))
     return found
+
+
+def _check(one: dict[str, Any], *, areas: int) -> None:
+    """Raises whatever it stumbles over where a result lacks what a page shows."""
+    points = len(one["shares"])
+    lists = [(one["random"][key], points) for key in ("scores", "low", "high")]
+    for by in BY:
+        lists += [(one[by][key], areas) for key in ("mean", "low", "high")]
+        lists += [(one[by]["deletion"][end], points) for end in ("highest", "lowest")]
+    if any(np.array(values, float).shape != (length,) for values, length in lists):
+        raise ValueError("its lists are not of one length")
+    sentence(one), _test(one)
 
 
 def write(folder: Path) -> Path:

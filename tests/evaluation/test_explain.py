@@ -14,11 +14,13 @@ from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.evaluation import explain
 from glfa_jax.evaluation.contributions import intervals
-from glfa_jax.evaluation.explaining import chosen_scores
+from glfa_jax.evaluation.decoding import HeldOut, open_test
+from glfa_jax.evaluation.explaining import Explaining, chosen_scores
 from glfa_jax.metrics import statistics
 from glfa_jax.report import contributions, page
 from glfa_jax.report.inputs import ReportError
 from tests import stores
+from tests.data.meshes import write_labels
 from tests.evaluation.tiny_run import CLIPS, SUBJECTS, finished
 from tests.report import fake
 
@@ -56,6 +58,11 @@ def settings(tmp_path_factory) -> config.Config:
 def place(settings) -> Path:
     explain.main(settings)
     return settings.run_dir / "explain"
+
+
+@pytest.fixture(scope="module")
+def opened(settings) -> HeldOut:
+    return open_test(settings)
 
 
 @pytest.fixture(scope="module")
@@ -111,27 +118,31 @@ def test_maps_lie_on_the_surface(place, arrays):
     assert drawn.maps["03", "image", "gradient"].shape == arrays["mask"].shape
 
 
-def test_what_is_measured_is_not_measured_again_and_what_is_missing_is(settings, place, capsys):
+def test_what_is_measured_is_not_measured_again_and_what_is_missing_is(settings, place):
     before = {path: path.read_bytes() for path in place.glob("*.*")}
-    explain.main(settings)
-    assert "everything is measured already" in capsys.readouterr().out
     parts = place / "parts" / "03"
-    assert len(list(parts.iterdir())) == 4  # maps and deletion of two batches
+    assert {path.name for path in parts.iterdir()} == {
+        f"{kind}-0000{first}.npz" for kind in ("maps", "deletion") for first in (0, 3)
+    }
     (parts / "maps-00003.npz").unlink()
     (parts / "deletion-00000.npz").unlink()
+    kept = (parts / "maps-00000.npz").stat().st_mtime_ns
     explain.main(settings)
+    assert (parts / "maps-00000.npz").stat().st_mtime_ns == kept
     assert {path: path.read_bytes() for path in place.glob("*.*")} == before
 
 
-def test_what_is_damaged_or_of_other_settings_is_a_sentence(settings, place):
+def test_what_is_damaged_or_of_other_settings_is_a_sentence(settings, opened, place):
     with pytest.raises(InputError, match=r"explain\.steps: 4 \| 3; remove the folder to make it"):
         explain.main(config.overridden(settings, ["explain.steps=4"]))
     part = place / "parts" / "03" / "maps-00000.npz"
     kept = part.read_bytes()
+    explaining = Explaining(opened, chosen_scores(settings), explain.areas_of(settings, opened))
+    assert explaining.maps("03")["full"].shape == (CLIPS["test"], 3)
     for wrong in (kept[:100], (place / "contributions.npz").read_bytes()):
         part.write_bytes(wrong)
         with pytest.raises(InputError, match=r"maps-00000\.npz: .*; remove it and run"):
-            explain.main(settings)
+            explaining.maps("03")
     part.write_bytes(kept)
 
 
@@ -157,14 +168,30 @@ def test_the_pages_show_the_maps_where_there_are_some(place, tmp_path):
         (["explain.scores=[beauty]"], r"explain\.scores\.0: Input should be 'condition'"),
         (["explain.orders=3"], r"explain\.orders: .* greater than or equal to 19"),
         (["explain.labels=[a, b, c]"], r"explain\.labels: must be one or two files, got 3"),
-        (["explain.labels=[gone.dlabel.nii]"], r"gone\.dlabel\.nii: no such file"),
-        (["evaluation.clips=1"], "subject 03: 1 test clips to decode"),
         (["cotrain.steps=9"], "stage 2 is not finished"),
     ],
 )
 def test_what_cannot_be_explained_is_a_sentence(settings, changes, sentence):
     with pytest.raises((InputError, TrainingError), match=sentence):
         explain.main(config.overridden(settings, changes))
+
+
+def test_areas_are_those_that_are_named_or_squares(settings, opened, tmp_path):
+    """Of two halves of the cortex, one of which lies in no area."""
+    assert explain.areas_of(settings, opened).source.startswith("squares of ")
+    files = [
+        write_labels(tmp_path / f"{side}.label.gii", np.full(10242, key), {0: "???", 1: "V1"}, side)
+        for side, key in (("left", 1), ("right", 0))
+    ]
+    labels = config.overridden(settings, [f"explain.labels={[str(path) for path in files]}"])
+    areas = explain.areas_of(labels, opened)
+    assert sorted(areas.names) == ["V1", "no area"]
+    files[0].unlink()
+    with pytest.raises(InputError, match=r"left\.label\.gii: no such file"):
+        explain.areas_of(labels, opened)
+    other = labels.model_copy(update={"data": labels.data.model_copy(update={"map_size": 48})})
+    with pytest.raises(InputError, match=r"explain\.labels: .* was drawn on another flat map"):
+        explain.areas_of(other, opened)
 
 
 def test_without_a_trained_head_only_the_condition_and_the_video_are_asked_for(settings):
