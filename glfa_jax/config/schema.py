@@ -63,6 +63,12 @@ class Config(Section):
         return self.method == "glfa" and self.alignment.on
 
     @property
+    def headed(self) -> bool:
+        """Whether something was trained to bring fMRI into CLIP's joint space."""
+        with_stage_one = "contrast" not in self.without or self.cotrain.encoder_from is not None
+        return self.method == "lea" or with_stage_one
+
+    @property
     def cotrains(self) -> bool:
         """Whether there is a stage 2: without one, the generator decodes as it is."""
         return self.method == "glfa" or self.lea.cotrain_generator

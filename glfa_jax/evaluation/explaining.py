@@ -39,11 +39,7 @@ def chosen_scores(settings: config.Config) -> tuple[str, ...]:
 
     Raises InputError for one that needs a contrastive head where none was trained.
     """
-    headed = (
-        settings.method == "lea"
-        or "contrast" not in settings.without
-        or settings.cotrain.encoder_from is not None
-    )
+    headed = settings.headed
     if settings.explain.scores is None:
         return (CONDITION, *EMBEDDED) if headed else (CONDITION,)
     for name in settings.explain.scores:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -104,7 +105,8 @@ def labelled(
     known, area = np.unique(of_vertices, return_inverse=True)
     member = csr_array((np.ones(len(area)), (np.arange(len(area)), area)))
     inside = mask.ravel()
-    drawn = (flat.weights @ member).toarray()[inside].argmax(1)
+    shares: Any = flat.weights @ member  # of each pixel's signal, from every area
+    drawn = shares.toarray()[inside].argmax(1)
     there, place = np.unique(drawn, return_inverse=True)
     number = np.full(mask.shape, -1)
     number[mask] = place

@@ -92,7 +92,8 @@ def _check(one: dict[str, Any], *, areas: int) -> None:
         lists += [(one[by]["deletion"][end], points) for end in ("highest", "lowest")]
     if any(np.array(values, float).shape != (length,) for values, length in lists):
         raise ValueError("its lists are not of one length")
-    sentence(one), _test(one)
+    for words in (sentence, _test):
+        words(one)
 
 
 def write(folder: Path) -> Path:

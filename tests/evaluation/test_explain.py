@@ -3,13 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from glfa_jax import config
 from glfa_jax.data import flatmap, surfaces
-from glfa_jax.data.gifti import read_series
+from glfa_jax.data.gifti import SIDES, read_series
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError, TrainingError
 from glfa_jax.evaluation import explain
@@ -37,10 +38,10 @@ def settings(tmp_path_factory) -> config.Config:
     settings = finished(folder)
     flat = flatmap.build(surfaces.fsaverage5(), map_size=settings.data.map_size)
     store, rng = Store.open(settings.data.store), np.random.default_rng(0)
-    videos = {split: store.video(split, range(CLIPS[split])) for split in CLIPS}
+    videos: Any = {split: store.video(split, range(CLIPS[split])) for split in CLIPS}
     size = (settings.data.window, *flat.mask.shape)
     right = np.arange(flat.map_size) >= flat.map_size / 2
-    maps = {
+    maps: Any = {
         subject: {
             split: np.where(flat.mask, np.where(right, LEVEL, rng.normal(size=(n, *size))), 0)
             for split, n in CLIPS.items()
@@ -108,8 +109,8 @@ def test_cortex_that_is_as_on_average_contributes_nothing(numbers, arrays):
 
 def test_maps_lie_on_the_surface(place, arrays):
     drawn = contributions.read(place)
-    for side, letter in (("left", "L"), ("right", "R")):
-        path = place / f"sub-03_hemi-{letter}_space-fsaverage5_contributions.func.gii"
+    for side in SIDES:
+        path = place / f"sub-03_hemi-{side[0].upper()}_space-fsaverage5_contributions.func.gii"
         series = read_series(path, side=side)
         assert series.shape == (6, 10242)
         mesh = getattr(surfaces.fsaverage5(), side)

@@ -177,9 +177,8 @@ def test_video_is_how_much_better_than_by_the_average_a_clip_is_denoised(case):
     generator: Any = Lines()
     scoring = Scoring(Reader(), ("video",), generator)
     variables = given["encoder"]
-    clean, alone = (
-        np.asarray(Reader().apply(variables, x).condition.sum(1)) for x in (maps, average[None])
-    )
+    encoded: Any = [Reader().apply(variables, x) for x in (maps, average[None])]
+    clean, alone = (np.asarray(one.condition.sum(1)) for one in encoded)
     video = noised(
         generator, jnp.float32(1), jnp.asarray(clean), clip=np.arange(CLIPS), seed=0, draws=3
     )
