@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_array
 
 from glfa_jax.alignments.warping import hemispheres
 from glfa_jax.data import regions
 from glfa_jax.data.flatmap import FlatMap
+from glfa_jax.data.gifti import SIDES
 from glfa_jax.errors import InputError
 
 NO_AREA = "no area"  # cortex that a parcellation leaves out
-_SIDES = ("left", "right")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +74,7 @@ def squares(mask: Bool[np.ndarray, "height width"], *, count: int) -> Areas:
     """
     side = max(1, round(float(np.sqrt(mask.sum() / count))))
     number, names = np.full(mask.shape, -1), []
-    for name, cortex in zip(_SIDES, hemispheres(mask) > 0, strict=True):
+    for name, cortex in zip(SIDES, hemispheres(mask) > 0, strict=True):
         row, column = np.nonzero(cortex)
         if not len(row):
             continue
@@ -103,10 +101,7 @@ def labelled(
     left, right = flat.sides
     of_vertices = regions.names_of(files, sides=(left, right))
     known, area = np.unique(of_vertices, return_inverse=True)
-    member = csr_array((np.ones(len(area)), (np.arange(len(area)), area)))
-    inside = mask.ravel()
-    shares: Any = flat.weights @ member  # of each pixel's signal, from every area
-    drawn = shares.toarray()[inside].argmax(1)
+    drawn = flat.draw_kinds(area)[mask]
     there, place = np.unique(drawn, return_inverse=True)
     number = np.full(mask.shape, -1)
     number[mask] = place
