@@ -135,6 +135,7 @@ def _write(explaining: Explaining, found: list[dict[str, Any]]) -> None:
         "run": settings.name,
         "method": method_name(settings),
         "protocol": str(protocol_of(explaining.test, subjects)),
+        "cotrain_steps": settings.cotrain.steps,
         "areas": {
             "source": areas.source,
             "names": list(areas.names),

@@ -78,10 +78,12 @@ def deleted(
 
     orders: for each clip, all areas, the first to go first. Otherwise as `by_area`.
     """
+    clips, count = orders.shape
     found = []
-    for counts in counts_of(orders.shape[1], steps):
-        gone = np.stack([np.isin(areas, order[:counts]) for order in orders])
-        found.append(replaced(score, given, maps, average=average, gone=gone))
+    for first in counts_of(count, steps):
+        named = np.zeros((clips, count + 1), bool)  # the last for −1, which never goes
+        named[np.arange(clips)[:, None], orders[:, :first]] = True
+        found.append(replaced(score, given, maps, average=average, gone=named[:, areas]))
         progress()
     return np.stack(found, axis=-1)
 

@@ -39,18 +39,21 @@ def write(run_dir: Path, *, commands: Sequence[Command] | None = None) -> Path:
     run = read(run_dir)
     if commands is None:
         commands = next_commands(run_dir, run.config)
-    page = render(run, commands=commands, explained=explained(run_dir))
+    page = render(run, commands=commands, explained=explained(run_dir, run.config))
     target = run_dir / "report" / "index.html"
     target.parent.mkdir(exist_ok=True)
     write_atomically(target, page)
     return target
 
 
-def explained(run_dir: Path) -> list[dict[str, Any]]:
-    """What eval.explain left of the run, where it was called; raises ReportError."""
+def explained(run_dir: Path, config: Config) -> list[dict[str, Any]]:
+    """What eval.explain left of the run, if not trained further since; raises ReportError."""
     folder = Path(run_dir) / "explain"
-    there = (folder / contributions.NUMBERS).exists()
-    return contributions.section(contributions.read(folder)) if there else []
+    if not (folder / contributions.NUMBERS).exists():
+        return []
+    found = contributions.read(folder)
+    same = found.about.get("cotrain_steps") == config.cotrain.steps
+    return contributions.section(found) if same else []
 
 
 def render(

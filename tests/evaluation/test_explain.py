@@ -24,6 +24,7 @@ from tests import stores
 from tests.data.meshes import write_labels
 from tests.evaluation.tiny_run import CLIPS, SUBJECTS, finished
 from tests.report import fake
+from tests.report.test_page import parse
 
 OPTIONS = ("explain.patches=10", "explain.steps=3", "explain.orders=19")
 OPTIONS += ("evaluation.test_maps=averaged", "evaluation.batch_size=3")
@@ -151,13 +152,19 @@ def test_the_pages_show_the_maps_where_there_are_some(place, tmp_path):
     text = (place / "index.html").read_text()
     assert text.count("<svg") == 3
     assert "1 with the whole cortex (95 % 1 to 1 over 4 clips), 0 with none of it" in text
+    parse(text)
     run = fake.make(tmp_path / "run")
     assert "Which cortex decides" not in page.write(run).read_text()
     shutil.copytree(place, run / "explain")
+    # Of a model that was trained further since, maps are none of the run's.
+    assert "Which cortex decides" not in page.write(run).read_text()
+    steps = config.load(run / "config.yaml").cotrain.steps
+    path = run / "explain" / "contributions.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cotrain_steps": steps}))
     shown = page.write(run).read_text()
+    parse(shown)
     assert "Which cortex decides" in shown
     assert 'href="#cortex"' in shown
-    path = run / "explain" / "contributions.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"results": []}))
     with pytest.raises(ReportError, match="is of other subjects or scores than"):
         page.write(run)
