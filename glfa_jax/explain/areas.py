@@ -69,8 +69,8 @@ def of_numbers(number: Int[np.ndarray, "height width"], *, mask: np.ndarray) -> 
 def squares(mask: Bool[np.ndarray, "height width"], *, count: int) -> Areas:
     """About `count` squares over both hemispheres.
 
-    Pieces at the rim that hold less than a quarter of a square belong to the nearest larger one of
-    their hemisphere.
+    They are named by row from the top and column from the left of the whole map. Pieces at the rim
+    that hold less than a quarter of a square belong to the nearest larger one of their hemisphere.
     """
     side = max(1, round(float(np.sqrt(mask.sum() / count))))
     number, names = np.full(mask.shape, -1), []
@@ -78,14 +78,15 @@ def squares(mask: Bool[np.ndarray, "height width"], *, count: int) -> Areas:
         row, column = np.nonzero(cortex)
         if not len(row):
             continue
-        _, piece = np.unique(row // side * mask.size + column // side, return_inverse=True)
+        cells = np.stack([row, column], axis=1) // side
+        places, piece = np.unique(cells, axis=0, return_inverse=True)
         size = np.bincount(piece)
         centres = np.stack([np.bincount(piece, place) / size for place in (row, column)], axis=1)
         whole = np.flatnonzero(4 * size >= min(side**2, size.max()))
         away = np.square(centres[:, None] - centres[whole]).sum(-1)
         own = away.argmin(1)  # of a whole one, itself
         number[row, column] = len(names) + own[piece]
-        names += [f"{name} {1 + i}" for i in range(len(whole))]
+        names += [f"{name}, row {1 + i}, column {1 + j}" for i, j in places[whole].tolist()]
     return Areas(tuple(names), number, f"squares of {side} × {side} pixels")
 
 

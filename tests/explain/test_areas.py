@@ -27,7 +27,7 @@ def test_squares_cover_the_cortex_within_hemispheres(flat, count):
     areas = squares(flat.mask, count=count)
     whole(areas, flat.mask)
     for cortex, side in zip(hemispheres(flat.mask) > 0, ("left", "right"), strict=True):
-        assert {areas.names[i].split()[0] for i in np.unique(areas.number[cortex])} == {side}
+        assert {areas.names[i].partition(",")[0] for i in np.unique(areas.number[cortex])} == {side}
     if count == 60:
         assert 40 <= len(areas.names) <= 80
         assert areas.pixels.min() >= 0.25 * flat.mask.sum() / 60 * 0.8
