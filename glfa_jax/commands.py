@@ -31,6 +31,7 @@ COMMANDS = {
     "sample": Command("glfa_jax.evaluation.sample", "decodes the test clips into video"),
     "score": Command("glfa_jax.evaluation.score", "scores decoded clips and writes the report"),
     "sweep": Command("glfa_jax.evaluation.sweep", "samples and scores under many settings"),
+    "explain": Command("glfa_jax.evaluation.explain", "which cortex the decoded clips rest on"),
     "compare": Command("glfa_jax.evaluation.compare", "compares scored runs"),
     "study": Command("glfa_jax.evaluation.study", "trains and compares methods over seeds"),
     "export": Command("glfa_jax.export", "a decoder as one folder that travels alone"),

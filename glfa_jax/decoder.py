@@ -15,6 +15,8 @@ from glfa_jax import alignments, config, hub, system
 from glfa_jax.alignments import SHARED, Group, Layer, align, layers_of, method_of, with_layer
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.errors import InputError
+from glfa_jax.explain.areas import of_numbers, squares
+from glfa_jax.explain.maps import Contributions, contributions_of
 from glfa_jax.trained import Trained
 from glfa_jax.trained.data import clips_filling
 from glfa_jax.trained.folder import write
@@ -114,6 +116,68 @@ class Decoder(Trained):
             for rows in tqdm(parts, desc="decode", unit="batch", disable=not progress)
         ]
         return np.concatenate(videos)
+
+    def contributions(
+        self,
+        maps: ArrayLike,
+        *,
+        subject: str | None = None,
+        towards: ArrayLike | None = None,
+        average: ArrayLike | None = None,
+        areas: ArrayLike | None = None,
+        progress: bool = False,
+    ) -> Contributions:
+        """Which cortex the prediction rests on: nothing is sampled (docs/explain.md).
+
+        maps, subject: as of `decode`.
+        towards: (clips, width), embeddings of what each clip shows, of unit length in CLIP's joint
+            space; two clips or more. The score is then `image`, how near the contrastive head comes
+            to them, else `condition`, how much is left of the condition tokens.
+        average: (window, height, width), what cortex is replaced by. The average training window in
+            the common space if left out; the commands take it from before the alignment,
+            `Store.average`, which is the same without one.
+        areas: (height, width), a whole number for every pixel of the cortex, of whatever areas are
+            to be replaced one by one; about 60 squares if left out.
+
+        Raises InputError as `decode`, and for embeddings, averages or areas that do not fit.
+        """
+        windows, key = self._windows(maps), self._key(subject)
+        mask, replacing = self.trained_on.mask, self.trained_on.average
+        if average is not None:
+            replacing = _finite(average, self.maps_shape, what="average")
+            if replacing.ndim != 3:
+                raise InputError(
+                    f"average: {replacing.shape}, must be {self.maps_shape}, one window"
+                )
+        aims = None
+        if towards is not None:
+            aims, shape = np.asarray(towards), (len(windows), self.model.encoder.module.clip_dim)
+            numbers = aims.dtype.kind in "fiu" and np.isfinite(aims).all()
+            if aims.shape != shape or not numbers or len(aims) < 2:
+                raise InputError(
+                    f"towards: {aims.dtype} {aims.shape}, must be finite numbers {shape}, an "
+                    "embedding of each of two clips or more"
+                )
+            if not self.settings.headed:
+                raise InputError(
+                    "towards: needs the contrastive head of stage 1, which this decoder does not "
+                    "have; leave it out"
+                )
+        parts = (
+            squares(mask, count=self.settings.explain.patches)
+            if areas is None
+            else of_numbers(np.asarray(areas), mask=mask)
+        )
+        return contributions_of(
+            self._encoders[key],
+            windows,
+            average=replacing,
+            areas=parts,
+            towards=aims,
+            hardware=self.settings.hardware,
+            batch_size=self.settings.evaluation.batch_size,
+            progress=progress,
+        )
 
     def adapt(
         self,

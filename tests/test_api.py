@@ -150,6 +150,50 @@ def test_folders_that_hold_no_decoder_are_named(tmp_path, settings):
         glfa_jax.load(tmp_path)
 
 
+# --- which cortex it rests on ---
+
+
+def test_contributions_of_maps_are_those_of_the_decoder(decoder, maps, store):
+    average = store.average(subjects=["01", "02"])
+    number = np.arange(maps[0, 0].size).reshape(maps.shape[2:]) % 2
+    found = decoder.contributions(maps, subject="03", average=average, areas=number)
+    assert found.gradient.shape == (2, *maps.shape[2:])
+    assert (found.occlusion.shape, found.areas.names) == ((2, 2), ("0", "1"))
+    np.testing.assert_allclose(found.full, 1, rtol=1e-5)
+    tokens, alone = decoder.encode(maps, subject="03"), decoder.encode(average[None])
+    gone = decoder.encode(np.where(number == 1, average, maps), subject="03")
+    moved, left = tokens - alone, gone - alone
+    kept = (left * moved).sum((1, 2)) / np.square(moved).sum((1, 2))
+    np.testing.assert_allclose(found.occlusion[:, 1], 1 - kept, rtol=1e-3, atol=1e-4)
+
+
+def test_contributions_to_what_a_clip_shows_need_its_embedding(decoder, maps):
+    width = decoder.model.encoder.module.clip_dim
+    towards = np.eye(2, width)
+    found = decoder.contributions(maps, towards=towards)
+    assert np.abs(found.full).max() < 1
+    assert found.occlusion.shape == (2, len(found.areas.names))
+    np.testing.assert_array_equal(found.areas.number >= 0, decoder.trained_on.mask)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"towards": np.zeros((1, 64))},
+            r"towards: float64 \(1, 64\), must be finite numbers \(2, ",
+        ),
+        ({"towards": np.full((2, 64), np.nan)}, "towards: .*, must be finite numbers"),
+        ({"average": np.zeros((2, 2))}, r"average: \(2, 2\), must end in "),
+        ({"areas": np.zeros((3, 3), int)}, "areas: .*, must be whole numbers of the maps' size"),
+        ({"subject": "3"}, "subject 3: is none of this decoder's"),
+    ],
+)
+def test_contributions_that_cannot_be_are_a_sentence(decoder, maps, options, sentence):
+    with pytest.raises(glfa_jax.InputError, match=sentence):
+        decoder.contributions(maps, **options)
+
+
 # --- adapting ---
 
 

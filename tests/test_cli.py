@@ -20,6 +20,7 @@ CONFIGURED = (
     "eval.sample",
     "eval.score",
     "eval.sweep",
+    "eval.explain",
     "glfa_jax.data.prepare",
     "glfa_jax.data.caption",
 )

@@ -24,7 +24,7 @@ from glfa_jax.config.data import (
     RunNumbers,
     Surfaces,
 )
-from glfa_jax.config.evaluation import Evaluation, Sweep
+from glfa_jax.config.evaluation import Evaluation, Explain, Sweep
 from glfa_jax.config.hardware import Hardware, MeshSize, Processes
 from glfa_jax.config.loading import differences, dump, flat, load, of
 from glfa_jax.config.model import Alignment, Conditioning, Encoder
@@ -67,6 +67,7 @@ __all__ = [
     "Descent",
     "Encoder",
     "Evaluation",
+    "Explain",
     "Fraction",
     "Hardware",
     "Lea",

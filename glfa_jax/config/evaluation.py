@@ -1,5 +1,6 @@
-"""Sampling, scoring and sweeping."""
+"""Sampling, scoring, sweeping and explaining."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -61,4 +62,40 @@ class Sweep(Section):
     def _distinct(self) -> "Sweep":
         for key in type(self).model_fields:
             once(key, getattr(self, key) or ())
+        return self
+
+
+class Explain(Section):
+    """Which cortex decides: what is scored, and what is replaced by the training average."""
+
+    scores: tuple[Literal["condition", "image", "caption", "video"], ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="what cortex contributes to (docs/explain.md); all that the run has if left "
+        "out, but video, which takes far longer",
+    )
+    labels: tuple[Path, ...] | None = Field(
+        default=None,
+        description="two label GIFTI, left first, or one label CIFTI, whose areas are replaced; "
+        "those of data.region if left out, squares where there are none",
+    )
+    patches: Positive = Field(
+        default=60, description="about how many squares, where there are no areas"
+    )
+    steps: Positive = Field(
+        default=10, description="in how many steps the cortex is deleted to test the maps"
+    )
+    orders: int = Field(
+        default=20,
+        ge=19,
+        description="random orders to compare with; with fewer than 19 no map could be told from "
+        "chance",
+    )
+    draws: Positive = Field(default=4, description="of noise and time, for score video")
+
+    @model_validator(mode="after")
+    def _files(self) -> "Explain":
+        once("scores", self.scores or ())
+        if self.labels is not None and len(self.labels) not in (1, 2):
+            raise ValueError(f"labels: must be one or two files, got {len(self.labels)}")
         return self

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from glfa_jax.config.base import Section, Seed, once
 from glfa_jax.config.data import Data, Protocol
-from glfa_jax.config.evaluation import Evaluation, Sweep
+from glfa_jax.config.evaluation import Evaluation, Explain, Sweep
 from glfa_jax.config.hardware import Hardware
 from glfa_jax.config.model import Alignment, Conditioning, Encoder
 from glfa_jax.config.stages import Adapt, Contrast, Cotrain, Lea, Pretrain
@@ -54,12 +54,19 @@ class Config(Section):
     lea: Lea = Lea()
     evaluation: Evaluation = Evaluation()
     sweep: Sweep = Sweep()
+    explain: Explain = Explain()
     hardware: Hardware = Hardware()
 
     @property
     def aligned(self) -> bool:
         """Whether there is an alignment in front of the decoder."""
         return self.method == "glfa" and self.alignment.on
+
+    @property
+    def headed(self) -> bool:
+        """Whether something was trained to bring fMRI into CLIP's joint space."""
+        with_stage_one = "contrast" not in self.without or self.cotrain.encoder_from is not None
+        return self.method == "lea" or with_stage_one
 
     @property
     def cotrains(self) -> bool:

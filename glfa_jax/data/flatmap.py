@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int8
+from jaxtyping import Bool, Float, Int, Int8
 from numpy import ndarray
 from scipy.sparse import coo_array, csr_array
 from scipy.spatial import KDTree
@@ -59,6 +59,15 @@ class FlatMap:
         """Draws values over the cortex, zero outside the mask."""
         pixels = _apply(self.weights, values)
         return pixels.reshape(*values.shape[:-1], self.map_size, self.map_size)
+
+    def draw_kinds(self, kinds: Int[ndarray, " values"]) -> Int[ndarray, "h w"]:
+        """Of whole numbers from 0, such as areas, the one that most of a pixel's signal is drawn
+        from; −1 outside the mask."""
+        member = csr_array((np.ones(len(kinds)), (np.arange(len(kinds)), kinds)))
+        shares: Any = self.weights @ member
+        drawn = np.full(self.mask.shape, -1)
+        drawn[self.mask] = shares.toarray()[self.mask.ravel()].argmax(1)
+        return drawn
 
     def to_surface(self, image: Float[ndarray, "*t h w"]) -> Float[ndarray, "*t values"]:
         """Reads a map where the values lie, zero outside the region."""

@@ -1,16 +1,17 @@
-"""GIFTI files opened with the errors that users make named."""
+"""GIFTI files opened with the errors that users make named, and written."""
 
 import base64
 import math
 import warnings
 import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from nibabel.gifti.gifti import GiftiDataArray, GiftiImage
+from nibabel.gifti.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
 from nibabel.gifti.parse_gifti_fast import GiftiImageParser, GiftiParseError
 from nibabel.gifti.util import array_index_order_codes, gifti_encoding_codes, gifti_endian_codes
 from nibabel.nifti1 import data_type_codes, intent_codes
@@ -18,6 +19,7 @@ from numpy import ndarray
 
 from glfa_jax.data import DataError, reading
 from glfa_jax.data.claims import check_size, unpacked
+from glfa_jax.files import write_atomically
 
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
@@ -79,6 +81,21 @@ def read_series(path: Path, *, side: Side) -> Float[ndarray, "time v"]:
         series = np.concatenate([part.reshape(len(part), -1).T for part in parts], dtype=np.float32)
     check_size(path, volumes=len(series), values=series.shape[1])
     return series
+
+
+def write_values(path: Path, values: Mapping[str, Float[ndarray, " v"]], *, side: Side) -> None:
+    """Writes maps of one hemisphere by their names, each a number for every vertex of the mesh."""
+    arrays = [
+        GiftiDataArray(
+            np.asarray(each, np.float32),
+            "NIFTI_INTENT_NONE",
+            datatype="NIFTI_TYPE_FLOAT32",
+            meta=GiftiMetaData({"Name": name}),
+        )
+        for name, each in values.items()
+    ]
+    meta = GiftiMetaData({"AnatomicalStructurePrimary": f"Cortex{side.title()}"})
+    write_atomically(path, GiftiImage(meta=meta, darrays=arrays).to_bytes())
 
 
 def read_head(path: Path) -> tuple[int, float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from zipfile import is_zipfile
 
 import numpy as np
-from jaxtyping import Bool, Float, Int8
+from jaxtyping import Bool, Float, Int8, Shaped
 from nibabel.cifti2.cifti2_axes import LabelAxis
 from numpy import ndarray
 
@@ -28,15 +28,8 @@ def areas(
     names: an area stands for both hemispheres, so V1, V1_ROI, L_V1 and R_V1_ROI mean the same.
     sides: vertices of the left and of the right mesh.
     """
-    if len(files) == 1:
-        named = _cifti(files[0], sides)
-    else:
-        named = tuple(
-            _gifti(path, side, count) for path, side, count in zip(files, SIDES, sides, strict=True)
-        )
-    for part, side in zip(named, SIDES, strict=True):
-        _check_side(part, side, files)
-    held = [_areas(part) for part in named]
+    named = np.split(names_of(files, sides=sides), [sides[0]])
+    held = [set(np.unique(part)) - {""} for part in named]
     wanted = {_area(name): name for name in names}
     where = " and ".join(map(str, files))
     unknown = [name for area, name in wanted.items() if area not in held[0] | held[1]]
@@ -48,7 +41,24 @@ def areas(
     lone = [name for area, name in wanted.items() if area not in held[0] & held[1]]
     if lone:
         raise DataError(f"{where}: only one hemisphere has {', '.join(lone)}; both are needed")
-    return np.concatenate([np.isin([_area(name) for name in part], list(wanted)) for part in named])
+    return np.isin(np.concatenate(named), list(wanted))
+
+
+def names_of(files: Sequence[Path], *, sides: tuple[int, int]) -> Shaped[ndarray, " vertices"]:
+    """The name of the area that every vertex lies in, left then right; empty where in none.
+
+    Arguments as of `areas`; names stand for both hemispheres.
+    """
+    if len(files) == 1:
+        named = _cifti(files[0], sides)
+    else:
+        named = tuple(
+            _gifti(path, side, count) for path, side, count in zip(files, SIDES, sides, strict=True)
+        )
+    for part, side in zip(named, SIDES, strict=True):
+        _check_side(part, side, files)
+    given, place = np.unique(np.concatenate(named), return_inverse=True)
+    return np.array([_area(name) if name != UNLABELLED else "" for name in given])[place]
 
 
 def image(path: Path) -> Int8[ndarray, "h w"]:
@@ -107,10 +117,6 @@ def _size(mask: ndarray) -> tuple[int, int]:
 def _area(name: str) -> str:
     """L_V1_ROI, R_V1, V1_ROI -> V1."""
     return re.sub(r"^[LR]_|_ROI$", "", name.strip())
-
-
-def _areas(names: ndarray) -> set[str]:
-    return {_area(name) for name in np.unique(names) if name and name != UNLABELLED}
 
 
 def _check_side(names: ndarray, side: Side, files: Sequence[Path]) -> None:

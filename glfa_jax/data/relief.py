@@ -17,13 +17,19 @@ def relief_of(data: config.Data, *, mask: Bool[ndarray, "h w"]) -> dict[str, Flo
     zero off the cortex, of the built-in mesh. What is not known is left out: maps are drawn without
     it, so that a run can be scored where the files that its data were prepared from are gone.
     """
-    try:
-        flat = flatmap.of(data)
-    except InputError:
-        return {}
-    if not np.array_equal(flat.mask, mask):
+    flat = drawn_on(data, mask=mask)
+    if flat is None:
         return {}
     found = {} if flat.pixel_mm is None else {"pixel_mm": np.array(flat.pixel_mm)}
     if data.surfaces is None and layout_of(data).mask is None:  # the mesh is fsaverage5
         found["curvature"] = flat.to_map(surfaces.curvature()).astype(np.float32)
     return found
+
+
+def drawn_on(data: config.Data, *, mask: Bool[ndarray, "h w"]) -> flatmap.FlatMap | None:
+    """The flat map of a store with this mask; None where its files are gone or it is another."""
+    try:
+        flat = flatmap.of(data)
+    except InputError:
+        return None
+    return flat if np.array_equal(flat.mask, mask) else None

@@ -1,7 +1,7 @@
 """The test clips of a finished run, and how they are decoded: shared by sampling and sweeping."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,16 +118,23 @@ def open_test(settings: config.Config) -> HeldOut:
 
 
 def validate_same_settings(
-    test: HeldOut, folder: Path, *, but: Iterable[str], keep: bool = True
+    test: HeldOut,
+    folder: Path,
+    *,
+    but: Iterable[str],
+    more: Mapping[str, Any] | None = None,
+    keep: bool = True,
 ) -> None:
     """What was made with other settings or data is neither mixed with ours nor overwritten.
 
     but: keys of settings.json that do not matter to what the folder holds, or that its paths tell.
+    more: what matters besides, as JSON.
     keep: ours are written down, for what is made with them from now on.
     Raises InputError with every key that differs; one that an earlier version did not write down is
     not compared.
     """
     ours = {key: value for key, value in _settings(test).items() if key not in set(but)}
+    ours |= more or {}
     path = folder / "settings.json"
     theirs = config.flat(read_object(path)) if path.exists() else {}
     if path.exists():  # all samples of before there was a choice

@@ -37,7 +37,7 @@ _AFTER = {
     "contrast": ("alignment", "cotrain"),
     "cotrain": (),
 }
-_NOWHERE = ("adapt", "evaluation", "name", "results_dir", "run_dir", "sweep")
+_NOWHERE = ("adapt", "evaluation", "explain", "name", "results_dir", "run_dir", "sweep")
 
 
 def share_stages(own: config.Config, earlier: list[config.Config]) -> None:

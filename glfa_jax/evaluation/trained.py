@@ -10,6 +10,7 @@ from glfa_jax.training.loop import CHANGES_NO_NUMBER
 _STAGES = ("pretrain", "contrast", "cotrain")
 # Sections that say nothing of the training; data and protocol have identities.
 _ELSEWHERE = ("name", "seed", "results_dir", "run_dir", "data", "protocol", "evaluation", "sweep")
+_ELSEWHERE += ("explain",)
 _NOT_OF = {"glfa": ("lea",), "lea": ("alignment", "conditioning", "contrast")}
 
 

@@ -1,36 +1,17 @@
 """Curves and arrows as inline SVG that follows the page's colours."""
 
-import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from glfa_jax.errors import spell_hidden
-from glfa_jax.report.html import Markup, escape
-
-# Drawn by matplotlib in colours that no figure would use, then replaced by the page's variables:
-# one SVG serves the light and the dark scheme.
-_INK, _MUTED, _RULE, _ACCENT = "#010101", "#020202", "#030303", "#040404"
-_EXTRA = ("#050505", "#060606", "#070707", "#080808")
-_CORTEX, _SULCI = "#090909", "#0a0a0a"
-_VARIABLES = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
-    _RULE: "var(--rule)",
-    _ACCENT: "var(--accent)",
-    _CORTEX: "var(--cortex)",
-    _SULCI: "var(--sulci)",
-    **{colour: f"var(--extra-{i})" for i, colour in enumerate(_EXTRA)},
-}
+from glfa_jax.report.html import Markup
+from glfa_jax.report.svg import ACCENT, CORTEX, EXTRA, INK, MUTED, RULE, SULCI, inline
 
 # Terms of the stages' losses as the logs name them, beside every key that contains "loss".
 LOSS_TERMS = ("diffusion", "regularisation", "alignment", "image", "text")
@@ -62,7 +43,7 @@ def smoothing_window(points: int) -> int:
 def loss_terms(entries: Sequence[dict[str, float]]) -> list[str]:
     """What is drawn of a log: the loss, and the first of the terms that it is made of."""
     terms = [k for k in entries[-1] if k in LOSS_TERMS or ("loss" in k and k != "loss")]
-    return ["loss", *terms[: len(_EXTRA)]]
+    return ["loss", *terms[: len(EXTRA)]]
 
 
 def loss_curve(entries: Sequence[dict[str, float]], *, salt: str, label: str) -> Markup:
@@ -79,14 +60,14 @@ def loss_curve(entries: Sequence[dict[str, float]], *, salt: str, label: str) ->
     values = values[np.isfinite(values)]
 
     def draw(axes: Axes) -> None:
-        axes.plot(step, series[loss], color=_MUTED, alpha=0.4, linewidth=0.7)
-        for key, colour in zip(terms, _EXTRA, strict=False):
+        axes.plot(step, series[loss], color=MUTED, alpha=0.4, linewidth=0.7)
+        for key, colour in zip(terms, EXTRA, strict=False):
             curve = smooth(series[key], window=window)
             axes.plot(step, curve, color=colour, linewidth=1.2, label=_label(key))
         axes.plot(
             step,
             smooth(series[loss], window=window),
-            color=_ACCENT,
+            color=ACCENT,
             linewidth=1.8,
             marker="o" if len(step) == 1 else "",
             label=loss,
@@ -98,12 +79,12 @@ def loss_curve(entries: Sequence[dict[str, float]], *, salt: str, label: str) ->
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
-        axes.set_xlabel("step", color=_MUTED)
-        axes.grid(True, color=_RULE, linewidth=0.5)
+        axes.set_xlabel("step", color=MUTED)
+        axes.grid(True, color=RULE, linewidth=0.5)
         if terms:
-            axes.legend(frameon=False, fontsize=8, labelcolor=_INK, handlelength=1.4)
+            axes.legend(frameon=False, fontsize=8, labelcolor=INK, handlelength=1.4)
 
-    return _inline(draw, size=(4.4, 2.8), salt=salt, label=label)
+    return inline(draw, size=(4.4, 2.8), salt=salt, label=label)
 
 
 def _label(key: str) -> str:
@@ -135,7 +116,7 @@ def time_course(
     def draw(axes: Axes) -> None:
         begin = 0
         for values, mark in zip(runs, marked, strict=True):
-            colour = _EXTRA[2] if mark else _ACCENT
+            colour = EXTRA[2] if mark else ACCENT
             bins = [values[i : i + size] for i in range(0, len(values), size)]
             minutes = (begin + size * np.arange(len(bins))) * step / 60
             if size == 1:
@@ -144,14 +125,14 @@ def time_course(
                 low, high = [b.min() for b in bins], [b.max() for b in bins]
                 axes.fill_between(minutes, low, high, color=colour, linewidth=0.4)
             begin += len(values)
-            axes.axvline(begin * step / 60, color=_RULE, linewidth=0.7)
+            axes.axvline(begin * step / 60, color=RULE, linewidth=0.7)
         axes.set_xlim(0, max(begin * step / 60, 1e-9))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=10))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
-        axes.set_xlabel("minutes", color=_MUTED)
-        axes.set_ylabel(unit, color=_MUTED)
+        axes.set_xlabel("minutes", color=MUTED)
+        axes.set_ylabel(unit, color=MUTED)
 
-    return _inline(draw, size=(12, 1.9), salt=salt, label=label)
+    return inline(draw, size=(12, 1.9), salt=salt, label=label)
 
 
 # --- arrows on the flat map ---------------------------------------------------------------------
@@ -202,20 +183,20 @@ def arrows(
     room = 0.06 * (bottom - top + 1)  # below the cortex, for the scale
 
     def draw(axes: Axes) -> None:
-        axes.contourf(np.pad(mask, 1), levels=[0.5, 2], colors=[_CORTEX], extent=_extent(mask))
+        axes.contourf(np.pad(mask, 1), levels=[0.5, 2], colors=[CORTEX], extent=_extent(mask))
         if curvature is not None:
             sulci = np.pad(np.where(mask, curvature, -1), 1, constant_values=-1)
             levels = [0, max(1e-9, float(sulci.max()) + 1)]
-            axes.contourf(sulci, levels=levels, colors=[_SULCI], extent=_extent(mask))
-        options: Any = {"angles": "xy", "scale_units": "xy", "scale": 1, "color": _INK}
+            axes.contourf(sulci, levels=levels, colors=[SULCI], extent=_extent(mask))
+        options: Any = {"angles": "xy", "scale_units": "xy", "scale": 1, "color": INK}
         options |= {"units": "width", "width": 0.0028, "headwidth": 4, "headlength": 5}
         options |= {"headaxislength": 4.2, "minlength": 0.6, "clip_on": False}
         drawn = means * scale.magnification
         shown = axes.quiver(feet[:, 1], feet[:, 0], drawn[:, 1], drawn[:, 0], **options)
         shown.set_in_layout(False)  # at the rim they reach beyond the axes
-        axes.quiver([left], [bottom + room], [key], [0], **options | {"color": _ACCENT})
+        axes.quiver([left], [bottom + room], [key], [0], **options | {"color": ACCENT})
         axes.text(left + key + 0.01 * (right - left), bottom + room, f"{stands_for:g} {unit}",
-                  color=_ACCENT, va="center", fontsize=9)  # fmt: skip
+                  color=ACCENT, va="center", fontsize=9)  # fmt: skip
         axes.set_xlim(left - 1, right + 1)
         axes.set_ylim(bottom + 1.7 * room, top - 1)
         axes.set_aspect("equal")
@@ -223,7 +204,7 @@ def arrows(
         axes.set_yticks([])
 
     high, wide = bottom - top + 2 + 1.7 * room, right - left + 2
-    return _inline(draw, size=(5.2, 5.2 * high / wide), salt=salt, label=label)
+    return inline(draw, size=(5.2, 5.2 * high / wide), salt=salt, label=label)
 
 
 def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
@@ -255,41 +236,3 @@ def _round_length(length: float) -> float:
     """1, 2 or 5 times a power of ten, the largest that is no longer."""
     power = 10.0 ** np.floor(np.log10(length))
     return float(max(step for step in (1, 2, 5) if step * power <= length * 1.0001) * power)
-
-
-# --- matplotlib's SVG as an element of a page ---------------------------------------------------
-
-
-def _inline(
-    draw: Callable[[Axes], None], *, size: tuple[float, float], salt: str, label: str
-) -> Markup:
-    """What `draw` puts on bare axes, as an HTML element: no prologue, no addresses, no global
-    style, and ids that are no other figure's.
-
-    size: in inches. salt: differs between the figures of a page. label: what is to be seen.
-    """
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9}):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.tick_params(which="both", colors=_MUTED, length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    for part in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r"<!--.*?-->"):
-        svg = re.sub(part, "", svg, flags=re.DOTALL)
-    # Paths to a hundredth of a pixel: outlines of a cortex have thousands of corners.
-    svg = re.sub(r' d="[^"]*"', lambda d: re.sub(r"(\.\d\d)\d+", r"\1", d[0]), svg)
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{salt}-", svg)
-    box = re.search(r'viewBox="[^"]*"', svg)
-    assert box is not None
-    head = f'<svg class="plot" role="img" aria-label="{escape(label)}" {box[0]}>'
-    svg = re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1, flags=re.DOTALL)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, variable)
-    return Markup(svg.strip())

@@ -3,11 +3,12 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from glfa_jax.config import Config, Protocol
 from glfa_jax.files import write_atomically
 from glfa_jax.method import DATA, data_of, loss_scales, started_from
-from glfa_jax.report import html
+from glfa_jax.report import contributions, html
 from glfa_jax.report.alignment import alignment_section
 from glfa_jax.report.clips import clips_section
 from glfa_jax.report.inputs import Metric, Run, read
@@ -38,14 +39,27 @@ def write(run_dir: Path, *, commands: Sequence[Command] | None = None) -> Path:
     run = read(run_dir)
     if commands is None:
         commands = next_commands(run_dir, run.config)
-    page = render(run, commands=commands)
+    page = render(run, commands=commands, explained=explained(run_dir, run.config))
     target = run_dir / "report" / "index.html"
     target.parent.mkdir(exist_ok=True)
     write_atomically(target, page)
     return target
 
 
-def render(run: Run, *, commands: Sequence[Command]) -> str:
+def explained(run_dir: Path, config: Config) -> list[dict[str, Any]]:
+    """What eval.explain left of the run, if not trained further since; raises ReportError."""
+    folder = Path(run_dir) / "explain"
+    if not (folder / contributions.NUMBERS).exists():
+        return []
+    found = contributions.read(folder)
+    same = found.about.get("cotrain_steps") == config.cotrain.steps
+    return contributions.section(found) if same else []
+
+
+def render(
+    run: Run, *, commands: Sequence[Command], explained: Sequence[dict[str, Any]] = ()
+) -> str:
+    """explained: sections of `contributions`, where there are any."""
     lead = headline(run.metrics)
     lower = {metric.metric for metric in run.metrics if metric.better == "lower"}
     return html.render(
@@ -58,6 +72,7 @@ def render(run: Run, *, commands: Sequence[Command]) -> str:
         aligned=run.config.aligned or run.config.evaluation.adapted_minutes is not None,
         unaligned=_unaligned(run.config),
         alignment=run.maps and alignment_section(run.maps, run.config.protocol),
+        explained=explained,
         training=training_section(run.logs),
         configuration=run.config_text,
         commands=commands,

@@ -259,7 +259,7 @@ def _harmless(key: str, ours: config.Section) -> bool:
         # who is decoded: even `published` pretraining goes by data.subjects
         or key in ("protocol.name", "protocol.test_subjects", "protocol.test_store")
         # each keeps its own settings in its own folders
-        or section.partition(".")[0] in ("evaluation", "sweep", "adapt")
+        or section.partition(".")[0] in ("evaluation", "sweep", "explain", "adapt")
         or key.startswith("hardware.")
         or (isinstance(stage, config.Stage) and option in _harmless_in(stage))
     )

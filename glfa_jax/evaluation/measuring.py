@@ -1,0 +1,165 @@
+"""The trained model of a run, ready to score changed maps of its test clips."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from glfa_jax import system
+from glfa_jax.convert.pretrained import in_memory
+from glfa_jax.data.video import unit_range
+from glfa_jax.errors import InputError
+from glfa_jax.evaluation.decoding import HeldOut
+from glfa_jax.explain.scores import CAPTION, EMBEDDED, IMAGE, VIDEO, Noised, Scoring, beyond_mean
+from glfa_jax.explain.scores import noised as noised_clips
+from glfa_jax.ops.preprocess import Preprocessor
+from glfa_jax.subject_alignment import encoder_for
+from glfa_jax.trained.model import load_model
+
+
+class Ready(NamedTuple):
+    """The first arguments of what `explain.measure` does; rows are filled up to a whole batch, so
+    that one compiled program serves all."""
+
+    score: Scoring
+    given: dict[str, Any]
+    maps: Float[np.ndarray, "b w height width"]
+
+
+class Measurer:
+    """average: what cortex is replaced by, the mean window of all training samples as it is before
+    any alignment, zero off the cortex. With a layer that all subjects share, or none, its encoding
+    is what samples are guided away from."""
+
+    def __init__(self, test: HeldOut, names: tuple[str, ...], *, cortex: Bool[np.ndarray, "h w"]):
+        """names: of scores. Raises InputError where CLIP is none of the run's joint space."""
+        settings = test.settings
+        self._test, self._names = test, names
+        self._model = load_model(settings)
+        average = test.trained.average(subjects=settings.protocol.train_subjects)
+        self.average = np.where(cortex, average, 0).astype(np.float32)
+        dtype = jnp.dtype(settings.hardware.compute_dtype)
+        self._generator = self._model.generator.computing(dtype=dtype)
+        self._encoders: dict[str, tuple[Scoring, Any]] = {}
+        self._towards: dict[str, dict[str, np.ndarray]] = {}
+        if VIDEO in names:
+            self._denoiser, self._codec = (
+                jax.device_put(in_memory(params))
+                for params in (self._model.denoiser, self._model.codec)
+            )
+        self._embed = (
+            _Embedder(test, width=self._model.encoder.module.clip_dim)
+            if set(names) & set(EMBEDDED)
+            else None
+        )
+
+    def ready(self, subject: str, clips: list[int]) -> Ready:
+        """clips: test clips of the subject, a batch or a part of one."""
+        scoring, variables = self._encoder(subject)
+        size = self._test.settings.evaluation.batch_size
+        filled = np.resize(clips, size).tolist()
+        maps = self._test.maps(subject, clips).astype(np.float32)
+        maps = np.resize(maps, (size, *maps.shape[1:]))
+        given = scoring.given(
+            variables,
+            maps,
+            average=self.average,
+            towards=self._targets(subject, filled),
+            video=self._noised(filled) if VIDEO in self._names else None,
+        )
+        return Ready(scoring, given, maps)
+
+    def _encoder(self, subject: str) -> tuple[Scoring, Any]:
+        if subject not in self._encoders:
+            settings = self._test.settings
+            own = encoder_for(settings, self._model.encoder, subject=subject)
+            module = own.module.clone(dtype=jnp.dtype(settings.hardware.compute_dtype))
+            scoring = Scoring(module, self._names, self._generator, settings.hardware.attention)
+            self._encoders[subject] = scoring, jax.device_put(in_memory(own.variables))
+        return self._encoders[subject]
+
+    def _targets(self, subject: str, clips: list[int]) -> dict[str, np.ndarray]:
+        if self._embed is None:
+            return {}
+        every = self._test.clips(subject)
+        if subject not in self._towards:
+            self._towards[subject] = {
+                name: beyond_mean(self._embed(name, every))
+                for name in self._names
+                if name in EMBEDDED
+            }
+        rows = [every.index(clip) for clip in clips]
+        return {name: found[rows] for name, found in self._towards[subject].items()}
+
+    def _noised(self, clips: list[int]) -> Noised:
+        settings, store = self._test.settings, self._test.store
+        video = unit_range(store.video("test", clips))
+        return noised_clips(
+            self._generator,
+            self._denoiser,
+            _encoded(self._codec, video, generator=self._generator),
+            clip=np.array(clips),
+            seed=settings.seed,
+            draws=settings.explain.draws,
+        )
+
+
+@partial(jax.jit, static_argnames="generator")
+def _encoded(codec: Any, video: Any, *, generator: Any) -> Any:
+    return generator.encode(codec, video)
+
+
+class _Embedder:
+    """Embeddings of true clips in CLIP's joint space, of unit length."""
+
+    def __init__(self, test: HeldOut, *, width: int):
+        settings = test.settings
+        self._test, self._size = test, settings.evaluation.batch_size
+        self._clip = system.load_clip(settings.foundation)
+        module = self._clip.model.module
+        if module.projection_dim != width:
+            raise InputError(
+                f"{settings.foundation / system.CLIP}: embeds in {module.projection_dim} values, "
+                f"but the run's contrastive head in {width}; must be the CLIP it was trained with, "
+                "or explain.scores without image and caption"
+            )
+        self._variables = jax.device_put(in_memory(self._clip.model.variables))
+        self._tokenize = system.tokenizer(settings)
+
+    def __call__(self, name: str, clips: list[int]) -> Float[np.ndarray, "n e"]:
+        of: Callable[[list[int]], np.ndarray] = {IMAGE: self._frames, CAPTION: self._captions}[name]
+        parts = [clips[i : i + self._size] for i in range(0, len(clips), self._size)]
+        found = [of(np.resize(part, self._size).tolist())[: len(part)] for part in parts]
+        return np.concatenate(found)
+
+    def _frames(self, clips: list[int]) -> np.ndarray:
+        """Mean over the frames of a clip."""
+        video = self._test.store.video("test", clips)
+        given = self._clip.preprocess, jnp.asarray(video.reshape(-1, *video.shape[2:]))
+        frames = _of_images(self._clip.model.module, self._variables, *given)
+        found = _unit(np.asarray(frames, np.float64))
+        return _unit(found.reshape(*video.shape[:2], -1).mean(1))
+
+    def _captions(self, clips: list[int]) -> np.ndarray:
+        captions = self._test.store.attributes.captions["test"]
+        tokens = self._tokenize([captions[clip] for clip in clips])
+        texts = _of_texts(self._clip.model.module, self._variables, jnp.asarray(tokens))
+        return _unit(np.asarray(texts, np.float64))
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _of_images(module: Any, variables: Any, preprocess: Preprocessor, images: Any) -> Any:
+    return module.apply(variables, preprocess(images), method="image_features")
+
+
+@partial(jax.jit, static_argnums=0)
+def _of_texts(module: Any, variables: Any, tokens: Any) -> Any:
+    return module.apply(variables, tokens, method="text_features")
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
