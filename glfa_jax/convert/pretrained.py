@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -213,6 +214,12 @@ def build(kind: str, config: Mapping[str, Any], **options: Any) -> nn.Module:
 
 def parameter_shapes(kind: str, module: Any) -> dict:
     """The module's parameter tree as shapes; nothing is allocated."""
+    return jax.tree.map(lambda leaf: leaf, _traced(kind, module))  # callers may change the tree
+
+
+@lru_cache(maxsize=16)
+def _traced(kind: str, module: Any) -> dict:
+    """Kept: tracing takes seconds, and one model is asked for in checks, loading and training."""
 
     def init() -> dict:
         inputs, keywords = KINDS[kind].example(module)
