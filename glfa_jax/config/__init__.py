@@ -25,6 +25,7 @@ from glfa_jax.config.data import (
     Surfaces,
 )
 from glfa_jax.config.evaluation import Evaluation, Sweep
+from glfa_jax.config.films import Films, Shown, Split
 from glfa_jax.config.hardware import Hardware, MeshSize, Processes
 from glfa_jax.config.loading import differences, dump, flat, load, of
 from glfa_jax.config.model import Alignment, Conditioning, Encoder
@@ -67,6 +68,7 @@ __all__ = [
     "Descent",
     "Encoder",
     "Evaluation",
+    "Films",
     "Fraction",
     "Hardware",
     "Lea",
@@ -81,7 +83,9 @@ __all__ = [
     "RunNumbers",
     "Section",
     "Seed",
+    "Shown",
     "Simulation",
+    "Split",
     "Stage",
     "Study",
     "Subject",

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from glfa_jax import config
 from glfa_jax.data import DataError
-from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, cleaning_of, layout_of
+from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, Trial, cleaning_of, layout_of
 from glfa_jax.data.signals import Signal
 from glfa_jax.data.timing import TIME_TOLERANCE
+from glfa_jax.data.windows import first_volume
 
+# Seconds that a run goes on after its film: the response to the film's end is waited for.
+REST = 30.0
 Key = tuple[str, int]  # clip and repeat; repeat -1 stands for the average over repeats
 
 
@@ -137,18 +140,32 @@ def _cut(run: Run, signal: Signal, data: config.Data, unreadable: Mapping[str, s
     who = f"sub-{run.subject} run {run.name}"
     if signal.volumes < data.window:
         raise DataError(f"{who}: {signal.volumes} volumes, a window needs {data.window}")
+    _check_film(run, signal.volumes)
     windows: list[tuple[Key, Window | None]] = []
+    from_tables = layout_of(data).timed_by_events
     for trial in run.trials:
         if trial.clip in unreadable:
             continue
         key = (trial.clip, trial.repeat if run.split == "train" else -1)
-        first = first_volume(run, trial.onset, signal.volumes, data)
+        first = _first_volume(
+            run, trial, signal.volumes, lag=data.lag_seconds, from_tables=from_tables
+        )
         if first is None or first + data.window > signal.volumes:
             windows.append((key, None))
         else:
             censored = signal.censored_share(first, data.window)
             windows.append((key, Window(signal, first, trial.repeat, censored)))
     return Cut(run, signal, tuple(windows))
+
+
+def _check_film(run: Run, volumes: int) -> None:
+    """Raises DataError where a run goes on after a film as if it showed another one."""
+    end = _end(run, volumes) + run.dropped[1] * run.repetition_time
+    if run.film_end is not None and end > run.film_end + REST:
+        raise DataError(
+            f"sub-{run.subject} run {run.name}: its film ends at {run.film_end:g} s, but the run "
+            f"at {end:g} s; name the film that it shows, or state the duration in data.films.shown"
+        )
 
 
 def _sharing(cut: Cut) -> Iterator[str]:
@@ -166,25 +183,25 @@ def _sharing(cut: Cut) -> Iterator[str]:
         )
 
 
-def first_volume(run: Run, onset: float, volumes: int, data: config.Data) -> int | None:
-    """The volume nearest to onset + lag, the earlier of two equally near; None if it was dropped
-    or never taken, as for trials before the scan.
-
-    Raises DataError for an event after the end of its run.
-    """
+def _end(run: Run, volumes: int) -> float:
+    """Seconds at which the last of the run's volumes ends; those dropped before it count."""
     step = run.repetition_time
     dropped = math.floor(run.start_time / step) if run.start_time > step else 0
-    end = (dropped + volumes) * step
-    if layout_of(data).timed_by_events and onset >= end + data.drop_volumes[1] * step:
+    return (dropped + volumes) * step
+
+
+def _first_volume(
+    run: Run, trial: Trial, volumes: int, *, lag: float, from_tables: bool
+) -> int | None:
+    """As `windows.first_volume`; raises DataError for what begins after the end of its run."""
+    step, end = run.repetition_time, _end(run, volumes)
+    if from_tables and trial.begins >= end + run.dropped[1] * step:
+        what = "a trial" if trial.film is None else f"film {trial.film}"
         raise DataError(
-            f"sub-{run.subject} run {run.name}: a trial starts at {onset:g} s, beyond the end of "
-            f"the run at {end:g} s ({volumes} volumes); its events or its scan are not whole"
+            f"sub-{run.subject} run {run.name}: {what} starts at {trial.begins:g} s, beyond the "
+            f"end of the run at {end:g} s ({volumes} volumes); its events or its scan are not whole"
         )
-    volume = (onset + data.lag_seconds - run.start_time) / step
-    nearest = math.ceil(volume - 0.5 - 1e-6)
-    if (dropped or onset < 0) and volume < -0.5 - 1e-6:
-        return None
-    return max(nearest, 0)
+    return first_volume(trial.onset, lag=lag, start=run.start_time, step=step)
 
 
 def _gather(

@@ -1,0 +1,182 @@
+"""Long films to clips of one length; and a run's clips to stretches of train and of test.
+
+Nothing here knows a study: seconds, volumes and names are all that it takes.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+from glfa_jax.data import DataError
+from glfa_jax.data.film import Film
+from glfa_jax.data.layouts import Run, Split, Trial
+from glfa_jax.data.readers import trimmed
+from glfa_jax.data.windows import first_volume
+
+UNNUMBERED = -1  # the repeat of a showing until `numbered` has counted
+ROUNDING = 1e-3  # seconds
+ROUNDED = 1.0  # seconds by which a table may say that a film lasts longer: many count whole ones
+FEWEST = 20  # volumes that can be z-scored by themselves
+
+
+@dataclass(frozen=True)
+class Showing:
+    """A stretch of a film on screen, in seconds.
+
+    onset: on the run's clock. start: in the film. duration: to the film's end if infinite.
+    """
+
+    film: str
+    onset: float
+    start: float = 0.0
+    duration: float = math.inf
+    repeat: int = UNNUMBERED
+
+
+def cut(showing: Showing, *, seconds: float) -> list[tuple[Trial, float]]:
+    """The clips that lie wholly in what is shown, each with where it begins in the film.
+
+    A clip, `film/000` on, begins at a multiple of `seconds` in the film, however the film is shown:
+    what is shown again has one name.
+    """
+    if math.isinf(showing.duration):
+        raise ValueError(f"{showing.film}: how long it is shown must be known")
+    number, clips = math.ceil((showing.start - ROUNDING) / seconds), []
+    while seconds * (number + 1) <= showing.start + showing.duration + ROUNDING:
+        begin = seconds * number
+        onset = showing.onset + begin - showing.start
+        name = f"{showing.film}/{number:03d}"
+        clips.append(
+            (Trial(name, onset, seconds, showing.repeat, showing.film, showing.onset), begin)
+        )
+        number += 1
+    return clips
+
+
+def length_of(path: Path) -> float:
+    """Seconds that a film lasts, by its frames."""
+    with closing(Film(path)) as film:
+        return film.end
+
+
+def check_length(showing: Showing, *, path: Path, length: float, said: str) -> Showing:
+    """The showing with its duration; raises DataError where the film at `path` is too short.
+
+    said: where the showing is stated.
+    """
+    left = length - showing.start
+    if left <= 0:
+        raise DataError(
+            f"{path}: lasts {length:g} s, but {said} says that it is shown from "
+            f"{showing.start:g} s on"
+        )
+    if left + ROUNDED < showing.duration < math.inf:
+        raise DataError(
+            f"{path}: lasts {length:g} s, but {said} says that it is shown up to "
+            f"{showing.start + showing.duration:g} s"
+        )
+    return replace(showing, duration=min(showing.duration, left))
+
+
+def check_step(seconds: float, *, step: float, where: str) -> None:
+    """Raises DataError where clips are shorter than a volume: two would have one window."""
+    if seconds < step - ROUNDING:
+        raise DataError(
+            f"{where}: clips of {seconds:g} s are shorter than a volume, must be at least the "
+            f"repetition time, {step:g} s"
+        )
+
+
+def numbered(runs: Sequence[Run]) -> list[Run]:
+    """Showings without a number get the next one that the clip has not had of the subject."""
+    taken: dict[tuple[str, str], set[int]] = {}
+    for run in runs:
+        for trial in run.trials:
+            taken.setdefault((run.subject, trial.clip), set()).add(trial.repeat)
+
+    def number(run: Run, trial: Trial) -> Trial:
+        if trial.repeat != UNNUMBERED:
+            return trial
+        seen = taken[run.subject, trial.clip]
+        repeat = next(i for i in range(1, len(seen) + 2) if i not in seen)
+        seen.add(repeat)
+        return replace(trial, repeat=repeat)
+
+    return [replace(run, trials=tuple(number(run, trial) for trial in run.trials)) for run in runs]
+
+
+def divide(
+    run: Run,
+    labelled: Sequence[tuple[Trial, Split]],
+    *,
+    lag: float,
+    window: int,
+    gap: float,
+    volumes: int,
+) -> list[Run]:
+    """The stretches of a run that show train and test clips, each as a run of its own.
+
+    A stretch has the volumes of its clips' windows alone, so it is z-scored without any volume of
+    another. Training clips that are less than `gap` seconds from a test clip are left out, as are
+    those whose windows share a volume with a test clip's, whatever the gap. volumes: of the run.
+    """
+    kept = _apart(run, labelled, lag=lag, window=window, gap=gap)
+    made: list[Run] = []
+    for split, group in groupby(kept, key=lambda each: each[1]):
+        trials = [trial for trial, _ in group]
+        firsts = [first for trial in trials if (first := _first(run, trial, lag)) is not None]
+        if not firsts:
+            continue  # before the scan
+        begin, end = firsts[0], min(firsts[-1] + window, volumes)
+        if begin >= end:
+            continue  # after it
+        if end - begin < FEWEST:
+            raise DataError(
+                f"sub-{run.subject} run {run.name}: data.split makes {split} of {end - begin} "
+                f"volumes between others, a stretch needs {FEWEST} to be z-scored by itself; "
+                "divide it into longer ones, or by run"
+            )
+        count = sum(each.split == split for each in made)
+        made.append(
+            replace(
+                run,
+                name=f"{run.name}_{split}{count + 1 if count else ''}",
+                split=split,
+                trials=tuple(trials),
+                start_time=run.start_time + begin * run.repetition_time,
+                blocks=partial(trimmed, run.blocks, run.scans[0], begin, volumes - end),
+                dropped=(run.dropped[0] + begin, run.dropped[1] + volumes - end),
+            )
+        )
+    return made
+
+
+def _apart(
+    run: Run, labelled: Sequence[tuple[Trial, Split]], *, lag: float, window: int, gap: float
+) -> Iterator[tuple[Trial, Split]]:
+    """Clips in the order of their onsets without training clips too near to a test clip."""
+    tests = [(trial, _first(run, trial, lag)) for trial, split in labelled if split == "test"]
+    for trial, split in sorted(labelled, key=lambda each: each[0].onset):
+        first = _first(run, trial, lag)
+        if split == "test" or not any(
+            _distance(trial, other) < gap - ROUNDING or _share(first, second, window)
+            for other, second in tests
+        ):
+            yield trial, split
+
+
+def _first(run: Run, trial: Trial, lag: float) -> int | None:
+    return first_volume(trial.onset, lag=lag, start=run.start_time, step=run.repetition_time)
+
+
+def _distance(one: Trial, other: Trial) -> float:
+    """Seconds between two clips, less than 0 where they overlap."""
+    return max(one.onset, other.onset) - min(one.onset + one.duration, other.onset + other.duration)
+
+
+def _share(first: int | None, second: int | None, window: int) -> bool:
+    return first is not None and second is not None and abs(first - second) < window
