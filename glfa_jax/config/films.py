@@ -68,8 +68,11 @@ def _check_stretch(key: str, text: str) -> None:
     match = STRETCH.fullmatch(text)
     begin, end = match.groups() if match else ("", None)
     shares = [float(each[:-1]) for each in (begin, end) if each and each.endswith("%")]
-    comparable = end is not None and begin.endswith("%") == end.endswith("%")
-    backwards = comparable and float(begin.rstrip("%")) >= float(end.rstrip("%"))
+    backwards = (
+        end is not None
+        and begin.endswith("%") == end.endswith("%")
+        and float(begin.rstrip("%")) >= float(end.rstrip("%"))
+    )
     if not match or backwards or max(shares, default=0) > 100:
         raise ValueError(
             f"{key}: must be a stretch of film from-to, in seconds or per cent, such as 480-600, "

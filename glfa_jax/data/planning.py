@@ -1,16 +1,15 @@
 """Which windows of which runs make which samples: no file is read here."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from glfa_jax import config
 from glfa_jax.data import DataError
-from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, Trial, cleaning_of, layout_of
+from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, cleaning_of, layout_of
 from glfa_jax.data.signals import Signal
 from glfa_jax.data.timing import TIME_TOLERANCE
-from glfa_jax.data.windows import first_volume
+from glfa_jax.data.windows import check_begin, end_of, first_volume
 
 # Seconds that a run goes on after its film: the response to the film's end is waited for.
 REST = 30.0
@@ -147,8 +146,10 @@ def _cut(run: Run, signal: Signal, data: config.Data, unreadable: Mapping[str, s
         if trial.clip in unreadable:
             continue
         key = (trial.clip, trial.repeat if run.split == "train" else -1)
-        first = _first_volume(
-            run, trial, signal.volumes, lag=data.lag_seconds, from_tables=from_tables
+        if from_tables:
+            check_begin(run, trial, signal.volumes)
+        first = first_volume(
+            trial.onset, lag=data.lag_seconds, start=run.start_time, step=run.repetition_time
         )
         if first is None or first + data.window > signal.volumes:
             windows.append((key, None))
@@ -160,7 +161,7 @@ def _cut(run: Run, signal: Signal, data: config.Data, unreadable: Mapping[str, s
 
 def _check_film(run: Run, volumes: int) -> None:
     """Raises DataError where a run goes on after a film as if it showed another one."""
-    end = _end(run, volumes) + run.dropped[1] * run.repetition_time
+    end = end_of(run, volumes) + run.dropped[1] * run.repetition_time
     if run.film_end is not None and end > run.film_end + REST:
         raise DataError(
             f"sub-{run.subject} run {run.name}: its film ends at {run.film_end:g} s, but the run "
@@ -181,27 +182,6 @@ def _sharing(cut: Cut) -> Iterator[str]:
             f"sub-{cut.run.subject} run {cut.run.name}: clips {shared[0][0]} and {shared[0][1]} "
             f"begin within one volume and have the same window{more}"
         )
-
-
-def _end(run: Run, volumes: int) -> float:
-    """Seconds at which the last of the run's volumes ends; those dropped before it count."""
-    step = run.repetition_time
-    dropped = math.floor(run.start_time / step) if run.start_time > step else 0
-    return (dropped + volumes) * step
-
-
-def _first_volume(
-    run: Run, trial: Trial, volumes: int, *, lag: float, from_tables: bool
-) -> int | None:
-    """As `windows.first_volume`; raises DataError for what begins after the end of its run."""
-    step, end = run.repetition_time, _end(run, volumes)
-    if from_tables and trial.begins >= end + run.dropped[1] * step:
-        what = "a trial" if trial.film is None else f"film {trial.film}"
-        raise DataError(
-            f"sub-{run.subject} run {run.name}: {what} starts at {trial.begins:g} s, beyond the "
-            f"end of the run at {end:g} s ({volumes} volumes); its events or its scan are not whole"
-        )
-    return first_volume(trial.onset, lag=lag, start=run.start_time, step=step)
 
 
 def _gather(

@@ -2,6 +2,9 @@
 
 import math
 
+from glfa_jax.data import DataError
+from glfa_jax.data.layouts import Run, Trial
+
 TIES = 1e-6  # volumes; of two that are as near as this the earlier one is taken
 
 
@@ -17,3 +20,21 @@ def first_volume(onset: float, *, lag: float, start: float, step: float) -> int 
     if (start > step or onset < 0) and volume < -0.5 - TIES:
         return None
     return max(math.ceil(volume - 0.5 - TIES), 0)
+
+
+def end_of(run: Run, volumes: int) -> float:
+    """Seconds at which the last of the run's volumes ends; those dropped before it count."""
+    step = run.repetition_time
+    dropped = math.floor(run.start_time / step) if run.start_time > step else 0
+    return (dropped + volumes) * step
+
+
+def check_begin(run: Run, trial: Trial, volumes: int) -> None:
+    """Raises DataError for a clip, or a film, that begins after the end of its run."""
+    end = end_of(run, volumes)
+    if trial.begins >= end + run.dropped[1] * run.repetition_time:
+        what = "a trial" if trial.film is None else f"film {trial.film}"
+        raise DataError(
+            f"sub-{run.subject} run {run.name}: {what} starts at {trial.begins:g} s, beyond the "
+            f"end of the run at {end:g} s ({volumes} volumes); its events or its scan are not whole"
+        )

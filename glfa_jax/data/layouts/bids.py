@@ -68,6 +68,11 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     captions_file = data.captions or stimuli / "captions.tsv"
     notes: list[str] = []
     derivative, raw_set = Dataset(data.root), None if raw is None else Dataset(raw)
+    filmed = data.films and Filmed(data.films, stimuli=stimuli, missing=problems.missing)
+    length = None if filmed is None else filmed.length
+    division = data.split and Division(
+        data.split, lag=data.lag_seconds, window=data.window, length=length
+    )
     reader = _Reader(
         data,
         stimuli=stimuli,
@@ -75,8 +80,8 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         raw=raw_set,
         beside=Beside(derivative, raw_set),
         mesh=cache(lambda: surfaces.load(data)),  # only volumes need it
-        filmed=data.films and Filmed(data.films, stimuli=stimuli, missing=problems.missing),
-        division=data.split and Division(data.split, lag=data.lag_seconds, window=data.window),
+        filmed=filmed,
+        division=division,
         problems=problems,
         notes=notes,
     )
@@ -86,7 +91,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
             notes.append(str(error))
         else:
             problems.add(error)
-    notes += reader.division.notes if reader.division else []
+    notes += division.notes() if division else ()
     read = dict.fromkeys(run.subject for run in runs)
     maps = {
         subject: anatomy.find(reader.derivative, subject, space=data.space, notes=notes)
@@ -245,15 +250,10 @@ class _Reader:
             return [run]
 
         def volumes() -> int:
-            return headers[0].volumes - begin - end or sum(map(len, run.blocks()))
+            known = headers[0].volumes
+            return known - begin - end if known else sum(map(len, run.blocks()))
 
-        return self.division.parts(
-            run,
-            scan,
-            videos=self.videos,
-            length=self.filmed.length if self.filmed else len,
-            volumes=volumes,
-        )
+        return self.division.parts(run, scan, videos=self.videos, volumes=volumes)
 
     def _shown(self, scan: Name, step: float) -> "_Shown":
         """What a run shows, by the configuration or by its events."""

@@ -4,18 +4,20 @@ Nothing here knows a study: seconds, volumes and names are all that it takes.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+
 from glfa_jax.data import DataError
 from glfa_jax.data.film import Film
 from glfa_jax.data.layouts import Run, Split, Trial
 from glfa_jax.data.readers import trimmed
-from glfa_jax.data.windows import first_volume
+from glfa_jax.data.windows import check_begin, first_volume
 
 UNNUMBERED = -1  # the repeat of a showing until `numbered` has counted
 ROUNDING = 1e-3  # seconds
@@ -124,7 +126,11 @@ def divide(
     another. Training clips that are less than `gap` seconds from a test clip are left out, as are
     those whose windows share a volume with a test clip's, whatever the gap. volumes: of the run.
     """
+    for trial, _ in labelled:
+        check_begin(run, trial, volumes)
     kept = _apart(run, labelled, lag=lag, window=window, gap=gap)
+    if len({split for _, split in kept}) == 1:  # nothing to keep it apart from
+        return [replace(run, split=kept[0][1], trials=tuple(trial for trial, _ in kept))]
     made: list[Run] = []
     for split, group in groupby(kept, key=lambda each: each[1]):
         trials = [trial for trial, _ in group]
@@ -136,9 +142,9 @@ def divide(
             continue  # after it
         if end - begin < FEWEST:
             raise DataError(
-                f"sub-{run.subject} run {run.name}: data.split makes {split} of {end - begin} "
-                f"volumes between others, a stretch needs {FEWEST} to be z-scored by itself; "
-                "divide it into longer ones, or by run"
+                f"sub-{run.subject} run {run.name}: data.split makes a stretch of {end - begin} "
+                f"volumes, which needs {FEWEST} to be z-scored by itself; make stretches longer, "
+                "or divide by run"
             )
         count = sum(each.split == split for each in made)
         made.append(
@@ -157,26 +163,23 @@ def divide(
 
 def _apart(
     run: Run, labelled: Sequence[tuple[Trial, Split]], *, lag: float, window: int, gap: float
-) -> Iterator[tuple[Trial, Split]]:
+) -> list[tuple[Trial, Split]]:
     """Clips in the order of their onsets without training clips too near to a test clip."""
-    tests = [(trial, _first(run, trial, lag)) for trial, split in labelled if split == "test"]
-    for trial, split in sorted(labelled, key=lambda each: each[0].onset):
+    tests = [trial for trial, split in labelled if split == "test"]
+    begins = np.array([trial.onset for trial in tests])
+    ends = begins + [trial.duration for trial in tests]
+    firsts = np.array([_first(run, trial, lag) for trial in tests], float)  # NaN without a window
+
+    def is_apart(trial: Trial) -> bool:
+        end = trial.onset + trial.duration
+        distances = np.maximum(begins, trial.onset) - np.minimum(ends, end)
         first = _first(run, trial, lag)
-        if split == "test" or not any(
-            _distance(trial, other) < gap - ROUNDING or _share(first, second, window)
-            for other, second in tests
-        ):
-            yield trial, split
+        shared = first is not None and bool((np.abs(firsts - first) < window).any())
+        return not shared and bool((distances >= gap - ROUNDING).all())
+
+    kept = [each for each in labelled if each[1] == "test" or is_apart(each[0])]
+    return sorted(kept, key=lambda each: each[0].onset)
 
 
 def _first(run: Run, trial: Trial, lag: float) -> int | None:
     return first_volume(trial.onset, lag=lag, start=run.start_time, step=run.repetition_time)
-
-
-def _distance(one: Trial, other: Trial) -> float:
-    """Seconds between two clips, less than 0 where they overlap."""
-    return max(one.onset, other.onset) - min(one.onset + one.duration, other.onset + other.duration)
-
-
-def _share(first: int | None, second: int | None, window: int) -> bool:
-    return first is not None and second is not None and abs(first - second) < window

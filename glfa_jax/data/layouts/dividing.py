@@ -17,11 +17,20 @@ from glfa_jax.data.video import Part
 class Division:
     """Divides one run after another, and knows in the end what of `data.split` was in vain."""
 
-    def __init__(self, split: config.Split, *, lag: float, window: int):
-        self._split, self._lag, self._window = split, lag, window
+    def __init__(
+        self,
+        split: config.Split,
+        *,
+        lag: float,
+        window: int,
+        length: Callable[[str], float] | None = None,
+    ):
+        """length: of a film by its name, seconds; needed by time."""
+        self._split, self._lag, self._window, self._length = split, lag, window, length
         self._entries = [(part, text) for part in SPLITS for text in getattr(split, part) or ()]
         self._used: set[tuple[str, str]] = set()
         self._neither: dict[str, None] = {}
+        self._near = 0  # training clips
 
     def parts(
         self,
@@ -29,13 +38,12 @@ class Division:
         name: Name,
         *,
         videos: dict[str, Part],
-        length: Callable[[str], float],
         volumes: Callable[[], int],
     ) -> list[Run]:
         """The run, whole or in stretches, with its parts; none where it belongs to neither.
 
-        name: of its scan. videos: the part of a film that each clip is. length: of a film, seconds.
-        volumes: counts those of the run, asked only where it is divided.
+        name: of its scan. videos: the part of a film that each clip is. volumes: counts those of
+            the run, asked only where it is divided.
         """
         who = f"sub-{run.subject} run {run.name}"
         if self._split.by == "run":
@@ -44,7 +52,7 @@ class Division:
         split_of = self._of_stimulus if self._split.by == "stimulus" else self._of_stretch
         labelled: list[tuple[Trial, Split]] = []
         for trial in run.trials:
-            if (part := split_of(trial, videos[trial.clip], length)) is not None:
+            if (part := split_of(trial, videos[trial.clip])) is not None:
                 labelled.append((trial, part))
         if not labelled:
             return []
@@ -55,9 +63,12 @@ class Division:
         if gap is None:
             # A clip begins only when the last window before it has ended.
             gap = self._lag + self._window * run.repetition_time
-        return divide(
+        made = divide(
             *(run, labelled), lag=self._lag, window=self._window, gap=gap, volumes=volumes()
         )
+        training = sum(split == "train" for _, split in labelled)
+        self._near += training - sum(len(run.trials) for run in made if run.split == "train")
+        return made
 
     def in_vain(self) -> Iterator[DataError]:
         """A sentence for each entry that nothing fits."""
@@ -66,21 +77,25 @@ class Division:
             if (part, text) not in self._used:
                 yield DataError(f"data.split.{part}: {text!r} fits no {what[self._split.by]}")
 
-    @property
-    def notes(self) -> list[str]:
-        if not self._neither:
-            return []
-        return [f"in neither train nor test of data.split, left out: {listed(self._neither)}"]
+    def notes(self) -> Iterator[str]:
+        if self._neither:
+            yield f"in neither train nor test of data.split, left out: {listed(self._neither)}"
+        if self._near:
+            yield (
+                f"training clips too near to a test clip of their run are left out, {self._near} "
+                "of them (data.split.gap_seconds)"
+            )
 
-    def _of_stimulus(self, trial: Trial, part: Part, length: object) -> Split | None:
+    def _of_stimulus(self, trial: Trial, _: Part) -> Split | None:
         name = trial.film or trial.clip
         return self._one(name, [each for each in self._entries if fnmatchcase(name, each[1])])
 
-    def _of_stretch(self, trial: Trial, part: Part, length: Callable[[str], float]) -> Split | None:
+    def _of_stretch(self, trial: Trial, part: Part) -> Split | None:
         """By what of its film a clip shows; none where it lies across a limit."""
-        name = trial.film or trial.clip
+        assert trial.film is not None
+        assert self._length is not None
         clip = part.start, part.start + trial.duration
-        ends = {each: _stretch(each[1], length(name)) for each in self._entries}
+        ends = {each: _stretch(each[1], self._length(trial.film)) for each in self._entries}
         if any(_overlap(clip, each) and not _within(clip, each) for each in ends.values()):
             return None
         inside = [each for each, limits in ends.items() if _within(clip, limits)]

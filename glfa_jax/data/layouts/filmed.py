@@ -9,7 +9,14 @@ from glfa_jax import config
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import Trial
 from glfa_jax.data.layouts.clips import on_disk
-from glfa_jax.data.layouts.cutting import Showing, check_length, check_step, cut, length_of
+from glfa_jax.data.layouts.cutting import (
+    ROUNDING,
+    Showing,
+    check_length,
+    check_step,
+    cut,
+    length_of,
+)
 from glfa_jax.data.layouts.naming import Name
 from glfa_jax.data.missing import Missing
 from glfa_jax.data.video import Part
@@ -44,14 +51,20 @@ class Filmed:
     ) -> tuple[tuple[Trial, ...], float | None]:
         """The clips of a run, and when the last film ends whose duration nothing but its file says.
 
-        said: where the showings are stated. A film that is not there is missing, its clips are left
-        out. Raises DataError where one is shorter than what is said.
+        said: where the showings are stated. What is shown for less than a clip is no film; one that
+        is not there is missing, and its clips are left out. Raises DataError where a film is
+        shorter than what is said, or where there is none.
         """
         seconds = self._films.seconds
         check_step(seconds, step=step, where="data.films.seconds")
         trials: list[Trial] = []
         ends: list[float] = []
-        for showing in showings:
+        films = [showing for showing in showings if showing.duration >= seconds - ROUNDING]
+        if not films:
+            raise DataError(
+                f"{said}: shows nothing for as long as a clip, data.films.seconds of {seconds:g} s"
+            )
+        for showing in films:
             path = self._stimuli / showing.film
             if not is_fetched(path):
                 self._missing.video(path)
@@ -59,16 +72,10 @@ class Filmed:
             whole = check_length(showing, path=path, length=self._length(path), said=said)
             if math.isinf(showing.duration):
                 ends.append(whole.onset + whole.duration)
-            clips = cut(whole, seconds=seconds)
-            if not clips:
-                raise DataError(
-                    f"{path}: {said} shows {whole.duration:g} s of it, which hold no clip of "
-                    f"data.films.seconds, {seconds:g} s"
-                )
-            for trial, begin in clips:
+            for trial, begin in cut(whole, seconds=seconds):
                 trials.append(trial)
                 self.videos[trial.clip] = Part(path, begin, seconds)
-        known = len(ends) < len(showings)
+        known = len(ends) < len(films)
         return tuple(trials), None if known or not ends else max(ends)
 
     def length(self, film: str) -> float:

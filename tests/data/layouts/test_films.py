@@ -1,10 +1,12 @@
 """Studies whose runs show long films: cut, divided and repeated, against plain computations."""
 
+import re
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +20,7 @@ from glfa_jax.data.planning import plan
 from glfa_jax.data.signals import Signal
 from glfa_jax.data.video import write_mp4
 from glfa_jax.preparation import prepare
+from tests.data.conftest import write_gifti
 from tests.data.scans import write_cifti
 from tests.data.test_prepare_layouts import drawn, z_scored
 
@@ -170,6 +173,56 @@ def test_films_are_divided_by_time_with_a_gap(root):
     assert shown(without)["1_train"] == ("train", [*range(17)])
 
 
+def test_a_divided_run_of_two_files_and_dropped_volumes(tmp_path):
+    root = tmp_path / "bids"
+    write_films(root)
+    series = np.random.default_rng(0).normal(1000, 10, (VOLUMES, 30)).astype(np.float32)
+    for run, film in ((1, "a.mp4"), (2, "b.mp4")):
+        write_run(root, run, film)
+        stem = str(scan(root, run)).partition("_space")[0]
+        for side, part in (("L", series[:, :14]), ("R", series[:, 14:])):
+            write_gifti(Path(f"{stem}_hemi-{side}_space-fsaverage5_bold.func.gii"), part)
+    options = {"space": "fsaverage5", "drop_volumes": [2, 1]}
+    study = read(root, split={"by": "time", "test": "60%-"}, **options)
+    _, test, *_ = study.runs
+    np.testing.assert_array_equal(np.concatenate(list(test.blocks())), series[40:65])
+    assert (test.dropped, test.start_time) == ((40, 1), 80.0)
+    found = windows(study.runs, volumes=VOLUMES, data=settings(root, **options))
+    numbers = {trial.clip: volumes for trial, volumes in found["train"]}
+    assert numbers["a.mp4/000"] == [4, 5, 6]
+
+
+def test_a_study_of_clips_needs_no_columns_of_its_own(tmp_path):
+    root = tmp_path / "bids"
+    (root / "stimuli").mkdir(parents=True)
+    rows = ["stim_file\tcaption", *(f"{clip}.mp4\t{clip}" for clip in "abxy")]
+    (root / "stimuli" / "captions.tsv").write_text("\n".join(rows) + "\n")
+    for run, clips in ((1, "ab"), (2, "xy"), (3, "ba"), (4, "xxy")):
+        path = scan(root, run)
+        write_cifti(path, 12, step=TR)
+        path.with_name(f"{path.name.split('.')[0]}.json").write_text('{"RepetitionTime": 2}')
+        shows = [f"{4 * i}\t2\tvideo\t{clip}.mp4" for i, clip in enumerate(clips)]
+        events(root, run, "0\t2\tfixation\tn/a", *shows)
+        for clip in clips:
+            (root / "stimuli" / f"{clip}.mp4").touch()
+    for split in ({"test": "run-[24]"}, {"by": "stimulus", "test": ["x.mp4", "y.mp4"]}):
+        study = read(root, films=None, split=split)
+        assert [run.split for run in study.runs] == ["train", "test", "train", "test"]
+        repeats = [[(t.clip[0], t.repeat) for t in run.trials] for run in study.runs]
+        assert repeats[::2] == [[("a", 1), ("b", 1)], [("b", 2), ("a", 2)]]
+        assert repeats[1::2] == [[("x", 1), ("y", 1)], [("x", 2), ("x", 3), ("y", 2)]]
+    # In turn within a run, nothing of train is far enough from test.
+    turn = {"by": "stimulus", "test": ["b.mp4", "[xy].mp4"]}
+    study = read(root, films=None, split=turn)
+    assert [run.split for run in study.runs] == 4 * ["test"]
+    assert study.notes == (
+        "training clips too near to a test clip of their run are left out, 2 of them "
+        "(data.split.gap_seconds)",
+    )
+    with pytest.raises(DataError, match=r"^sub-01 run 1: data\.split makes a stretch of 1 volumes"):
+        read(root, films=None, split={**turn, "gap_seconds": 0}, window=1)
+
+
 def test_films_are_divided_by_stimulus_and_what_neither_names_is_left_out(root):
     study = read(root, split={"by": "stimulus", "test": ["b*"]})
     assert {name: split for name, (split, _) in shown(study).items()} == {
@@ -198,7 +251,7 @@ def cases(draw):
     }
 
 
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=40, deadline=None)
 @given(cases())
 def test_no_test_window_shares_a_volume_with_a_training_window(case):
     step, window, lag = case["step"], case["window"], case["lag"]
@@ -294,7 +347,7 @@ def test_a_study_without_events_is_told_what_its_runs_show(tmp_path):
         ),
         (
             {"split": {"by": "time", "test": "80%-100%"}},
-            r"^sub-01 run 1: data\.split makes test of 13 volumes between others, a stretch needs",
+            r"^sub-01 run 1: data\.split makes a stretch of 13 volumes, which needs 20 to",
         ),
         (
             {"films": {"seconds": 1.5}},
@@ -303,8 +356,7 @@ def test_a_study_without_events_is_told_what_its_runs_show(tmp_path):
         ),
         (
             {"films": {"seconds": 200}},
-            r"a\.mp4: \S+run-1_events\.tsv shows 120 s of it, which hold no clip of "
-            r"data\.films\.seconds, 200 s$",
+            r"events\.tsv: shows nothing for as long as a clip, data\.films\.seconds of 200 s$",
         ),
         (
             {"split": None},
@@ -401,7 +453,9 @@ def test_a_study_of_films_that_is_not_all_there_becomes_a_store(tmp_path, monkey
     store = prepare(data)
     lines = ("not there: run 5 of subject 01", f"not there: b.mp4 in {root / 'stimuli'}")
     assert capsys.readouterr().out.splitlines()[:2] == list(lines)
-    assert tuple(store.attributes.notes) == lines
+    # Of two runs, clips 15, 16 and 17: the gap is 10 s.
+    near = "training clips too near to a test clip of their run are left out, 6 of them (data.split"
+    assert store.attributes.notes == [*lines, f"{near}.gap_seconds)"]
     clips = store.attributes.clips
     assert clips["train"] == 2 * [f"a.mp4/{i:03d}" for i in range(15)]
     assert clips["test"] == [f"a.mp4/{i:03d}" for i in range(18, 30)]
@@ -427,6 +481,21 @@ def test_a_study_of_films_that_is_not_all_there_becomes_a_store(tmp_path, monkey
     brightness = store.video("test", range(12)).mean(axis=(1, 2, 3, 4))
     np.testing.assert_allclose(brightness, 2 * (4 * np.arange(18, 30) + 2), atol=4)
     assert look([str(data.store), "--clips", "1"]) == 0
+    prepare(data)
+    assert "up to date, reused" in capsys.readouterr().out
     page = data.store.with_suffix(".html").read_text()
     assert all(line in page for line in lines)
     assert "1_train" in page
+
+
+def test_the_configurations_of_the_page_are_read_and_its_tables_complete():
+    page = (Path(__file__).parents[3] / "docs" / "films.md").read_text()
+    whole, *parts = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    data = config.of(whole).data
+    assert (data.films.seconds, data.split.by, data.split.test) == (4, "time", ("80%-",))
+    assert [key for part in parts for key in part] == ["films", "split", "split", "split"]
+    for part in parts:
+        config.of({**whole, "data": {**whole["data"], **part}})
+    listed = set(re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE))
+    shown = {f"shown.{name}" for name in config.Shown.model_fields}
+    assert listed == {*config.Films.model_fields, *config.Split.model_fields, *shown}
