@@ -111,60 +111,11 @@ def numbered(runs: Sequence[Run]) -> list[Run]:
     return [replace(run, trials=tuple(number(run, trial) for trial in run.trials)) for run in runs]
 
 
-def divide(
-    run: Run,
-    labelled: Sequence[tuple[Trial, Split]],
-    *,
-    lag: float,
-    window: int,
-    gap: float,
-    volumes: int,
-) -> list[Run]:
-    """The stretches of a run that show train and test clips, each as a run of its own.
-
-    A stretch has the volumes of its clips' windows alone, so it is z-scored without any volume of
-    another. Training clips that are less than `gap` seconds from a test clip are left out, as are
-    those whose windows share a volume with a test clip's, whatever the gap. volumes: of the run.
-    """
-    for trial, _ in labelled:
-        check_begin(run, trial, volumes)
-    kept = _apart(run, labelled, lag=lag, window=window, gap=gap)
-    if len({split for _, split in kept}) == 1:  # nothing to keep it apart from
-        return [replace(run, split=kept[0][1], trials=tuple(trial for trial, _ in kept))]
-    made: list[Run] = []
-    for split, group in groupby(kept, key=lambda each: each[1]):
-        trials = [trial for trial, _ in group]
-        firsts = [first for trial in trials if (first := _first(run, trial, lag)) is not None]
-        if not firsts:
-            continue  # before the scan
-        begin, end = firsts[0], min(firsts[-1] + window, volumes)
-        if begin >= end:
-            continue  # after it
-        if end - begin < FEWEST:
-            raise DataError(
-                f"sub-{run.subject} run {run.name}: data.split makes a stretch of {end - begin} "
-                f"volumes, which needs {FEWEST} to be z-scored by itself; make stretches longer, "
-                "or divide by run"
-            )
-        count = sum(each.split == split for each in made)
-        made.append(
-            replace(
-                run,
-                name=f"{run.name}_{split}{count + 1 if count else ''}",
-                split=split,
-                trials=tuple(trials),
-                start_time=run.start_time + begin * run.repetition_time,
-                blocks=partial(trimmed, run.blocks, run.scans[0], begin, volumes - end),
-                dropped=(run.dropped[0] + begin, run.dropped[1] + volumes - end),
-            )
-        )
-    return made
-
-
-def _apart(
+def apart(
     run: Run, labelled: Sequence[tuple[Trial, Split]], *, lag: float, window: int, gap: float
 ) -> list[tuple[Trial, Split]]:
-    """Clips in the order of their onsets without training clips too near to a test clip."""
+    """Clips in the order of their onsets, without training clips too near to a test clip: those
+    less than `gap` seconds from one, or whose window shares a volume with its, whatever the gap."""
     tests = [trial for trial, split in labelled if split == "test"]
     begins = np.array([trial.onset for trial in tests])
     ends = begins + [trial.duration for trial in tests]
@@ -179,6 +130,51 @@ def _apart(
 
     kept = [each for each in labelled if each[1] == "test" or is_apart(each[0])]
     return sorted(kept, key=lambda each: each[0].onset)
+
+
+def divide(
+    run: Run, kept: Sequence[tuple[Trial, Split]], *, lag: float, window: int, volumes: int
+) -> list[Run]:
+    """The stretches of a run that show train and test clips, each as a run of its own.
+
+    A stretch has the volumes of its clips' windows alone, so it is z-scored without any volume of
+    another. kept: as `apart` gives them. volumes: of the run.
+    """
+    if len({split for _, split in kept}) == 1:  # nothing to keep it apart from
+        return [replace(run, split=kept[0][1], trials=tuple(trial for trial, _ in kept))]
+    seen: list[tuple[Trial, Split, int]] = []
+    beyond: list[tuple[Trial, Split]] = []  # the scan's begin or end
+    for trial, split in kept:
+        check_begin(run, trial, volumes)
+        first = _first(run, trial, lag)
+        if first is None or first >= volumes:
+            beyond.append((trial, split))
+        else:
+            seen.append((trial, split, first))
+    made: list[Run] = []
+    for split, group in groupby(seen, key=lambda each: each[1]):
+        trials, _, firsts = zip(*group, strict=True)
+        begin, end = firsts[0], min(firsts[-1] + window, volumes)
+        if end - begin < FEWEST:
+            raise DataError(
+                f"sub-{run.subject} run {run.name}: data.split makes a stretch of {end - begin} "
+                f"volumes, which needs {FEWEST} to be z-scored by itself; make stretches longer, "
+                "or divide by run"
+            )
+        count = sum(each.split == split for each in made)
+        made.append(
+            replace(
+                run,
+                name=f"{run.name}_{split}{count + 1 if count else ''}",
+                split=split,
+                # What has no window is missing in the first stretch of its split.
+                trials=(*trials, *(t for t, other in beyond if other == split and not count)),
+                start_time=run.start_time + begin * run.repetition_time,
+                blocks=partial(trimmed, run.blocks, run.scans[0], begin, volumes - end),
+                dropped=(run.dropped[0] + begin, run.dropped[1] + volumes - end),
+            )
+        )
+    return made
 
 
 def _first(run: Run, trial: Trial, lag: float) -> int | None:

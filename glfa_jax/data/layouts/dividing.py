@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 from glfa_jax import config
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import SPLITS, Run, Split, Trial
-from glfa_jax.data.layouts.cutting import ROUNDING, divide
+from glfa_jax.data.layouts.clips import composed
+from glfa_jax.data.layouts.cutting import ROUNDING, apart, divide
 from glfa_jax.data.layouts.naming import Name
 from glfa_jax.data.missing import listed
 from glfa_jax.data.video import Part
@@ -63,12 +64,10 @@ class Division:
         if gap is None:
             # A clip begins only when the last window before it has ended.
             gap = self._lag + self._window * run.repetition_time
-        made = divide(
-            *(run, labelled), lag=self._lag, window=self._window, gap=gap, volumes=volumes()
-        )
-        training = sum(split == "train" for _, split in labelled)
-        self._near += training - sum(len(run.trials) for run in made if run.split == "train")
-        return made
+        timing = {"lag": self._lag, "window": self._window}
+        kept = apart(run, labelled, gap=gap, **timing)
+        self._near += len(labelled) - len(kept)
+        return divide(run, kept, volumes=volumes(), **timing)
 
     def in_vain(self) -> Iterator[DataError]:
         """A sentence for each entry that nothing fits."""
@@ -87,8 +86,9 @@ class Division:
             )
 
     def _of_stimulus(self, trial: Trial, _: Part) -> Split | None:
-        name = trial.film or trial.clip
-        return self._one(name, [each for each in self._entries if fnmatchcase(name, each[1])])
+        name = composed(trial.film or trial.clip)
+        fitting = [each for each in self._entries if fnmatchcase(name, composed(each[1]))]
+        return self._one(name, fitting)
 
     def _of_stretch(self, trial: Trial, part: Part) -> Split | None:
         """By what of its film a clip shows; none where it lies across a limit."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from glfa_jax import config
 from glfa_jax.data import DataError, flatmap
 from glfa_jax.data.layouts import Problems, Run
-from glfa_jax.data.layouts.cutting import Showing, cut, divide, numbered
+from glfa_jax.data.layouts.cutting import Showing, apart, cut, divide, numbered
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.look import command as look
 from glfa_jax.data.planning import plan
@@ -265,8 +265,9 @@ def test_no_test_window_shares_a_volume_with_a_training_window(case):
     scan = Path("scan")
     run = Run("01", "1", "train", step, case["start"], tuple(trials), (scan,), (), lambda: iter(()))
     options = {"lag": lag, "window": window, "volumes": volumes}
+    kept = apart(run, labelled, lag=lag, window=window, gap=case["gap"])
     try:
-        runs = divide(run, labelled, gap=case["gap"], **options)
+        runs = divide(run, kept, **options)
     except DataError:  # of short stretches
         runs = []
     hypothesis.assume({each.split for each in runs} == {"train", "test"})
@@ -279,8 +280,9 @@ def test_no_test_window_shares_a_volume_with_a_training_window(case):
         assert where == volumes_of(trial.onset, **clock)
     for one, _ in found["train"]:
         for other, _ in found["test"]:
-            apart = max(one.onset, other.onset) - min(one.onset, other.onset) - case["seconds"]
-            assert apart > case["gap"] - 0.01
+            between = abs(one.onset - other.onset) - case["seconds"]
+            assert between > case["gap"] - 0.01
+    assert sum(len(each.trials) for each in runs) == len(kept)
     # No clip of the test part gives way, whatever the gap.
     held = (trial for trial, split in labelled if split == "test")
     assert {trial.clip for trial, _ in found["test"]} == {
