@@ -235,6 +235,8 @@ def test_a_study_whose_captions_are_still_to_be_written_has_all_of_its_clips(bro
     assert set(study.captions) == set(study.videos)
     assert len(study.videos) == 480
     assert set(study.captions.values()) == {""}
-    (broken / "stimuli" / "seg1.mp4").unlink()  # which is a problem all the same
-    with pytest.raises(DataError, match=r"seg1\.mp4: no such video file"):
-        read_wordless(settings(broken, subjects=("1",)), Problems(skip=False))
+    (broken / "stimuli" / "seg1.mp4").unlink()  # which is missing all the same
+    problems = Problems(skip=False)
+    study = read_wordless(settings(broken, subjects=("1",)), problems)
+    assert len(study.videos) == 240
+    assert problems.missing.lines[1:] == [f"not there: seg1.mp4 in {broken / 'stimuli'}"]
