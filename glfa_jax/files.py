@@ -78,11 +78,20 @@ def validate_regular(path: Path, *, error: type[InputError] = InputError) -> Non
         raise error(f"{path}: no such file")
     if not path.is_file():
         raise error(f"{path}: is no plain file")
-    if path.stat().st_size < LONGEST_POINTER and POINTER.match(path.read_bytes()):
+    if _is_pointer(path):
         raise error(
             f"{path}: is a pointer of git-annex or git-lfs, not the file itself; fetch it "
             "(datalad get, git lfs pull)"
         )
+
+
+def is_fetched(path: Path) -> bool:
+    """Whether a plain file is there, and not what git-annex or git-lfs keep in its place."""
+    return os.path.isfile(path) and not _is_pointer(path)  # some names no disk takes
+
+
+def _is_pointer(path: Path) -> bool:
+    return path.stat().st_size < LONGEST_POINTER and bool(POINTER.match(path.read_bytes()))
 
 
 def reason(error: BaseException) -> str:

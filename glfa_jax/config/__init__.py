@@ -25,6 +25,7 @@ from glfa_jax.config.data import (
     Surfaces,
 )
 from glfa_jax.config.evaluation import Evaluation, Explain, Sweep
+from glfa_jax.config.films import Films, Shown, Split
 from glfa_jax.config.hardware import Hardware, MeshSize, Processes
 from glfa_jax.config.loading import differences, dump, flat, load, of
 from glfa_jax.config.model import Alignment, Conditioning, Encoder
@@ -68,6 +69,7 @@ __all__ = [
     "Encoder",
     "Evaluation",
     "Explain",
+    "Films",
     "Fraction",
     "Hardware",
     "Lea",
@@ -82,7 +84,9 @@ __all__ = [
     "RunNumbers",
     "Section",
     "Seed",
+    "Shown",
     "Simulation",
+    "Split",
     "Stage",
     "Study",
     "Subject",

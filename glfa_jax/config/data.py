@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from glfa_jax.config.base import Count, Positive, Rate, Section, Subject, once
 from glfa_jax.config.cleaning import Cleaning
+from glfa_jax.config.films import Films, Split
 from glfa_jax.config.simulation import Simulation
 
 # The visual cortex in the areas of the HCP multi-modal parcellation (SPEC §5.1).
@@ -65,7 +66,10 @@ class Data(Section):
     store: Path
     simulation: Simulation | None = None
     subjects: tuple[Subject, ...] = Field(min_length=1, description="every subject to prepare")
-    task: str = Field(default="clips", description="task in the names of BIDS files")
+    task: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        default="clips",
+        description="task in the names of BIDS files; several, or shell patterns, may be given",
+    )
     space: str = Field(
         default="fsaverage5",
         description="space in the names of BIDS files: a surface, fsLR, or a volume such as "
@@ -83,6 +87,13 @@ class Data(Section):
     runs: dict[Subject, RunNumbers] | None = Field(
         default=None,
         description="layout fudan: runs of each subject; of the WebVid part if left out",
+    )
+    films: Films | None = Field(
+        default=None, description="layout bids: runs show long films, which are cut into clips"
+    )
+    split: Split | None = Field(
+        default=None,
+        description="layout bids: what is for test; as events.tsv says in trial_type if left out",
     )
     map_size: Positive = Field(default=256, description="height and width of the flat map, pixels")
     lag_seconds: Rate = Field(default=4.0, description="haemodynamic lag")
@@ -120,6 +131,14 @@ class Data(Section):
     @model_validator(mode="after")
     def _distinct_subjects(self) -> "Data":
         once("subjects", self.subjects)
+        return self
+
+    @model_validator(mode="after")
+    def _films_to_divide(self) -> "Data":
+        if self.split is not None and self.split.by == "time" and self.films is None:
+            raise ValueError("split: by time divides long films, which need data.films")
+        if self.films is not None and self.films.shown and self.split is None:
+            raise ValueError("split: must say what is for test, since films.shown does not")
         return self
 
 

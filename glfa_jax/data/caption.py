@@ -74,6 +74,8 @@ def main(
     data = settings.data
     problems = Problems(skip=data.on_error == "skip")
     study = read_wordless(data, problems)
+    for line in problems.missing.lines:
+        print(line)
     target = out or data.captions or work.place_of(study)
     table.read(target)  # rejected before a large model is loaded
     captioner = Captioner.load(model, revision=revision, beams=beams, tokens=tokens)

@@ -1,6 +1,5 @@
 """Which windows of which runs make which samples: no file is read here."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,10 @@ from glfa_jax.data import DataError
 from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, cleaning_of, layout_of
 from glfa_jax.data.signals import Signal
 from glfa_jax.data.timing import TIME_TOLERANCE
+from glfa_jax.data.windows import check_begin, end_of, first_volume
 
+# Seconds that a run goes on after its film: the response to the film's end is waited for.
+REST = 30.0
 Key = tuple[str, int]  # clip and repeat; repeat -1 stands for the average over repeats
 
 
@@ -137,18 +139,34 @@ def _cut(run: Run, signal: Signal, data: config.Data, unreadable: Mapping[str, s
     who = f"sub-{run.subject} run {run.name}"
     if signal.volumes < data.window:
         raise DataError(f"{who}: {signal.volumes} volumes, a window needs {data.window}")
+    _check_film(run, signal.volumes)
     windows: list[tuple[Key, Window | None]] = []
+    from_tables = layout_of(data).timed_by_events
     for trial in run.trials:
         if trial.clip in unreadable:
             continue
         key = (trial.clip, trial.repeat if run.split == "train" else -1)
-        first = first_volume(run, trial.onset, signal.volumes, data)
+        if from_tables:
+            check_begin(run, trial, signal.volumes)
+        first = first_volume(
+            trial.onset, lag=data.lag_seconds, start=run.start_time, step=run.repetition_time
+        )
         if first is None or first + data.window > signal.volumes:
             windows.append((key, None))
         else:
             censored = signal.censored_share(first, data.window)
             windows.append((key, Window(signal, first, trial.repeat, censored)))
     return Cut(run, signal, tuple(windows))
+
+
+def _check_film(run: Run, volumes: int) -> None:
+    """Raises DataError where a run goes on after a film as if it showed another one."""
+    end = end_of(run, volumes) + run.dropped[1] * run.repetition_time
+    if run.film_end is not None and end > run.film_end + REST:
+        raise DataError(
+            f"sub-{run.subject} run {run.name}: its film ends at {run.film_end:g} s, but the run "
+            f"at {end:g} s; name the film that it shows, or state the duration in data.films.shown"
+        )
 
 
 def _sharing(cut: Cut) -> Iterator[str]:
@@ -164,27 +182,6 @@ def _sharing(cut: Cut) -> Iterator[str]:
             f"sub-{cut.run.subject} run {cut.run.name}: clips {shared[0][0]} and {shared[0][1]} "
             f"begin within one volume and have the same window{more}"
         )
-
-
-def first_volume(run: Run, onset: float, volumes: int, data: config.Data) -> int | None:
-    """The volume nearest to onset + lag, the earlier of two equally near; None if it was dropped
-    or never taken, as for trials before the scan.
-
-    Raises DataError for an event after the end of its run.
-    """
-    step = run.repetition_time
-    dropped = math.floor(run.start_time / step) if run.start_time > step else 0
-    end = (dropped + volumes) * step
-    if layout_of(data).timed_by_events and onset >= end + data.drop_volumes[1] * step:
-        raise DataError(
-            f"sub-{run.subject} run {run.name}: a trial starts at {onset:g} s, beyond the end of "
-            f"the run at {end:g} s ({volumes} volumes); its events or its scan are not whole"
-        )
-    volume = (onset + data.lag_seconds - run.start_time) / step
-    nearest = math.ceil(volume - 0.5 - 1e-6)
-    if (dropped or onset < 0) and volume < -0.5 - 1e-6:
-        return None
-    return max(nearest, 0)
 
 
 def _gather(

@@ -5,6 +5,7 @@ store: the same command goes on after an interruption. Then puts the store toget
 """
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -35,7 +36,8 @@ from glfa_jax.data.planning import Plan, plan, same_repetition_time, without_sha
 from glfa_jax.data.reuse import reuse, settings_of, uncleaned
 from glfa_jax.data.signals import Pixels, ReadRun, Signal
 from glfa_jax.data.store import Store
-from glfa_jax.data.summary import summary, warnings
+from glfa_jax.data.summary import summary
+from glfa_jax.starting import typed
 
 
 def prepare(data: config.Data, *, progress: bool = True) -> Store:
@@ -49,13 +51,20 @@ def prepare(data: config.Data, *, progress: bool = True) -> Store:
     if os.path.lexists(data.store):
         return _reused(data, progress=progress)
     problems = Problems(skip=data.on_error == "skip")
-    study = read_study(data, problems)
-    flat = flatmap.of(data)
-    scratch = Scratch(data.store)
-    with scratch.opened():
-        if data.store.exists():  # another process was faster
-            return _reused(data, progress=progress)
-        _prepare(data, study, flat, scratch, problems, progress=progress)
+    try:
+        study = read_study(data, problems)
+        for line in problems.missing.lines if progress else ():
+            print(DataError(line), flush=True)
+        flat = flatmap.of(data)
+        scratch = Scratch(data.store)
+        with scratch.opened():
+            if data.store.exists():  # another process was faster
+                return _reused(data, progress=progress)
+            _prepare(data, study, flat, scratch, problems, progress=progress)
+    except DataError as error:
+        if error is not problems.raised:
+            raise
+        raise DataError(f"{error}; with data.on_error: skip, the rest is prepared") from None
     return Store.open(data.store)
 
 
@@ -88,7 +97,8 @@ def _prepare(
         for subject in made.subjects
         if (maps := draw(study.anatomy.get(subject, {}), flat, problems))
     }
-    said = [*study.notes, *of_runs, *dict.fromkeys(problems.noted)]
+    missing = problems.missing.lines
+    said = [*missing, *study.notes, *of_runs, *dict.fromkeys(problems.noted)]
     notes = [str(DataError(note)) for note in said]  # in a line that a terminal can show
     files = _files(data, study, made, videos)
     names = {subject: maps.names for subject, maps in drawn.items()}
@@ -105,7 +115,8 @@ def _prepare(
         for subject, maps in drawn.items():
             writer.write(f"anatomy/sub-{subject}", maps.maps)
     if progress:
-        print("\n".join(summary(data, attributes, flat, made)), flush=True)
+        notes = notes[len(missing) :]  # those were said before
+        print("\n".join(summary(data, attributes, flat, made, notes=notes)), flush=True)
 
 
 def _read(
@@ -247,6 +258,7 @@ def _reused(data: config.Data, *, progress: bool) -> Store:
         print(f"{data.store}: up to date, reused", flush=True)
         if (sentence := uncleaned(store, data)) is not None:
             print(f"  warning: {sentence}", flush=True)
-        for line in warnings(store.attributes.notes):
-            print(line, flush=True)
+        if (count := len(store.attributes.notes)) > 0:
+            look = f"{typed('glfa_jax.data.look')} {shlex.quote(str(data.store))}"
+            print(f"  noted when it was prepared: {count}, see {look}", flush=True)
     return store

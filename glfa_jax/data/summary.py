@@ -13,15 +13,17 @@ from glfa_jax.data.planning import Cut, Plan
 WARNINGS = 20  # printed; all of them are in the store
 
 
-def warnings(notes: Sequence[str]) -> Iterator[str]:
+def _warnings(notes: Sequence[str]) -> Iterator[str]:
     """The first of the notes, and how many more there are."""
     yield from (f"  warning: {note}" for note in notes[:WARNINGS])
     if len(notes) > WARNINGS:
         yield f"  and {len(notes) - WARNINGS} more warnings, all of them in the store's notes"
 
 
-def summary(data: config.Data, attributes: Attributes, flat: FlatMap, made: Plan) -> Iterator[str]:
-    """All lines on a store that was just made."""
+def summary(
+    data: config.Data, attributes: Attributes, flat: FlatMap, made: Plan, *, notes: Sequence[str]
+) -> Iterator[str]:
+    """All lines on a store that was just made; notes: those to be said."""
     clips = ", ".join(f"{len(attributes.clips[split])} {split}" for split in SPLITS)
     lag = round(attributes.lag_seconds / attributes.repetition_time)
     yield f"{data.store}: {len(attributes.subjects)} subjects, samples: {clips}"
@@ -36,7 +38,7 @@ def summary(data: config.Data, attributes: Attributes, flat: FlatMap, made: Plan
     for split in SPLITS:
         for subject in attributes.subjects:
             yield _signal_summary(made, subject, split)
-    yield from warnings(attributes.notes)
+    yield from _warnings(notes)
     if data.latents:
         yield "  next: the VAE's latents, by train.latents, or by train.cotrain before it trains"
 

@@ -1,5 +1,6 @@
 """Which volumes make which samples, without a file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,12 @@ from glfa_jax.config import Cleaning
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import Problems, Run, Trial
 from glfa_jax.data.planning import (
-    first_volume,
     plan,
     same_repetition_time,
     without_shared_clips,
 )
 from glfa_jax.data.signals import Signal
+from glfa_jax.data.windows import first_volume
 from tests.data.conftest import settings
 
 DATA = settings(Path("root"), Path("store"))  # lag 4 s, window 3
@@ -72,13 +73,12 @@ TEST = run(name="9", split="test", trials=(("x", 0.0, 1),))
     ],
 )
 def test_the_volume_nearest_to_onset_and_lag(onset, start, first):
-    assert first_volume(run(start=start), onset, 10, DATA) == first
+    assert first_volume(onset, lag=4.0, start=start, step=2.0) == first
 
 
 def test_a_window_begins_with_the_first_volume_without_lag():
-    data = DATA.model_copy(update={"lag_seconds": 0.0})
-    assert first_volume(run(start=1.0), 0.0, 10, data) == 0
-    assert first_volume(run(start=2.0), 0.0, 10, data) == 0  # nothing was dropped
+    assert first_volume(0.0, lag=0.0, start=1.0, step=2.0) == 0
+    assert first_volume(0.0, lag=0.0, start=2.0, step=2.0) == 0  # nothing was dropped
 
 
 def test_events_beyond_the_end_where_events_come_from_tables():
@@ -86,11 +86,11 @@ def test_events_beyond_the_end_where_events_come_from_tables():
     with pytest.raises(DataError, match=r"starts at 20 s, beyond the end of the run at 20 s"):
         planned(late, TEST)
     # The last volumes were dropped on purpose; where trials are known beforehand, they are missing.
-    for data in (
-        DATA.model_copy(update={"drop_volumes": (0, 1)}),
-        DATA.model_copy(update={"layout": "fudan"}),
+    for of_late, data in (
+        (replace(late, dropped=(0, 1)), DATA),
+        (late, DATA.model_copy(update={"layout": "fudan"})),
     ):
-        made, _ = planned(late, TEST, data=data)
+        made, _ = planned(of_late, TEST, data=data)
         assert firsts(made, "01", "train") == {("a", 1): [2], ("b", 1): []}
         assert [cut.missing for cut in made.cuts] == [1, 0]
 
@@ -190,7 +190,7 @@ def test_a_clip_of_both_splits_never_stays_in_training():
     ],
 )
 def test_a_trial_before_the_scan_has_a_window_where_volumes_were_taken(onset, start, first):
-    assert first_volume(run(start=start), onset, 10, DATA) == first
+    assert first_volume(onset, lag=4.0, start=start, step=2.0) == first
 
 
 def test_a_repetition_time_of_more_digits_is_the_same():

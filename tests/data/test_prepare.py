@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from glfa_jax import config
-from glfa_jax.data import DataError, flatmap, pipeline, prepare
+from glfa_jax.data import DataError, flatmap, look, pipeline, prepare
 from glfa_jax.data.store import Store
 from glfa_jax.data.surfaces import fsaverage5
 from tests.data.conftest import (
@@ -148,10 +148,9 @@ def scan(root, run="02", side="L"):
     return Path(f"{stem(root, '01', run)}_hemi-{side}_space-fsaverage5_bold.func.gii")
 
 
-@pytest.mark.parametrize("suffix", ["hemi-R_space-fsaverage5_bold.func.gii", "events.tsv"])
-def test_missing_file(broken, suffix):
-    Path(f"{stem(broken, '01', '03')}_{suffix}").unlink()
-    rejects(broken, f"run-03_{suffix}: no such file")
+def test_missing_events(broken):
+    Path(f"{stem(broken, '01', '03')}_events.tsv").unlink()
+    rejects(broken, "run-03_events.tsv: no such file; .*; with data.on_error: skip, the rest is")
 
 
 def test_missing_subject(broken):
@@ -178,9 +177,28 @@ def test_clip_without_caption(broken):
     rejects(broken, r"captions\.tsv: has no caption for clip d\.mp4")
 
 
-def test_clip_without_video(broken):
+def test_what_is_not_there_is_said_once_and_kept(broken, capsys):
     (broken / "stimuli" / "d.mp4").unlink()
-    rejects(broken, r"d\.mp4: no such video file")
+    scan(broken, "03", "R").unlink()
+    data = settings(broken, broken.parent / "a.zarr", subjects=("01",))
+    made = prepare.prepare(data)
+    lines = (
+        "not there: run 03 (right hemisphere) of subject 01",
+        f"not there: d.mp4 in {broken / 'stimuli'}",
+    )
+    assert tuple(made.attributes.notes) == lines
+    assert "d.mp4" not in made.attributes.clips["train"]
+    assert [run["name"] for run in made.attributes.runs] == ["01", "02", "04"]
+    out = capsys.readouterr().out
+    assert [out.count(line) for line in lines] == [1, 1]
+    assert out.startswith(lines[0])  # before anything long begins
+    prepare.prepare(data)
+    again = capsys.readouterr().out
+    assert "not there" not in again
+    assert f"noted when it was prepared: 2, see python -m glfa_jax.data.look {data.store}" in again
+    page = data.store.with_suffix(".html")
+    assert look.command([str(data.store), "--clips", "0"]) == 0
+    assert all(line in page.read_text() for line in lines)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -480,7 +498,8 @@ def test_errors_are_skipped_and_noted_when_asked(study, store, tmp_path, capsys)
     prepare.prepare(data)
     again = capsys.readouterr().out
     assert "up to date, reused" in again
-    assert again.count("  warning: ") == len(notes)
+    assert "warning" not in again
+    assert f"noted when it was prepared: {len(notes)}, see " in again
 
 
 def test_exchanged_hemispheres_are_in_the_notes(broken):

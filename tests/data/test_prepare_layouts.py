@@ -106,7 +106,7 @@ def test_wen2018(wen):
     attributes = store.attributes
     assert attributes.repeats == {"1": 3}
     assert [run["volumes"] for run in attributes.runs] == 5 * [240]
-    assert len(attributes.notes) == 7  # repeats 3 and 5 to 10
+    assert attributes.notes == ["not there: test2 (repeats 3 and 5 to 10) of subject 1"]
     assert (attributes.repetition_time, attributes.clip_seconds) == (2.0, 2.0)
     assert attributes.provenance["settings"]["clean"]["polynomial"] == 4
     assert (

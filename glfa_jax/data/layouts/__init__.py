@@ -10,6 +10,7 @@ from numpy import ndarray
 
 from glfa_jax import config
 from glfa_jax.data import DataError
+from glfa_jax.data.missing import Missing
 from glfa_jax.data.video import Part
 from glfa_jax.registry import Registry
 
@@ -22,12 +23,22 @@ Blocks = Iterator[Float[ndarray, "time values"]]
 
 @dataclass(frozen=True)
 class Trial:
-    """One showing of a clip; onset and duration in seconds on the run's clock."""
+    """One showing of a clip; onset and duration in seconds on the run's clock.
+
+    film: that the clip is cut from, and since: when that began to be shown, for such clips.
+    """
 
     clip: str
     onset: float
     duration: float
     repeat: int
+    film: str | None = None
+    since: float | None = None
+
+    @property
+    def begins(self) -> float:
+        """When what is shown began, the clip itself or the film that it is cut from."""
+        return self.onset if self.since is None else self.since
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,8 @@ class Run:
     dropped: volumes of the files before and after those of `blocks`.
     confounds: fMRIPrep's table of the run, with a row for every volume of the files; one of `files`
         only where the cleaning asks for it.
+    film_end: seconds at which the last film ends, where nothing but its file says so: a run that
+        goes on much longer shows another film.
     """
 
     subject: str
@@ -62,6 +75,7 @@ class Run:
     sides: tuple[int, ...] = ()
     dropped: tuple[int, int] = (0, 0)
     confounds: Path | None = None
+    film_end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,14 +100,19 @@ class Problems:
     """What of a study cannot be used: raised at once or, with `skip`, noted and gone on from.
 
     wordless: captions are still to be written, so that a clip without one is no problem.
+    raised: what would have been noted. missing: what is not there, which is never raised: it was
+    not downloaded.
     """
 
     skip: bool
     wordless: bool = False
     noted: list[str] = field(default_factory=list)
+    raised: DataError | None = None
+    missing: Missing = field(default_factory=Missing)
 
     def add(self, error: DataError) -> None:
         if not self.skip:
+            self.raised = error
             raise error
         self.noted.append(str(error))
 
@@ -111,6 +130,7 @@ class Layout:
         Elsewhere every trial is known beforehand, and what a run broken off lacks is missing.
     clean: what its authors take out of the scans before they z-score them.
     finds_captions: whether it reads captions.tsv beside the clips without `data.captions`.
+    divides: whether `data.split` and `data.films` are for it.
     """
 
     name: str
@@ -120,6 +140,7 @@ class Layout:
     timed_by_events: bool = False
     clean: config.Cleaning = field(default_factory=config.Cleaning)
     finds_captions: bool = False
+    divides: bool = False
 
 
 LAYOUTS: Registry[Layout] = Registry(__name__, what="layout", error=DataError)

@@ -17,27 +17,45 @@ through as well. Sidecars and events may also lie above the scans, for all that 
 what lies nearest holds.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 from glfa_jax import config
 from glfa_jax.data import DataError, anatomy, surfaces
-from glfa_jax.data.captions import read_captions
-from glfa_jax.data.layouts import LAYOUTS, Blocks, Layout, Problems, Run, Sides, Study
+from glfa_jax.data.layouts import (
+    LAYOUTS,
+    Layout,
+    Problems,
+    Run,
+    Sides,
+    Split,
+    Study,
+    Trial,
+)
+from glfa_jax.data.layouts.beside import Beside
 from glfa_jax.data.layouts.clips import with_clips
+from glfa_jax.data.layouts.cutting import Showing, numbered
+from glfa_jax.data.layouts.dividing import Division
 from glfa_jax.data.layouts.events import read_events
+from glfa_jax.data.layouts.film_captions import captions_of
+from glfa_jax.data.layouts.filmed import Filmed
 from glfa_jax.data.layouts.naming import FORM, Dataset, Name, natural
-from glfa_jax.data.readers import cifti, gifti_pair, header_of, trimmed, volume
+from glfa_jax.data.layouts.scans import (
+    CIFTI,
+    GIFTI,
+    SERIES,
+    VOLUME,
+    lacking_side,
+    reader_of,
+    scans_of,
+)
+from glfa_jax.data.readers import header_of, trimmed
 from glfa_jax.data.timing import repetition_time
 from glfa_jax.data.video import Part
-from glfa_jax.files import read_object
+from glfa_jax.files import is_fetched
 
-GIFTI, CIFTI, VOLUME = ".func.gii", ".dtseries.nii", ".nii.gz"
-SERIES = (GIFTI, CIFTI, f"{CIFTI}.gz", VOLUME, ".nii")
-TOO_LONG = 1e9  # seconds; more digits may be more than a float has
 # StartTime is half a repetition time, or that of volumes left out.
 LATEST_START = 2  # repetition times
 
@@ -48,18 +66,32 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     inside = data.root / "stimuli"
     stimuli = raw / "stimuli" if raw is not None and not inside.is_dir() else inside
     captions_file = data.captions or stimuli / "captions.tsv"
-    captions = read_captions(captions_file, failed=problems.add)
     notes: list[str] = []
+    derivative, raw_set = Dataset(data.root), None if raw is None else Dataset(raw)
+    filmed = data.films and Filmed(data.films, stimuli=stimuli, missing=problems.missing)
+    length = None if filmed is None else filmed.length
+    division = data.split and Division(
+        data.split, lag=data.lag_seconds, window=data.window, length=length
+    )
     reader = _Reader(
         data,
         stimuli=stimuli,
-        derivative=Dataset(data.root),
-        raw=None if raw is None else Dataset(raw),
+        derivative=derivative,
+        raw=raw_set,
+        beside=Beside(derivative, raw_set),
         mesh=cache(lambda: surfaces.load(data)),  # only volumes need it
+        filmed=filmed,
+        division=division,
         problems=problems,
         notes=notes,
     )
-    runs = [run for subject in data.subjects for run in reader.runs(subject)]
+    runs = numbered([run for subject in data.subjects for run in reader.runs(subject)])
+    for error in reader.in_vain(runs):
+        if problems.missing.lines:  # what it is for may not be there
+            notes.append(str(error))
+        else:
+            problems.add(error)
+    notes += division.notes() if division else ()
     read = dict.fromkeys(run.subject for run in runs)
     maps = {
         subject: anatomy.find(reader.derivative, subject, space=data.space, notes=notes)
@@ -68,8 +100,8 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     found = {subject: own for subject, own in maps.items() if own}
     study = with_clips(
         runs,
-        videos={trial.clip: Part(stimuli / trial.clip) for run in runs for trial in run.trials},
-        captions=captions,
+        videos=reader.videos,
+        captions=captions_of(reader.videos, captions_file, stimuli, failed=problems.add),
         captions_file=captions_file,
         problems=problems,
         notes=list(dict.fromkeys(notes)),  # one file may hold for many runs
@@ -91,19 +123,32 @@ def _raw(root: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class _Reader:
-    """What the runs of all subjects are read with."""
+    """What the runs of all subjects are read with; videos: the file, or part, of each clip."""
 
     data: config.Data
     stimuli: Path
     derivative: Dataset
     raw: Dataset | None
+    beside: Beside
     mesh: Callable[[], surfaces.Surfaces]
+    filmed: Filmed | None
+    division: Division | None
     problems: Problems
     notes: list[str]
+    videos: dict[str, Part] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return (self.data.task,) if isinstance(self.data.task, str) else self.data.task
+
+    @property
+    def several(self) -> bool:
+        """Whether runs of more than one task may be read."""
+        return len(self.tasks) > 1 or any(letter in "*?[" for task in self.tasks for letter in task)
 
     def runs(self, subject: str) -> list[Run]:
         data = self.data
-        found = list(self.derivative.functional(subject, data.task))
+        found = list(self.derivative.functional(subject, self.tasks))
         scans = [
             name
             for name in found
@@ -112,48 +157,65 @@ class _Reader:
             and name.entities.get("space") == data.space
         ]
         if not scans:
+            tasks = "|".join(self.tasks)
             self.problems.add(
                 DataError(
                     f"{data.root / f'sub-{subject}'}: has no scans "
-                    f"sub-{subject}_task-{data.task}_*space-{data.space}_*bold with one of the "
+                    f"sub-{subject}_task-{tasks}_*space-{data.space}_*bold with one of the "
                     f"endings {GIFTI}, {CIFTI}, {VOLUME} in func or ses-*/func"
                 )
             )
             return []
         if self.raw is not None:
-            found += self.raw.functional(subject, data.task)
+            found += self.raw.functional(subject, self.tasks)
         for name in found:
-            if (name.suffix, name.extension) == ("events", ".tsv"):
-                self._must_have_a_scan(name, scans)
-        runs = []
-        for key in sorted(dict.fromkeys(name.run for name in scans), key=natural):
+            if (name.suffix, name.extension) == ("events", ".tsv") and not any(
+                name.holds_for(scan, ignoring=FORM) for scan in scans
+            ):
+                self._lacks(subject, name)
+        runs: list[Run] = []
+        keys = dict.fromkeys(name.run(tasks=self.several) for name in scans)
+        for key in sorted(keys, key=natural):
+            of_run = [name for name in scans if name.run(tasks=self.several) == key]
             try:
-                runs.append(self._run(subject, [name for name in scans if name.run == key]))
+                if side := lacking_side(of_run):
+                    self._lacks(subject, of_run[0], side)
+                    continue
+                paths = scans_of(of_run)
+                if all(map(is_fetched, paths)):
+                    runs += self._run(subject, of_run, paths)
+                else:
+                    self._lacks(subject, of_run[0])
             except DataError as error:
                 self.problems.add(error)
         return runs
 
-    def _must_have_a_scan(self, events: Name, scans: list[Name]) -> None:
-        if any(events.holds_for(scan, ignoring=FORM) for scan in scans):
-            return
-        sentence = f"{events.path}: has no scan in space {self.data.space} that belongs to it"
-        if events.path.is_relative_to(self.data.root):
-            self.problems.add(DataError(sentence))
-        else:  # the raw study may have runs that were left out on purpose
-            self.notes.append(sentence)
+    def _lacks(self, subject: str, name: Name, side: str = "") -> None:
+        label = name.label(tasks=self.several)
+        what = f" ({side} hemisphere)" if side else ""
+        self.problems.missing.run(subject, f"run {label}{what}")
 
-    def _run(self, subject: str, scans: list[Name]) -> Run:
-        paths, scan = _scans(scans), scans[0]
-        events = self._events(scan)
-        confounds, tables = self._confounds(scan)
-        sidecars, stated = self._sidecars(next(name for name in scans if name.path == paths[0]))
+    def in_vain(self, runs: Sequence[Run]) -> Iterator[DataError]:
+        """What the configuration says of runs, and no run is like that."""
+        if not runs:
+            return  # other sentences say why
+        for each in filter(None, (self.filmed, self.division)):
+            yield from each.in_vain()
+
+    def _run(self, subject: str, scans: list[Name], paths: tuple[Path, ...]) -> list[Run]:
+        data, scan = self.data, scans[0]
+        asked = data.clean is not None and data.clean.reads_confounds
+        confounds, tables = self.beside.confounds(scan, asked=asked, notes=self.notes)
+        sidecars, stated = self.beside.sidecars(
+            next(name for name in scans if name.path == paths[0])
+        )
         headers = [header_of(path) for path in paths]
         step, *_ = [
             repetition_time(
                 path,
                 header=header.seconds,
                 sidecar=float(stated["RepetitionTime"][0]),
-                trust=self.data.repetition_time,
+                trust=data.repetition_time,
                 notes=self.notes,
             )
             for path, header in zip(paths, headers, strict=True)
@@ -164,134 +226,71 @@ class _Reader:
                 f"{said}: StartTime must be within {LATEST_START} repetition times of {step:g} s, "
                 f"is {start:g} s"
             )
-        split, trials = read_events(
-            events, stimuli=self.stimuli, failed=self.problems.add, notes=self.notes
-        )
-        read = self._reader(scan.extension, paths)
-        begin, end = self.data.drop_volumes
-        return Run(
+        shown = self._shown(scan, step)
+        if not shown.trials:
+            return []  # of films that are not there
+        read = reader_of(scan.extension, paths, self.mesh)
+        begin, end = data.drop_volumes
+        run = Run(
             subject=subject,
-            name=scan.label,
-            split=split,
+            name=scan.label(tasks=self.several),
+            split=shown.split,
             repetition_time=step,
             start_time=start + begin * step,
-            trials=trials,
+            trials=shown.trials,
             scans=paths,
-            files=(*paths, *sidecars, events, *tables),
+            files=(*paths, *sidecars, *shown.files, *tables),
             blocks=partial(trimmed, read, paths[0], begin, end) if begin or end else read,
             sides=tuple(values for header in headers for values in header.sides),
             dropped=(begin, end),
             confounds=confounds,
+            film_end=shown.film_end,
         )
+        if self.division is None:
+            return [run]
 
-    def _reader(self, kind: str, paths: tuple[Path, ...]) -> partial[Blocks]:
-        if kind == GIFTI:
-            return partial(gifti_pair, *paths)
-        if kind.startswith(CIFTI):
-            return partial(cifti, *paths)
-        return partial(volume, *paths, self.mesh())
+        def volumes() -> int:
+            known = headers[0].volumes
+            return known - begin - end if known else sum(map(len, run.blocks()))
 
-    def _events(self, scan: Name) -> Path:
-        """The nearest table of the derivative, else of the raw study."""
-        for dataset in filter(None, (self.derivative, self.raw)):
-            found = dataset.inherited(
-                scan, below=self.data.root, suffix="events", extensions=(".tsv",), ignoring=FORM
+        return self.division.parts(run, scan, videos=self.videos, volumes=volumes)
+
+    def _shown(self, scan: Name, step: float) -> "_Shown":
+        """What a run shows, by the configuration or by its events."""
+        showings = [] if self.filmed is None else self.filmed.stated(scan)
+        split: Split | None = None
+        trials: tuple[Trial, ...] = ()
+        files, said = (), "data.films.shown"
+        if not showings:
+            events = self.beside.events(scan)
+            split, trials = read_events(
+                events,
+                stimuli=self.stimuli,
+                failed=self.problems.add,
+                notes=self.notes,
+                divided=self.division is not None,
+                films=self.filmed is not None,
             )
-            if found:
-                return found[-1].path
-        kept = [f"{key}-{value}" for key, value in scan.entities.items() if key not in FORM]
-        subject = f"sub-{scan.entities['sub']}"
-        looked = scan.path.parent, *([self.raw.root / subject] if self.raw else [])
-        raise DataError(
-            f"{scan.path.with_name('_'.join([*kept, 'events.tsv']))}: no such file; looked in "
-            f"{' and '.join(map(str, looked))}"
-        )
-
-    def _confounds(self, scan: Name) -> tuple[Path | None, list[Path]]:
-        """fMRIPrep's table, and it with its sidecar where the cleaning reads them."""
-        asked = self.data.clean is not None and self.data.clean.reads_confounds
-        for suffix in ("timeseries", "regressors"):  # as versions before 20.2 call it
-            try:
-                found = self.derivative.inherited(
-                    scan,
-                    below=self.data.root,
-                    suffix=suffix,
-                    extensions=(".tsv",),
-                    ignoring=FORM,
-                    having={"desc": "confounds"},
-                )
-            except DataError as error:
-                if asked:
-                    raise
-                self.notes.append(str(error))
-                return None, []
-            if found:
-                path = found[-1].path
-                read = [path, path.with_suffix(".json")] if asked else []
-                return path, [file for file in read if file.is_file()]
-        return None, []
-
-    def _sidecars(self, scan: Name) -> tuple[list[Path], dict[str, tuple[Any, Path]]]:
-        """The files that say when volumes were taken, the nearest last; what they say, and which.
-
-        The raw study is asked where the derivative does not tell the repetition time. BIDS lets a
-        file without slice timing leave out StartTime.
-        """
-        stem, *endings = scan.path.name.split(".")
-        # Some versions of fMRIPrep keep a part of the extension: _bold.dtseries.json.
-        extensions = [".json", *(f".{ending}.json" for ending in endings[:-1])]
-        paths: list[Path] = []
-        stated: dict[str, tuple[Any, Path]] = {}
-        for dataset in filter(None, (self.derivative, self.raw)):
-            names = dataset.inherited(
-                scan, below=self.data.root, suffix="bold", extensions=extensions
-            )
-            paths = [*(name.path for name in names), *paths]
-            for name in reversed(names):
-                sidecar = read_object(name.path, error=DataError)
-                stated = {key: (value, name.path) for key, value in sidecar.items()} | stated
-            if "RepetitionTime" in stated:
-                break
-        if not paths:
-            raise DataError(
-                f"{scan.path.with_name(f'{stem}.json')}: no such file, and it should say "
-                "RepetitionTime"
-            )
-        if "RepetitionTime" not in stated:
-            raise DataError(f"{paths[-1]}: must be JSON with RepetitionTime in seconds")
-        stated.setdefault("StartTime", (0.0, paths[-1]))
-        for name in ("RepetitionTime", "StartTime"):
-            value, path = stated[name]
-            plain = isinstance(value, int | float) and not isinstance(value, bool)
-            if not plain or not abs(value) < TOO_LONG:
-                raise DataError(f"{path}: {name} must be a number of seconds, is {value!r:.50}")
-        return paths, stated
+            files, said = (events,), str(events)
+            showings = [Showing(t.clip, t.onset, 0.0, t.duration, t.repeat) for t in trials]
+        if self.filmed is None:
+            self.videos.update((trial.clip, Part(self.stimuli / trial.clip)) for trial in trials)
+            return _Shown(split or "train", trials, files)
+        trials, film_end = self.filmed.clips(showings, said=said, step=step)
+        self.videos.update(self.filmed.videos)
+        return _Shown(split or "train", trials, files, film_end)
 
 
-def _scans(scans: list[Name]) -> tuple[Path, ...]:
-    """The one file, or one a hemisphere, that a run is read from."""
-    first = scans[0].path
-    if {name.extension for name in scans} != {GIFTI}:
-        if len(scans) > 1:
-            several = ", ".join(name.path.name for name in scans)
-            raise DataError(
-                f"{first.parent}: one run in several forms ({several}); leave one of them there"
-            )
-        return (first,)
-    sides = []
-    for side, other in ("LR", "RL"):
-        found = [name for name in scans if name.entities.get("hemi") == side]
-        if not found:
-            gone = first.name.replace(f"_hemi-{other}_", f"_hemi-{side}_")
-            raise DataError(f"{first.with_name(gone)}: no such file, though {first.name} is there")
-        if len(found) > 1:
-            several = ", ".join(name.path.name for name in found)
-            raise DataError(
-                f"{first.parent}: one hemisphere in several forms ({several}); leave one of them "
-                "there"
-            )
-        sides.append(found[0].path)
-    return tuple(sides)
+@dataclass(frozen=True)
+class _Shown:
+    """What a run shows and the files that say so; split: any where `data.split` is to say it."""
+
+    split: Split
+    trials: tuple[Trial, ...]
+    files: tuple[Path, ...]
+    film_end: float | None = None
 
 
-LAYOUTS.register(Layout("bids", read_study, timed_by_events=True, finds_captions=True))
+LAYOUTS.register(
+    Layout("bids", read_study, timed_by_events=True, finds_captions=True, divides=True)
+)

@@ -9,6 +9,7 @@ from pathlib import Path
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import Problems, Run, Study
 from glfa_jax.data.video import Part
+from glfa_jax.files import is_fetched
 
 
 def with_clips(
@@ -21,7 +22,8 @@ def with_clips(
     files: Sequence[Path] = (),
     notes: Sequence[str] = (),
 ) -> Study:
-    """The study of `runs`; a clip without video file or caption is a problem and is left out.
+    """The study of `runs`. A clip without caption is a problem, one without video file is missing
+    like others of a partial download; both are left out.
 
     Where captions are still to be written, a clip without one has an empty one.
 
@@ -30,20 +32,24 @@ def with_clips(
     """
     shown = dict.fromkeys(trial.clip for run in runs for trial in run.trials)
     captions = _spelled(captions, shown)
-    missing: set[Path] = set()
+    there: dict[Path, bool] = {}
     usable: list[str] = []
     wordless: list[str] = []
     for clip in shown:
         path = videos[clip].path
-        if path in missing:
-            continue
-        if not os.path.isfile(path):  # nor has a name that no disk takes
-            missing.add(path)  # said once, however many clips it holds
-            problems.add(DataError(f"{path}: no such video file, though clip {clip} is shown"))
+        if path not in there:
+            there[path] = is_fetched(path)
+        if not there[path]:
+            problems.missing.video(path)
         elif clip not in captions and not problems.wordless:
             wordless.append(clip)
         else:
             usable.append(clip)
+    if there and not any(there.values()):
+        first = next(iter(there))
+        raise DataError(
+            f"{first}: no such video file, nor is any of the {len(there)} there that are shown"
+        )
     if wordless:
         more = f" and {len(wordless) - 1} more" if wordless[1:] else ""
         problems.add(DataError(f"{captions_file}: has no caption for clip {wordless[0]}{more}"))

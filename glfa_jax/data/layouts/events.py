@@ -10,9 +10,11 @@ from pathlib import Path
 from statistics import median
 
 from glfa_jax.data import DataError
+from glfa_jax.data.captions import MISSING
 from glfa_jax.data.layouts import SPLITS, Split, Trial
 from glfa_jax.data.layouts.clips import on_disk
-from glfa_jax.data.tables import Row, read_table
+from glfa_jax.data.layouts.cutting import UNNUMBERED
+from glfa_jax.data.tables import Row, read_header, read_table
 
 COLUMNS = ("onset", "duration", "trial_type", "stim_file", "repeat")
 DAY = 86_400.0  # seconds, longer than any run
@@ -25,14 +27,36 @@ Timed = tuple[int, Trial]  # the line of a trial, and the trial
 
 
 def read_events(
-    path: Path, *, stimuli: Path, failed: Callable[[DataError], None], notes: list[str]
-) -> tuple[Split, tuple[Trial, ...]]:
-    """The split of a run and its trials, in the order of their lines.
+    path: Path,
+    *,
+    stimuli: Path,
+    failed: Callable[[DataError], None],
+    notes: list[str],
+    divided: bool = False,
+    films: bool = False,
+) -> tuple[Split | None, tuple[Trial, ...]]:
+    """The split of a run and its trials, in the order of their lines; without a column `repeat`
+    these are `UNNUMBERED`.
 
     `failed` is called with rows that cannot be used, and may raise to stop; they are left out.
+    divided: the split is told by something else, and every row with a stimulus is a trial.
+    films: a duration that is n/a is infinite, to the film's end.
     """
-    rows = read_table(path, columns=COLUMNS, failed=failed)
-    split, rows = _of_one_split(path, rows, failed, notes)
+    header = read_header(path)
+    if "trial_type" not in header and not divided:
+        raise DataError(
+            f"{path}: has no column trial_type of train or test, its first line names "
+            f"{', '.join(header) or 'none':.200}; add it, or let data.split say what is for test"
+        )
+    without = {"trial_type"} if divided else set()
+    without |= set() if "repeat" in header else {"repeat"}
+    columns = [name for name in COLUMNS if name not in without]
+    rows: Sequence[Row] = read_table(path, columns=columns, failed=failed)
+    split = None
+    if divided:
+        rows = [row for row in rows if row["stim_file"] not in MISSING]
+    else:
+        split, rows = _of_one_split(path, rows, failed, notes)
     timeless = [row.line for row in rows if row["onset"] == "n/a"]
     if timeless:
         notes.append(f"{path}: {_lines(timeless)}: onset is n/a, left out")
@@ -45,7 +69,12 @@ def read_events(
                 failed(error)
     timed = _apart(path, timed, failed, notes)
     if not timed:
-        raise DataError(f"{path}: lists no trials")
+        raise DataError(f"{path}: lists no trials{' with a stim_file' if divided else ''}")
+    if films:
+        return split, tuple(
+            replace(trial, duration=math.inf) if math.isnan(trial.duration) else trial
+            for _, trial in timed
+        )
     return split, _with_durations(path, timed, notes)
 
 
@@ -59,7 +88,8 @@ def _of_one_split(
     splits: list[Split] = [split for split in SPLITS if split in kinds]
     if len(splits) != 1:
         raise DataError(
-            f"{path}: trial_type must be train or test throughout, is {', '.join(kinds):.200}"
+            f"{path}: trial_type must be train or test throughout, is {', '.join(kinds):.200}; or "
+            "let data.split say what is for test"
         )
     kept = []
     for row in rows:
@@ -80,9 +110,9 @@ def _of_one_split(
 def _trial(row: Row, stimuli: Path) -> Trial:
     return Trial(
         clip=on_disk(stimuli, row.stim_file),
-        onset=_seconds(row, "onset", least=-DAY),
+        onset=seconds_of(row, "onset", least=-DAY),
         duration=(
-            math.nan if row["duration"] == "n/a" else _seconds(row, "duration", least=MILLISECOND)
+            math.nan if row["duration"] == "n/a" else seconds_of(row, "duration", least=MILLISECOND)
         ),
         repeat=_repeat(row),
     )
@@ -93,7 +123,8 @@ def _number(row: Row, column: str) -> float:
     return float(row[column]) if _NUMBER.fullmatch(row[column]) else math.nan
 
 
-def _seconds(row: Row, column: str, *, least: float) -> float:
+def seconds_of(row: Row, column: str, *, least: float) -> float:
+    """A time in a table; raises DataError for what is none, or less than `least`."""
     value = _number(row, column)
     if not least <= value <= DAY:
         raise DataError(
@@ -104,6 +135,8 @@ def _seconds(row: Row, column: str, *, least: float) -> float:
 
 
 def _repeat(row: Row) -> int:
+    if "repeat" not in row:
+        return UNNUMBERED
     value = _number(row, "repeat")
     if not 0 <= value <= 1e6 or value != int(value):
         raise DataError(

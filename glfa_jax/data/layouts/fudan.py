@@ -25,7 +25,7 @@ from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.layouts.vid2name import read_vid2name
 from glfa_jax.data.readers import hdf5, hdf5_shape, trimmed
 from glfa_jax.data.video import Part
-from glfa_jax.files import read_text
+from glfa_jax.files import is_fetched, read_text
 
 REPETITION_TIME = 0.8
 TRIAL_VOLUMES = 13  # 8 s of video, 2.4 s of blank
@@ -73,7 +73,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
                 continue
             if names.setdefault(video := int(stem), caption) != caption:
                 problems.add(DataError(f"{captions_file}: video {video} has two captions"))
-    runs, notes, conditions = [], [], {}
+    runs, conditions = [], {}
     for subject in data.subjects:
         try:
             numbers = _numbers(data, subject)
@@ -83,7 +83,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
             continue
         for split in SPLITS:
             planned = _plan(data.root, folder, subject, split, numbers, conditions, problems)
-            runs += _present(planned, problems, notes)
+            runs += _present(planned, problems)
     shown = dict.fromkeys(trial.clip for run in runs for trial in run.trials)
     videos = {clip: _part(stimuli, clip) for clip in shown}
     return with_clips(
@@ -92,7 +92,6 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         captions={clip: names[_id(clip)] for clip in shown if _id(clip) in names} | own,
         captions_file=captions_file,
         problems=problems,
-        notes=notes,
     )
 
 
@@ -187,20 +186,13 @@ def _read_condition(path: Path) -> list[int]:
     return [int(line) for line in lines]
 
 
-def _present(planned: Sequence[_Planned], problems: Problems, notes: list[str]) -> list[Run]:
-    """A missing run is a problem, unless all it shows is repeated in another."""
-    # A link to nowhere is a run that is not left out on purpose: reading it says what is wrong.
-    there = [plan for plan in planned if plan.path.exists() or plan.path.is_symlink()]
-    seen = {video for plan in there for video in plan.videos}
-    for plan in planned:
-        if plan in there:
-            continue
-        if plan.split == "test" and seen.issuperset(plan.videos):
-            notes.append(f"subject {plan.subject}: run {plan.number}, a repeat, is missing")
-        else:
-            problems.add(DataError(f"{plan.path}: no such file"))
+def _present(planned: Sequence[_Planned], problems: Problems) -> list[Run]:
+    """The runs whose scans are there."""
     runs = []
-    for plan in there:
+    for plan in planned:
+        if not is_fetched(plan.path):
+            problems.missing.run(plan.subject, f"run {plan.number}")
+            continue
         try:
             runs.append(_run(plan))
         except DataError as error:

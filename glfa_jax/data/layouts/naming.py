@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,21 +38,16 @@ class Name:
         if not all(key and dash and value for key, dash, value in split):
             return None
         entities = {key: value for key, _, value in split}
-        compared = {
-            key: value.lstrip("0") or "0" if key in NUMBERED and value.isdecimal() else value
-            for key, value in entities.items()
-        }
+        compared = {key: _compared(key, value) for key, value in entities.items()}
         return cls(path, entities, compared, suffix, dot + extension)
 
-    @property
-    def run(self) -> Key:
-        """What tells the runs of a subject and task apart."""
-        return _of_run(self.compared)
+    def run(self, *, tasks: bool) -> Key:
+        """What tells the runs of a subject apart, of one task or of several `tasks`."""
+        return _of_run(self.compared, tasks=tasks)
 
-    @property
-    def label(self) -> str:
+    def label(self, *, tasks: bool) -> str:
         """The run's number where that tells all, else every entity: ses-1_run-02."""
-        run = _of_run(self.entities)
+        run = _of_run(self.entities, tasks=tasks)
         if len(run) == 1 and run[0][0] == "run":
             return run[0][1]
         return "_".join(f"{name}-{value}" for name, value in run) or "only"
@@ -63,9 +59,24 @@ class Name:
             if key not in ignoring
         )
 
+    def fits(self, pattern: str) -> bool:
+        """Whether the name has all entities of a shell pattern such as ses-02_run-*."""
+        return all(
+            key in self.entities
+            and (
+                fnmatchcase(self.entities[key], wanted)
+                or fnmatchcase(self.compared[key], _compared(key, wanted))
+            )
+            for key, _, wanted in (entity.partition("-") for entity in pattern.split("_"))
+        )
 
-def _of_run(entities: Mapping[str, str]) -> Key:
-    skip = ("sub", "task", *FORM)
+
+def _compared(key: str, value: str) -> str:
+    return value.lstrip("0") or "0" if key in NUMBERED and value.isdecimal() else value
+
+
+def _of_run(entities: Mapping[str, str], *, tasks: bool) -> Key:
+    skip = ("sub", *(() if tasks else ("task",)), *FORM)
     return tuple((key, value) for key, value in entities.items() if key not in skip)
 
 
@@ -95,12 +106,15 @@ class Dataset:
             self._listed[folder] = [name for path in paths if (name := Name.parse(path))]
         return self._listed[folder]
 
-    def functional(self, subject: str, task: str) -> Iterator[Name]:
-        """Of a subject's functional folders, in all sessions."""
+    def functional(self, subject: str, tasks: Collection[str]) -> Iterator[Name]:
+        """Of a subject's functional folders, in all sessions; tasks: shell patterns."""
         above = self.root / f"sub-{subject}"
         for folder in sorted((above / "func", *above.glob("ses-*/func"))):
             for name in self.names(folder):
-                if (name.entities.get("sub"), name.entities.get("task")) == (subject, task):
+                task = name.entities.get("task", "")
+                if name.entities.get("sub") == subject and any(
+                    fnmatchcase(task, pattern) for pattern in tasks
+                ):
                     yield name
 
     def anatomical(self, subject: str) -> Iterator[Name]:

@@ -8,7 +8,6 @@ Every film counts as 240 clips of 2 s, `seg3/000` to `seg3/239`; captions come f
 a table, or the lists that other groups distribute (`benchmark_captions`).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,20 +15,14 @@ from pathlib import Path
 from glfa_jax import config
 from glfa_jax.data import DataError
 from glfa_jax.data.captions import read_captions
-from glfa_jax.data.layouts import (
-    LAYOUTS,
-    SPLITS,
-    Layout,
-    Problems,
-    Run,
-    Split,
-    Study,
-    Trial,
-)
+from glfa_jax.data.layouts import LAYOUTS, SPLITS, Layout, Problems, Run, Split, Study
 from glfa_jax.data.layouts.benchmark_captions import is_list, read_lists
 from glfa_jax.data.layouts.clips import with_clips
+from glfa_jax.data.layouts.cutting import Showing, cut
+from glfa_jax.data.missing import listed
 from glfa_jax.data.readers import cifti, cifti_header, trimmed
 from glfa_jax.data.video import Part
+from glfa_jax.files import is_fetched
 
 REPETITION_TIME = 2.0
 CLIPS = 240  # a film
@@ -65,67 +58,63 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         captions, lists = read_lists(data.captions, _in_order(), problems)
     else:
         captions, lists = read_captions(data.captions, failed=problems.add), ()
-    runs, notes = [], []
+    runs, videos = [], {}
+    for film in FILMS:
+        path = data.root / "stimuli" / f"{film.name}.mp4"
+        for trial, begin in cut(_showing(film), seconds=CLIP_SECONDS):
+            videos[trial.clip] = Part(path, begin, CLIP_SECONDS)
     for subject in data.subjects:
         folder = data.root / "video_fmri_dataset" / f"subject{subject}" / "fmri"
         if not folder.is_dir():
             problems.add(DataError(f"{folder}: no such folder; subject {subject} has no scans"))
             continue
         for film in FILMS:
-            runs += _repeats(folder, subject, film, problems, notes)
+            runs += _repeats(folder, subject, film, problems)
     return with_clips(
         runs,
-        videos=dict(_clips(data.root / "stimuli")),
+        videos=videos,
         captions=captions,
         captions_file=data.captions,
         problems=problems,
         files=lists,
-        notes=notes,
     )
+
+
+def _showing(film: _Film, repeat: int = 1) -> Showing:
+    # The first volume kept belongs to the begin of the film.
+    return Showing(film.name, 0.0, duration=CLIP_SECONDS * CLIPS, repeat=repeat)
 
 
 def _in_order() -> dict[Split, list[str]]:
     """All clips of each split, film after film."""
     return {
-        split: [_name(film, clip) for film in FILMS if film.split == split for clip in range(CLIPS)]
+        split: [
+            trial.clip
+            for film in FILMS
+            if film.split == split
+            for trial, _ in cut(_showing(film), seconds=CLIP_SECONDS)
+        ]
         for split in SPLITS
     }
 
 
-def _clips(stimuli: Path) -> Iterator[tuple[str, Part]]:
-    for film in FILMS:
-        for clip in range(CLIPS):
-            start = CLIP_SECONDS * clip
-            yield _name(film, clip), Part(stimuli / f"{film.name}.mp4", start, CLIP_SECONDS)
-
-
-def _name(film: _Film, clip: int) -> str:
-    return f"{film.name}/{clip:03d}"
-
-
-def _repeats(
-    folder: Path, subject: str, film: _Film, problems: Problems, notes: list[str]
-) -> list[Run]:
-    """The runs of one film: a repeat may be missing (subject 3 lacks one of test2), not all."""
+def _repeats(folder: Path, subject: str, film: _Film, problems: Problems) -> list[Run]:
+    """The runs of one film that are there (subject 3 lacks a repeat of test2)."""
     runs, missing = [], []
     for repeat in range(1, film.repeats + 1):
         path = folder / film.name / "cifti" / f"{film.name}_{repeat}_Atlas.dtseries.nii"
-        if not (path.exists() or path.is_symlink()):  # a link to nowhere is not left out on purpose
-            missing.append(repeat)
+        if not is_fetched(path):
+            missing.append(str(repeat))
             continue
         try:
             runs.append(_run(path, subject, film, repeat))
         except DataError as error:
             problems.add(error)
     if len(missing) == film.repeats:
-        problems.add(
-            DataError(
-                f"{folder / film.name / 'cifti'}: has no {film.name}_1_Atlas.dtseries.nii, nor any "
-                f"other of its {film.repeats} repeats"
-            )
-        )
-    else:
-        notes += [f"subject {subject}: {film.name} lacks repeat {repeat}" for repeat in missing]
+        problems.missing.run(subject, film.name)
+    elif missing:
+        plural = "s" if missing[1:] else ""
+        problems.missing.run(subject, f"{film.name} (repeat{plural} {listed(missing)})")
     return runs
 
 
@@ -140,11 +129,8 @@ def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
         name=f"{film.name}_{repeat}",
         split=film.split,
         repetition_time=REPETITION_TIME,
-        start_time=0.0,  # the first volume kept belongs to the begin of the film
-        trials=tuple(
-            Trial(_name(film, clip), CLIP_SECONDS * clip, CLIP_SECONDS, repeat)
-            for clip in range(CLIPS)
-        ),
+        start_time=0.0,
+        trials=tuple(trial for trial, _ in cut(_showing(film, repeat), seconds=CLIP_SECONDS)),
         scans=(path,),
         files=(path,),
         blocks=partial(trimmed, partial(cifti, path), path, before, 0),

@@ -101,6 +101,13 @@ def rejects(message, data):
     return study
 
 
+def lacks(data):
+    """The study, and the lines on what is not there."""
+    problems = Problems(skip=False)
+    study = read_study(data, problems)
+    return study, problems.missing.lines
+
+
 def expected_of(kind: str, run: int, folder: Path) -> np.ndarray:
     if kind == "gifti":
         return series_of(run)
@@ -180,14 +187,10 @@ def test_events_and_stimuli_in_the_raw_study_around_the_derivative(tmp_path):
     raw = write_study(tmp_path / "raw", "gifti")
     root = raw / "derivatives" / "fmriprep"
     write_scan(root / "sub-01" / "func", "sub-01_task-clips_run-1", "cifti", 1)
-    study = load(settings(root, "cifti"))
+    study, lines = lacks(settings(root, "cifti"))
     assert [trial.clip for trial in study.runs[0].trials] == ["a.mp4", "b.mp4"]
     assert study.videos["a.mp4"].path == raw / "stimuli" / "a.mp4"
-    (note,) = study.notes
-    assert note.endswith(
-        "raw/sub-01/func/sub-01_task-clips_run-2_events.tsv: has no scan in space fsLR that "
-        "belongs to it"
-    )
+    assert lines == ["not there: run 2 of subject 01"]
     gone = raw / "sub-01" / "func" / "sub-01_task-clips_run-1_events.tsv"
     gone.unlink()
     rejects(
@@ -274,10 +277,28 @@ def test_a_packed_series_is_found(tmp_path):
     )
 
 
-@pytest.mark.parametrize("side", "LR")
-def test_a_missing_hemisphere(root, side):
+@pytest.mark.parametrize(("side", "word"), [("L", "left"), ("R", "right")])
+def test_a_run_of_which_a_hemisphere_is_missing_is_left_out(root, side, word):
     file(root, f"hemi-{side}_space-fsaverage5_bold.func.gii").unlink()
-    rejects(rf"run-1_hemi-{side}_space-fsaverage5_bold\.func\.gii: no such file", settings(root))
+    study, lines = lacks(settings(root))
+    assert [run.name for run in study.runs] == ["2"]
+    assert lines == [f"not there: run 1 ({word} hemisphere) of subject 01"]
+
+
+def test_what_git_annex_did_not_fetch_is_not_there(root):
+    gone = file(root, "hemi-L_space-fsaverage5_bold.func.gii", run=2)
+    gone.unlink()
+    gone.symlink_to("../.git/annex/objects/none")
+    study, lines = lacks(settings(root))
+    assert [run.name for run in study.runs] == ["1"]
+    assert lines == ["not there: run 2 of subject 01"]
+    (root / "stimuli" / "b.mp4").write_text("/annex/objects/MD5E-s1--d41d8cd98f00b204.mp4\n")
+    study, lines = lacks(settings(root))
+    assert lines[1:] == [f"not there: b.mp4 in {root / 'stimuli'}"]
+    for path in (root / "sub-01" / "func").glob("*.gii"):
+        path.unlink()
+        path.symlink_to("none")
+    rejects(r"nothing of subject 01 is there, neither run 1 and run 2$", settings(root))
 
 
 def test_missing_sidecar_and_events(root):
@@ -291,10 +312,9 @@ def test_missing_sidecar_and_events(root):
 def test_events_without_scan_are_not_passed_over(root):
     for side in "LR":
         file(root, f"hemi-{side}_space-fsaverage5_bold.func.gii").unlink()
-    study = rejects(
-        r"run-1_events\.tsv: has no scan in space fsaverage5 that belongs", settings(root)
-    )
+    study, lines = lacks(settings(root))
     assert [run.name for run in study.runs] == ["2"]
+    assert lines == ["not there: run 1 of subject 01"]
 
 
 def test_a_missing_subject(root):
@@ -360,9 +380,10 @@ def test_sidecars_that_make_no_sense(root, sidecar, message):
     rejects(rf"bold\.json: {message}", settings(root))
 
 
-def test_clips_without_video_or_caption_are_left_out_when_asked(root):
+def test_clips_without_video_are_left_out_and_those_without_caption_when_asked(root):
     (root / "stimuli" / "b.mp4").unlink()
-    study = rejects(r"b\.mp4: no such video file, though clip b\.mp4 is shown", settings(root))
+    study, lines = lacks(settings(root))
+    assert lines == [f"not there: b.mp4 in {root / 'stimuli'}"]
     assert [trial.clip for run in study.runs for trial in run.trials] == ["a.mp4", "x.mp4", "y.mp4"]
     assert "b.mp4" not in study.videos
     table = root / "stimuli" / "captions.tsv"
@@ -549,10 +570,18 @@ def test_captions_are_found_however_clips_are_spelled(root):
 def test_a_clip_whose_file_is_a_folder_or_has_no_possible_path(root):
     (root / "stimuli" / "b.mp4").unlink()
     (root / "stimuli" / "b.mp4").mkdir()
-    rejects(r"b\.mp4: no such video file", settings(root))
+    assert lacks(settings(root))[1] == [f"not there: b.mp4 in {root / 'stimuli'}"]
     long = "/".join(["x" * 200] * 30)
     file(root, "events.tsv").write_text(f"{HEADER}0\t2\ttrain\t{long}\t1\n")
-    rejects(r"stimuli/x+/.* \.\.\. [x/]+ is shown", settings(root))
+    [line] = lacks(settings(root))[1]
+    assert line.startswith(f"not there: {'x' * 200} in ")
+
+
+def test_a_study_without_any_video_is_rejected(root):
+    for path in (root / "stimuli").glob("*.mp4"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"a\.mp4: no such video file, nor is any of the 4 "):
+        load(settings(root))
 
 
 def test_a_surface_may_state_its_repetition_time_in_milliseconds(root):

@@ -192,18 +192,21 @@ def test_a_run_of_another_length_is_rejected(broken, subject, run, volumes):
     assert len(study.runs) == 7 + 28 - 1
 
 
-def test_missing_runs(broken):
-    scan(broken, 2, 14).unlink()
-    study = read_study(settings(broken), Problems(skip=False))
-    assert study.notes == ("subject 2: run 14, a repeat, is missing",)
-    # The repeats of the others keep their numbers.
-    assert {t.repeat for t in runs_of(study, "2", "test")[-1].trials} == {2}
-    scan(broken, 2, 14).symlink_to("none")  # not fetched is not left out
-    rejects(r"run-14_\S+\.h5: is a link to a file that is not there; fetch it", settings(broken))
+def test_missing_runs_are_left_out_in_one_line(broken):
+    problems = Problems(skip=False)
     scan(broken, 2, 14).unlink()
     scan(broken, 2, 8).unlink()
-    study, _ = rejects(r"sub-0002_task-video_run-8_\S+\.h5: no such file", settings(broken))
-    assert len(study.runs) == 7 + 28 - 2
+    scan(broken, 2, 7).unlink()
+    scan(broken, 2, 6).unlink()
+    scan(broken, 2, 14).symlink_to("none")  # as git-annex leaves it
+    study = read_study(settings(broken), problems)
+    assert problems.missing.lines == ["not there: run 6 to run 8 and run 14 of subject 2"]
+    # The repeats of the others keep their numbers.
+    assert {t.repeat for t in runs_of(study, "2", "test")[-1].trials} == {2}
+    assert len(study.runs) == 7 + 28 - 4
+    for path in scan(broken, 2, 5).parent.iterdir():
+        path.unlink()
+    rejects(r"nothing of subject 2 is there, neither run 1 to run 28$", settings(broken))
 
 
 def test_run_lists_of_another_part(broken):
@@ -261,11 +264,10 @@ def test_lists_and_captions_with_mistakes(broken):
     rejects(r"captions\.tsv: video 3007 has two captions", settings(broken, captions=captions))
     captions.write_text("\n".join(["stim_file\tcaption", *rows]) + "\n")
     (stimuli / "3007.mp4").unlink()
-    _, problems = rejects(
-        r"3007\.mp4: no such video file, though clip 3007_0s",
-        settings(broken, captions=captions),
-    )
-    assert len(problems.noted) == 1
+    problems = Problems(skip=False)
+    study = read_study(settings(broken, captions=captions), problems)
+    assert problems.missing.lines == [f"not there: 3007.mp4 in {stimuli}"]
+    assert not {"3007_0s", "3007_4s"} & set(study.videos)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import types
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 
 from glfa_jax import config
 from glfa_jax.data import DataError, flatmap
-from glfa_jax.data.layouts import LAYOUTS, Problems, fudan, reading
+from glfa_jax.data.layouts import LAYOUTS, Problems, Study, fudan, reading
 from glfa_jax.data.preparing import prepare
 from glfa_jax.data.video import write_mp4
 from tests.data.scans import MESH
 from tests.data.test_prepare_layouts import drawn
 
 ROOT = Path(__file__).parents[3]
+NOTHING = Study((), {}, {}, ())
 
 
 def test_every_layout_of_the_page_is_registered():
@@ -39,13 +41,26 @@ def test_a_layout_that_there_is_not_is_rejected_with_those_that_there_are(tmp_pa
 def test_the_layout_decides(tmp_path):
     for layout in LAYOUTS.values():
         data = config.Data(layout=layout.name, root=tmp_path, store=tmp_path / "s", subjects=("1",))
-        made = replace(layout, read=lambda data, problems: (data, problems))
-        with LAYOUTS.temporarily(made):
+        reader = Mock(return_value=NOTHING)
+        with LAYOUTS.temporarily(replace(layout, read=reader)):
             problems = Problems(skip=True)
-            assert reading.read_study(data, problems) == (data, problems)
+            assert reading.read_study(data, problems) is NOTHING
+            reader.assert_called_once_with(data, problems)
         gone = data.model_copy(update={"root": tmp_path / "gone"})
         with pytest.raises(DataError, match="gone: no such study folder"):
             reading.read_study(gone, Problems(skip=True))
+
+
+@pytest.mark.parametrize("option", [{"split": {"test": "run-1"}}, {"films": {}}])
+def test_runs_are_divided_where_the_layout_does_not_know_them(tmp_path, option):
+    data = config.of(
+        {"layout": "fudan", "root": tmp_path, "store": tmp_path / "s", "subjects": ["1"], **option},
+        schema=config.Data,
+    )
+    [key] = option
+    said = f"^data.{key}: must be left out for layout fudan, whose runs and clips are known; it is "
+    with pytest.raises(DataError, match=f"{said}for bids$"):
+        reading.read_study(data, Problems(skip=True))
 
 
 @pytest.fixture

@@ -64,8 +64,14 @@ def settings(root, **changes) -> config.Data:
 
 
 @pytest.fixture(scope="module")
-def study(root):
-    return read_study(settings(root), Problems(skip=False))
+def problems():
+    """What is said while `study` is read."""
+    return Problems(skip=False)
+
+
+@pytest.fixture(scope="module")
+def study(root, problems):
+    return read_study(settings(root), problems)
 
 
 def test_films_are_cut_into_clips_of_two_seconds(root, study):
@@ -99,8 +105,8 @@ def test_volumes_before_the_film_are_dropped_and_those_after_it_are_tail(
     assert run.trials[-1].onset / 2 + 2 + 3 <= len(series)
 
 
-def test_a_missing_repeat_is_noted(study):
-    assert study.notes == ("subject 3: test2 lacks repeat 9",)
+def test_a_missing_repeat_is_said(study, problems):
+    assert problems.missing.lines == ["not there: test2 (repeat 9) of subject 3"]
     repeats = [
         run.trials[0].repeat
         for run in study.runs
@@ -149,26 +155,31 @@ def test_another_number_of_volumes_is_rejected(broken, volumes):
     assert [run.name for run in study.runs] == ["seg1_1", "test1_1", "test1_2"]
 
 
-def test_a_film_without_any_repeat_is_an_error(broken):
-    study, problems = rejects(
-        r"seg2/cifti: has no seg2_1_Atlas\.dtseries\.nii, nor any other of its 2 repeats",
+def test_a_partial_download_is_used_and_said_in_one_line(broken):
+    problems = Problems(skip=False)
+    study = read_study(settings(broken, subjects=("1",)), problems)
+    assert [run.name for run in study.runs] == ["seg1_1", "seg1_2", "test1_1", "test1_2"]
+    lacks = "seg2 to seg18, test1 (repeats 3 to 10) and test2 to test5"
+    assert problems.missing.lines == [f"not there: {lacks} of subject 1"]
+    assert study.notes == ()
+    for film in ("seg1", "test1"):
+        shutil.rmtree(scan(broken, 1, film, 1).parent)
+    rejects(
+        r"nothing of subject 1 is there, neither seg1 to seg18 and test1 to test5$",
         settings(broken, subjects=("1",)),
     )
-    assert len(study.runs) == 4
-    assert len(problems.noted) == 21
-    assert len(study.notes) == 8
 
 
 @pytest.mark.usefixtures("few_films")
-def test_a_repeat_that_was_not_fetched_is_not_left_out(broken):
+def test_a_repeat_that_was_not_fetched_is_not_there(broken):
     gone = scan(broken, 1, "seg1", 2)
     gone.unlink()
     gone.symlink_to("none")
-    study, _ = rejects(
-        r"seg1_2_Atlas\.dtseries\.nii: is a link to a file that is not there; fetch it",
-        settings(broken, subjects=("1",)),
-    )
+    problems = Problems(skip=False)
+    study = read_study(settings(broken, subjects=("1",)), problems)
     assert "seg1_2" not in {run.name for run in study.runs}
+    lacks = "seg1 (repeat 2) and test1 (repeats 3 to 10)"
+    assert problems.missing.lines == [f"not there: {lacks} of subject 1"]
 
 
 @pytest.mark.usefixtures("few_films")
@@ -179,11 +190,9 @@ def test_other_mistakes(broken):
     )
     assert {run.subject for run in study.runs} == {"1"}
     (broken / "stimuli" / "seg1.mp4").unlink()
-    study, problems = rejects(
-        r"seg1\.mp4: no such video file, though clip seg1/000 is shown",
-        settings(broken, subjects=("1",)),
-    )
-    assert len(problems.noted) == 1  # a sentence for the film, not for each of its clips
+    problems = Problems(skip=False)
+    study = read_study(settings(broken, subjects=("1",)), problems)
+    assert problems.missing.lines[1:] == [f"not there: seg1.mp4 in {broken / 'stimuli'}"]
     assert {run.name for run in study.runs} == {"test1_1", "test1_2"}
     table = (broken / "captions.tsv").read_text().splitlines()
     gone = ("test1/000", "test1/001", "seg1/")
@@ -226,6 +235,8 @@ def test_a_study_whose_captions_are_still_to_be_written_has_all_of_its_clips(bro
     assert set(study.captions) == set(study.videos)
     assert len(study.videos) == 480
     assert set(study.captions.values()) == {""}
-    (broken / "stimuli" / "seg1.mp4").unlink()  # which is a problem all the same
-    with pytest.raises(DataError, match=r"seg1\.mp4: no such video file"):
-        read_wordless(settings(broken, subjects=("1",)), Problems(skip=False))
+    (broken / "stimuli" / "seg1.mp4").unlink()  # which is missing all the same
+    problems = Problems(skip=False)
+    study = read_wordless(settings(broken, subjects=("1",)), problems)
+    assert len(study.videos) == 240
+    assert problems.missing.lines[1:] == [f"not there: seg1.mp4 in {broken / 'stimuli'}"]
