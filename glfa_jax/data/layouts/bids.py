@@ -26,7 +26,17 @@ from typing import Any
 from glfa_jax import config
 from glfa_jax.data import DataError, anatomy, surfaces
 from glfa_jax.data.captions import read_captions
-from glfa_jax.data.layouts import LAYOUTS, Blocks, Layout, Problems, Run, Sides, Study
+from glfa_jax.data.layouts import (
+    LAYOUTS,
+    Blocks,
+    Layout,
+    Problems,
+    Run,
+    Sides,
+    Split,
+    Study,
+    Trial,
+)
 from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.layouts.events import read_events
 from glfa_jax.data.layouts.naming import FORM, Dataset, Name, natural
@@ -50,7 +60,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     captions_file = data.captions or stimuli / "captions.tsv"
     captions = read_captions(captions_file, failed=problems.add)
     notes: list[str] = []
-    reader = _Reader(
+    reader = Reader(
         data,
         stimuli=stimuli,
         derivative=Dataset(data.root),
@@ -90,8 +100,11 @@ def _raw(root: Path) -> Path | None:
 
 
 @dataclass(frozen=True)
-class _Reader:
-    """What the runs of all subjects are read with."""
+class Reader:
+    """What the runs of all subjects are read with.
+
+    events: reads the split and the trials of a run out of its table.
+    """
 
     data: config.Data
     stimuli: Path
@@ -100,6 +113,7 @@ class _Reader:
     mesh: Callable[[], surfaces.Surfaces]
     problems: Problems
     notes: list[str]
+    events: Callable[..., tuple[Split, tuple[Trial, ...]]] = read_events
 
     def runs(self, subject: str) -> list[Run]:
         data = self.data
@@ -164,7 +178,7 @@ class _Reader:
                 f"{said}: StartTime must be within {LATEST_START} repetition times of {step:g} s, "
                 f"is {start:g} s"
             )
-        split, trials = read_events(
+        split, trials = self.events(
             events, stimuli=self.stimuli, failed=self.problems.add, notes=self.notes
         )
         read = self._reader(scan.extension, paths)

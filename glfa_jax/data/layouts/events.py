@@ -33,6 +33,18 @@ def read_events(
     """
     rows = read_table(path, columns=COLUMNS, failed=failed)
     split, rows = _of_one_split(path, rows, failed, notes)
+    return split, trials_of(path, rows, stimuli=stimuli, failed=failed, notes=notes)
+
+
+def trials_of(
+    path: Path,
+    rows: Sequence[Row],
+    *,
+    stimuli: Path,
+    failed: Callable[[DataError], None],
+    notes: list[str],
+) -> tuple[Trial, ...]:
+    """The trials of the rows that show clips, in the order of their lines."""
     timeless = [row.line for row in rows if row["onset"] == "n/a"]
     if timeless:
         notes.append(f"{path}: {_lines(timeless)}: onset is n/a, left out")
@@ -46,7 +58,7 @@ def read_events(
     timed = _apart(path, timed, failed, notes)
     if not timed:
         raise DataError(f"{path}: lists no trials")
-    return split, _with_durations(path, timed, notes)
+    return _with_durations(path, timed, notes)
 
 
 def _of_one_split(

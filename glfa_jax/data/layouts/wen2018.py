@@ -2,19 +2,22 @@
 
 video_fmri_dataset/subject1/fmri/seg3/cifti/seg3_1_Atlas.dtseries.nii     seg1..18, repeats 1..2
 video_fmri_dataset/subject1/fmri/test2/cifti/test2_9_Atlas.dtseries.nii   test1..5, repeats 1..10
+video_fmri_dataset/subject1/fmri/seg3/mni/seg3_1_mni.nii.gz               the same as volumes
 stimuli/seg3.mp4, stimuli/test2.mp4
 
 Every film counts as 240 clips of 2 s, `seg3/000` to `seg3/239`; captions come from `data.captions`:
 a table, or the lists that other groups distribute (`benchmark_captions`).
+`data.space` chooses: fsLR the series on the surface, MNI152NLin6Asym the volumes, which are sampled
+to the surfaces.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from glfa_jax import config
-from glfa_jax.data import DataError
+from glfa_jax.data import DataError, surfaces
 from glfa_jax.data.captions import read_captions
 from glfa_jax.data.layouts import (
     LAYOUTS,
@@ -28,7 +31,7 @@ from glfa_jax.data.layouts import (
 )
 from glfa_jax.data.layouts.benchmark_captions import is_list, read_lists
 from glfa_jax.data.layouts.clips import with_clips
-from glfa_jax.data.readers import cifti, cifti_header, trimmed
+from glfa_jax.data.readers import cifti, header_of, trimmed, volume
 from glfa_jax.data.video import Part
 
 REPETITION_TIME = 2.0
@@ -36,6 +39,11 @@ CLIPS = 240  # a film
 CLIP_SECONDS = 2.0
 # Volumes of a run -> volumes before and after the film: 246 in the films test2 to test5.
 DROPPED = {245: (1, 4), 246: (2, 4)}
+# Space -> folder and endings of its scans. One of subject 1's is test1_9.mni.nii.gz.
+FORMS = {
+    "fsLR": ("cifti", ("_Atlas.dtseries.nii",)),
+    "MNI152NLin6Asym": ("mni", ("_mni.nii.gz", ".mni.nii.gz")),
+}
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,10 @@ FILMS = (
 
 def read_study(data: config.Data, problems: Problems) -> Study:
     """Everything but the time series; what cannot be used goes to `problems`."""
-    if data.space != "fsLR":
-        raise DataError(f"data.space: must be fsLR for layout wen2018, is {data.space}")
+    if data.space not in FORMS:
+        raise DataError(
+            f"data.space: must be {' or '.join(FORMS)} for layout wen2018, is {data.space}"
+        )
     if data.captions is None:
         raise DataError(
             "data.captions: layout wen2018 comes without captions; name a list of them such as "
@@ -65,6 +75,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         captions, lists = read_lists(data.captions, _in_order(), problems)
     else:
         captions, lists = read_captions(data.captions, failed=problems.add), ()
+    mesh = cache(lambda: surfaces.load(data))  # only volumes need it
     runs, notes = [], []
     for subject in data.subjects:
         folder = data.root / "video_fmri_dataset" / f"subject{subject}" / "fmri"
@@ -72,7 +83,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
             problems.add(DataError(f"{folder}: no such folder; subject {subject} has no scans"))
             continue
         for film in FILMS:
-            runs += _repeats(folder, subject, film, problems, notes)
+            runs += _repeats(folder, subject, film, data.space, mesh, problems, notes)
     return with_clips(
         runs,
         videos=dict(_clips(data.root / "stimuli")),
@@ -104,24 +115,33 @@ def _name(film: _Film, clip: int) -> str:
 
 
 def _repeats(
-    folder: Path, subject: str, film: _Film, problems: Problems, notes: list[str]
+    folder: Path,
+    subject: str,
+    film: _Film,
+    space: str,
+    mesh: Callable[[], surfaces.Surfaces],
+    problems: Problems,
+    notes: list[str],
 ) -> list[Run]:
     """The runs of one film: a repeat may be missing (subject 3 lacks one of test2), not all."""
-    runs, missing = [], []
+    form, endings = FORMS[space]
+    place, runs, missing = folder / film.name / form, [], []
     for repeat in range(1, film.repeats + 1):
-        path = folder / film.name / "cifti" / f"{film.name}_{repeat}_Atlas.dtseries.nii"
-        if not (path.exists() or path.is_symlink()):  # a link to nowhere is not left out on purpose
+        names = [place / f"{film.name}_{repeat}{ending}" for ending in endings]
+        # A link to nowhere is not left out on purpose.
+        path = next((path for path in names if path.exists() or path.is_symlink()), None)
+        if path is None:
             missing.append(repeat)
             continue
         try:
-            runs.append(_run(path, subject, film, repeat))
+            runs.append(_run(path, subject, film, repeat, mesh))
         except DataError as error:
             problems.add(error)
     if len(missing) == film.repeats:
         problems.add(
             DataError(
-                f"{folder / film.name / 'cifti'}: has no {film.name}_1_Atlas.dtseries.nii, nor any "
-                f"other of its {film.repeats} repeats"
+                f"{place}: has no {film.name}_1{endings[0]}, nor any other of its {film.repeats} "
+                "repeats"
             )
         )
     else:
@@ -129,12 +149,16 @@ def _repeats(
     return runs
 
 
-def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
+def _run(
+    path: Path, subject: str, film: _Film, repeat: int, mesh: Callable[[], surfaces.Surfaces]
+) -> Run:
     # The step that the header states is not looked at: it is known here.
-    volumes, _, sides = cifti_header(path)
+    volumes, _, sides = header_of(path)
     if volumes not in DROPPED:
         raise DataError(f"{path}: {volumes} volumes, must be {' or '.join(map(str, DROPPED))}")
     before, after = DROPPED[volumes]
+    # Of volumes, the header tells no hemispheres: they are sampled.
+    read = partial(cifti, path) if sides else partial(volume, path, mesh())
     return Run(
         subject=subject,
         name=f"{film.name}_{repeat}",
@@ -147,7 +171,7 @@ def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
         ),
         scans=(path,),
         files=(path,),
-        blocks=partial(trimmed, partial(cifti, path), path, before, 0),
+        blocks=partial(trimmed, read, path, before, 0),
         tail=after,  # the answer to the last clips lies there
         sides=sides,
         dropped=(before, 0),
@@ -155,4 +179,4 @@ def _run(path: Path, subject: str, film: _Film, repeat: int) -> Run:
 
 
 # The authors take a polynomial out of every run before they z-score it (SPEC §5.4).
-LAYOUTS.register(Layout("wen2018", read_study, space="fsLR", clean=config.Cleaning(polynomial=4)))
+LAYOUTS.register(Layout("wen2018", read_study, clean=config.Cleaning(polynomial=4)))
