@@ -142,8 +142,8 @@ def _where_from(space: str) -> str:
         )
     if space == "fsLR59k":
         return (
-            f"{needs}: 100610.L.flat.59k_fs_LR.surf.gii and 100610.R.flat.59k_fs_LR.surf.gii, or "
-            "those of any subject, lie in his MNINonLinear/fsaverage_LR59k of the HCP"
+            f"{needs}: those of any subject of the HCP, such as MNINonLinear/fsaverage_LR59k/"
+            "100610.L.flat.59k_fs_LR.surf.gii and 100610.R.flat.59k_fs_LR.surf.gii"
         )
     if space.startswith("fsaverage"):
         return (

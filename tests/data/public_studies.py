@@ -3,15 +3,58 @@ volumes are true."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy.spatial import Delaunay
 
 from glfa_jax.data.layouts import hcp7t
 from glfa_jax.data.video import write_mp4
-from tests.data.scans import write_cifti
+from tests.data.meshes import write_labels, write_surface
+from tests.data.scans import KEPT, MESH, write_cifti, write_nifti
 
 Write = Callable[..., np.ndarray]
+
+
+@dataclass(frozen=True)
+class Cortex:
+    """The mesh of `scans.write_cifti` as files, for `data.surfaces` and `data.region`.
+
+    middle: where its vertices lie half way between white and pial surface, left then right.
+    """
+
+    surfaces: dict[str, Any]
+    region: dict[str, Any]
+    middle: np.ndarray
+
+
+def write_cortex(folder: Path) -> Cortex:
+    """Two sheets of vertices, but for those of the medial wall, which lie in no triangle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, list[str]] = {"flat": [], "pial": [], "white": [], "label": []}
+    middle = []
+    for side, count, kept, rows in zip(("left", "right"), MESH, KEPT, (6, 8), strict=True):
+        rng = np.random.default_rng(count)
+        x, y = np.mgrid[:rows, : len(kept) // rows].reshape(2, -1) * 9.0 - 22
+        x, y = x + rng.uniform(-1, 1, len(kept)), y + rng.uniform(-1, 1, len(kept))
+        pial = np.stack([x + (80 if side == "right" else -80), y, 9 * np.sin(x / 9)], axis=1)
+        sheets = {"flat": np.stack([x, y, 0 * x], axis=1), "pial": pial, "white": 0.95 * pial}
+        faces = kept[Delaunay(sheets["flat"][:, :2]).simplices]
+        for kind, points in sheets.items():
+            whole = np.zeros((count, 3))
+            whole[kept] = points
+            path = folder / f"{side}.{kind}.surf.gii"
+            files[kind].append(str(write_surface(path, whole, faces, side)))
+        path = folder / f"{side}.label.gii"
+        files["label"].append(str(write_labels(path, np.ones(count), {1: "V1"}, side)))
+        whole = np.zeros((count, 3))
+        whole[kept] = 0.975 * pial
+        middle.append(whole)
+    region = {"labels": files.pop("label"), "areas": ["V1"]}
+    return Cortex(files, region, np.concatenate(middle))
+
 
 # BOLD Moments: (task, session, run) -> the clips in their order; every one has its own seed.
 BOLD_RUNS: dict[tuple[str, str, int], list[int]] = {
@@ -137,3 +180,47 @@ def write_hcp7t(
     rows += [f"validation/{second:03d}\tsecond {second} of the last clip" for second in seconds]
     (root / "captions.tsv").write_text("\n".join(rows) + "\n")
     return series
+
+
+# The benchmark in volumes. Their values rise evenly along the axes: the mean along any way is that
+# of its middle, however it is interpolated.
+
+WEN_AFFINE = np.array([[8.0, 0, 0, -128], [0, 8, 0, -40], [0, 0, 8, -32], [0, 0, 0, 1]])
+WEN_BOX = (33, 12, 9)
+
+
+def wen_slopes(volumes: int, seed: int) -> np.ndarray:
+    """Of each volume: the value at (0, 0, 0), and the change along x, y and z, a mm."""
+    return np.random.default_rng(seed).normal([1000, 0, 0, 0], [5, 0.1, 0.1, 0.1], (volumes, 4))
+
+
+def write_wen_volumes(path: Path, volumes: int, *, seed: int) -> None:
+    places = np.stack([*np.indices(WEN_BOX), np.ones(WEN_BOX)], axis=-1) @ WEN_AFFINE.T
+    axes = np.concatenate([np.ones((*WEN_BOX, 1)), places[..., :3]], axis=-1)
+    write_nifti(path, axes @ wen_slopes(volumes, seed).T, affine=WEN_AFFINE, step=2.0)
+
+
+def write_wen_volume_study(
+    root: Path,
+    films: Mapping[str, Sequence[int]],
+    *,
+    subjects: Sequence[str] = ("1",),
+    size: int = 16,
+) -> None:
+    """films: the repeats of each; the ninth of test1 is named as in the published files. Every clip
+    is a level brighter than the one before; a repeat is the seed of its series."""
+    (root / "stimuli").mkdir(parents=True)
+    rows = ["stim_file\tcaption"]
+    for film, repeats in films.items():
+        for subject in subjects:
+            folder = root / "video_fmri_dataset" / f"subject{subject}" / "fmri" / film / "mni"
+            for repeat in repeats:
+                odd = (film, repeat) == ("test1", 9)
+                name = f"{film}_{repeat}{'.' if odd else '_'}mni.nii.gz"
+                write_wen_volumes(folder / name, 245, seed=repeat)
+        frames = np.repeat(np.arange(240, dtype=np.uint8), 2)[:, None, None, None]
+        write_mp4(
+            root / "stimuli" / f"{film}.mp4", np.tile(frames, (1, size, size, 3)), frame_rate=1
+        )
+        rows += [f"{film}/{clip:03d}\tclip {clip} of {film}" for clip in range(240)]
+    (root / "captions.tsv").write_text("\n".join(rows) + "\n")

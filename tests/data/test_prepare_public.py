@@ -4,16 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.spatial import Delaunay
 
 from glfa_jax import config
 from glfa_jax.data import flatmap, surfaces
 from glfa_jax.data.layouts import wen2018
 from glfa_jax.preparation import prepare
-from tests.data.meshes import write_labels, write_surface
-from tests.data.public_studies import BOLD_VOLUMES, write_bold_moments, write_hcp7t
-from tests.data.scans import write_nifti
-from tests.data.test_prepare_layouts import drawn, film, without_drift, z_scored
+from tests.data.public_studies import (
+    BOLD_VOLUMES,
+    wen_slopes,
+    write_bold_moments,
+    write_cortex,
+    write_hcp7t,
+    write_wen_volume_study,
+)
+from tests.data.test_prepare_layouts import drawn, without_drift, z_scored
 
 
 @pytest.fixture
@@ -108,74 +112,33 @@ def test_hcp7t(tmp_path):
         np.testing.assert_allclose(video, [(begin + 2.5) // 4, (begin + 7.5) // 4], atol=3)
 
 
-# The benchmark's volumes: their values rise evenly along the axes, so that the mean along any way
-# is the value in its middle, however it is interpolated.
-
-AFFINE = np.array([[8.0, 0, 0, -150], [0, 8, 0, -60], [0, 0, 8, -32], [0, 0, 0, 1]])
-BOX = (38, 16, 9)
-
-
-def slopes(volumes: int, seed: int) -> np.ndarray:
-    """Value in the middle of the head, and change along x, y and z, of each volume."""
-    return np.random.default_rng(seed).normal([1000, 0, 0, 0], [5, 0.1, 0.1, 0.1], (volumes, 4))
-
-
-def write_volumes(path: Path, volumes: int, *, seed: int) -> None:
-    places = np.stack([*np.indices(BOX), np.ones(BOX)], axis=-1) @ AFFINE.T
-    axes = np.concatenate([np.ones((*BOX, 1)), places[..., :3]], axis=-1)
-    write_nifti(path, axes @ slopes(volumes, seed).T, affine=AFFINE, step=2.0)
-
-
-def grid(side: str) -> dict[str, np.ndarray]:
-    """A small sheet of cortex, flat and folded."""
-    rng = np.random.default_rng(len(side))
-    x, y = np.mgrid[-24:25:6, -30:31:6].reshape(2, -1) + rng.uniform(-1, 1, (2, 99))
-    flat = np.stack([x, y, 0 * x], axis=1)
-    pial = np.stack([x + (80 if side == "right" else -80), y, 9 * np.sin(x / 9)], axis=1)
-    return {"flat": flat, "pial": pial, "white": pial * 0.95}
-
-
 def test_wen2018_from_volumes(tmp_path, monkeypatch):
     films = [wen2018._Film("seg1", "train", 1), wen2018._Film("test1", "test", 10)]
     monkeypatch.setattr(wen2018, "FILMS", films)
-    drawings, middle = {"flat": [], "pial": [], "white": [], "labels": []}, []
-    for side in ("left", "right"):
-        points = grid(side)
-        faces = Delaunay(points["flat"][:, :2]).simplices
-        for kind, places in points.items():
-            path = tmp_path / f"{side}.{kind}.surf.gii"
-            drawings[kind].append(str(write_surface(path, places, faces, side)))
-        path, keys = tmp_path / f"{side}.label.gii", np.ones(len(points["flat"]))
-        drawings["labels"].append(str(write_labels(path, keys, {1: "V1"}, side)))
-        middle.append((points["pial"] + points["white"]) / 2)
-    root = tmp_path / "wen"
-    folder = root / "video_fmri_dataset" / "subject1" / "fmri"
-    write_volumes(folder / "seg1/mni/seg1_1_mni.nii.gz", 245, seed=1)
-    write_volumes(folder / "test1/mni/test1_9.mni.nii.gz", 245, seed=2)  # as it is spelled
-    for one in films:
-        film(root / "stimuli" / f"{one.name}.mp4")
-    rows = [f"{one.name}/{clip:03d}\tclip {clip}" for one in films for clip in range(240)]
-    (root / "captions.tsv").write_text("\n".join(["stim_file\tcaption", *rows]) + "\n")
+    cortex = write_cortex(tmp_path / "cortex")
+    write_wen_volume_study(tmp_path / "wen", {"seg1": [1], "test1": [2, 9]})
     data = settings(
-        *("wen2018", root),
+        *("wen2018", tmp_path / "wen"),
         subjects=("1",),
         space="MNI152NLin6Asym",
-        captions=root / "captions.tsv",
-        region={"labels": drawings.pop("labels"), "areas": ["V1"]},
-        surfaces=drawings,
+        captions=tmp_path / "wen" / "captions.tsv",
+        surfaces=cortex.surfaces,
+        region=cortex.region,
         window=3,
     )
     store = prepare(data, progress=False)
-    assert len(store.attributes.notes) == 9
+    assert len(store.attributes.notes) == 8
     assert store.attributes.provenance["settings"]["clean"]["polynomial"] == 4
 
-    cortex = flatmap.build(surfaces.load(data), map_size=16)
-    places = np.concatenate(middle)
-    along = np.concatenate([np.ones((len(places), 1)), places], axis=1)
-    for split, seed in (("train", 1), ("test", 2)):
-        values = slopes(245, seed)[1:] @ along.T
-        maps = np.where(cortex.mask, z_scored(cortex.to_map(without_drift(values)), 240), 0)
+    flat = flatmap.build(surfaces.load(data), map_size=16)
+    along = np.concatenate([np.ones((len(cortex.middle), 1)), cortex.middle], axis=1)
+    for split, repeats in (("train", [1]), ("test", [2, 9])):
+        maps = [
+            z_scored(flat.to_map(without_drift(wen_slopes(245, seed)[1:] @ along.T)), 240)
+            for seed in repeats
+        ]
+        average = np.where(flat.mask, np.mean(maps, axis=0), 0)
         chosen = [0, 17, 239]
         fmri = store.fmri(split, chosen, subjects=["1"])[:, 0]
-        expected = np.stack([maps[clip + 2 : clip + 5] for clip in chosen])
+        expected = np.stack([average[clip + 2 : clip + 5] for clip in chosen])
         np.testing.assert_allclose(fmri, expected, atol=3e-3)

@@ -40,6 +40,7 @@ from glfa_jax.data.layouts import (
 from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.layouts.events import read_events
 from glfa_jax.data.layouts.naming import FORM, Dataset, Name, natural
+from glfa_jax.data.layouts.vectors import vectors_instead
 from glfa_jax.data.readers import cifti, gifti_pair, header_of, trimmed, volume
 from glfa_jax.data.timing import repetition_time
 from glfa_jax.data.video import Part
@@ -58,7 +59,6 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     inside = data.root / "stimuli"
     stimuli = raw / "stimuli" if raw is not None and not inside.is_dir() else inside
     captions_file = data.captions or stimuli / "captions.tsv"
-    captions = read_captions(captions_file, failed=problems.add)
     notes: list[str] = []
     reader = Reader(
         data,
@@ -79,7 +79,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     study = with_clips(
         runs,
         videos={trial.clip: Part(stimuli / trial.clip) for run in runs for trial in run.trials},
-        captions=captions,
+        captions=read_captions(captions_file, failed=problems.add),
         captions_file=captions_file,
         problems=problems,
         notes=list(dict.fromkeys(notes)),  # one file may hold for many runs
@@ -131,6 +131,7 @@ class Reader:
                     f"{data.root / f'sub-{subject}'}: has no scans "
                     f"sub-{subject}_task-{data.task}_*space-{data.space}_*bold with one of the "
                     f"endings {GIFTI}, {CIFTI}, {VOLUME} in func or ses-*/func"
+                    f"{vectors_instead(data.root / f'sub-{subject}')}"
                 )
             )
             return []
