@@ -1,15 +1,18 @@
-"""Public studies from their files to the report, tiny, by the stages that the commands start."""
+"""Public studies, tiny: from their files to a stage that trains, and to the page on the store.
 
-import json
+What follows sees the store alone, of whatever study it is: `test_study` goes on from there.
+"""
+
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from glfa_jax import config
+from glfa_jax.data import look
 from glfa_jax.data.layouts import wen2018
-from glfa_jax.evaluation import sample, score
-from glfa_jax.stages import cotrain
+from glfa_jax.data.store import Store
+from glfa_jax.stages import pretrain
 from tests.data.public_studies import (
     write_bold_moments,
     write_cortex,
@@ -19,8 +22,6 @@ from tests.data.public_studies import (
 from tests.end_to_end.test_study import TINY
 
 SUBJECTS = ("1", "2", "3")
-SHORT = {"steps": 2, "batch_size": 4, "save_every": 2}
-TRAINING = {"pretrain": SHORT, "contrast": SHORT | {"token_scale": 1.0}, "cotrain": SHORT}
 
 
 def bold_moments(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -44,10 +45,10 @@ def wen(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("layout", "write"), [("bold_moments", bold_moments), ("hcp7t", hcp), ("wen2018", wen)]
 )
-def test_from_files_to_the_report(layout, write, tmp_path, monkeypatch):
+def test_from_files_to_training_and_the_page(layout, write, tmp_path, monkeypatch):
     cortex = write_cortex(tmp_path / "cortex")
     own = write(tmp_path / "study", monkeypatch)
-    tree: dict[str, Any] = {**TINY, **TRAINING, "run_dir": str(tmp_path / "run")}
+    tree: dict[str, Any] = {**TINY, "run_dir": str(tmp_path / "run")}
     data = {key: value for key, value in tree["data"].items() if key != "simulation"}
     tree["data"] = {
         **data,
@@ -62,11 +63,12 @@ def test_from_files_to_the_report(layout, write, tmp_path, monkeypatch):
     }
     tree["protocol"] = {"train_subjects": list(SUBJECTS[:2]), "test_subjects": [SUBJECTS[2]]}
     settings = config.Config(**tree)
-    cotrain.main(settings)
-    sample.main(settings)
-    score.main(settings)
-    rows = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert {row["subject"] for row in rows} == {"3"}
-    assert all(row["n"] == 4 for row in rows)
-    page = (tmp_path / "run" / "report" / "index.html").read_text()
-    assert "GLFA" in page
+    pretrain.main(settings)
+    model = tmp_path / "run" / "pretrain" / "model" / "model.safetensors"
+    assert model.is_file()
+    about = Store.open(settings.data.store).attributes
+    assert (about.layout, about.subjects) == (layout, SUBJECTS)
+    assert look.command([str(settings.data.store)]) == 0
+    page = (tmp_path / "store.html").read_text()
+    assert layout in page
+    assert all(f"sub-{subject}" in page for subject in SUBJECTS)
