@@ -24,6 +24,7 @@ from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.readers import cifti, cifti_header, trimmed
 from glfa_jax.data.timing import TIME_TOLERANCE
 from glfa_jax.data.video import Part
+from glfa_jax.starting import typed
 
 REPETITION_TIME = 1.0
 MESHES = {"fsLR": "Atlas", "fsLR59k": "Atlas_1.6mm"}  # how files say on which mesh they lie
@@ -82,7 +83,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         raise DataError(
             "data.captions: layout hcp7t comes without captions; name a table with the columns "
             "stim_file (MOVIE1/020, MOVIE1/024 ... and validation/000 ..., a clip every "
-            "data.clip_seconds) and caption"
+            f"data.clip_seconds) and caption, such as {typed('glfa_jax.data.caption')} writes"
         )
     captions = read_captions(data.captions, failed=problems.add)
     runs: list[Run] = []

@@ -8,7 +8,7 @@ import pytest
 from glfa_jax import config
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import Problems, hcp7t
-from glfa_jax.data.layouts.reading import read_study
+from glfa_jax.data.layouts.reading import read_study, read_wordless
 from tests.data.public_studies import HCP_SCANS, hcp_scan, write_hcp7t
 from tests.data.scans import write_cifti
 
@@ -112,6 +112,12 @@ def test_the_finer_mesh_has_files_of_its_own(root):
     assert len(load(settings(root, space="fsLR59k")).runs) == 8
     with pytest.raises(DataError, match=r"_Atlas_MSMAll_hp2000_clean\.dtseries\.nii: no such file"):
         load(settings(root))
+
+
+def test_captions_may_still_have_to_be_written(whole):
+    root, _ = whole
+    study = read_wordless(settings(root, captions=None), Problems(skip=False))
+    assert study.captions["validation/076"] == study.captions["MOVIE1/020"] == ""
 
 
 def test_the_first_version_of_the_films_serves_too(root):
