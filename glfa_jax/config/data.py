@@ -95,6 +95,9 @@ class Data(Section):
         default=None,
         description="layout bids: what is for test; as events.tsv says in trial_type if left out",
     )
+    clip_seconds: Positive = Field(
+        default=4, description="layout hcp7t: seconds of film in each clip"
+    )
     map_size: Positive = Field(default=256, description="height and width of the flat map, pixels")
     lag_seconds: Rate = Field(default=4.0, description="haemodynamic lag")
     window: Positive = Field(default=5, description="volumes of fMRI per clip")

@@ -21,7 +21,7 @@ FREE = ("store", "workers", "on_error", "latents")
 # Settings younger than stores that are still in use, with what holds for those: not written down
 # where they have this value, so that identities stay the same. Of `clean`, what is done is written
 # down rather than what was asked for, unless nothing is done where nothing is usual.
-YOUNGER = {"repetition_time": "agreeing", "films": None, "split": None}
+YOUNGER = {"repetition_time": "agreeing", "films": None, "split": None, "clip_seconds": 4}
 
 
 def settings_of(data: config.Data) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from scipy.sparse.csgraph import connected_components
 from glfa_jax import config
 from glfa_jax.data import DataError, hcp, regions
 from glfa_jax.data.gifti import SIDES, Side, open_gifti
-from glfa_jax.data.layouts import layout_of
 
 # The rule for the visual region on fsaverage5: everything behind this plane of the inflated surface
 # (mm, the axis points to the front). It takes in the occipital lobe and the posterior ends of the
@@ -90,7 +89,7 @@ def load(data: config.Data) -> Surfaces:
     MNI305, some millimetres off MNI152). Every other mesh is read from `data.surfaces`. The region
     is `data.region`: all pieces of it that hold a whole triangle of the flat surface.
     """
-    space = layout_of(data).space or data.space
+    space = data.space
     if data.surfaces is not None:
         hcp.check_there(data.surfaces, data.region)
         mesh = _given(data.surfaces, space)
@@ -140,6 +139,11 @@ def _where_from(space: str) -> str:
         return (
             f"{needs}: {' and '.join(hcp.surface_name(side, 'flat') for side in SIDES)} of the HCP "
             f"S1200 group average; {hcp.to_type('OUT')} writes them"
+        )
+    if space == "fsLR59k":
+        return (
+            f"{needs}: those of any subject of the HCP, such as MNINonLinear/fsaverage_LR59k/"
+            "100610.L.flat.59k_fs_LR.surf.gii and 100610.R.flat.59k_fs_LR.surf.gii"
         )
     if space.startswith("fsaverage"):
         return (

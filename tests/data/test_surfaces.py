@@ -218,7 +218,7 @@ def test_fsaverage5_needs_no_files_and_serves_volumes(space):
             {"space": "fsLR"},
             "space fsLR needs .*S1200.L.flat.32k_fs_LR.surf.gii.*fetch surfaces OUT",
         ),
-        ({"space": "fsaverage5", "layout": "wen2018"}, "space fsLR needs .*fetch surfaces OUT"),
+        ({"space": "fsLR59k"}, "space fsLR59k needs .*MNINonLinear/fsaverage_LR59k"),
         ({"space": "fsaverage6"}, r"fetch_surf_fsaverage\('fsaverage6'\)"),
         ({"space": "onavg"}, "space onavg needs two flat surfaces .*mris_flatten"),
         ({"space": "T1w"}, "each subject's own"),

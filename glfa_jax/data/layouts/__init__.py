@@ -123,7 +123,6 @@ class Layout:
 
     name: as in `data.layout`.
     read: everything but the time series; what cannot be used goes to the problems.
-    space: the space of all its scans, where that is not for `data.space` to say.
     mask: of scans that are images of the flat cortex already, not values at vertices: the file in
         `data.root` that shows the region, unless `data.region.mask` names another.
     timed_by_events: trials come from tables, so that one beyond the end of its run is a mistake.
@@ -135,7 +134,6 @@ class Layout:
 
     name: str
     read: Callable[[config.Data, Problems], Study]
-    space: str | None = None
     mask: str | None = None
     timed_by_events: bool = False
     clean: config.Cleaning = field(default_factory=config.Cleaning)

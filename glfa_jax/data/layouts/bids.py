@@ -51,6 +51,7 @@ from glfa_jax.data.layouts.scans import (
     reader_of,
     scans_of,
 )
+from glfa_jax.data.layouts.vectors import vectors_instead
 from glfa_jax.data.readers import header_of, trimmed
 from glfa_jax.data.timing import repetition_time
 from glfa_jax.data.video import Part
@@ -73,7 +74,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     division = data.split and Division(
         data.split, lag=data.lag_seconds, window=data.window, length=length
     )
-    reader = _Reader(
+    reader = Reader(
         data,
         stimuli=stimuli,
         derivative=derivative,
@@ -122,7 +123,7 @@ def _raw(root: Path) -> Path | None:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """What the runs of all subjects are read with; videos: the file, or part, of each clip."""
 
     data: config.Data
@@ -163,6 +164,7 @@ class _Reader:
                     f"{data.root / f'sub-{subject}'}: has no scans "
                     f"sub-{subject}_task-{tasks}_*space-{data.space}_*bold with one of the "
                     f"endings {GIFTI}, {CIFTI}, {VOLUME} in func or ses-*/func"
+                    f"{vectors_instead(data.root / f'sub-{subject}')}"
                 )
             )
             return []

@@ -206,7 +206,10 @@ def test_other_mistakes(broken):
     )
     assert [len(run.trials) for run in study.runs] == [238, 238]
     for change, message in (
-        ({"space": "fsaverage5"}, r"data\.space: must be fsLR for layout wen2018, is fsaverage5"),
+        (
+            {"space": "fsaverage5"},
+            r"data\.space: must be fsLR or MNI152NLin6Asym for layout wen2018, is fsaverage5",
+        ),
         ({"captions": None}, r"data\.captions: .* columns stim_file .* and caption$"),
         ({"root": broken / "none"}, r"none: no such study folder"),
     ):
