@@ -93,7 +93,7 @@ def _check_configuration(settings: config.Config, kind: str, name: str) -> Any:
     """The module of an evaluation model, if its preprocessor makes of frames what it takes."""
     folder = settings.foundation / name
     module = pretrained.configured(kind, folder)
-    preprocess = _preprocessor(folder, kind)
+    preprocess = preprocessor(folder, kind)
     side = (module.vision_model if kind == "clip" else module).image_size
     frame = jax.ShapeDtypeStruct((*settings.data.resolution, 3), np.uint8)
     made = jax.eval_shape(preprocess, frame).shape[:2]
@@ -159,11 +159,12 @@ def load_evaluation_model(
     Its parameters stay in their files (`convert.stored`).
     """
     folder = foundation / name
-    preprocess = _preprocessor(folder, kind)
+    preprocess = preprocessor(folder, kind)
     return EvaluationModel(pretrained.load(kind, folder, stored=True, **options), preprocess)
 
 
-def _preprocessor(folder: Path, kind: str) -> Preprocessor:
+def preprocessor(folder: Path, kind: str) -> Preprocessor:
+    """Of a model's folder; `kind` as `model` of `Preprocessor.from_config`."""
     path = folder / _PREPROCESSOR
     try:
         return Preprocessor.from_config(read_object(path, error=DirectoryError), model=kind)

@@ -30,8 +30,8 @@ Measure = Literal["cosine", "pearson"]
 
 def clip_similarity(generated: Embeddings, *, truth: Embeddings) -> Float[np.ndarray, " b"]:
     """Cosine of each generated frame and the true frame at its place, mean over frames."""
-    _check_pair(generated, truth)
-    return _cosine(generated, truth).mean(axis=1)
+    check_pair(generated, truth)
+    return cosine(generated, truth).mean(axis=1)
 
 
 def consistency(embeddings: Embeddings, *, measure: Measure) -> Float[np.ndarray, " b"]:
@@ -45,10 +45,10 @@ def consistency(embeddings: Embeddings, *, measure: Measure) -> Float[np.ndarray
         raise ValueError("consistency: clips of one frame have no adjacent frames, 2 are needed")
     x = embeddings.astype(np.float64)
     if measure == "pearson":
-        x = _centred(x)
+        x = centred(x)
     elif measure != "cosine":
         raise ValueError(f'consistency: measure {measure!r} must be "cosine" or "pearson"')
-    return _cosine(x[:, :-1], x[:, 1:]).mean(axis=1)
+    return cosine(x[:, :-1], x[:, 1:]).mean(axis=1)
 
 
 def gated_consistency(
@@ -80,8 +80,8 @@ def video_similarity(generated: Embeddings, *, truth: Embeddings) -> Float[np.nd
     Pooled as ViFi-CLIP pools: the mean of frames as they are, normalised only afterwards. The
     number of frames may differ.
     """
-    _check_pair(generated, truth, same_frames=False)
-    return _cosine(*(x.astype(np.float64).mean(axis=1) for x in (generated, truth)))
+    check_pair(generated, truth, same_frames=False)
+    return cosine(*(x.astype(np.float64).mean(axis=1) for x in (generated, truth)))
 
 
 def _consistency(embeddings: Embeddings, *, truth: Embeddings) -> Float[np.ndarray, " b"]:
@@ -128,20 +128,22 @@ METRICS.register(
 )
 
 
-def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Over the last axis; 0 where one is a zero vector."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return np.divide((a * b).sum(axis=-1), norms, out=np.zeros_like(norms), where=norms > 0)
 
 
-def _centred(x: np.ndarray) -> np.ndarray:
+def centred(x: np.ndarray) -> np.ndarray:
     """Without their mean; values that are all alike leave nothing, not what rounding leaves."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    lengths, before = (np.linalg.norm(y, axis=-1, keepdims=True) for y in (centred, x))
-    return np.where(lengths > 1e-12 * before, centred, 0.0)
+    rest = x - x.mean(axis=-1, keepdims=True)
+    lengths, before = (np.linalg.norm(y, axis=-1, keepdims=True) for y in (rest, x))
+    return np.where(lengths > 1e-12 * before, rest, 0.0)
 
 
-def _check_pair(generated: np.ndarray, truth: np.ndarray, *, same_frames: bool = True) -> None:
+def check_pair(generated: np.ndarray, truth: np.ndarray, *, same_frames: bool = True) -> None:
+    """Rejects what are no embeddings of the same clips."""
     _check(generated)
     _check(truth)
     first, second = (

@@ -27,14 +27,15 @@ def fields(
     picked = {}
     for key, default in defaults.items():
         value = config.get(key, default)
-        if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
+        one = not isinstance(default, tuple)
+        if one and isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
             value = value[0]  # a square given as (height, width)
         picked[key] = value
     problems += misfits(picked, module=module)
     if problems:
         raise ValueError(f"{model} configuration: " + "; ".join(problems))
     picked |= {key: float(picked[key]) for key in picked if isinstance(defaults[key], float)}
-    if picked["hidden_size"] % picked["num_attention_heads"]:
+    if "hidden_size" in picked and picked["hidden_size"] % picked["num_attention_heads"]:
         raise ValueError(
             f"{model} configuration: hidden_size {picked['hidden_size']} is no multiple of "
             f"num_attention_heads {picked['num_attention_heads']}"

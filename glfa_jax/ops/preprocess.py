@@ -36,7 +36,7 @@ _FILTERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "bicubic": (_cubic, 2.0),
 }
 # Pillow's numbers.
-_RESAMPLE = {2: "bilinear", 3: "bicubic"}
+_RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 # What transformers takes for keys that a file leaves out, by the processor's name without its
 # ending; a `size` that is a number is a square for the first, the shortest edge for the others.
 _ALL_ON = {"do_resize": True, "do_rescale": True, "do_normalize": True}
@@ -53,8 +53,18 @@ _DEFAULTS: dict[str, Mapping[str, Any]] = {
         "image_mean": (0.48145466, 0.4578275, 0.40821073),
         "image_std": (0.26862954, 0.26130258, 0.27577711),
     },
+    "efficientnet": {
+        **_ALL_ON,
+        **_HALVES,
+        "size": {"height": 346, "width": 346},
+        "do_center_crop": False,
+        "crop_size": {"height": 289, "width": 289},
+        "resample": 3,
+        "rescale_offset": False,
+        "include_top": True,
+    },
 }
-_NUMBER_IS_A_SQUARE = frozenset({"vit"})
+_NUMBER_IS_A_SQUARE = frozenset({"vit", "efficientnet"})
 # Endings of a processor's name, by version of transformers.
 _ENDINGS = re.compile("(FeatureExtractor|ImageProcessor(Fast|Pil)?)$")
 _LARGEST_SIDE = 10_000  # pixels; a table as wide is computed for each side that is resized
@@ -63,6 +73,10 @@ _LARGEST_LEVEL = 1e6
 
 def resize_matrix(length: int, *, to: int, method: str) -> Float64[np.ndarray, "to length"]:
     """Weights that resample one axis; every row sums to one."""
+    if method == "nearest":
+        # Pillow adds up the steps one by one, and what that rounds decides between two pixels.
+        places = np.add.accumulate([length / to * 0.5, *[length / to] * (to - 1)])
+        return np.eye(length)[np.minimum(places.astype(int), length - 1)]
     kernel, radius = _FILTERS[method]
     scale = length / to
     stretch = max(scale, 1.0)
@@ -79,7 +93,7 @@ def resize_matrix(length: int, *, to: int, method: str) -> Float64[np.ndarray, "
 def resize(
     image: Float[Array, "*b h w c"], *, height: int, width: int, method: str
 ) -> Float[Array, "*b height width c"]:
-    """Resizes levels in 0..255 to whole levels; `method`: "bilinear" or "bicubic"."""
+    """Resizes levels in 0..255 to whole levels; `method`: "nearest", "bilinear" or "bicubic"."""
     for axis, equation, to in (
         (-2, "xw,...hwc->...hxc", width),
         (-3, "yh,...hwc->...ywc", height),
@@ -131,9 +145,10 @@ class Preprocessor:
     def from_config(cls, config: Mapping[str, Any], *, model: str | None = None) -> "Preprocessor":
         """From a preprocessor_config.json; rejects by name what is not supported.
 
-        model: "clip", "vit" or "video_mae", whose processor a file without a name means. What the
-        file leaves out is as transformers has it for that processor, and a switch that is null is
-        off; of another one, switches follow the other keys: a size means resizing, and so on.
+        model: "clip", "vit", "video_mae" or "efficientnet", whose processor a file without a name
+        means. What the file leaves out is as transformers has it for that processor, and a switch
+        that is null is off; of another one, switches follow the other keys: a size means resizing,
+        and so on.
         """
         model = (model or "").replace("_", "")
         named = config.get("image_processor_type", config.get("feature_extractor_type"))
@@ -168,7 +183,7 @@ class Preprocessor:
             if type(resample) is not int or resample not in _RESAMPLE:
                 raise ValueError(
                     f"preprocessor configuration: resample is {resample!r:.60}, supported is "
-                    "2 (bilinear) or 3 (bicubic)"
+                    "0 (nearest), 2 (bilinear) or 3 (bicubic)"
                 )
             method = _RESAMPLE[resample]
         crop = None
@@ -187,6 +202,8 @@ class Preprocessor:
         if on("do_normalize", "image_mean"):
             mean = _numbers(config["image_mean"], key="image_mean", count=3)
             std = _numbers(config.get("image_std"), key="image_std", count=3, above=0)
+        if model == "efficientnet":
+            mean, std = _efficientnet(config, mean=mean, std=std)
         return cls(size=size, method=method, crop=crop, scale=scale, mean=mean, std=std)
 
     def __call__(
@@ -216,6 +233,26 @@ class Preprocessor:
         short = min(height, width)
         # The longer edge is cut to a whole number, not rounded.
         return self.size * height // short, self.size * width // short
+
+
+def _efficientnet(
+    config: Mapping[str, Any], *, mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation with the two switches of this processor: levels one lower when they are
+    rescaled, and everything divided by the deviation once more, as its classifier was trained."""
+    for switch in ("rescale_offset", "include_top"):
+        if not isinstance(config[switch], bool | None):
+            raise ValueError(
+                f"preprocessor configuration: {switch} is {config[switch]!r:.60}, must be true or "
+                "false"
+            )
+    if config["rescale_offset"] and config["do_rescale"]:
+        mean = tuple(value + 1.0 for value in mean)
+    if config["include_top"]:
+        again = _numbers(config["image_std"], key="image_std", count=3, above=0)
+        # What is subtracted is subtracted before the first division.
+        std = tuple(a * b for a, b in zip(std, again, strict=True))
+    return mean, std
 
 
 def _size(value: Any, *, key: str) -> tuple[int, int] | int:

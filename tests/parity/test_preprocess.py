@@ -1,11 +1,13 @@
 """Preprocessor against transformers' image processors, on photographs."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import skimage.data
 import transformers
+from PIL import Image
 
 from glfa_jax.ops.preprocess import Preprocessor, resize_matrix
 
@@ -21,6 +23,8 @@ PROCESSORS = {
     "clip": transformers.CLIPImageProcessorPil,
     "vit": transformers.ViTImageProcessorPil,
     "video_mae": transformers.VideoMAEImageProcessorPil,
+    # As Google's files have it; the class itself has the bicubic filter.
+    "efficientnet": partial(transformers.EfficientNetImageProcessorPil, resample=0),
 }
 
 
@@ -39,7 +43,7 @@ def test_published_processors_are_matched_to_one_level(name, shown):
     assert ours.shape == theirs.shape
     difference = np.abs(ours - theirs) * np.asarray(processor.image_std)
     assert difference.max() <= LEVEL * 1.001
-    if name != "vit" or shown in ("square", "small"):
+    if name in ("clip", "video_mae") or shown in ("square", "small"):
         # With the aspect ratio kept, every level is the same; else Pillow's order of the passes
         # depends on its version.
         assert difference.max() < LEVEL / 1000
@@ -57,6 +61,23 @@ FILES = {
     "no crop_size": ("video_mae", {"image_processor_type": "VideoMAEImageProcessor", **MEANS}),
     "number of CLIP": ("clip", {"crop_size": 30, "size": 40, "resample": 3}),
     "nothing": ("clip", {}),
+    "google's EfficientNet": (
+        "efficientnet",
+        {
+            "image_mean": [0.485, 0.456, 0.406],
+            "image_std": [0.479, 0.473, 0.474],
+            "include_top": True,
+        }
+        | {"do_center_crop": False, "resample": 0, "rescale_offset": False, "size": 33},
+    ),
+    "an offset alone": (
+        "efficientnet",
+        {"rescale_offset": True, "include_top": False, "resample": 0, **MEANS},
+    ),
+    "offset and no norm": (
+        "efficientnet",
+        {"rescale_offset": True, "do_normalize": False, "resample": 2, "size": 50},
+    ),
     "null": ("vit", {"do_resize": None, "size": None, "do_center_crop": None, "crop_size": 20}),
 }
 
@@ -106,6 +127,14 @@ def test_steps_that_are_off_are_left_out():
     off = Preprocessor.from_config({"do_resize": False, "do_rescale": False, "size": 5})
     image = IMAGES["small"]
     np.testing.assert_array_equal(off(image), image.astype(np.float32))
+
+
+@pytest.mark.parametrize(("length", "to"), [(100, 60), (64, 240), (113, 11), (7, 3), (255, 300)])
+def test_the_nearest_pixel_is_pillows(length, to):
+    row = np.arange(length, dtype=np.uint8)[None]
+    expected = np.asarray(Image.fromarray(row).resize((to, 1), Image.Resampling.NEAREST))[0]
+    weights = resize_matrix(length, to=to, method="nearest")
+    np.testing.assert_array_equal(weights @ row[0], expected)
 
 
 @pytest.mark.parametrize("method", ["bilinear", "bicubic"])
