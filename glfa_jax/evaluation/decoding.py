@@ -73,6 +73,12 @@ class HeldOut:
         negative = average_window(settings, model.encoder, store=self.trained)
         return model, {"encoders": encoders, "negative": negative}
 
+    @property
+    def shown(self) -> tuple[int, int, int]:
+        """Frames, height and width of a clip."""
+        data = self.settings.data
+        return (data.frames, *data.resolution)
+
     def maps(self, subject: str, clips: list[int]) -> Float[np.ndarray, "b w height width"]:
         """Windows of some clips, of the amplitude that `evaluation.test_maps` asks for."""
         return self._rescalings[subject](self.store.fmri("test", clips, subjects=[subject])[:, 0])

@@ -1,6 +1,6 @@
 """What one set of generated videos is worth against the true clips: every metric, clip by clip."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -213,16 +213,27 @@ def over_run(metric: Metric, test: HeldOut, scored: Mapping[str, Scored]) -> Ove
         for subject, (_, truth) in found.items()
         for clip, values in zip(test.clips(subject), truth, strict=True)
     }
-    return overall_value(metric, generated, np.stack([*true.values()]))
+    return overall_value(metric, generated, np.stack([*true.values()]), shown=test.shown)
 
 
-def overall_value(metric: Metric, generated: np.ndarray, truth: np.ndarray) -> Overall:
-    """A metric that has one value for all clips; raises InputError where it gives several."""
+def overall_value(
+    metric: Metric, generated: np.ndarray, truth: np.ndarray, *, shown: Sequence[int]
+) -> Overall:
+    """A metric that has one value for all clips; raises InputError where it gives several.
+
+    shown: frames, height and width of a generated clip.
+    """
     value = metric.measure(generated, truth=truth)
     if shape := np.shape(value):
         raise InputError(
             f"metric {metric.name!r}: gives an array of shape {shape}, must give one number, as "
             "it is measured per run"
         )
-    variant = metric.variant.format(clips=len(generated), values=generated[0].size)
+    clips, values, (frames, height, width) = len(generated), generated[0].size, shown
+    variant = metric.variant.format(
+        clips=clips,
+        values=values,
+        shown=f"{frames} frames, {height}x{width}",
+        few=", too few clips: mostly bias" if min(clips, len(truth)) <= values else "",
+    )
     return Overall(variant, metric.better, float(value))

@@ -120,7 +120,7 @@ def score(
     return VideoScores(
         {one.name: MetricScores(one.name, one.about, one.values) for one in scored.measured},
         {
-            metric.name: overall_value(metric, *scored.of_run[metric.needs])
+            metric.name: overall_value(metric, *scored.of_run[metric.needs], shown=video.shape[1:4])
             for metric in system.asked_metrics(evaluation)
             if metric.per_run
         },

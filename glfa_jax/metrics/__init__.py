@@ -55,7 +55,8 @@ class Metric:
         published.
     options: keys of `evaluation`, which `measure`, `drawn` and `chance` take as keywords, and which
         name and variant hold in braces; of one with several values there is one metric for each.
-    per_run: of all clips of a run, true ones counted once; variant may hold {clips} and {values}.
+    per_run: of all clips of a run, true ones counted once; variant may hold {clips}, {values} of
+        each, {shown} for their frames, and {few} for a warning where clips are no more than values.
     """
 
     name: str

@@ -14,7 +14,10 @@ def frechet_distance(
         |mean1 - mean2|² + tr(cov1 + cov2 - 2 (cov1 cov2)^½)
 
     (Dowson & Landau 1982), the form of FID (Heusel et al. 2017) and FVD (Unterthiner et al. 2018).
-    FVD takes features of I3D; with other features, such as VideoMAE's, it is another scale.
+    FVD takes logits of I3D, trained on Kinetics-400, for clips of 224x224; with other features it
+    is another scale, so the name of what is registered here says whose they are: VideoMAE's, the
+    mean of its last tokens, normalised, which its classifier reads. I3D is distributed as
+    TorchScript, a program, which is not run; FVD as published is not offered.
 
     Biased upwards, for the covariances are estimates: the bias falls as 1/n, is large with fewer
     than several times d samples, and with n <= d, where the covariance is singular, outweighs the
@@ -58,9 +61,9 @@ def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 METRICS.register(
     Metric(
-        "Fréchet distance",
+        "Fréchet distance, VideoMAE",
         group="features",
-        variant="video classifier's features, {clips} clips, {values} values",
+        variant="mean token before the classifier, {clips} clips of {shown}, {values} values{few}",
         better="lower",
         needs="clip features",
         measure=frechet_distance,

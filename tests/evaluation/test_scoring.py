@@ -118,11 +118,21 @@ def test_the_distance_takes_true_clips_that_several_subjects_saw_once():
         name: Scored([], [], {"clip features": (generated[name], true[clips])}, JUDGES)
         for name, clips in shown.items()
     }
-    test = cast(HeldOut, SimpleNamespace(clips=shown.__getitem__))
-    overall = over_run(METRICS["Fréchet distance"], test, scored)
+    test = cast(HeldOut, SimpleNamespace(clips=shown.__getitem__, shown=(3, 16, 20)))
+    overall = over_run(METRICS["Fréchet distance, VideoMAE"], test, scored)
     expected = frechet_distance(np.concatenate([*generated.values()]), truth=true[[0, 1, 2, 3, 5]])
     assert overall.value == pytest.approx(expected)
-    assert overall.variant == "video classifier's features, 8 clips, 2 values"
+    said = "mean token before the classifier, 8 clips of 3 frames, 16x20, 2 values"
+    assert overall.variant == said
+
+
+@pytest.mark.parametrize(("clips", "warned"), [(3, True), (4, True), (5, False)])
+def test_a_distance_of_too_few_clips_says_so_in_every_table(clips, warned):
+    rng = np.random.default_rng(0)
+    generated, truth = rng.standard_normal((9, 4)), rng.standard_normal((clips, 4))
+    metric = METRICS["Fréchet distance, VideoMAE"]
+    overall = overall_value(metric, generated, truth, shown=(6, 8, 8))
+    assert overall.variant.endswith(", too few clips: mostly bias") == warned
 
 
 @pytest.mark.parametrize(
@@ -177,13 +187,13 @@ def test_a_metric_that_is_none_is_named(metric, said):
 def test_a_metric_of_a_run_gives_one_number():
     metric = made(measure=lambda x, *, truth: x.mean(1), per_run=True)
     with pytest.raises(InputError, match=r"metric 'made': gives .* \(6,\), must give one number"):
-        overall_value(metric, np.ones((CLIPS, 2)), np.ones((CLIPS, 2)))
+        overall_value(metric, np.ones((CLIPS, 2)), np.ones((CLIPS, 2)), shown=(FRAMES, SIDE, SIDE))
 
 
 def test_an_unknown_name_is_rejected_with_those_that_are_known():
     said = (
         r"^evaluation.metrics: 'SSMI' is neither a group of metrics \(.*colour, .*motion, .*pixel"
-        r".*\) nor a metric \(.*CLIP similarity, .*, Fréchet distance, .*, video 50-way.*\)$"
+        r".*\) nor a metric \(.*CLIP similarity, .*Fréchet distance, VideoMAE, .*, video 50-way.*\)$"
     )
     with pytest.raises(InputError, match=said):
         measured(videos(1), videos(0), metrics=("pixel", "SSMI"))
