@@ -47,10 +47,17 @@ class Scored:
 
 
 class _Clips:
-    """Videos, uint8 (b, f, h, w, 3), and what metrics need of them, each computed once."""
+    """Videos, uint8 (b, f, h, w, 3), and what metrics need of them, each computed once.
 
-    def __init__(self, videos: np.ndarray, models: EvaluationModels):
+    captions: tokens of the videos' captions, where a metric asks for them.
+    """
+
+    def __init__(
+        self, videos: np.ndarray, models: EvaluationModels, captions: np.ndarray | None = None
+    ):
         self._known = {PIXELS: videos, **models(videos)}
+        if captions is not None:
+            self._known |= models.of_captions(captions)
         self._references: dict[tuple[str, Callable], np.ndarray] = {}
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -62,11 +69,17 @@ class _Clips:
 
     def as_truth(self, metric: Metric) -> np.ndarray:
         """What a metric takes of true clips."""
+        needs = metric.truth_needs or metric.needs
+        if needs == metric.truth_needs and needs not in self._known:
+            raise InputError(
+                f"metric {metric.name!r}: needs captions of the true clips, and there are none; "
+                "ask for it where a run is scored"
+            )
         if metric.of_truth is None:
-            return self[metric.needs]
-        key = metric.needs, metric.of_truth
+            return self[needs]
+        key = needs, metric.of_truth
         if key not in self._references:
-            self._references[key] = metric.of_truth(self[metric.needs])
+            self._references[key] = metric.of_truth(self[needs])
         return self._references[key]
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -75,11 +88,20 @@ class _Clips:
 
 
 class Scorer:
-    """Scores against one set of true clips, uint8 (b, f, h, w, 3)."""
+    """Scores against one set of true clips, uint8 (b, f, h, w, 3).
 
-    def __init__(self, settings: config.Evaluation, models: EvaluationModels, truth: np.ndarray):
+    captions: tokens of their captions, (b, n), which metrics with `truth_needs` take.
+    """
+
+    def __init__(
+        self,
+        settings: config.Evaluation,
+        models: EvaluationModels,
+        truth: np.ndarray,
+        captions: np.ndarray | None = None,
+    ):
         self._metrics = system.asked_metrics(settings)
-        self._models, self._truth = models, _Clips(truth, models)
+        self._models, self._truth = models, _Clips(truth, models, captions)
 
     def score(self, generated: np.ndarray, *, seed: int, trials: int | None) -> Scored:
         """Every metric that is asked for and applies.
@@ -142,9 +164,18 @@ def scorers(test: HeldOut, models: EvaluationModels) -> Callable[[str], Scorer]:
 
     @cache
     def against(clips: tuple[int, ...]) -> Scorer:
-        return Scorer(test.settings.evaluation, models, test.store.video("test", list(clips)))
+        truth, own = test.store.video("test", list(clips)), test.settings
+        return Scorer(own.evaluation, models, truth, _tokens(test, clips))
 
     return lambda subject: against(tuple(test.clips(subject)))
+
+
+def _tokens(test: HeldOut, clips: Sequence[int]) -> np.ndarray | None:
+    """Of the captions of test clips, where a metric asks for them."""
+    if not any(metric.truth_needs for metric in system.asked_metrics(test.settings.evaluation)):
+        return None
+    captions = test.store.attributes.captions["test"]
+    return system.tokenizer(test.settings)([captions[clip] for clip in clips])
 
 
 def protocol_of(test: HeldOut, subjects: Iterable[str]) -> Protocol:

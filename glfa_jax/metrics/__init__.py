@@ -46,7 +46,8 @@ class Metric:
     measure: `(generated, *, truth)`, both (clips, ...), to values (clips,), or to one number.
     needs: what `measure` takes: "pixels" (videos, uint8 (clips, frames, height, width, 3)), a
         Quantity, or what an evaluation model gives.
-    of_truth: what `measure` takes of the truth instead, computed once, such as the right classes.
+    truth_needs: what `measure` takes of the truth, where that is of captions and not of frames.
+    of_truth: what it takes of the truth instead, computed once, such as the right classes.
     same_shape: left out where generated and true clips differ in size or number of frames.
     chance: what guessing reaches, or `(generated)` to that; None where it is not known.
     mismatched: `(measure, generated, truth, seed)` to values (clips,) against the truth of other
@@ -66,6 +67,7 @@ class Metric:
     measure: Callable[..., Any]
     needs: str = PIXELS
     unit: str = ""
+    truth_needs: str | None = None
     of_truth: Callable[[np.ndarray], np.ndarray] | None = None
     same_shape: bool = True
     chance: float | Callable[..., float] | None = None

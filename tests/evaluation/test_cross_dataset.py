@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from glfa_jax import config
+from glfa_jax import config, system
+from glfa_jax.convert.pretrained import in_memory
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation import decoding, sample, score, sweep
@@ -20,7 +21,7 @@ from glfa_jax.trained.sampler import VideoSampler
 from tests.evaluation.test_registered import REDNESS, redness_difference
 from tests.evaluation.tiny_run import finished, write_store
 
-ASKED = "evaluation.metrics=[pixel]"
+ASKED = "evaluation.metrics=[pixel,captions]"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -113,6 +114,22 @@ def test_scores_are_against_the_other_clips_and_say_so(sampled):
     assert [row["better"] for row in rows if row["metric"] == "redness"] == ["lower"]
     assert "redness (mean)" in report
     assert not (place / "alignment.npz").exists()
+    found = scores.values("CLIP caption similarity")
+    np.testing.assert_allclose(found, caption_similarities(settings, other, videos), atol=1e-4)
+
+
+def caption_similarities(settings: config.Config, other: Store, videos: np.ndarray) -> np.ndarray:
+    """Mean cosine of a clip's frames, one by one, and its caption."""
+    clip = system.load_clip(settings.foundation)
+    module, variables = clip.model.module, in_memory(clip.model.variables)
+    captions = other.attributes.captions["test"]
+    tokens = system.tokenizer(settings)(captions)
+    texts = module.apply(variables, tokens, method="text_features")
+    frames = clip.preprocess(videos.reshape(-1, *videos.shape[2:]))
+    images = module.apply(variables, frames, method="image_features")
+    images = images.reshape(*videos.shape[:2], -1)
+    images, texts = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (images, texts))
+    return np.einsum("cfd,cd->c", images, texts) / videos.shape[1]
 
 
 def test_the_run_stays_as_it_was_and_its_own_results_lie_elsewhere(sampled, trained):

@@ -62,6 +62,16 @@ def test_clip_is_loaded_where_it_is_asked_for(loaded, tmp_path):
     np.testing.assert_allclose(seen["frame embeddings"], VIDEOS.mean((2, 3)), rtol=1e-5)
 
 
+def test_captions_are_read_in_batches_by_the_model_that_is_loaded_once(loaded, tmp_path):
+    own = models(tmp_path, "captions", "embeddings")
+    assert loaded.count(system.CLIP) == 1
+    tokens = np.random.default_rng(1).integers(0, 99, (5, 6), np.int32)
+    seen = own.of_captions(tokens)
+    assert [*seen] == ["caption embeddings"]
+    expected = tokens.reshape(5, 2, 3).mean(1)
+    np.testing.assert_allclose(seen["caption embeddings"], expected, rtol=1e-5)
+
+
 def test_an_evaluation_model_is_known_by_its_parameters(loaded, tmp_path, monkeypatch):
     def identity(model: system.EvaluationModel) -> str:
         monkeypatch.setattr(system, "load_clip", lambda foundation: model)

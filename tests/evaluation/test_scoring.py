@@ -37,6 +37,9 @@ class Brightness:
             "frame embeddings": bright + 1.0,
         }
 
+    def of_captions(self, tokens: np.ndarray) -> Predictions:
+        return {"caption embeddings": tokens[:, :3].astype(float)}
+
 
 judges = cast(EvaluationModels, Brightness())
 
@@ -98,6 +101,21 @@ def test_pixels_are_not_compared_where_sizes_differ():
     assert same - other == of_pixels
     assert {"SSIM", "PSNR", "pixel correlation", "hue-pcc", "hue correlation", "EPE"} <= of_pixels
     assert {"video 2-way", "frame 50-way", "CLIP similarity", "CLIP-pcc"} <= other
+
+
+def test_frames_are_compared_with_their_own_captions_at_any_size():
+    settings = config.Evaluation(ways=(2,), metrics=("captions",))
+    generated, captions = videos(1, 2 * SIDE), np.random.default_rng(2).integers(1, 9, (CLIPS, 5))
+    scorer = Scorer(settings, judges, videos(0), captions)
+    one = scorer.score(generated, seed=0, trials=None).measured[-1]
+    frames, text = generated.mean((2, 3)) + 1.0, captions[:, None, :3]
+    norms = np.linalg.norm(frames, axis=-1) * np.linalg.norm(text, axis=-1)
+    expected = ((frames * text).sum(-1) / norms).mean(1)
+    assert (one.name, one.about.better) == ("CLIP caption similarity", "higher")
+    np.testing.assert_allclose(one.values, expected)
+    assert one.mismatched().shape == (CLIPS,)
+    with pytest.raises(InputError, match="similarity': needs captions of the true clips, and ther"):
+        measured(generated, videos(0), metrics=("captions",))
 
 
 def test_a_frame_that_equals_its_truth_does_not_count_for_all_frames():

@@ -7,13 +7,14 @@ metrics name that in `needs`.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from glfa_jax import config, system
 from glfa_jax.errors import InputError
@@ -35,6 +36,8 @@ class Predictor:
     sees: whole clips (b, f, h, w, 3), or frames (b, h, w, 3), one by one.
     predict: `(module, variables, x)`, x preprocessed, to arrays (b, ...) in the order of `gives`.
     gives: their names, which metrics have in `needs`.
+    predict_captions: `(module, variables, tokens)`, of captions (b, n), to arrays (b, ...) in the
+        order of `gives_of_captions`, which metrics have in `truth_needs`.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Predictor:
     sees: Literal["clips", "frames"]
     predict: Callable[[Any, dict, jax.Array], tuple[jax.Array, ...]]
     gives: tuple[str, ...]
+    predict_captions: Callable[[Any, dict, jax.Array], tuple[jax.Array, ...]] | None = None
+    gives_of_captions: tuple[str, ...] = ()
 
 
 PREDICTORS: Registry[Predictor] = Registry(__name__, what="evaluation model")
@@ -53,8 +58,16 @@ def needed(evaluation: config.Evaluation) -> tuple[Predictor, ...]:
     Raises InputError for a metric that needs what nothing gives.
     """
     giving = {name: one for one in PREDICTORS.values() for name in one.gives}
+    reading = {name: one for one in PREDICTORS.values() for name in one.gives_of_captions}
     found: dict[str, Predictor] = {}
     for metric in system.asked_metrics(evaluation):
+        if metric.truth_needs is not None:
+            if metric.truth_needs not in reading:
+                raise InputError(
+                    f"metric {metric.name!r}: needs {metric.truth_needs!r} of the truth, must be "
+                    f"one of {', '.join(reading)}"
+                )
+            found[reading[metric.truth_needs].name] = reading[metric.truth_needs]
         if metric.needs in giving:
             found[giving[metric.needs].name] = giving[metric.needs]
         elif metric.needs not in (PIXELS, *QUANTITIES):
@@ -93,12 +106,14 @@ class EvaluationModels:
         size = evaluation.batch_size
         sizes = {"clips": size, "frames": size * frames}
         self.identities: dict[str, str] = {}
-        self._predictors: list[tuple[Predictor, Callable[[np.ndarray], list[np.ndarray]]]] = []
+        self._predictors: list[tuple[Predictor, _Run]] = []
+        self._readers: list[tuple[Predictor, _Run]] = []
         for one in needed(evaluation):
             model = one.load(foundation, frames)
             self.identities[one.name] = _digest(model)
-            run = _in_batches(model, one.predict, size=sizes[one.sees])
-            self._predictors.append((one, run))
+            of_images, of_captions = _compiled(one, model)
+            self._predictors.append((one, _in_batches(of_images, size=sizes[one.sees])))
+            self._readers.append((one, _in_batches(of_captions, size=size)))
 
     def __call__(self, videos: UInt8[np.ndarray, "b f h w 3"]) -> Predictions:
         found = {}
@@ -108,6 +123,15 @@ class EvaluationModels:
             shaped = (x.reshape(*lead, *x.shape[1:]) for x in predicted)
             found |= dict(zip(one.gives, shaped, strict=True))
         return found
+
+    def of_captions(self, tokens: Int[np.ndarray, "b n"]) -> Predictions:
+        """What the models make of captions, from CLIP's tokens."""
+        return {
+            name: values
+            for one, run in self._readers
+            if one.gives_of_captions
+            for name, values in zip(one.gives_of_captions, run(tokens), strict=True)
+        }
 
 
 def _digest(one: system.EvaluationModel) -> str:
@@ -120,23 +144,29 @@ def _digest(one: system.EvaluationModel) -> str:
     return state.hexdigest()[:16]
 
 
-def _in_batches(
-    one: system.EvaluationModel,
-    predict: Callable[[Any, dict, jax.Array], tuple[jax.Array, ...]],
-    *,
-    size: int,
-) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Of frames or videos in 8 bits; batches of one size, so that one program does."""
-    module, preprocess = one.model.module, one.preprocess
-    variables = jax.tree.map(jnp.asarray, one.model.variables)  # read one after the other
-    run = jax.jit(lambda variables, x: predict(module, variables, preprocess(x)))
+_Run = Callable[[np.ndarray], list[np.ndarray]]
+
+
+def _compiled(
+    one: Predictor, loaded: system.EvaluationModel
+) -> tuple[Callable[[jax.Array], Any], Callable[[jax.Array], Any]]:
+    """What a model predicts of frames or videos in 8 bits, and of tokens."""
+    module, preprocess, read = loaded.model.module, loaded.preprocess, one.predict_captions
+    variables = jax.tree.map(jnp.asarray, loaded.model.variables)  # read one after the other
+    see = jax.jit(lambda variables, x: one.predict(module, variables, preprocess(x)))
+    understand = jax.jit(lambda variables, x: read(module, variables, x) if read else ())
+    return partial(see, variables), partial(understand, variables)
+
+
+def _in_batches(run: Callable[[jax.Array], Any], *, size: int) -> _Run:
+    """Batches of one size, so that one program does."""
 
     def in_batches(given: np.ndarray) -> list[np.ndarray]:
         parts = []
         for start in range(0, len(given), size):
             part = given[start : start + size]
             padded = np.resize(part, (size, *part.shape[1:]))
-            found = jax.device_get(run(variables, jax.device_put(padded)))
+            found = jax.device_get(run(jax.device_put(padded)))
             parts.append([x[: len(part)] for x in found])
         return [np.concatenate(x) for x in zip(*parts, strict=True)]
 

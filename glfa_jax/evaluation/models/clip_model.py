@@ -1,4 +1,4 @@
-"""CLIP's embeddings of frames, by its projection, not normalised."""
+"""CLIP's embeddings of frames and captions, by its projections, not normalised."""
 
 from typing import Any
 
@@ -12,6 +12,10 @@ def _embed(module: Any, variables: dict, x: jax.Array) -> tuple[jax.Array, ...]:
     return (module.apply(variables, x, method="image_features"),)
 
 
+def _read(module: Any, variables: dict, tokens: jax.Array) -> tuple[jax.Array, ...]:
+    return (module.apply(variables, tokens, method="text_features"),)
+
+
 PREDICTORS.register(
     Predictor(
         system.CLIP,
@@ -19,5 +23,7 @@ PREDICTORS.register(
         sees="frames",
         predict=_embed,
         gives=("frame embeddings",),
+        predict_captions=_read,
+        gives_of_captions=("caption embeddings",),
     )
 )
