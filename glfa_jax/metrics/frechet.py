@@ -63,7 +63,7 @@ METRICS.register(
     Metric(
         "Fréchet distance, VideoMAE",
         group="features",
-        variant="mean token before the classifier, {clips} clips of {shown}, {values} values{few}",
+        variant="features before its classifier, {clips} clips of {shown}, {values} values{few}",
         better="lower",
         needs="clip features",
         measure=frechet_distance,

@@ -140,7 +140,7 @@ def test_the_distance_takes_true_clips_that_several_subjects_saw_once():
     overall = over_run(METRICS["Fréchet distance, VideoMAE"], test, scored)
     expected = frechet_distance(np.concatenate([*generated.values()]), truth=true[[0, 1, 2, 3, 5]])
     assert overall.value == pytest.approx(expected)
-    said = "mean token before the classifier, 8 clips of 3 frames, 16x20, 2 values"
+    said = "features before its classifier, 8 clips of 3 frames, 16x20, 2 values"
     assert overall.variant == said
 
 
@@ -211,7 +211,7 @@ def test_a_metric_of_a_run_gives_one_number():
 def test_an_unknown_name_is_rejected_with_those_that_are_known():
     said = (
         r"^evaluation.metrics: 'SSMI' is neither a group of metrics \(.*colour, .*motion, .*pixel"
-        r".*\) nor a metric \(.*CLIP similarity, .*Fréchet distance, VideoMAE, .*, video 50-way.*\)$"
+        r".*\) nor a metric \(.*CLIP similarity.*Fréchet distance, VideoMAE, .*, video 50-way.*\)$"
     )
     with pytest.raises(InputError, match=said):
         measured(videos(1), videos(0), metrics=("pixel", "SSMI"))
