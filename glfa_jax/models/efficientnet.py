@@ -132,7 +132,7 @@ class EfficientNet(nn.Module):
                 "num_channels": (3,),
             },
         )
-        stages = {key: tuple(picked[key]) for key in _STAGES}
+        stages: dict[str, Any] = {key: tuple(picked[key]) for key in _STAGES}
         symmetric = config.get("depthwise_padding", ())
         made = cls(**picked | stages, depthwise_padding=symmetric)
         problems = []
