@@ -98,14 +98,17 @@ class Explaining:
     def maps(self, subject: str) -> dict[str, np.ndarray]:
         """full (clips, k); gradient and occlusion (clips, k, areas); of every pixel, over all clips
         of the subject, gradient_mean and gradient_std (k, h, w)."""
-        parts = [self._read("maps", subject, clips) for clips in self.test.batches(subject)]
+        parts, mean, square = [], 0.0, 0.0
+        for clips in self.test.batches(subject):
+            part = self._read("maps", subject, clips)
+            mean, square = mean + part.pop("sum"), square + part.pop("square")  # large
+            parts.append(part)
         found = {
             key: np.concatenate([part[key] for part in parts])
             for key in ("full", "gradient", "occlusion")
         }
         count = len(found["full"])
-        mean = sum(part["sum"] for part in parts) / count
-        square = sum(part["square"] for part in parts) / count
+        mean, square = mean / count, square / count
         variance = np.maximum(square - np.square(mean), 0) * count / max(count - 1, 1)
         return found | {"gradient_mean": mean, "gradient_std": np.sqrt(variance)}
 
@@ -141,7 +144,10 @@ class Explaining:
     def _deletion(
         self, one: Measurer, subject: str, clips: list[int], update: Callable[[], object]
     ) -> dict[str, np.ndarray]:
-        own = self._orders(subject)[[self.test.clips(subject).index(clip) for clip in clips]]
+        if subject not in self._known_orders:
+            self._known_orders[subject] = self._orders(subject)
+        rows = [self.test.clips(subject).index(clip) for clip in clips]
+        own = self._known_orders[subject][rows]
         count, names, orders = own.shape[:3]
         ready = one.ready(subject, clips)
 
@@ -178,6 +184,11 @@ class Explaining:
                 order = faithful.order_of(mean, pixels=self.areas.pixels)
                 found[half::2, :, i] = order if end == "highest" else order[..., ::-1]
         return found
+
+    @cached_property
+    def _known_orders(self) -> dict[str, np.ndarray]:
+        """By subject, once all of his maps are measured."""
+        return {}
 
     @cached_property
     def _random(self) -> np.ndarray:

@@ -14,7 +14,16 @@ from glfa_jax.convert.pretrained import in_memory
 from glfa_jax.data.video import unit_range
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import HeldOut
-from glfa_jax.explain.scores import CAPTION, EMBEDDED, IMAGE, VIDEO, Noised, Scoring, beyond_mean
+from glfa_jax.explain.scores import (
+    CAPTION,
+    EMBEDDED,
+    IMAGE,
+    VIDEO,
+    Noised,
+    Scoring,
+    beyond_mean,
+    computing,
+)
 from glfa_jax.explain.scores import noised as noised_clips
 from glfa_jax.ops.preprocess import Preprocessor
 from glfa_jax.subject_alignment import encoder_for
@@ -42,9 +51,10 @@ class Measurer:
         self._model = load_model(settings)
         average = test.trained.average(subjects=settings.protocol.train_subjects)
         self.average = np.where(cortex, average, 0).astype(np.float32)
-        dtype = jnp.dtype(settings.hardware.compute_dtype)
-        self._generator = self._model.generator.computing(dtype=dtype)
-        self._encoders: dict[str, tuple[Scoring, Any]] = {}
+        hardware = settings.hardware
+        dtype = jnp.dtype(hardware.compute_dtype)
+        self._generator = self._model.generator.computing(dtype=dtype, remat=hardware.remat)
+        self._encoders: dict[str, tuple[Scoring, Any]] = {}  # of one subject: they are large
         self._towards: dict[str, dict[str, np.ndarray]] = {}
         if VIDEO in names:
             self._denoiser, self._codec = (
@@ -77,8 +87,9 @@ class Measurer:
         if subject not in self._encoders:
             settings = self._test.settings
             own = encoder_for(settings, self._model.encoder, subject=subject)
-            module = own.module.clone(dtype=jnp.dtype(settings.hardware.compute_dtype))
+            module = computing(own.module, settings.hardware)
             scoring = Scoring(module, self._names, self._generator, settings.hardware.attention)
+            self._encoders.clear()
             self._encoders[subject] = scoring, jax.device_put(in_memory(own.variables))
         return self._encoders[subject]
 

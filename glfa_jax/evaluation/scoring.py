@@ -70,11 +70,6 @@ class _Clips:
     def as_truth(self, metric: Metric) -> np.ndarray:
         """What a metric takes of true clips."""
         needs = metric.truth_needs or metric.needs
-        if needs == metric.truth_needs and needs not in self._known:
-            raise InputError(
-                f"metric {metric.name!r}: needs captions of the true clips, and there are none; "
-                "ask for it where a run is scored"
-            )
         if metric.of_truth is None:
             return self[needs]
         key = needs, metric.of_truth
@@ -101,6 +96,12 @@ class Scorer:
         captions: np.ndarray | None = None,
     ):
         self._metrics = system.asked_metrics(settings)
+        for metric in self._metrics:
+            if metric.truth_needs and captions is None:
+                raise InputError(
+                    f"metric {metric.name!r}: needs captions of the true clips, and there are "
+                    "none; ask for it where a run is scored"
+                )
         self._models, self._truth = models, _Clips(truth, models, captions)
 
     def score(self, generated: np.ndarray, *, seed: int, trials: int | None) -> Scored:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
@@ -12,7 +11,7 @@ from glfa_jax import config
 from glfa_jax.convert.pretrained import Pretrained, in_memory
 from glfa_jax.explain import measure
 from glfa_jax.explain.areas import Areas
-from glfa_jax.explain.scores import CONDITION, IMAGE, Scoring, beyond_mean
+from glfa_jax.explain.scores import CONDITION, IMAGE, Scoring, beyond_mean, computing
 from glfa_jax.training.step import matmul_precision
 
 
@@ -43,7 +42,7 @@ def contributions_of(
     progress: bool,
 ) -> Contributions:
     """Arguments as of `Decoder.contributions`; everything is of the right shape."""
-    module = encoder.module.clone(dtype=jnp.dtype(hardware.compute_dtype))
+    module = computing(encoder.module, hardware)
     names = (CONDITION,) if towards is None else (IMAGE,)
     scoring = Scoring(module, names, attention=hardware.attention)
     variables = jax.device_put(in_memory(encoder.variables))

@@ -27,11 +27,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from glfa_jax import config
 from glfa_jax.generators import Generator
 from glfa_jax.ops import attention
 
 CONDITION, IMAGE, CAPTION, VIDEO = "condition", "image", "caption", "video"
 EMBEDDED = (IMAGE, CAPTION)
+
+
+def computing(encoder: Any, hardware: config.Hardware) -> Any:
+    """The module as it computes in training: slopes take a backward pass, and as much memory."""
+    options: dict[str, Any] = {"dtype": jnp.dtype(hardware.compute_dtype)}
+    if hasattr(encoder, "remat"):
+        options["remat"] = hardware.remat
+    return encoder.clone(**options)
 
 
 @dataclass(frozen=True)
@@ -105,14 +114,20 @@ class Scoring:
             return self._loss(video, condition)
 
     def _loss(self, video: "Noised", condition: Float[Array, "b n d"]) -> Float[Array, "b draws"]:
-        """Of stage 2, draw after draw, for all of them together would fill the memory."""
+        """Of stage 2, draw after draw, for all of them together would fill the memory; in a
+        backward pass as well, so that each draw is computed anew there."""
         assert self.generator is not None
+
+        @jax.checkpoint
+        def loss(denoiser: Any, latents: Array, t: Array, target: Array, condition: Array) -> Array:
+            assert self.generator is not None
+            error = jnp.square(self.generator.denoise(denoiser, latents, t, condition) - target)
+            return error.mean(tuple(range(1, error.ndim)))
+
         losses = []
         for draw in range(video.t.shape[1]):
-            latents, t = video.noisy[:, draw], video.t[:, draw]
-            prediction = self.generator.denoise(video.denoiser, latents, t, condition)
-            error = jnp.square(prediction - video.target[:, draw])
-            losses.append(error.mean(tuple(range(1, error.ndim))))
+            given = (x[:, draw] for x in (video.noisy, video.t, video.target))
+            losses.append(loss(video.denoiser, *given, condition))
         return jnp.stack(losses, axis=-1)
 
 

@@ -38,6 +38,7 @@ class Decoded:
     """
 
     settings: config.Config
+    shown = (2, 8, 8)
     made: int = 0
     loaded: list[int | None] = field(default_factory=list)
     decoded: list[tuple[int | None, str]] = field(default_factory=list)

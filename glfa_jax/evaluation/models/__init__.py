@@ -83,7 +83,8 @@ def validate_folders(evaluation: config.Evaluation, *, foundation: Path) -> None
     for one in needed(evaluation):
         if not (foundation / one.name).is_dir():
             metrics = system.asked_metrics(evaluation)
-            first = next(metric.name for metric in metrics if metric.needs in one.gives)
+            given = {*one.gives, *one.gives_of_captions}
+            first = next(x.name for x in metrics if {x.needs, x.truth_needs} & given)
             raise InputError(
                 f"{foundation / one.name}: no such folder, must hold the model that metric "
                 f"{first!r} needs"
