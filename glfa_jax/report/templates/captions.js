@@ -78,6 +78,7 @@ document.getElementById("all").addEventListener("click", () => {
   count();
 });
 addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
-fields.forEach((_, i) => update(i));
+// The page spells out what cannot be seen; the field has to hold what the table holds.
+fields.forEach((field, i) => { field.value = rows[i].caption; update(i); });
 filter();
 count();
