@@ -33,9 +33,14 @@ Clips = Sequence[tuple[str, Part]]
 
 @dataclass(frozen=True)
 class Written:
-    """The table as it was written; made: clips captioned now; kept: those that were there."""
+    """The table as it was written.
+
+    entries: of the study's clips. others: of clips that are not in the study. made: clips captioned
+    now. kept: those that were there.
+    """
 
     entries: dict[str, Entry]
+    others: dict[str, Entry]
     made: int
     kept: int
 
@@ -89,9 +94,10 @@ def caption(
         # One that could not be written anew keeps the row that it had.
         rows = {clip: new.get(clip, known.get(clip)) for clip in study.videos}
         entries = {clip: row for clip, row in rows.items() if row is not None}
-        table.write(target, {**entries, **{c: r for c, r in known.items() if c not in rows}})
+        others = {clip: row for clip, row in known.items() if clip not in rows}
+        table.write(target, {**entries, **others})
         remove(scratch)
-    return Written(entries, len(new), len(kept))
+    return Written(entries, others, len(new), len(kept))
 
 
 def _rows(

@@ -150,6 +150,7 @@ def test_what_a_person_wrote_or_checked_stays(study, tmp_path):
     assert found["seg1/000"] == majority(by_hand(study, 3)["seg1/000"])[0]
     assert found["seg1/001"] == "of this one"
     assert found["elsewhere.mp4"] == "of another study"
+    assert written.others == {"elsewhere.mp4": table.read(target)["elsewhere.mp4"]}
     assert table.read(target)["a.mp4"]["note"] == "mine"
     caption(study, target, recipe="new@2")
     assert read_captions(target)["b.mp4"] == "corrected"

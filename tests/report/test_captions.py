@@ -21,6 +21,7 @@ ROWS = [
     {"stim_file": "c.mp4", "caption": "a cat"},
     {"stim_file": "d.mp4", "caption": "soft\u00adly \u200e\u200b\x00 \u202esea", "votes": "1/1"},
 ]
+OTHER = {"stim_file": "z.mp4", "caption": 'of "another"\tstudy', "checked": "me", "note": "x"}
 COLUMNS = ("stim_file", "caption", "votes", "others", "model", "checked")
 # What the script asks of a browser, with a field and a box for every article of the page.
 BROWSER = """
@@ -56,7 +57,12 @@ def page(tmp_path_factory):
     rows[2]["checked"] = "yes"
     picture = still(np.zeros((9, 16, 3), np.uint8), words="Middle frame of a.mp4")
     captions.write(
-        path, rows, {"a.mp4": picture}, table=path.with_suffix(".tsv"), divided=["b/ü.mp4"]
+        path,
+        rows,
+        {"a.mp4": picture},
+        table=path.with_suffix(".tsv"),
+        divided=["b/ü.mp4"],
+        others=[OTHER],
     )
     return path.read_text()
 
@@ -76,6 +82,7 @@ def test_the_rows_that_are_saved_are_those_of_the_table(page):
     (data,) = re.findall(r'<script id="rows"[^>]*>(.*?)</script>', page, re.DOTALL)
     tree = json.loads(data)
     assert tree["name"] == "captions.tsv"
+    assert tree["others"] == [OTHER]
     for row, given in zip(tree["rows"], ROWS, strict=True):
         assert list(row) == list(COLUMNS)
         assert {key: row[key] for key in given} == given
@@ -104,8 +111,9 @@ def saved(page):
 
 
 def test_what_nobody_touched_is_saved_as_it_was(saved):
-    rows, said = saved
+    (*rows, other), said = saved
     assert said == "0 corrected, 1 of 4 checked"
+    assert other == {**dict.fromkeys(COLUMNS, ""), **OTHER}
     for row, given in zip(rows, ROWS, strict=True):
         assert {key: row[key] for key in given} == given
         assert row["checked"] == ("yes" if row["stim_file"] == "c.mp4" else "")
