@@ -191,6 +191,11 @@ def test_a_table_that_cannot_be_read_is_left_alone(study, tmp_path):
     with pytest.raises(DataError, match="has no column caption"):
         caption(study, target)
     assert target.read_text() == "stim_file\ttext\na.mp4\tb\n"
+    films = "stim_file\tonset\tcaption\nseg1.mp4\t0\tb\nseg1.mp4\t4\tc\n"
+    target.write_text(films)
+    with pytest.raises(InputError, match=r"c\.tsv: describes films by their times .* with --out"):
+        caption(study, target)
+    assert target.read_text() == films
     with pytest.raises(InputError, match=r"GT_train_caption\.pt: --out and data\.captions must"):
         caption(study, tmp_path / "GT_train_caption.pt")
 
