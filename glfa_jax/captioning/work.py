@@ -47,16 +47,23 @@ class Written:
 
 def place_of(study: Study) -> Path:
     """Where the table of a study lies: beside the clips, as BIDS has it."""
-    folders = set()
-    for clip, part in study.videos.items():
-        whole, name = part.path.as_posix(), f"/{clip}"
-        folders.add(Path(whole.removesuffix(name)) if whole.endswith(name) else part.path.parent)
+    folders = {_stimuli(clip, part.path) for clip, part in study.videos.items()}
     if not folders:
         raise DataError("the study has no clip to caption")
     first, *others = folders
     above = (first, *first.parents)
     shared = (place for place in above if all(place in (o, *o.parents) for o in others))
     return next(shared, first) / "captions.tsv"
+
+
+def _stimuli(clip: str, path: Path) -> Path:
+    """The folder from which a clip's name, or that of the film it is cut from, leads to its file:
+    `movies/a.mp4`, `movies/a.mp4/000`. Beside the file where names do not lead there."""
+    whole, film = path.as_posix(), clip.rpartition("/")[0]
+    for name in filter(None, (clip, film)):
+        if whole.endswith(f"/{name}"):
+            return Path(whole.removesuffix(f"/{name}"))
+    return path.parent
 
 
 def caption(

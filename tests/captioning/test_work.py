@@ -206,6 +206,10 @@ def test_the_table_lies_beside_the_clips(study, tmp_path):
     parts = {"one/a.mp4": Part(folder / "one" / "a.mp4"), "two/b.mp4": Part(folder / "two/b.mp4")}
     nested = Study(runs=(), videos=parts, captions={}, files=())
     assert work.place_of(nested) == folder / "captions.tsv"
+    path = folder / "movies" / "a.mp4"
+    parts = {f"movies/a.mp4/{i:03d}": Part(path, 2.0 * i, 2.0) for i in range(2)}
+    cut = Study(runs=(), videos=parts, captions={}, files=())
+    assert work.place_of(cut) == folder / "captions.tsv"
     with pytest.raises(DataError, match="has no clip to caption"):
         work.place_of(Study(runs=(), videos={}, captions={}, files=()))
 
