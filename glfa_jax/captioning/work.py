@@ -154,10 +154,13 @@ def read_frames(
     for path, group in groupby(by_file, key=lambda clip: clip[1].path):
         names, parts = zip(*group, strict=True)
         reader = read_parts(path, parts, frames=frames, resolution=resolution)
-        for clip in names:
+        for number, clip in enumerate(names):
             try:
                 shown = next(reader)
             except DataError as error:
+                if parts[number].duration is not None:  # the file's name does not say which clips
+                    lost = len(names) - number
+                    error = DataError(f"{error}; clips that cannot be read: {lost}, from {clip} on")
                 problems.add(error)
                 break
             yield clip, shown

@@ -162,6 +162,7 @@ def test_a_clip_that_cannot_be_read_stops_or_is_left_out(study, tmp_path):
     torn.write_bytes(study.videos["seg1/000"].path.read_bytes()[:900])
     long = study.videos["seg1/004"].path
     videos = {"torn.mp4": Part(torn), **study.videos, "seg1/005": Part(long, 10.0, 2.0)}
+    videos["seg1/006"] = Part(long, 12.0, 2.0)
     odd = Study(runs=(), videos=videos, captions={}, files=())
     target = tmp_path / "c.tsv"
     with pytest.raises(DataError, match=r"torn\.mp4: truncated|seg1\.mp4: ends at"):
@@ -174,6 +175,8 @@ def test_a_clip_that_cannot_be_read_stops_or_is_left_out(study, tmp_path):
     assert len(problems.noted) == 2
     assert "torn.mp4: " in said
     assert "seg1.mp4: ends at 10.00 s, but a clip needs" in said
+    assert "s; clips that cannot be read: 2, from seg1/005 on" in said
+    assert said.count("clips that cannot be read") == 1  # a file that is a clip is named already
 
 
 def test_a_captioner_that_says_nothing_is_named(study, tmp_path):
