@@ -30,8 +30,14 @@ def read(path: Path) -> dict[str, Entry]:
         raise InputError(f"{path}: --out and data.captions must name a table, such as captions.tsv")
     if not (path.exists() or path.is_symlink()):
         return {}
+    header = read_header(path)
+    if "onset" in header:
+        raise InputError(
+            f"{path}: describes films by their times (it has a column onset), must have a row a "
+            "clip; name another table with --out"
+        )
     read_captions(path)  # whoever prepares the study could not use it either
-    rows = read_table(path, columns=list(dict.fromkeys(read_header(path))))
+    rows = read_table(path, columns=list(dict.fromkeys(header)))
     return {row.stim_file: _entry(row) for row in rows}
 
 

@@ -33,25 +33,37 @@ Clips = Sequence[tuple[str, Part]]
 
 @dataclass(frozen=True)
 class Written:
-    """The table as it was written; made: clips captioned now; kept: those that were there."""
+    """The table as it was written.
+
+    entries: of the study's clips. others: of clips that are not in the study. made: clips captioned
+    now. kept: those that were there.
+    """
 
     entries: dict[str, Entry]
+    others: dict[str, Entry]
     made: int
     kept: int
 
 
 def place_of(study: Study) -> Path:
     """Where the table of a study lies: beside the clips, as BIDS has it."""
-    folders = set()
-    for clip, part in study.videos.items():
-        whole, name = part.path.as_posix(), f"/{clip}"
-        folders.add(Path(whole.removesuffix(name)) if whole.endswith(name) else part.path.parent)
+    folders = {_stimuli(clip, part.path) for clip, part in study.videos.items()}
     if not folders:
         raise DataError("the study has no clip to caption")
     first, *others = folders
     above = (first, *first.parents)
     shared = (place for place in above if all(place in (o, *o.parents) for o in others))
     return next(shared, first) / "captions.tsv"
+
+
+def _stimuli(clip: str, path: Path) -> Path:
+    """The folder from which a clip's name, or that of the film it is cut from, leads to its file:
+    `movies/a.mp4`, `movies/a.mp4/000`. Beside the file where names do not lead there."""
+    whole, film = path.as_posix(), clip.rpartition("/")[0]
+    for name in filter(None, (clip, film)):
+        if whole.endswith(f"/{name}"):
+            return Path(whole.removesuffix(f"/{name}"))
+    return path.parent
 
 
 def caption(
@@ -89,9 +101,10 @@ def caption(
         # One that could not be written anew keeps the row that it had.
         rows = {clip: new.get(clip, known.get(clip)) for clip in study.videos}
         entries = {clip: row for clip, row in rows.items() if row is not None}
-        table.write(target, {**entries, **{c: r for c, r in known.items() if c not in rows}})
+        others = {clip: row for clip, row in known.items() if clip not in rows}
+        table.write(target, {**entries, **others})
         remove(scratch)
-    return Written(entries, len(new), len(kept))
+    return Written(entries, others, len(new), len(kept))
 
 
 def _rows(
@@ -141,10 +154,13 @@ def read_frames(
     for path, group in groupby(by_file, key=lambda clip: clip[1].path):
         names, parts = zip(*group, strict=True)
         reader = read_parts(path, parts, frames=frames, resolution=resolution)
-        for clip in names:
+        for number, clip in enumerate(names):
             try:
                 shown = next(reader)
             except DataError as error:
+                if parts[number].duration is not None:  # the file's name does not say which clips
+                    lost = len(names) - number
+                    error = DataError(f"{error}; clips that cannot be read: {lost}, from {clip} on")
                 problems.add(error)
                 break
             yield clip, shown

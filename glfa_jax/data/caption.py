@@ -100,6 +100,7 @@ def main(
         },
         table=target,
         divided=divided,
+        others=list(written.others.values()),
     )
     for sentence in dict.fromkeys(problems.noted):
         print(f"warning: {sentence}")

@@ -22,12 +22,14 @@ def write(
     *,
     table: Path,
     divided: Sequence[str],
+    others: Sequence[Mapping[str, str]],
 ) -> None:
     """Writes the page beside the table.
 
     rows: of the table, by column. pictures: of the clips that have one. divided: clips whose frames
-    had different captions.
+    had different captions. others: rows that are not shown, and saved as they are.
     """
+    tree = {"name": table.name, "rows": [*map(dict, rows)], "others": [*map(dict, others)]}
     script = html.render("captions.js")
     write_atomically(
         path,
@@ -45,7 +47,7 @@ def write(
             rows=rows,
             pictures=pictures,
             divided=frozenset(divided),
-            data=_embedded({"name": table.name, "rows": [dict(row) for row in rows]}),
+            data=_embedded(tree),
             script=Markup(script),
             allowed=Markup(f"'sha256-{_hash(script)}'"),
         ),

@@ -150,6 +150,7 @@ def test_what_a_person_wrote_or_checked_stays(study, tmp_path):
     assert found["seg1/000"] == majority(by_hand(study, 3)["seg1/000"])[0]
     assert found["seg1/001"] == "of this one"
     assert found["elsewhere.mp4"] == "of another study"
+    assert written.others == {"elsewhere.mp4": table.read(target)["elsewhere.mp4"]}
     assert table.read(target)["a.mp4"]["note"] == "mine"
     caption(study, target, recipe="new@2")
     assert read_captions(target)["b.mp4"] == "corrected"
@@ -161,6 +162,7 @@ def test_a_clip_that_cannot_be_read_stops_or_is_left_out(study, tmp_path):
     torn.write_bytes(study.videos["seg1/000"].path.read_bytes()[:900])
     long = study.videos["seg1/004"].path
     videos = {"torn.mp4": Part(torn), **study.videos, "seg1/005": Part(long, 10.0, 2.0)}
+    videos["seg1/006"] = Part(long, 12.0, 2.0)
     odd = Study(runs=(), videos=videos, captions={}, files=())
     target = tmp_path / "c.tsv"
     with pytest.raises(DataError, match=r"torn\.mp4: truncated|seg1\.mp4: ends at"):
@@ -173,6 +175,8 @@ def test_a_clip_that_cannot_be_read_stops_or_is_left_out(study, tmp_path):
     assert len(problems.noted) == 2
     assert "torn.mp4: " in said
     assert "seg1.mp4: ends at 10.00 s, but a clip needs" in said
+    assert "s; clips that cannot be read: 2, from seg1/005 on" in said
+    assert said.count("clips that cannot be read") == 1  # a file that is a clip is named already
 
 
 def test_a_captioner_that_says_nothing_is_named(study, tmp_path):
@@ -190,6 +194,11 @@ def test_a_table_that_cannot_be_read_is_left_alone(study, tmp_path):
     with pytest.raises(DataError, match="has no column caption"):
         caption(study, target)
     assert target.read_text() == "stim_file\ttext\na.mp4\tb\n"
+    films = "stim_file\tonset\tcaption\nseg1.mp4\t0\tb\nseg1.mp4\t4\tc\n"
+    target.write_text(films)
+    with pytest.raises(InputError, match=r"c\.tsv: describes films by their times .* with --out"):
+        caption(study, target)
+    assert target.read_text() == films
     with pytest.raises(InputError, match=r"GT_train_caption\.pt: --out and data\.captions must"):
         caption(study, tmp_path / "GT_train_caption.pt")
 
@@ -200,6 +209,10 @@ def test_the_table_lies_beside_the_clips(study, tmp_path):
     parts = {"one/a.mp4": Part(folder / "one" / "a.mp4"), "two/b.mp4": Part(folder / "two/b.mp4")}
     nested = Study(runs=(), videos=parts, captions={}, files=())
     assert work.place_of(nested) == folder / "captions.tsv"
+    path = folder / "movies" / "a.mp4"
+    parts = {f"movies/a.mp4/{i:03d}": Part(path, 2.0 * i, 2.0) for i in range(2)}
+    cut = Study(runs=(), videos=parts, captions={}, files=())
+    assert work.place_of(cut) == folder / "captions.tsv"
     with pytest.raises(DataError, match="has no clip to caption"):
         work.place_of(Study(runs=(), videos={}, captions={}, files=()))
 

@@ -30,6 +30,7 @@ from glfa_jax.unpickle import PickledError, load
 
 MOST = 2**18  # captions of a file; those of MinD-Video are six a clip
 _SPLIT = re.compile("train|test", re.IGNORECASE)
+_WORD = re.compile("(?<![a-z])(?:train|test)(?![a-z])", re.IGNORECASE)  # not as in latest
 _OTHER = {"train": "test", "Train": "Test", "TRAIN": "TEST"}
 _OTHER |= {test: train for train, test in _OTHER.items()}
 # As PyTorch spells tensors, so that a file of embeddings is called one.
@@ -63,8 +64,9 @@ def read_lists(
 
 
 def _both(path: Path) -> dict[str, Path]:
-    """The files of both splits by the name of one: where its name says train or test, last."""
-    places = list(_SPLIT.finditer(path.name))
+    """The files of both splits by the name of one: where its name says train or test, last, as a
+    word of its own if it does so anywhere."""
+    places = list(_WORD.finditer(path.name)) or list(_SPLIT.finditer(path.name))
     if not places or places[-1][0] not in _OTHER:
         raise DataError(
             f"{path}: must have train or test in its name, with the captions of the other split in "

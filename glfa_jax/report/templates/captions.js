@@ -1,5 +1,5 @@
 "use strict";
-const { name, rows } = JSON.parse(document.getElementById("rows").textContent);
+const { name, rows, others } = JSON.parse(document.getElementById("rows").textContent);
 const shown = [...document.querySelectorAll("article")];
 const fields = shown.map((article) => article.querySelector("textarea"));
 const boxes = shown.map((article) => article.querySelector("input"));
@@ -46,13 +46,16 @@ function quoted(value) {
   return /["\t\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;
 }
 
+// Also of clips that are not shown: it takes the old one's place.
 function table() {
-  const columns = [...new Set(rows.flatMap(Object.keys))];
-  const lines = rows.map((row, i) => {
+  const columns = [...new Set([...rows, ...others].flatMap(Object.keys))];
+  const corrected = rows.map((row, i) => {
     const now = { ...row, checked: boxes[i].checked ? row.checked || "yes" : "" };
     if (isChanged(i)) now.caption = words(i);
-    return columns.map((column) => quoted(now[column] ?? "")).join("\t");
+    return now;
   });
+  const lines = [...corrected, ...others].map(
+    (row) => columns.map((column) => quoted(row[column] ?? "")).join("\t"));
   return [columns.join("\t"), ...lines].join("\n") + "\n";
 }
 
@@ -78,6 +81,7 @@ document.getElementById("all").addEventListener("click", () => {
   count();
 });
 addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
-fields.forEach((_, i) => update(i));
+// The page spells out what cannot be seen; the field has to hold what the table holds.
+fields.forEach((field, i) => { field.value = rows[i].caption; update(i); });
 filter();
 count();

@@ -86,6 +86,19 @@ def test_words_that_begin_with_a_capital_are_replaced_by_such(tmp_path):
     assert files[1] == tmp_path / "Test_captions_new.h5"
 
 
+@pytest.mark.parametrize(
+    "names", ["{}_latest.json", "contest_{}_2.json", "trained-{}.json", "my{}words.json"]
+)
+def test_a_split_is_told_by_a_word_of_its_own_before_part_of_another(tmp_path, names):
+    paths = {split: tmp_path / names.format(split) for split in CLIPS}
+    for split, path in paths.items():
+        path.write_text(json.dumps(WORDS[split]))
+    for path in paths.values():
+        found, files = read(path)
+        assert found == WANTED
+        assert set(files) == set(paths.values())
+
+
 def test_a_table_is_no_list():
     assert not is_list(Path("captions.tsv"))
     assert not is_list(Path("captions.txt"))
