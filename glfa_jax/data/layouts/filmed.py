@@ -19,6 +19,7 @@ from glfa_jax.data.layouts.cutting import (
 )
 from glfa_jax.data.layouts.naming import Name
 from glfa_jax.data.missing import Missing
+from glfa_jax.data.tables import stimulus
 from glfa_jax.data.video import Part
 from glfa_jax.files import is_fetched
 
@@ -41,7 +42,8 @@ class Filmed:
         for number, shown in enumerate(self._films.shown):
             if any(map(name.fits, shown.runs)):
                 self._used.add(number)
-                film = on_disk(self._stimuli, shown.film.removeprefix("stimuli/"))
+                film = stimulus(shown.film, said=f"data.films.shown.{number}.film")
+                film = on_disk(self._stimuli, film)
                 duration = math.inf if shown.duration is None else shown.duration
                 found.append(Showing(film, shown.onset, shown.start, duration))
         return found

@@ -330,6 +330,20 @@ def test_a_study_without_events_is_told_what_its_runs_show(tmp_path):
         read(root, **never)
 
 
+@pytest.mark.parametrize("spelled", ["./a.mp4", "stimuli//a.mp4", "stimuli/./a.mp4"])
+def test_a_film_is_one_however_the_configuration_spells_it(root, spelled):
+    """Else its clips would be in both parts unseen."""
+    study = read(root, films={"seconds": 4, "shown": [{"runs": "run-1", "film": spelled}]})
+    assert [run.trials[0].clip for run in study.runs] == ["a.mp4/000", "b.mp4/000", "a.mp4/000"]
+    assert [run.trials[0].repeat for run in study.runs] == [1, 1, 2]
+
+
+def test_a_film_of_the_configuration_is_a_file(root):
+    films = {"seconds": 4, "shown": [{"runs": "run-1", "film": "stimuli/"}]}
+    with pytest.raises(DataError, match=r"^data\.films\.shown\.0\.film must name a file inside st"):
+        read(root, films=films)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
