@@ -69,7 +69,9 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     captions_file = data.captions or stimuli / "captions.tsv"
     notes: list[str] = []
     derivative, raw_set = Dataset(data.root), None if raw is None else Dataset(raw)
-    filmed = data.films and Filmed(data.films, stimuli=stimuli, missing=problems.missing)
+    filmed = data.films and Filmed(
+        data.films, stimuli=stimuli, missing=problems.missing, notes=notes
+    )
     length = None if filmed is None else filmed.length
     division = data.split and Division(
         data.split, lag=data.lag_seconds, window=data.window, length=length

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,9 @@ from glfa_jax.data.windows import check_begin, first_volume
 
 UNNUMBERED = -1  # the repeat of a showing until `numbered` has counted
 ROUNDING = 1e-3  # seconds
-ROUNDED = 1.0  # seconds by which a table may say that a film lasts longer: many count whole ones
+# Seconds by which a table and a film may differ, in its length or when the next begins: many tables
+# count whole ones.
+ROUNDED = 1.0
 FEWEST = 20  # volumes that can be z-scored by themselves
 
 
@@ -82,6 +84,17 @@ def check_length(showing: Showing, *, path: Path, length: float, said: str) -> S
             f"{showing.start + showing.duration:g} s"
         )
     return replace(showing, duration=min(showing.duration, left))
+
+
+def check_one_at_a_time(showings: Sequence[Showing], *, said: str) -> None:
+    """Raises DataError where one film, whose duration is known by now, goes on into another."""
+    for film, later in pairwise(sorted(showings, key=lambda showing: showing.onset)):
+        end = film.onset + film.duration
+        if end > later.onset + ROUNDED:
+            raise DataError(
+                f"{said}: {film.film} is shown until {end:g} s, but {later.film} from "
+                f"{later.onset:g} s on; state a duration"
+            )
 
 
 def check_step(seconds: float, *, step: float, where: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from glfa_jax import config
 from glfa_jax.data import DataError, flatmap
@@ -336,6 +337,36 @@ def test_a_film_is_one_however_the_configuration_spells_it(root, spelled):
     study = read(root, films={"seconds": 4, "shown": [{"runs": "run-1", "film": spelled}]})
     assert [run.trials[0].clip for run in study.runs] == ["a.mp4/000", "b.mp4/000", "a.mp4/000"]
     assert [run.trials[0].repeat for run in study.runs] == [1, 1, 2]
+
+
+def test_films_do_not_go_on_into_each_other(root):
+    def films(onset):
+        first = {"runs": "run-1", "film": "b.mp4", "onset": onset}
+        return {"seconds": 4, "shown": [first, {"runs": "run-1", "film": "a.mp4", "onset": -120}]}
+
+    assert shown(read(root, films=films(-0.9)))["1"] == ("test", [*range(31), *range(30)])
+    message = (
+        r"^data\.films\.shown: a\.mp4 is shown until 0 s, but b\.mp4 from -1\.5 s on; state a "
+        "duration$"
+    )
+    with pytest.raises(DataError, match=message):
+        read(root, films=films(-1.5))
+
+
+def test_an_image_between_films_is_passed_over(tmp_path):
+    root = tmp_path / "bids"
+    write_films(root)
+    for run in (1, 2):
+        write_run(root, run, "ab"[run - 1] + ".mp4")
+    cross = root / "stimuli" / "fix.png"
+    Image.new("RGB", (16, 16)).save(cross)
+    events(root, 1, "0\t4\tfixation\tfix.png", "4\t120\tmovie\ta.mp4")
+    study = read(root, split={"test": "run-2"})
+    assert shown(study)["1"] == ("train", [*range(30)])
+    assert [note.split("lasts")[0] for note in study.notes] == [f"{cross}: "]
+    events(root, 1, "0\tn/a\tfixation\tfix.png")
+    with pytest.raises(DataError, match=r"run-1_events\.tsv: shows nothing for as long as a clip"):
+        read(root, split={"test": "run-2"})
 
 
 def test_a_film_of_the_configuration_is_a_file(root):
