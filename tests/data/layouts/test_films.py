@@ -1,6 +1,8 @@
 """Studies whose runs show long films: cut, divided and repeated, against plain computations."""
 
 import re
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import hypothesis
@@ -15,11 +17,13 @@ from glfa_jax import config
 from glfa_jax.data import DataError, flatmap
 from glfa_jax.data.layouts import Problems, Run
 from glfa_jax.data.layouts.cutting import Showing, apart, cut, divide, numbered
+from glfa_jax.data.layouts.dividing import Division
+from glfa_jax.data.layouts.naming import Name
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.look import command as look
 from glfa_jax.data.planning import plan
 from glfa_jax.data.signals import Signal
-from glfa_jax.data.video import write_mp4
+from glfa_jax.data.video import Part, write_mp4
 from glfa_jax.preparation import prepare
 from tests.data.conftest import write_gifti
 from tests.data.scans import write_cifti
@@ -237,6 +241,62 @@ def test_films_are_divided_by_stimulus_and_what_neither_names_is_left_out(root):
     assert study.notes == ("in neither train nor test of data.split, left out: sub-01 run 3",)
 
 
+def test_stretches_that_the_scan_cuts_off_are_missing():
+    """Clips of 4 s, two volumes each: 15 train, 15 test, 15 train, with a gap of three clips."""
+    trials = [trial for trial, _ in cut(Showing("f", 0.0, duration=204.0), seconds=4)]
+    labelled = [
+        (trial, "test" if 18 <= i < 33 else "train")
+        for i, trial in enumerate(trials)
+        if i % 18 < 15
+    ]
+
+    def divided(volumes: int, onset: float = 0.0):
+        moved = [(replace(trial, onset=trial.onset + onset), split) for trial, split in labelled]
+        run = Run("01", "1", "train", TR, 0.0, (), (Path("scan"),), (), lambda: iter(()))
+        runs = divide(run, moved, lag=4.0, window=3, volumes=volumes)
+        return [
+            (
+                each.name,
+                [int(trial.clip[2:]) for trial in each.trials],
+                (each.dropped[0], volumes - each.dropped[1]),
+            )
+            for each in runs
+        ]
+
+    first, middle, last = [*range(15)], [*range(18, 33)], [*range(36, 51)]
+    assert divided(105) == [
+        ("1_train", first, (2, 33)),
+        ("1_test", middle, (38, 69)),
+        ("1_train2", last, (74, 105)),
+    ]
+    assert divided(94)[2] == ("1_train2", last, (74, 94))
+    # One volume less: the clips are missing in the other stretch, or in none.
+    assert divided(93)[0][:2] == ("1_train", [*first, *last])
+    assert [name for name, *_ in divided(93)] == ["1_train", "1_test"]
+    begin = divided(105, onset=-40.0)  # before the scan
+    assert begin[0][:2] == ("1_test", middle)
+    assert begin[1][:2] == ("1_train", [*last, *first])
+    kept = Division(config.Split(by="stimulus", test=("g",)), lag=4.0, window=3)
+    run = Run(
+        *("01", "1", "train", TR, 0.0),
+        tuple(replace(trial, film="g" if split == "test" else "f") for trial, split in labelled),
+        *((Path("scan"),), (), lambda: iter(())),
+    )
+    videos = {trial.clip: Part(Path("f")) for trial in run.trials}
+    name = Name.parse(Path("sub-01_task-movie_run-1_bold.nii.gz"))
+    assert name is not None
+    (left,) = kept.parts(run, name, videos=videos, volumes=lambda: 57)
+    assert (left.split, len(left.trials)) == ("train", 30)
+    assert [*kept.notes()] == [
+        "sub-01 run 1: its scan holds less than 20 volumes of what is for test there, 15 clips are "
+        "left out"
+    ]
+    with pytest.raises(
+        DataError, match=r"^sub-01 run 1: of no stretch that data\.split makes does"
+    ):
+        kept.parts(run, name, videos=videos, volumes=lambda: 21)
+
+
 @st.composite
 def cases(draw):
     step = draw(st.sampled_from([0.8, 1.0, 1.49, 2.0, 2.5]))
@@ -284,11 +344,20 @@ def test_no_test_window_shares_a_volume_with_a_training_window(case):
             between = abs(one.onset - other.onset) - case["seconds"]
             assert between > case["gap"] - 0.01
     assert sum(len(each.trials) for each in runs) == len(kept)
-    # No clip of the test part gives way, whatever the gap.
-    held = (trial for trial, split in labelled if split == "test")
-    assert {trial.clip for trial, _ in found["test"]} == {
-        trial.clip for trial in held if volumes_of(trial.onset, **clock)
-    }
+    # No clip of the test part gives way, whatever the gap, but for those of a stretch of which
+    # the scan holds too little.
+    used_clips = {trial.clip for trial, _ in found["test"]}
+    for split, group in groupby(kept, key=lambda each: each[1]):
+        whole = {trial.clip: volumes_of(trial.onset, **clock) for trial, _ in group}
+        there = {clip for clip, volumes_there in whole.items() if volumes_there}
+        if split == "test" and there and not there & used_clips:
+            taken = [volume for clip in there for volume in whole[clip]]
+            assert max(taken) - min(taken) < 20
+            assert min(taken) < 10 or max(taken) >= volumes - 10
+        elif split == "test":
+            assert there <= used_clips
+    held = {trial.clip for trial, split in labelled if split == "test"}
+    assert held == {trial.clip for trial, split in kept if split == "test"}
 
 
 def test_a_study_without_events_is_told_what_its_runs_show(tmp_path):
