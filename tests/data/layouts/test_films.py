@@ -18,11 +18,13 @@ from glfa_jax.data import DataError, flatmap
 from glfa_jax.data.layouts import Problems, Run
 from glfa_jax.data.layouts.cutting import Showing, apart, cut, divide, numbered
 from glfa_jax.data.layouts.dividing import Division
+from glfa_jax.data.layouts.film_captions import captions_of
 from glfa_jax.data.layouts.naming import Name
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.look import command as look
 from glfa_jax.data.planning import plan
 from glfa_jax.data.signals import Signal
+from glfa_jax.data.tables import stop
 from glfa_jax.data.video import Part, write_mp4
 from glfa_jax.preparation import prepare
 from tests.data.conftest import write_gifti
@@ -406,6 +408,29 @@ def test_a_film_is_one_however_the_configuration_spells_it(root, spelled):
     study = read(root, films={"seconds": 4, "shown": [{"runs": "run-1", "film": spelled}]})
     assert [run.trials[0].clip for run in study.runs] == ["a.mp4/000", "b.mp4/000", "a.mp4/000"]
     assert [run.trials[0].repeat for run in study.runs] == [1, 1, 2]
+
+
+def test_the_caption_of_a_clip_is_that_of_most_of_its_seconds(root, tmp_path):
+    rows = (
+        (0, 1.2, "a dog"),
+        (1.2, 2.6, "a cat"),
+        (2.6, 4, "a dog"),
+        (4, 6, "rain"),
+        (6, 90, "sun"),
+    )
+    table = tmp_path / "captions.tsv"
+    lines = (f"a.mp4\t{begin}\t{end - begin}\t{text}\n" for begin, end, text in rows)
+    table.write_text("stim_file\tonset\tduration\tcaption\n" + "".join(lines))
+    stimuli = root / "stimuli"
+    film = stimuli / "a.mp4"
+    clips = {"0": Part(film, 0, 4), "1": Part(film, 4, 4), "2": Part(film, 96, 4)}
+    found = captions_of(clips, table, stimuli, failed=stop)
+    assert found == {"0": "a dog", "1": "rain"}  # of 4 to 8 s both hold 2 s
+    # A clip that is a whole file lasts as long as the file.
+    lines = ("a.mp4\t0\t70\tmost\n", "a.mp4\t70\tn/a\tthe end\n", "c.mp4\t0\tn/a\tnone\n")
+    table.write_text("stim_file\tonset\tduration\tcaption\n" + "".join(lines))
+    whole = {"a.mp4": Part(film), "c.mp4": Part(stimuli / "c.mp4")}
+    assert captions_of(whole, table, stimuli, failed=stop) == {"a.mp4": "most"}
 
 
 def test_films_do_not_go_on_into_each_other(root):
