@@ -23,24 +23,29 @@ class Row(dict[str, str]):
     @property
     def stim_file(self) -> str:
         """The clip of the row, as a path from stimuli/, however it is spelled."""
-        value = self["stim_file"]
-        # BIDS counts stim_file from stimuli/; some writers repeat the folder.
-        parts = PurePosixPath(value).parts
-        parts = parts[1:] if parts[:1] == ("stimuli",) else parts
-        if (
-            not parts
-            or value in ("n/a", "stimuli")
-            or value.startswith("/")
-            or value.endswith(("/", "/."))
-            or ".." in parts
-            or "\\" in value
-            or any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in value)
-            or any(len(part.encode()) > LONGEST_NAME for part in parts)
-        ):
-            raise DataError(
-                f"{self.where}: stim_file must name a file inside stimuli/, is {value!r:.100}"
-            )
-        return "/".join(parts)
+        return stimulus(self["stim_file"], said=f"{self.where}: stim_file")
+
+
+def stimulus(value: str, *, said: str) -> str:
+    """A file as a path from stimuli/, however it is spelled: one file has one name.
+
+    said: where it is named, for the DataError where it names no file inside.
+    """
+    # BIDS counts stim_file from stimuli/; some writers repeat the folder.
+    parts = PurePosixPath(value).parts
+    parts = parts[1:] if parts[:1] == ("stimuli",) else parts
+    if (
+        not parts
+        or value in ("n/a", "stimuli")
+        or value.startswith("/")
+        or value.endswith(("/", "/."))
+        or ".." in parts
+        or "\\" in value
+        or any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in value)
+        or any(len(part.encode()) > LONGEST_NAME for part in parts)
+    ):
+        raise DataError(f"{said} must name a file inside stimuli/, is {value!r:.100}")
+    return "/".join(parts)
 
 
 def stop(error: DataError) -> None:

@@ -69,7 +69,9 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     captions_file = data.captions or stimuli / "captions.tsv"
     notes: list[str] = []
     derivative, raw_set = Dataset(data.root), None if raw is None else Dataset(raw)
-    filmed = data.films and Filmed(data.films, stimuli=stimuli, missing=problems.missing)
+    filmed = data.films and Filmed(
+        data.films, stimuli=stimuli, missing=problems.missing, notes=notes
+    )
     length = None if filmed is None else filmed.length
     division = data.split and Division(
         data.split, lag=data.lag_seconds, window=data.window, length=length
@@ -124,7 +126,8 @@ def _raw(root: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class Reader:
-    """What the runs of all subjects are read with; videos: the file, or part, of each clip."""
+    """What the runs of all subjects are read with; videos: the file, or part, of each clip;
+    passed_over: values of `trial_type` that a study has for what is no trial."""
 
     data: config.Data
     stimuli: Path
@@ -136,6 +139,7 @@ class Reader:
     division: Division | None
     problems: Problems
     notes: list[str]
+    passed_over: tuple[str, ...] = ()
     videos: dict[str, Part] = field(default_factory=dict)
 
     @property
@@ -272,6 +276,7 @@ class Reader:
                 notes=self.notes,
                 divided=self.division is not None,
                 films=self.filmed is not None,
+                passed_over=self.passed_over,
             )
             files, said = (events,), str(events)
             showings = [Showing(t.clip, t.onset, 0.0, t.duration, t.repeat) for t in trials]

@@ -11,7 +11,7 @@ derivatives/stimuli_metadata/stimuli/train/0001.mp4    or another of the folders
 
 Sessions 2 to 5 show 1,000 training clips three times (`task-train`) and 102 test clips ten times
 (`task-test`); which showing it is follows from the order of the runs. Session 1 is a localizer.
-Odd ones out and fixations have no `stim_file`.
+Odd ones out, to be told by a button, and fixations are no trials, whatever their `stim_file`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,6 +45,7 @@ STIMULI = (
     "stimuli/stimulus_set/stimuli",
     "stimuli",
 )
+ODD_ONE_OUT = "oddball"  # trial_type of what is to be told by a button
 DESCRIPTIONS = "text_descriptions"  # of the whole clip, by people; five a clip
 
 
@@ -82,6 +83,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
         division=Division(by_task, lag=data.lag_seconds, window=data.window),
         problems=problems,
         notes=notes,
+        passed_over=(ODD_ONE_OUT,),
     )
     runs = [run for subject in data.subjects for run in reader.runs(subject)]
     runs = numbered(list(_checked(runs, problems)))

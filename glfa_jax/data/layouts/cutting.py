@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,9 @@ from glfa_jax.data.windows import check_begin, first_volume
 
 UNNUMBERED = -1  # the repeat of a showing until `numbered` has counted
 ROUNDING = 1e-3  # seconds
-ROUNDED = 1.0  # seconds by which a table may say that a film lasts longer: many count whole ones
+# Seconds by which a table and a film may differ, in its length or when the next begins: many tables
+# count whole ones.
+ROUNDED = 1.0
 FEWEST = 20  # volumes that can be z-scored by themselves
 
 
@@ -84,6 +86,17 @@ def check_length(showing: Showing, *, path: Path, length: float, said: str) -> S
     return replace(showing, duration=min(showing.duration, left))
 
 
+def check_one_at_a_time(showings: Sequence[Showing], *, said: str) -> None:
+    """Raises DataError where one film, whose duration is known by now, goes on into another."""
+    for film, later in pairwise(sorted(showings, key=lambda showing: showing.onset)):
+        end = film.onset + film.duration
+        if end > later.onset + ROUNDED:
+            raise DataError(
+                f"{said}: {film.film} is shown until {end:g} s, but {later.film} from "
+                f"{later.onset:g} s on; state a duration"
+            )
+
+
 def check_step(seconds: float, *, step: float, where: str) -> None:
     """Raises DataError where clips are shorter than a volume: two would have one window."""
     if seconds < step - ROUNDING:
@@ -138,43 +151,59 @@ def divide(
     """The stretches of a run that show train and test clips, each as a run of its own.
 
     A stretch has the volumes of its clips' windows alone, so it is z-scored without any volume of
-    another. kept: as `apart` gives them. volumes: of the run.
+    another. Clips of which the scan holds too little are missing in another stretch of their split,
+    and in none where there is no other. kept: as `apart` gives them. volumes: of the run.
     """
     if len({split for _, split in kept}) == 1:  # nothing to keep it apart from
         return [replace(run, split=kept[0][1], trials=tuple(trial for trial, _ in kept))]
-    seen: list[tuple[Trial, Split, int]] = []
-    beyond: list[tuple[Trial, Split]] = []  # the scan's begin or end
-    for trial, split in kept:
-        check_begin(run, trial, volumes)
-        first = _first(run, trial, lag)
-        if first is None or first >= volumes:
-            beyond.append((trial, split))
-        else:
-            seen.append((trial, split, first))
     made: list[Run] = []
-    for split, group in groupby(seen, key=lambda each: each[1]):
-        trials, _, firsts = zip(*group, strict=True)
-        begin, end = firsts[0], min(firsts[-1] + window, volumes)
-        if end - begin < FEWEST:
-            raise DataError(
-                f"sub-{run.subject} run {run.name}: data.split makes a stretch of {end - begin} "
-                f"volumes, which needs {FEWEST} to be z-scored by itself; make stretches longer, "
-                "or divide by run"
-            )
+    lost: list[tuple[Trial, Split]] = []
+    for split, group in groupby(kept, key=lambda each: each[1]):
+        trials = tuple(trial for trial, _ in group)
+        for trial in trials:
+            check_begin(run, trial, volumes)
+        firsts = [_first(run, trial, lag) for trial in trials]
+        taken = [first for first in firsts if first is not None]  # the others are before the scan
+        begin, end = min(taken, default=volumes), max(taken, default=0) + window
+        held = min(end, volumes) - begin
+        if held < FEWEST:
+            if None not in firsts and end <= volumes:
+                raise DataError(
+                    f"sub-{run.subject} run {run.name}: data.split makes a stretch of {held} "
+                    f"volumes, which needs {FEWEST} to be z-scored by itself; make stretches "
+                    "longer, or divide by run"
+                )
+            lost += [(trial, split) for trial in trials]
+            continue
         count = sum(each.split == split for each in made)
+        end = min(end, volumes)
         made.append(
             replace(
                 run,
                 name=f"{run.name}_{split}{count + 1 if count else ''}",
                 split=split,
-                # What has no window is missing in the first stretch of its split.
-                trials=(*trials, *(t for t, other in beyond if other == split and not count)),
+                trials=trials,
                 start_time=run.start_time + begin * run.repetition_time,
                 blocks=partial(trimmed, run.blocks, run.scans[0], begin, volumes - end),
                 dropped=(run.dropped[0] + begin, run.dropped[1] + volumes - end),
             )
         )
-    return made
+    if not made:
+        raise DataError(
+            f"sub-{run.subject} run {run.name}: of no stretch that data.split makes does the scan "
+            f"hold {FEWEST} volumes, it has {volumes}; its events or its scan are not whole"
+        )
+    return [_with_missing(each, made, lost) for each in made]
+
+
+def _with_missing(run: Run, made: Sequence[Run], lost: Sequence[tuple[Trial, Split]]) -> Run:
+    """The first stretch of a split with the clips that no stretch of it shows, all others as they
+    are."""
+    if run is not next(each for each in made if each.split == run.split):
+        return run
+    return replace(
+        run, trials=(*run.trials, *(trial for trial, split in lost if split == run.split))
+    )
 
 
 def _first(run: Run, trial: Trial, lag: float) -> int | None:

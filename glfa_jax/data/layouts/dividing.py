@@ -9,7 +9,7 @@ from glfa_jax import config
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import SPLITS, Run, Split, Trial
 from glfa_jax.data.layouts.clips import composed
-from glfa_jax.data.layouts.cutting import ROUNDING, apart, divide
+from glfa_jax.data.layouts.cutting import FEWEST, ROUNDING, apart, divide
 from glfa_jax.data.layouts.naming import Name
 from glfa_jax.data.missing import listed
 from glfa_jax.data.video import Part
@@ -32,6 +32,7 @@ class Division:
         self._used: set[tuple[str, str]] = set()
         self._neither: dict[str, None] = {}
         self._near = 0  # training clips
+        self._cut_off: list[str] = []  # parts of runs, in words
 
     def parts(
         self,
@@ -67,7 +68,14 @@ class Division:
         timing = {"lag": self._lag, "window": self._window}
         kept = apart(run, labelled, gap=gap, **timing)
         self._near += len(labelled) - len(kept)
-        return divide(run, kept, volumes=volumes(), **timing)
+        made = divide(run, kept, volumes=volumes(), **timing)
+        for split in {split for _, split in kept} - {each.split for each in made}:
+            count = sum(other == split for _, other in kept)
+            self._cut_off.append(
+                f"{who}: its scan holds less than {FEWEST} volumes of what is for {split} there, "
+                f"{count} clips are left out"
+            )
+        return made
 
     def in_vain(self) -> Iterator[DataError]:
         """A sentence for each entry that nothing fits."""
@@ -77,6 +85,7 @@ class Division:
                 yield DataError(f"data.split.{part}: {text!r} fits no {what[self._split.by]}")
 
     def notes(self) -> Iterator[str]:
+        yield from self._cut_off
         if self._neither:
             yield f"in neither train nor test of data.split, left out: {listed(self._neither)}"
         if self._near:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +34,7 @@ def read_events(
     notes: list[str],
     divided: bool = False,
     films: bool = False,
+    passed_over: Collection[str] = (),
 ) -> tuple[Split | None, tuple[Trial, ...]]:
     """The split of a run and its trials, in the order of their lines; without a column `repeat`
     these are `UNNUMBERED`.
@@ -41,6 +42,8 @@ def read_events(
     `failed` is called with rows that cannot be used, and may raise to stop; they are left out.
     divided: the split is told by something else, and every row with a stimulus is a trial.
     films: a duration that is n/a is infinite, to the film's end.
+    passed_over: values of `trial_type`, where there is one, whose rows are no trials though they
+        have a stimulus; for `divided`.
     """
     header = read_header(path)
     if "trial_type" not in header and not divided:
@@ -48,13 +51,19 @@ def read_events(
             f"{path}: has no column trial_type of train or test, its first line names "
             f"{', '.join(header) or 'none':.200}; add it, or let data.split say what is for test"
         )
-    without = {"trial_type"} if divided else set()
+    asked = not divided or (passed_over and "trial_type" in header)
+    without = set() if asked else {"trial_type"}
     without |= set() if "repeat" in header else {"repeat"}
     columns = [name for name in COLUMNS if name not in without]
     rows: Sequence[Row] = read_table(path, columns=columns, failed=failed)
     split = None
     if divided:
-        rows = [row for row in rows if row["stim_file"] not in MISSING]
+        rows = [
+            row
+            for row in rows
+            if row["stim_file"] not in MISSING
+            and row.get("trial_type", "").casefold() not in passed_over
+        ]
     else:
         split, rows = _of_one_split(path, rows, failed, notes)
     timeless = [row.line for row in rows if row["onset"] == "n/a"]

@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from glfa_jax.data import DataError
 from glfa_jax.data.captions import MISSING, read_captions
 from glfa_jax.data.layouts.clips import composed
+from glfa_jax.data.layouts.cutting import length_of
 from glfa_jax.data.layouts.events import MILLISECOND, seconds_of
 from glfa_jax.data.tables import read_header, read_table
 from glfa_jax.data.video import Part
+from glfa_jax.files import is_fetched
 
 Timed = tuple[float, float, str]  # from and to, seconds of a film, and what is seen then
 
@@ -21,8 +21,9 @@ def captions_of(
 ) -> dict[str, str]:
     """The table at `path` as a mapping from clip to caption.
 
-    With a column `onset` it describes films: a clip has the caption that holds for most of it. One
-    without duration holds until the next begins. `failed` is called with rows that cannot be used.
+    With a column `onset` it describes films: a clip has the caption that holds for most of it, all
+    its stretches together, and the earlier of two that hold as long. One without duration holds
+    until the next begins. `failed` is called with rows and videos that cannot be used.
     """
     if "onset" not in read_header(path):
         return read_captions(path, failed=failed)
@@ -32,12 +33,26 @@ def captions_of(
         timed = films.get(composed(part.path.relative_to(stimuli).as_posix()))
         if timed is None:
             continue
-        begins, ends = (np.array([each[i] for each in timed]) for i in (0, 1))
-        end = math.inf if part.duration is None else part.start + part.duration
-        shared = np.minimum(ends, end) - np.maximum(begins, part.start)
-        if shared.max() > 0:
-            found[clip] = timed[int(shared.argmax())][2]
+        try:
+            end = _end_of(part)
+        except DataError as error:
+            failed(error)
+            continue
+        seconds: dict[str, float] = {}  # by caption, in the order of their begins
+        for begin, until, caption in timed:
+            if (shared := min(until, end) - max(begin, part.start)) > 0:
+                seconds[caption] = seconds.get(caption, 0.0) + shared
+        if seconds:
+            most = max(seconds.values()) - MILLISECOND  # rounding must not decide
+            found[clip] = next(caption for caption, held in seconds.items() if held >= most)
     return found
+
+
+def _end_of(part: Part) -> float:
+    """Seconds in its file; of one that is not there nothing is shown."""
+    if part.duration is not None:
+        return part.start + part.duration
+    return length_of(part.path) if is_fetched(part.path) else part.start
 
 
 def _read(path: Path, failed: Callable[[DataError], None]) -> dict[str, list[Timed]]:

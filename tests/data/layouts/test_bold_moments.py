@@ -91,6 +91,19 @@ def test_tasks_are_splits_and_showings_are_counted_over_sessions(whole):
     assert study.notes == ()
 
 
+@pytest.mark.parametrize("kind", ["oddball", "Oddball"])
+def test_odd_ones_out_are_no_trials_though_they_have_a_stimulus(root, kind):
+    table = bold_events(root, "01", "train", "02", 1)
+    before = [run.trials for run in load(settings(root)).runs]
+    header, *rows = table.read_text().splitlines()
+    columns = {"onset": "300", "duration": "3", "trial_type": kind, "stim_file": "train/odd.mp4"}
+    odd = "\t".join(columns.get(name, "n/a") for name in header.split("\t"))
+    table.write_text("\n".join([header, *rows, odd]) + "\n")
+    problems = Problems(skip=False)
+    assert [run.trials for run in read_study(settings(root), problems).runs] == before
+    assert not problems.missing.lines
+
+
 def test_captions_of_frames_and_tables_of_ones_own_serve_as_well(root):
     frames = root / "derivatives/stimuli_metadata/llm_frame_annotations.json"
     known = json.loads((root / ANNOTATIONS).read_text())

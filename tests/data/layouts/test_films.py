@@ -1,6 +1,8 @@
 """Studies whose runs show long films: cut, divided and repeated, against plain computations."""
 
 import re
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import hypothesis
@@ -9,16 +11,21 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from glfa_jax import config
 from glfa_jax.data import DataError, flatmap
 from glfa_jax.data.layouts import Problems, Run
 from glfa_jax.data.layouts.cutting import Showing, apart, cut, divide, numbered
+from glfa_jax.data.layouts.dividing import Division
+from glfa_jax.data.layouts.film_captions import captions_of
+from glfa_jax.data.layouts.naming import Name
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.look import command as look
 from glfa_jax.data.planning import plan
 from glfa_jax.data.signals import Signal
-from glfa_jax.data.video import write_mp4
+from glfa_jax.data.tables import stop
+from glfa_jax.data.video import Part, write_mp4
 from glfa_jax.preparation import prepare
 from tests.data.conftest import write_gifti
 from tests.data.scans import write_cifti
@@ -236,6 +243,62 @@ def test_films_are_divided_by_stimulus_and_what_neither_names_is_left_out(root):
     assert study.notes == ("in neither train nor test of data.split, left out: sub-01 run 3",)
 
 
+def test_stretches_that_the_scan_cuts_off_are_missing():
+    """Clips of 4 s, two volumes each: 15 train, 15 test, 15 train, with a gap of three clips."""
+    trials = [trial for trial, _ in cut(Showing("f", 0.0, duration=204.0), seconds=4)]
+    labelled = [
+        (trial, "test" if 18 <= i < 33 else "train")
+        for i, trial in enumerate(trials)
+        if i % 18 < 15
+    ]
+
+    def divided(volumes: int, onset: float = 0.0):
+        moved = [(replace(trial, onset=trial.onset + onset), split) for trial, split in labelled]
+        run = Run("01", "1", "train", TR, 0.0, (), (Path("scan"),), (), lambda: iter(()))
+        runs = divide(run, moved, lag=4.0, window=3, volumes=volumes)
+        return [
+            (
+                each.name,
+                [int(trial.clip[2:]) for trial in each.trials],
+                (each.dropped[0], volumes - each.dropped[1]),
+            )
+            for each in runs
+        ]
+
+    first, middle, last = [*range(15)], [*range(18, 33)], [*range(36, 51)]
+    assert divided(105) == [
+        ("1_train", first, (2, 33)),
+        ("1_test", middle, (38, 69)),
+        ("1_train2", last, (74, 105)),
+    ]
+    assert divided(94)[2] == ("1_train2", last, (74, 94))
+    # One volume less: the clips are missing in the other stretch, or in none.
+    assert divided(93)[0][:2] == ("1_train", [*first, *last])
+    assert [name for name, *_ in divided(93)] == ["1_train", "1_test"]
+    begin = divided(105, onset=-40.0)  # before the scan
+    assert begin[0][:2] == ("1_test", middle)
+    assert begin[1][:2] == ("1_train", [*last, *first])
+    kept = Division(config.Split(by="stimulus", test=("g",)), lag=4.0, window=3)
+    run = Run(
+        *("01", "1", "train", TR, 0.0),
+        tuple(replace(trial, film="g" if split == "test" else "f") for trial, split in labelled),
+        *((Path("scan"),), (), lambda: iter(())),
+    )
+    videos = {trial.clip: Part(Path("f")) for trial in run.trials}
+    name = Name.parse(Path("sub-01_task-movie_run-1_bold.nii.gz"))
+    assert name is not None
+    (left,) = kept.parts(run, name, videos=videos, volumes=lambda: 57)
+    assert (left.split, len(left.trials)) == ("train", 30)
+    assert [*kept.notes()] == [
+        "sub-01 run 1: its scan holds less than 20 volumes of what is for test there, 15 clips are "
+        "left out"
+    ]
+    with pytest.raises(
+        DataError, match=r"^sub-01 run 1: of no stretch that data\.split makes does"
+    ):
+        kept.parts(run, name, videos=videos, volumes=lambda: 21)
+
+
 @st.composite
 def cases(draw):
     step = draw(st.sampled_from([0.8, 1.0, 1.49, 2.0, 2.5]))
@@ -283,11 +346,20 @@ def test_no_test_window_shares_a_volume_with_a_training_window(case):
             between = abs(one.onset - other.onset) - case["seconds"]
             assert between > case["gap"] - 0.01
     assert sum(len(each.trials) for each in runs) == len(kept)
-    # No clip of the test part gives way, whatever the gap.
-    held = (trial for trial, split in labelled if split == "test")
-    assert {trial.clip for trial, _ in found["test"]} == {
-        trial.clip for trial in held if volumes_of(trial.onset, **clock)
-    }
+    # No clip of the test part gives way, whatever the gap, but for those of a stretch of which
+    # the scan holds too little.
+    used_clips = {trial.clip for trial, _ in found["test"]}
+    for split, group in groupby(kept, key=lambda each: each[1]):
+        whole = {trial.clip: volumes_of(trial.onset, **clock) for trial, _ in group}
+        there = {clip for clip, volumes_there in whole.items() if volumes_there}
+        if split == "test" and there and not there & used_clips:
+            taken = [volume for clip in there for volume in whole[clip]]
+            assert max(taken) - min(taken) < 20
+            assert min(taken) < 10 or max(taken) >= volumes - 10
+        elif split == "test":
+            assert there <= used_clips
+    held = {trial.clip for trial, split in labelled if split == "test"}
+    assert held == {trial.clip for trial, split in kept if split == "test"}
 
 
 def test_a_study_without_events_is_told_what_its_runs_show(tmp_path):
@@ -328,6 +400,73 @@ def test_a_study_without_events_is_told_what_its_runs_show(tmp_path):
     never = {**told, "films": {"shown": [*stated, {"runs": "run-9", "film": "a.mp4"}]}}
     with pytest.raises(DataError, match=r"^data\.films\.shown\.3\.runs: 'run-9' fits no run$"):
         read(root, **never)
+
+
+@pytest.mark.parametrize("spelled", ["./a.mp4", "stimuli//a.mp4", "stimuli/./a.mp4"])
+def test_a_film_is_one_however_the_configuration_spells_it(root, spelled):
+    """Else its clips would be in both parts unseen."""
+    study = read(root, films={"seconds": 4, "shown": [{"runs": "run-1", "film": spelled}]})
+    assert [run.trials[0].clip for run in study.runs] == ["a.mp4/000", "b.mp4/000", "a.mp4/000"]
+    assert [run.trials[0].repeat for run in study.runs] == [1, 1, 2]
+
+
+def test_the_caption_of_a_clip_is_that_of_most_of_its_seconds(root, tmp_path):
+    rows = (
+        (0, 1.2, "a dog"),
+        (1.2, 2.6, "a cat"),
+        (2.6, 4, "a dog"),
+        (4, 6, "rain"),
+        (6, 90, "sun"),
+    )
+    table = tmp_path / "captions.tsv"
+    lines = (f"a.mp4\t{begin}\t{end - begin}\t{text}\n" for begin, end, text in rows)
+    table.write_text("stim_file\tonset\tduration\tcaption\n" + "".join(lines))
+    stimuli = root / "stimuli"
+    film = stimuli / "a.mp4"
+    clips = {"0": Part(film, 0, 4), "1": Part(film, 4, 4), "2": Part(film, 96, 4)}
+    found = captions_of(clips, table, stimuli, failed=stop)
+    assert found == {"0": "a dog", "1": "rain"}  # of 4 to 8 s both hold 2 s
+    # A clip that is a whole file lasts as long as the file.
+    lines = ("a.mp4\t0\t70\tmost\n", "a.mp4\t70\tn/a\tthe end\n", "c.mp4\t0\tn/a\tnone\n")
+    table.write_text("stim_file\tonset\tduration\tcaption\n" + "".join(lines))
+    whole = {"a.mp4": Part(film), "c.mp4": Part(stimuli / "c.mp4")}
+    assert captions_of(whole, table, stimuli, failed=stop) == {"a.mp4": "most"}
+
+
+def test_films_do_not_go_on_into_each_other(root):
+    def films(onset):
+        first = {"runs": "run-1", "film": "b.mp4", "onset": onset}
+        return {"seconds": 4, "shown": [first, {"runs": "run-1", "film": "a.mp4", "onset": -120}]}
+
+    assert shown(read(root, films=films(-0.9)))["1"] == ("test", [*range(31), *range(30)])
+    message = (
+        r"^data\.films\.shown: a\.mp4 is shown until 0 s, but b\.mp4 from -1\.5 s on; state a "
+        "duration$"
+    )
+    with pytest.raises(DataError, match=message):
+        read(root, films=films(-1.5))
+
+
+def test_an_image_between_films_is_passed_over(tmp_path):
+    root = tmp_path / "bids"
+    write_films(root)
+    for run in (1, 2):
+        write_run(root, run, "ab"[run - 1] + ".mp4")
+    cross = root / "stimuli" / "fix.png"
+    Image.new("RGB", (16, 16)).save(cross)
+    events(root, 1, "0\t4\tfixation\tfix.png", "4\t120\tmovie\ta.mp4")
+    study = read(root, split={"test": "run-2"})
+    assert shown(study)["1"] == ("train", [*range(30)])
+    assert [note.split("lasts")[0] for note in study.notes] == [f"{cross}: "]
+    events(root, 1, "0\tn/a\tfixation\tfix.png")
+    with pytest.raises(DataError, match=r"run-1_events\.tsv: shows nothing for as long as a clip"):
+        read(root, split={"test": "run-2"})
+
+
+def test_a_film_of_the_configuration_is_a_file(root):
+    films = {"seconds": 4, "shown": [{"runs": "run-1", "film": "stimuli/"}]}
+    with pytest.raises(DataError, match=r"^data\.films\.shown\.0\.film must name a file inside st"):
+        read(root, films=films)
 
 
 @pytest.mark.parametrize(
