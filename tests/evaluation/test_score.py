@@ -1,6 +1,7 @@
 """The command that scores, with stand-ins for what was decoded and measured."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,8 +68,13 @@ def decoded(settings, monkeypatch) -> Path:
     return settings.run_dir
 
 
+def page_that(write: Callable) -> SimpleNamespace:
+    """The report, of a run that was not explained."""
+    return SimpleNamespace(write=write, explained=lambda *_: [])
+
+
 def test_clips_without_fmri_are_listed(settings, decoded, monkeypatch, capsys):
-    monkeypatch.setattr(score, "page", SimpleNamespace(write=lambda folder: folder / "report"))
+    monkeypatch.setattr(score, "page", page_that(lambda folder: folder / "report"))
     score.main(settings)
     assert Scores.read(decoded).unscanned == (made.clip(CLIPS), made.clip(CLIPS + 3))
     assert "subject 03: 2 test clips not decoded for want of fMRI" in capsys.readouterr().out
@@ -81,11 +87,11 @@ def test_a_scoring_that_was_stopped_is_none(settings, decoded, monkeypatch, last
     def stop(*_: object) -> None:
         raise Stopped
 
-    monkeypatch.setattr(score, "page", SimpleNamespace(write=lambda folder: folder / "report"))
+    monkeypatch.setattr(score, "page", page_that(lambda folder: folder / "report"))
     score.main(settings)
     assert len(Scores.read(decoded).clips) == CLIPS
     with monkeypatch.context() as during:
-        during.setattr(score, last, stop if last == "align_maps" else SimpleNamespace(write=stop))
+        during.setattr(score, last, stop if last == "align_maps" else page_that(stop))
         with pytest.raises(Stopped):
             score.main(settings)
     assert not (decoded / "scores.json").exists()

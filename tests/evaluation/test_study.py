@@ -188,7 +188,7 @@ def test_methods_are_compared_by_the_metrics_that_are_named(settings, commands):
         ),
         (
             {"methods": {"GLFA": (), "b": ("evaluation.metrics=[sound]",)}},
-            r"evaluation.metrics: 'sound' is neither a group of metrics \(colour, embeddings, ",
+            r"evaluation.metrics: 'sound' is neither a group of metrics \(captions, colour, ",
         ),
     ],
 )
