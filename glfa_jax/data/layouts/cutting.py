@@ -159,7 +159,8 @@ def divide(
     made: list[Run] = []
     lost: list[tuple[Trial, Split]] = []
     for split, group in groupby(kept, key=lambda each: each[1]):
-        trials = tuple(trial for trial, _ in group)
+        shown = list(group)
+        trials = tuple(trial for trial, _ in shown)
         for trial in trials:
             check_begin(run, trial, volumes)
         firsts = [_first(run, trial, lag) for trial in trials]
@@ -173,7 +174,7 @@ def divide(
                     f"volumes, which needs {FEWEST} to be z-scored by itself; make stretches "
                     "longer, or divide by run"
                 )
-            lost += [(trial, split) for trial in trials]
+            lost += shown
             continue
         count = sum(each.split == split for each in made)
         end = min(end, volumes)
