@@ -20,10 +20,10 @@ FORMAT, NUMBERS, ARRAYS, PAGE = 1, "contributions.json", "contributions.npz", "i
 # How contributions are found, in words.
 BY = {"occlusion": "areas replaced by the average", "gradient": "gradient × input"}
 SCORES = {
-    "condition": "what the condition is made of",
-    "image": "similarity to the clip's own frames",
-    "caption": "similarity to the clip's own caption",
-    "video": "denoising the true clip",
+    "condition": "What the condition is made of",
+    "image": "Similarity to the clip's own frames",
+    "caption": "Similarity to the clip's own caption",
+    "video": "Denoising the true clip",
 }
 TOP = 12  # areas of a table that are shown at once
 KIND = "contributions as eval.explain writes them"
