@@ -115,7 +115,7 @@ def score_all(test: HeldOut, results: Path) -> tuple[list[dict], Scores, Path]:
     """Scores every subject and writes what is found: lines of metrics.json, scores, report."""
     settings, index_path = test.settings, folder(test.settings) / "index.json"
     read_clips(index_path)  # hours before it is written to
-    page.explained(results, settings)  # whose damage would stop the report, hours later
+    page.read_explained(results, settings)  # whose damage would stop the report, hours later
     if not os.access(results, os.W_OK):
         raise InputError(f"{results}: must not be written to; choose another results_dir")
     scorer_of, rows, scored = scorers(test, evaluation_models(settings)), [], {}

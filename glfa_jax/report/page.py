@@ -11,6 +11,7 @@ from glfa_jax.method import DATA, data_of, loss_scales, started_from
 from glfa_jax.report import contributions, html
 from glfa_jax.report.alignment import alignment_section
 from glfa_jax.report.clips import clips_section
+from glfa_jax.report.contributions import Contributions
 from glfa_jax.report.inputs import Metric, Run, read
 from glfa_jax.report.metrics import metrics_section
 from glfa_jax.report.training import training_section
@@ -39,21 +40,22 @@ def write(run_dir: Path, *, commands: Sequence[Command] | None = None) -> Path:
     run = read(run_dir)
     if commands is None:
         commands = next_commands(run_dir, run.config)
-    page = render(run, commands=commands, explained=explained(run_dir, run.config))
+    found = read_explained(run_dir, run.config)
+    sections = [] if found is None else contributions.section(found)
+    page = render(run, commands=commands, explained=sections)
     target = run_dir / "report" / "index.html"
     target.parent.mkdir(exist_ok=True)
     write_atomically(target, page)
     return target
 
 
-def explained(run_dir: Path, config: Config) -> list[dict[str, Any]]:
+def read_explained(run_dir: Path, config: Config) -> Contributions | None:
     """What eval.explain left of the run, if not trained further since; raises ReportError."""
     folder = Path(run_dir) / "explain"
     if not (folder / contributions.NUMBERS).exists():
-        return []
+        return None
     found = contributions.read(folder)
-    same = found.about.get("cotrain_steps") == config.cotrain.steps
-    return contributions.section(found) if same else []
+    return found if found.about.get("cotrain_steps") == config.cotrain.steps else None
 
 
 def render(

@@ -70,7 +70,7 @@ def decoded(settings, monkeypatch) -> Path:
 
 def page_that(write: Callable) -> SimpleNamespace:
     """The report, of a run that was not explained."""
-    return SimpleNamespace(write=write, explained=lambda *_: [])
+    return SimpleNamespace(write=write, read_explained=lambda *_: None)
 
 
 def test_clips_without_fmri_are_listed(settings, decoded, monkeypatch, capsys):
