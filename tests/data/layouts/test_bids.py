@@ -14,6 +14,7 @@ from glfa_jax import config
 from glfa_jax.data import DataError, surfaces
 from glfa_jax.data.layouts import Problems
 from glfa_jax.data.layouts.reading import read_study
+from tests.data.layouts.reading import load, rejects
 from tests.data.scans import MESH, write_cifti, write_nifti
 from tests.data.test_readers import AFFINE, two_sides, write_gifti
 
@@ -81,24 +82,10 @@ def settings(root: Path, kind: str = "gifti", **changes) -> config.Data:
     return config.Data(**{**values, **changes})
 
 
-def load(data: config.Data):
-    return read_study(data, Problems(skip=False))
-
-
 @pytest.fixture(autouse=True)
 def mesh(monkeypatch):
     """Surfaces of few vertices for the volumes."""
     monkeypatch.setattr(surfaces, "load", lambda data: two_sides(), raising=False)
-
-
-def rejects(message, data):
-    with pytest.raises(DataError, match=message) as caught:
-        load(data)
-    assert "\n" not in str(caught.value)
-    problems = Problems(skip=True)
-    study = read_study(data, problems)
-    assert str(caught.value) in problems.noted
-    return study
 
 
 def lacks(data):

@@ -11,6 +11,7 @@ from glfa_jax import config
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import Problems, bold_moments
 from glfa_jax.data.layouts.reading import read_study
+from tests.data.layouts.reading import load, rejects
 from tests.data.public_studies import (
     BOLD_RUNS,
     bold_events,
@@ -36,10 +37,6 @@ def settings(root: Path, **changes) -> config.Data:
     return config.Data(**{**values, **changes})
 
 
-def load(data: config.Data):
-    return read_study(data, Problems(skip=False))
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """Not to be changed."""
@@ -51,17 +48,6 @@ def whole(tmp_path_factory) -> Path:
 @pytest.fixture
 def root(whole, tmp_path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "ds005165"))
-
-
-def rejects(message: str, data: config.Data):
-    """Raises when told to stop; notes the same sentence when told to go on."""
-    with pytest.raises(DataError, match=message) as caught:
-        load(data)
-    assert "\n" not in str(caught.value)
-    problems = Problems(skip=True)
-    study = read_study(data, problems)
-    assert str(caught.value) in problems.noted
-    return study
 
 
 def test_tasks_are_splits_and_showings_are_counted_over_sessions(whole):

@@ -15,6 +15,7 @@ from glfa_jax.data import DataError
 from glfa_jax.data.layouts import Problems, vid2name
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.layouts.vid2name import read_vid2name
+from tests.data.layouts.reading import rejects
 
 IMAGE = (5, 7)
 # Lists 1 and 4 are the test clips, in another order; the others are train clips.
@@ -162,16 +163,6 @@ def replace(path: Path) -> Path:
     return path
 
 
-def rejects(message, data):
-    with pytest.raises(DataError, match=message) as caught:
-        read_study(data, Problems(skip=False))
-    assert "\n" not in str(caught.value)
-    problems = Problems(skip=True)
-    study = read_study(data, problems)
-    assert str(caught.value) in problems.noted
-    return study, problems
-
-
 def test_a_missing_tail_is_left_to_the_windows(broken):
     write_scan(replace(scan(broken, 2, 7)), 600)
     study = read_study(settings(broken), Problems(skip=False))
@@ -184,7 +175,7 @@ def test_a_missing_tail_is_left_to_the_windows(broken):
 def test_a_run_of_another_length_is_rejected(broken, subject, run, volumes):
     write_scan(replace(scan(broken, subject, run)), volumes)
     clips = 200 if subject == 1 else 50
-    study, _ = rejects(
+    study = rejects(
         rf"run-{run}_\S+: 'images' has shape \({volumes}, 5, 7\), .* {3 + 13 * clips} volumes for "
         rf"the {clips} clips of run2\.txt",
         settings(broken),
@@ -216,7 +207,7 @@ def test_run_lists_of_another_part(broken):
     }
     study = read_study(settings(broken, runs=runs), Problems(skip=False))
     assert [run.name for run in study.runs] == ["2", "1", "5", "6", "7", "8", "1", "2"]
-    study, _ = rejects(
+    study = rejects(
         r"data\.runs: does not say which runs subject 3 has, it is for 1, 2$",
         settings(broken, runs=runs, subjects=("1", "3")),
     )
@@ -235,7 +226,7 @@ def test_subjects_that_are_not_there(broken):
 def test_lists_and_captions_with_mistakes(broken):
     stimuli = own_stimuli(broken)
     table = replace(stimuli / "condition" / "run3.txt")
-    study, _ = rejects(r"run3\.txt: no such file", settings(broken))
+    study = rejects(r"run3\.txt: no such file", settings(broken))
     assert len(study.runs) == 7 + 28 - 5
     table.write_text("12\n3x\n")
     rejects(r"run3\.txt: must hold an integer video id a line, one is '3x'", settings(broken))
@@ -248,7 +239,7 @@ def test_lists_and_captions_with_mistakes(broken):
     del names[3007]
     path = replace(stimuli / "vid2name.npy")
     write_names(broken, names)
-    study, _ = rejects(r"npy: has no caption for clip 3007_0s and 1 more$", settings(broken))
+    study = rejects(r"npy: has no caption for clip 3007_0s and 1 more$", settings(broken))
     assert len(study.captions) == 2 * 1200 - 2
     path.unlink()
     captions = broken / "captions.tsv"

@@ -9,6 +9,7 @@ from glfa_jax import config
 from glfa_jax.data import DataError
 from glfa_jax.data.layouts import Problems, hcp7t
 from glfa_jax.data.layouts.reading import read_study, read_wordless
+from tests.data.layouts.reading import load, rejects
 from tests.data.public_studies import HCP_SCANS, hcp_scan, write_hcp7t
 from tests.data.scans import write_cifti
 
@@ -23,10 +24,6 @@ def settings(root: Path, **changes) -> config.Data:
         "captions": root / "captions.tsv",
     }
     return config.Data(**{**values, **changes})
-
-
-def load(data: config.Data):
-    return read_study(data, Problems(skip=False))
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +43,6 @@ def root(whole, tmp_path) -> Path:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(path)
     return tmp_path / "HCP"
-
-
-def rejects(message: str, data: config.Data):
-    with pytest.raises(DataError, match=message) as caught:
-        load(data)
-    assert "\n" not in str(caught.value)
-    problems = Problems(skip=True)
-    study = read_study(data, problems)
-    assert str(caught.value) in problems.noted
-    return study
 
 
 def test_films_are_cut_into_a_grid_and_end_in_the_test(whole):
