@@ -58,7 +58,7 @@ def _alike(lists: Mapping[str, Iterable[str]]) -> list[tuple[Sequence[str], Sequ
 
 def listed(names: Iterable[str]) -> str:
     """Names in words; those that count on are a stretch: seg1, seg4 to seg18."""
-    parts = list(_stretches(sorted(dict.fromkeys(names), key=_natural)))
+    parts = list(_stretches(sorted(dict.fromkeys(names), key=natural)))
     if len(parts) > SHOWN:
         parts = [*parts[:SHOWN], f"{len(parts) - SHOWN} more"]
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
@@ -85,8 +85,7 @@ def _follows(name: str, other: str) -> bool:
     return around and int(b[0]) == int(a[0]) + 1
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """seg10 after seg2."""
-    return [
-        (int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
-    ]
+def natural(name: str) -> list[tuple[int, str]]:
+    """To sort by: seg10 after seg2."""
+    parts = filter(None, re.split(r"(\d+)", name))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

@@ -41,7 +41,7 @@ from glfa_jax.data.layouts.dividing import Division
 from glfa_jax.data.layouts.events import read_events
 from glfa_jax.data.layouts.film_captions import captions_of
 from glfa_jax.data.layouts.filmed import Filmed
-from glfa_jax.data.layouts.naming import FORM, Dataset, Name, natural
+from glfa_jax.data.layouts.naming import FORM, Dataset, Name, in_order
 from glfa_jax.data.layouts.scans import (
     CIFTI,
     GIFTI,
@@ -68,7 +68,6 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     stimuli = raw / "stimuli" if raw is not None and not inside.is_dir() else inside
     captions_file = data.captions or stimuli / "captions.tsv"
     notes: list[str] = []
-    derivative, raw_set = Dataset(data.root), None if raw is None else Dataset(raw)
     filmed = data.films and Filmed(
         data.films, stimuli=stimuli, missing=problems.missing, notes=notes
     )
@@ -79,9 +78,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     reader = Reader(
         data,
         stimuli=stimuli,
-        derivative=derivative,
-        raw=raw_set,
-        beside=Beside(derivative, raw_set),
+        beside=Beside(Dataset(data.root), None if raw is None else Dataset(raw)),
         mesh=cache(lambda: surfaces.load(data)),  # only volumes need it
         filmed=filmed,
         division=division,
@@ -97,7 +94,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     notes += division.notes() if division else ()
     read = dict.fromkeys(run.subject for run in runs)
     maps = {
-        subject: anatomy.find(reader.derivative, subject, space=data.space, notes=notes)
+        subject: anatomy.find(reader.beside.derivative, subject, space=data.space, notes=notes)
         for subject in read
     }
     found = {subject: own for subject, own in maps.items() if own}
@@ -131,8 +128,6 @@ class Reader:
 
     data: config.Data
     stimuli: Path
-    derivative: Dataset
-    raw: Dataset | None
     beside: Beside
     mesh: Callable[[], surfaces.Surfaces]
     filmed: Filmed | None
@@ -153,7 +148,7 @@ class Reader:
 
     def runs(self, subject: str) -> list[Run]:
         data = self.data
-        found = list(self.derivative.functional(subject, self.tasks))
+        found = list(self.beside.derivative.functional(subject, self.tasks))
         scans = [
             name
             for name in found
@@ -172,8 +167,8 @@ class Reader:
                 )
             )
             return []
-        if self.raw is not None:
-            found += self.raw.functional(subject, self.tasks)
+        if self.beside.raw is not None:
+            found += self.beside.raw.functional(subject, self.tasks)
         for name in found:
             if (name.suffix, name.extension) == ("events", ".tsv") and not any(
                 name.holds_for(scan, ignoring=FORM) for scan in scans
@@ -181,7 +176,7 @@ class Reader:
                 self._lacks(subject, name)
         runs: list[Run] = []
         keys = dict.fromkeys(name.run(tasks=self.several) for name in scans)
-        for key in sorted(keys, key=natural):
+        for key in sorted(keys, key=in_order):
             of_run = [name for name in scans if name.run(tasks=self.several) == key]
             try:
                 if side := lacking_side(of_run):

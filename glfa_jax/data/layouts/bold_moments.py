@@ -69,15 +69,12 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     else:
         texts = read_captions(captions_file, failed=problems.add)
     nifti = data.root / "Nifti"
-    scans, raw = Dataset(derivative), Dataset(nifti if nifti.is_dir() else data.root)
     by_task = config.Split(by="run", test=("task-test",))
     notes: list[str] = []
     reader = Reader(
         data.model_copy(update={"root": derivative, "task": SPLITS}),
         stimuli=data.root / STIMULI[0],
-        derivative=scans,
-        raw=raw,
-        beside=Beside(scans, raw),
+        beside=Beside(Dataset(derivative), Dataset(nifti if nifti.is_dir() else data.root)),
         mesh=cache(lambda: surfaces.load(data)),  # only volumes need it
         filmed=None,
         division=Division(by_task, lag=data.lag_seconds, window=data.window),

@@ -1,6 +1,5 @@
 """Names of BIDS files, and which of them hold for a scan (the inheritance principle)."""
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -8,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from glfa_jax.data import DataError
+from glfa_jax.data.missing import natural
 
 # Entities that say in which form a scan is given, not which scan it is.
 FORM = ("hemi", "space", "den", "res", "desc", "echo", "part")
@@ -80,16 +80,9 @@ def _of_run(entities: Mapping[str, str], *, tasks: bool) -> Key:
     return tuple((key, value) for key, value in entities.items() if key not in skip)
 
 
-def natural(key: Key) -> tuple[list, Key]:
+def in_order(key: Key) -> tuple[list, Key]:
     """Run 10 after run 2; ses-1 and ses-01 in an order of their own."""
-    return [
-        (name, [(int(part), "") if part.isdecimal() else (-1, part) for part in _digits(value)])
-        for name, value in key
-    ], key
-
-
-def _digits(text: str) -> list[str]:
-    return [part for part in re.split(r"(\d+)", text) if part]
+    return [(name, natural(value)) for name, value in key], key
 
 
 class Dataset:
