@@ -1,16 +1,17 @@
 """The test clips of a finished run, and how they are decoded: shared by sampling and sweeping."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from glfa_jax import config, system
+from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation.amplitude import Rescaling, rescalings
@@ -66,12 +67,20 @@ class HeldOut:
         """The model, and beside it the test subjects' encoders and the average to guide away
         from."""
         settings, model = self.settings, load_model(self.settings, step=step)
-        encoders = {
-            subject: encoder_for(settings, model.encoder, subject=subject)
-            for subject in settings.protocol.test_subjects
-        }
         negative = average_window(settings, model.encoder, store=self.trained)
-        return model, {"encoders": encoders, "negative": negative}
+        return model, {"encoders": self.encoders(model), "negative": negative}
+
+    def encoders(self, model: Model) -> dict[str, Pretrained]:
+        """The model's encoder for each test subject."""
+        return {
+            subject: encoder_for(self.settings, model.encoder, subject=subject)
+            for subject in self.settings.protocol.test_subjects
+        }
+
+    def tokens(self, clips: Sequence[int]) -> Int[np.ndarray, "b n"]:
+        """CLIP's, of the captions of some clips."""
+        captions = self.store.attributes.captions["test"]
+        return system.tokenizer(self.settings)([captions[clip] for clip in clips])
 
     @property
     def shown(self) -> tuple[int, int, int]:

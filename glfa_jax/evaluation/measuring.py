@@ -1,6 +1,5 @@
 """The trained model of a run, ready to score changed maps of its test clips."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,10 +13,10 @@ from glfa_jax.convert.pretrained import in_memory
 from glfa_jax.data.video import unit_range
 from glfa_jax.errors import InputError
 from glfa_jax.evaluation.decoding import HeldOut
+from glfa_jax.evaluation.models import PREDICTORS, compiled, in_batches
 from glfa_jax.explain.scores import (
     CAPTION,
     EMBEDDED,
-    IMAGE,
     VIDEO,
     Noised,
     Scoring,
@@ -25,9 +24,8 @@ from glfa_jax.explain.scores import (
     computing,
 )
 from glfa_jax.explain.scores import noised as noised_clips
-from glfa_jax.ops.preprocess import Preprocessor
-from glfa_jax.subject_alignment import encoder_for
 from glfa_jax.trained.model import load_model
+from glfa_jax.trained.sampler import placed_once
 
 
 class Ready(NamedTuple):
@@ -54,7 +52,16 @@ class Measurer:
         hardware = settings.hardware
         dtype = jnp.dtype(hardware.compute_dtype)
         self._generator = self._model.generator.computing(dtype=dtype, remat=hardware.remat)
-        self._encoders: dict[str, tuple[Scoring, Any]] = {}  # of one subject: they are large
+        encoders = test.encoders(self._model)
+        placed = placed_once(
+            {subject: encoder.variables for subject, encoder in encoders.items()},
+            lambda leaves: jax.device_put(in_memory(leaves)),
+        )
+        options = (names, self._generator, hardware.attention)
+        self._encoders = {
+            subject: (Scoring(computing(encoder.module, hardware), *options), placed[subject])
+            for subject, encoder in encoders.items()
+        }
         self._towards: dict[str, dict[str, np.ndarray]] = {}
         if VIDEO in names:
             self._denoiser, self._codec = (
@@ -69,7 +76,7 @@ class Measurer:
 
     def ready(self, subject: str, clips: list[int]) -> Ready:
         """clips: test clips of the subject, a batch or a part of one."""
-        scoring, variables = self._encoder(subject)
+        scoring, variables = self._encoders[subject]
         size = self._test.settings.evaluation.batch_size
         filled = np.resize(clips, size).tolist()
         maps = self._test.maps(subject, clips).astype(np.float32)
@@ -83,23 +90,13 @@ class Measurer:
         )
         return Ready(scoring, given, maps)
 
-    def _encoder(self, subject: str) -> tuple[Scoring, Any]:
-        if subject not in self._encoders:
-            settings = self._test.settings
-            own = encoder_for(settings, self._model.encoder, subject=subject)
-            module = computing(own.module, settings.hardware)
-            scoring = Scoring(module, self._names, self._generator, settings.hardware.attention)
-            self._encoders.clear()
-            self._encoders[subject] = scoring, jax.device_put(in_memory(own.variables))
-        return self._encoders[subject]
-
     def _targets(self, subject: str, clips: list[int]) -> dict[str, np.ndarray]:
         if self._embed is None:
             return {}
         every = self._test.clips(subject)
         if subject not in self._towards:
             self._towards[subject] = {
-                name: beyond_mean(self._embed(name, every))
+                name: beyond_mean(self._embed(name, subject))
                 for name in self._names
                 if name in EMBEDDED
             }
@@ -128,49 +125,34 @@ class _Embedder:
     """Embeddings of true clips in CLIP's joint space, of unit length."""
 
     def __init__(self, test: HeldOut, *, width: int):
-        settings = test.settings
-        self._test, self._size = test, settings.evaluation.batch_size
-        self._clip = system.load_clip(settings.foundation)
-        module = self._clip.model.module
-        if module.projection_dim != width:
+        settings, one = test.settings, PREDICTORS[system.CLIP]
+        self._test, size = test, settings.evaluation.batch_size
+        loaded = one.load(settings.foundation, settings.data.frames)
+        found = loaded.model.module.projection_dim
+        if found != width:
             raise InputError(
-                f"{settings.foundation / system.CLIP}: embeds in {module.projection_dim} values, "
+                f"{settings.foundation / system.CLIP}: embeds in {found} values, "
                 f"but the run's contrastive head in {width}; must be the CLIP it was trained with, "
                 "or explain.scores without image and caption"
             )
-        self._variables = jax.device_put(in_memory(self._clip.model.variables))
-        self._tokenize = system.tokenizer(settings)
+        of_images, of_captions = compiled(one, loaded)
+        self._see = in_batches(of_images, size=size * settings.data.frames)
+        self._read = in_batches(of_captions, size=size)
 
-    def __call__(self, name: str, clips: list[int]) -> Float[np.ndarray, "n e"]:
-        of: Callable[[list[int]], np.ndarray] = {IMAGE: self._frames, CAPTION: self._captions}[name]
-        parts = [clips[i : i + self._size] for i in range(0, len(clips), self._size)]
-        found = [of(np.resize(part, self._size).tolist())[: len(part)] for part in parts]
-        return np.concatenate(found)
+    def __call__(self, name: str, subject: str) -> Float[np.ndarray, "n e"]:
+        """Of all of a subject's clips."""
+        if name == CAPTION:
+            (found,) = self._read(self._test.tokens(self._test.clips(subject)))
+            return _unit(found)
+        return np.concatenate([self._frames(clips) for clips in self._test.batches(subject)])
 
     def _frames(self, clips: list[int]) -> np.ndarray:
         """Mean over the frames of a clip."""
         video = self._test.store.video("test", clips)
-        given = self._clip.preprocess, jnp.asarray(video.reshape(-1, *video.shape[2:]))
-        frames = _of_images(self._clip.model.module, self._variables, *given)
-        found = _unit(np.asarray(frames, np.float64))
-        return _unit(found.reshape(*video.shape[:2], -1).mean(1))
-
-    def _captions(self, clips: list[int]) -> np.ndarray:
-        captions = self._test.store.attributes.captions["test"]
-        tokens = self._tokenize([captions[clip] for clip in clips])
-        texts = _of_texts(self._clip.model.module, self._variables, jnp.asarray(tokens))
-        return _unit(np.asarray(texts, np.float64))
-
-
-@partial(jax.jit, static_argnums=(0, 2))
-def _of_images(module: Any, variables: Any, preprocess: Preprocessor, images: Any) -> Any:
-    return module.apply(variables, preprocess(images), method="image_features")
-
-
-@partial(jax.jit, static_argnums=0)
-def _of_texts(module: Any, variables: Any, tokens: Any) -> Any:
-    return module.apply(variables, tokens, method="text_features")
+        (frames,) = self._see(video.reshape(-1, *video.shape[2:]))
+        return _unit(_unit(frames).reshape(*video.shape[:2], -1).mean(1))
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
+    x = x.astype(np.float64)
     return x / np.linalg.norm(x, axis=-1, keepdims=True)

@@ -175,8 +175,7 @@ def _tokens(test: HeldOut, clips: Sequence[int]) -> np.ndarray | None:
     """Of the captions of test clips, where a metric asks for them."""
     if not any(metric.truth_needs for metric in system.asked_metrics(test.settings.evaluation)):
         return None
-    captions = test.store.attributes.captions["test"]
-    return system.tokenizer(test.settings)([captions[clip] for clip in clips])
+    return test.tokens(clips)
 
 
 def protocol_of(test: HeldOut, subjects: Iterable[str]) -> Protocol:

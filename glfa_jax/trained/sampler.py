@@ -1,6 +1,7 @@
 """Samples videos with a trained model, as one program on a mesh (SPEC §4)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -39,9 +40,13 @@ def variables_of(
         }
         for subject, encoder in encoders.items()
     }
-    leaves, tree = jax.tree.flatten(own)
-    distinct = {str(id(x)): x for x in leaves}
-    placed = place_params(distinct, mesh, copy=False, from_bytes=from_bytes)
+    return placed_once(own, partial(place_params, mesh=mesh, copy=False, from_bytes=from_bytes))
+
+
+def placed_once(trees: Any, place: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """The trees with all leaves where `place` puts them; what is one leaf before is one there."""
+    leaves, tree = jax.tree.flatten(trees)
+    placed = place({str(id(x)): x for x in leaves})
     return jax.tree.unflatten(tree, [placed[str(id(x))] for x in leaves])
 
 

@@ -107,14 +107,14 @@ class EvaluationModels:
         size = evaluation.batch_size
         sizes = {"clips": size, "frames": size * frames}
         self.identities: dict[str, str] = {}
-        self._predictors: list[tuple[Predictor, _Run]] = []
-        self._readers: list[tuple[Predictor, _Run]] = []
+        self._predictors: list[tuple[Predictor, InBatches]] = []
+        self._readers: list[tuple[Predictor, InBatches]] = []
         for one in needed(evaluation):
             model = one.load(foundation, frames)
             self.identities[one.name] = _digest(model)
-            of_images, of_captions = _compiled(one, model)
-            self._predictors.append((one, _in_batches(of_images, size=sizes[one.sees])))
-            self._readers.append((one, _in_batches(of_captions, size=size)))
+            of_images, of_captions = compiled(one, model)
+            self._predictors.append((one, in_batches(of_images, size=sizes[one.sees])))
+            self._readers.append((one, in_batches(of_captions, size=size)))
 
     def __call__(self, videos: UInt8[np.ndarray, "b f h w 3"]) -> Predictions:
         found = {}
@@ -145,10 +145,10 @@ def _digest(one: system.EvaluationModel) -> str:
     return state.hexdigest()[:16]
 
 
-_Run = Callable[[np.ndarray], list[np.ndarray]]
+InBatches = Callable[[np.ndarray], list[np.ndarray]]
 
 
-def _compiled(
+def compiled(
     one: Predictor, loaded: system.EvaluationModel
 ) -> tuple[Callable[[jax.Array], Any], Callable[[jax.Array], Any]]:
     """What a model predicts of frames or videos in 8 bits, and of tokens."""
@@ -159,7 +159,7 @@ def _compiled(
     return partial(see, variables), partial(understand, variables)
 
 
-def _in_batches(run: Callable[[jax.Array], Any], *, size: int) -> _Run:
+def in_batches(run: Callable[[jax.Array], Any], *, size: int) -> InBatches:
     """Batches of one size, so that one program does."""
 
     def in_batches(given: np.ndarray) -> list[np.ndarray]:
