@@ -1,5 +1,6 @@
 """What was measured of every clip, put together: means, intervals over clips, the test of maps."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,16 @@ from glfa_jax.explain import faithful
 RESAMPLES, LEVEL = 2000, 0.95
 
 
-def results(explaining: Explaining) -> list[dict[str, Any]]:
-    """Of every subject and score, as contributions.json holds it."""
+def results(
+    explaining: Explaining, found_maps: Mapping[str, dict[str, np.ndarray]]
+) -> list[dict[str, Any]]:
+    """Of every subject and score, as contributions.json holds it.
+
+    found_maps: `Explaining.maps` of each subject.
+    """
     found = []
-    for subject in explaining.settings.protocol.test_subjects:
-        maps, deletion = explaining.maps(subject), explaining.deletion(subject)
+    for subject, maps in found_maps.items():
+        deletion = explaining.deletion(subject)
         for k, name in enumerate(explaining.names):
             own = {key: maps[key][:, k] for key in ("full", *BY)}
             curves = {key: deletion[key][:, k] for key in ("own", "own_shares", "random")}

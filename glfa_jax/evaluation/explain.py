@@ -86,8 +86,8 @@ def main(settings: config.Config) -> None:
             flush=True,
         )
         explaining.run(beginning=same)
-        found = results(explaining)
-        _write(explaining, found)
+        maps = {subject: explaining.maps(subject) for subject in settings.protocol.test_subjects}
+        _write(explaining, results(explaining, maps), [*maps.values()])
         drawn = page.read(place)
         flat = drawn_on(settings.data, mask=test.store.mask)
         if flat is not None and len(flat.sides) == 2:
@@ -114,10 +114,12 @@ def _matters(explaining: Explaining) -> dict[str, Any]:
     }
 
 
-def _write(explaining: Explaining, found: list[dict[str, Any]]) -> None:
+def _write(
+    explaining: Explaining, found: list[dict[str, Any]], maps: Sequence[dict[str, np.ndarray]]
+) -> None:
+    """maps: of each subject."""
     settings, areas, place = explaining.settings, explaining.areas, folder(explaining.settings)
     subjects = settings.protocol.test_subjects
-    maps = [explaining.maps(subject) for subject in subjects]
     savez_atomically(
         place / page.ARRAYS,
         mask=areas.number >= 0,

@@ -7,8 +7,9 @@ that no clip is tested by itself.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -78,17 +79,19 @@ class Explaining:
         if not any(missing.values()):
             print("explain: everything is measured already", flush=True)
             return
+        orders = len(self.names) * len(ORDERS) + self.settings.explain.orders
         passes = {
             "maps": len(self.areas.names),
-            "deletion": (len(self.names) * len(ORDERS) + self.settings.explain.orders)
-            * (self.settings.explain.steps + 1),
+            "deletion": orders * (self.settings.explain.steps - 1),
         }
         total = sum(passes[kind] * len(parts) for kind, parts in missing.items())
         one = Measurer(self.test, self.names, cortex=self.areas.number >= 0)
         beginning()
         bar = tqdm(total=total, desc="explain", unit="pass", mininterval=5)
         with matmul_precision(self.settings.hardware), bar as progress:
-            for kind, make in (("maps", self._maps), ("deletion", self._deletion)):
+            # Read once for all batches of a subject, when all of his maps are there.
+            deletion = partial(self._deletion, orders_of=cache(self._orders))
+            for kind, make in (("maps", self._maps), ("deletion", deletion)):
                 for subject, clips in missing[kind]:
                     path = self._part(kind, subject, clips)
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,21 +145,26 @@ class Explaining:
         }
 
     def _deletion(
-        self, one: Measurer, subject: str, clips: list[int], update: Callable[[], object]
+        self,
+        one: Measurer,
+        subject: str,
+        clips: list[int],
+        update: Callable[[], object],
+        *,
+        orders_of: Callable[[str], np.ndarray],
     ) -> dict[str, np.ndarray]:
-        if subject not in self._known_orders:
-            self._known_orders[subject] = self._orders(subject)
-        rows = [self.test.clips(subject).index(clip) for clip in clips]
-        own = self._known_orders[subject][rows]
+        own = orders_of(subject)[[self.test.clips(subject).index(clip) for clip in clips]]
         count, names, orders = own.shape[:3]
         ready = one.ready(subject, clips)
+        where: Any = {"average": one.average, "areas": self.areas.number}
+        ends = measure.ends(*ready, **where)
 
         def scores(rows: np.ndarray) -> np.ndarray:
             """(b, k, steps + 1), of an order for each clip."""
             return measure.deleted(
                 *ready,
-                average=one.average,
-                areas=self.areas.number,
+                **where,
+                between=ends,
                 orders=np.resize(rows, (len(ready.maps), rows.shape[1])),
                 steps=self.settings.explain.steps,
                 progress=update,
@@ -184,11 +192,6 @@ class Explaining:
                 order = faithful.order_of(mean, pixels=self.areas.pixels)
                 found[half::2, :, i] = order if end == "highest" else order[..., ::-1]
         return found
-
-    @cached_property
-    def _known_orders(self) -> dict[str, np.ndarray]:
-        """By subject, once all of his maps are measured."""
-        return {}
 
     @cached_property
     def _random(self) -> np.ndarray:

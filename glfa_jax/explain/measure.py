@@ -63,6 +63,27 @@ def by_area(
     return np.stack(lost, axis=-1)
 
 
+class Ends(NamedTuple):
+    """The scores of the whole maps, and with none of the cortex: in whatever order it goes."""
+
+    whole: Float[np.ndarray, "b k"]
+    none: Float[np.ndarray, "b k"]
+
+
+def ends(
+    score: Score,
+    given: Any,
+    maps: Float[np.ndarray, "b w height width"],
+    *,
+    average: Float[np.ndarray, "w height width"],
+    areas: Int[np.ndarray, "height width"],
+) -> Ends:
+    """Of the curves of `deleted`; arguments as of `by_area`."""
+    return Ends(
+        *(replaced(score, given, maps, average=average, gone=x) for x in (areas < -1, areas >= 0))
+    )
+
+
 def deleted(
     score: Score,
     given: Any,
@@ -72,20 +93,22 @@ def deleted(
     areas: Int[np.ndarray, "height width"],
     orders: Int[np.ndarray, "b areas"],
     steps: int,
+    between: Ends,
     progress: Callable[[], object] = lambda: None,
 ) -> Float[np.ndarray, "b k steps_and_one"]:
     """The scores while areas are replaced one after another, from the whole maps to none of them.
 
-    orders: for each clip, all areas, the first to go first. Otherwise as `by_area`.
+    orders: for each clip, all areas, the first to go first. between: as `ends` gives them.
+    Otherwise as `by_area`.
     """
     clips, count = orders.shape
     found = []
-    for first in counts_of(count, steps):
+    for first in [*counts_of(count, steps)][1:-1]:
         named = np.zeros((clips, count + 1), bool)  # the last for −1, which never goes
         named[np.arange(clips)[:, None], orders[:, :first]] = True
         found.append(replaced(score, given, maps, average=average, gone=named[:, areas]))
         progress()
-    return np.stack(found, axis=-1)
+    return np.stack([between.whole, *found, between.none], axis=-1)
 
 
 def counts_of(areas: int, steps: int) -> Iterator[int]:

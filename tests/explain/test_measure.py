@@ -118,11 +118,13 @@ def judged(case, contributions: np.ndarray, *, name: int) -> faithful.Verdict:
     """The test by deletion of a map (areas) of a score."""
     scoring, given, maps, average = case
     order = faithful.order_of(contributions, pixels=AREAS.pixels)
+    where: Any = {"average": average, "areas": AREAS.number}
+    ends = measure.ends(scoring, given, maps, **where)
 
     def under(order: np.ndarray) -> np.ndarray:
         orders = np.tile(order, (CLIPS, 1))
         curves = measure.deleted(
-            *(scoring, given, maps), average=average, areas=AREAS.number, orders=orders, steps=STEPS
+            *(scoring, given, maps), **where, orders=orders, steps=STEPS, between=ends
         )
         assert curves.shape == (CLIPS, 2, STEPS + 1)
         shares = faithful.shares_of(orders, pixels=AREAS.pixels, steps=STEPS)
