@@ -131,7 +131,7 @@ def _captions(
     names: list[str] = []  # of clips not all of whose captions are there
     images: list[Any] = []
     written: list[str] = []
-    for clip, shown in read_frames(clips, frames=frames, resolution=None, problems=problems):
+    for clip, shown in _frames(clips, frames=frames, problems=problems):
         names.append(clip)
         images.extend(shown)
         while len(images) >= batch:
@@ -146,14 +146,15 @@ def _captions(
         yield clip, written[frames * number : frames * (number + 1)]
 
 
-def read_frames(
-    clips: Clips, *, frames: int, resolution: tuple[int, int] | None, problems: Problems
+def _frames(
+    clips: Clips, *, frames: int, problems: Problems
 ) -> Generator[tuple[str, UInt8[ndarray, "f h w 3"]], None, None]:
-    """The frames of each clip, file after file; what cannot be read goes to `problems`."""
+    """The frames of each clip, of their own size, file after file; what cannot be read goes to
+    `problems`."""
     by_file = sorted(clips, key=lambda clip: (str(clip[1].path), clip[1].start))
     for path, group in groupby(by_file, key=lambda clip: clip[1].path):
         names, parts = zip(*group, strict=True)
-        reader = read_parts(path, parts, frames=frames, resolution=resolution)
+        reader = read_parts(path, parts, frames=frames, resolution=None)
         for number, clip in enumerate(names):
             try:
                 shown = next(reader)
@@ -173,7 +174,7 @@ def middle_frames(
     cannot is said when they are captioned."""
     clips, quiet = list(study.videos.items()), Problems(skip=True)
     with tqdm(total=len(clips), disable=not progress, unit="clip", desc="page") as bar:
-        for clip, frames in read_frames(clips, frames=1, resolution=None, problems=quiet):
+        for clip, frames in _frames(clips, frames=1, problems=quiet):
             height, width = frames.shape[1:3]
             narrow = min(width, widest)
             size = (max(1, round(height * narrow / width)), narrow)
