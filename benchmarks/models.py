@@ -39,6 +39,31 @@ def small_vae(*widths: int, groups: int, **more: Any) -> dict[str, Any]:
     }
 
 
+def small_wan_vae(width: int, *, channels: int, **more: Any) -> dict[str, Any]:
+    """Wan's autoencoder as published but for its widths, of latents with so many channels."""
+    return {
+        "_class_name": "AutoencoderKLWan",
+        "base_dim": width,
+        "z_dim": channels,
+        "dim_mult": [1, 2, 4, 4],
+        "num_res_blocks": 2,
+        "attn_scales": [],
+        "temperal_downsample": [False, True, True],
+        "dropout": 0.0,
+        "latents_mean": [0.1 * (i - 1) for i in range(channels)],
+        "latents_std": [1 + 0.5 * i for i in range(channels)],
+        **more,
+    }
+
+
+# As published; the statistics of its latents are AutoencoderKLWan's own.
+WAN_VAE = {
+    key: value
+    for key, value in small_wan_vae(96, channels=16).items()
+    if not key.startswith("latents_")
+}
+
+
 def small_transformer(width: int, *, inner: int, heads: int, layers: int) -> dict[str, Any]:
     """What CLIP's towers, ViT and VideoMAE share."""
     return {
@@ -64,6 +89,7 @@ _WINDOW = {**_MAPS, "window": 2, "tokens": 5, "clip_dim": 7, "depth": 1}
 TINY: dict[str, dict[str, Any]] = {
     "unet3d": small_unet(8, 16, groups=4, head=4, condition=12),
     "vae": small_vae(8, 16, groups=4),
+    "wan_vae": small_wan_vae(2, channels=2, num_res_blocks=1),
     "clip": {
         "model_type": "clip",
         "projection_dim": 6,

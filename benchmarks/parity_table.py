@@ -65,6 +65,13 @@ ROWS = (
         f"{_PYTORCH}; attention names of before diffusers 0.18",
     ),
     Row(
+        "wan_vae",
+        "VAE of Wan 2.1",
+        models.WAN_VAE,
+        models.small_wan_vae(4, channels=4),
+        _PYTORCH,
+    ),
+    Row(
         "clip_text",
         "CLIP text encoder (of both pipelines)",
         _TEXT_H | {"num_hidden_layers": 23},

@@ -18,7 +18,7 @@ from glfa_jax.starting import typed
 
 # As the modules that do the work list them; those import jax, and --help need not wait for it.
 KINDS = (
-    *("unet3d", "vae", "clip", "clip_text", "vit", "video_mae"),
+    *("unet3d", "vae", "wan_vae", "clip", "clip_text", "vit", "video_mae"),
     *("fmri_autoencoder", "fmri_encoder", "lea", "text_to_video"),
 )
 DTYPES = ("float32", "bfloat16", "stored")

@@ -45,6 +45,12 @@ CONV3D = _transpose("CONV3D", (2, 3, 4, 1, 0))
 # A 1x1 convolution in PyTorch that is a Dense here.
 POINTWISE1D = Transform("POINTWISE1D", lambda x: x[:, :, 0].T, lambda x: x.T[:, :, None])
 POINTWISE2D = Transform("POINTWISE2D", lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
+POINTWISE3D = Transform(
+    "POINTWISE3D", lambda x: x[:, :, 0, 0, 0].T, lambda x: x.T[:, :, None, None, None]
+)
+# A number a channel, which PyTorch stores with axes of length 1 for what has channels first.
+CHANNELS2D = Transform("CHANNELS2D", lambda x: x[:, 0, 0], lambda x: x[:, None, None])
+CHANNELS3D = Transform("CHANNELS3D", lambda x: x[:, 0, 0, 0], lambda x: x[:, None, None, None])
 # A (3, 1, 1) convolution in PyTorch that is a convolution over time alone here.
 TEMPORAL = Transform(
     "TEMPORAL",

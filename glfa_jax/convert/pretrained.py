@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from glfa_jax import files
-from glfa_jax.convert import clip_model, glfa, unet3d, vae, video_mae, vit
+from glfa_jax.convert import clip_model, glfa, unet3d, vae, video_mae, vit, wan_vae
 from glfa_jax.convert.directory import (
     DirectoryError,
     lone_variant,
@@ -35,6 +35,7 @@ from glfa_jax.models.unet3d import UNet3D
 from glfa_jax.models.vae import AutoencoderKL
 from glfa_jax.models.video_mae import VideoMaeClassifier
 from glfa_jax.models.vit_classifier import VitClassifier
+from glfa_jax.models.wan_vae import AutoencoderKLWan
 
 # Of numbers in a model, far beyond every one there is.
 _LARGEST = 10**13
@@ -87,6 +88,11 @@ def _unet_inputs(module: UNet3D) -> tuple[tuple, dict]:
 def _vae_inputs(module: AutoencoderKL) -> tuple[tuple, dict]:
     side = 2 ** (len(module.block_out_channels) - 1)
     return (jnp.zeros((1, side, side, module.in_channels)),), {}
+
+
+def _wan_vae_inputs(module: AutoencoderKLWan) -> tuple[tuple, dict]:
+    side = module.pixels_per_latent
+    return (jnp.zeros((1, 1, side, side, module.in_channels)),), {}
 
 
 def _map_inputs(module: FmriAutoencoder) -> tuple[tuple, dict]:
@@ -170,6 +176,7 @@ KINDS = {
     "vae": _diffusers(
         AutoencoderKL, vae.TABLE, _vae_inputs, "AutoencoderKL", current_names=vae.current_names
     ),
+    "wan_vae": _diffusers(AutoencoderKLWan, wan_vae.TABLE, _wan_vae_inputs, "AutoencoderKLWan"),
     "clip": _transformers(Clip, clip_model.TABLE, _clip_inputs, "CLIPModel", "clip"),
     "clip_text": _transformers(
         ClipText,

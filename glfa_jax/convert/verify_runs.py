@@ -58,25 +58,31 @@ def _unet_inputs(module: Any, rng: np.random.Generator) -> dict[str, np.ndarray]
 
 def _vae_inputs(module: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
     factor = 2 ** (len(module.block_out_channels) - 1)
-    return {"image": normal(rng, 1, 2 * factor, 3 * factor, module.in_channels)}
+    return {"pixels": normal(rng, 1, 2 * factor, 3 * factor, module.in_channels)}
 
 
-def _our_vae(apply: Any, image: Any) -> Outputs:
-    posterior = apply(image, method="encode")
+def _wan_vae_inputs(module: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """The third frame of latents is the first that is decoded with all pasts in use."""
+    frames, side = 1 + 2 * module.frames_per_latent, module.pixels_per_latent
+    return {"pixels": normal(rng, 1, frames, 2 * side, 3 * side, module.in_channels)}
+
+
+def _our_vae(apply: Any, pixels: Any) -> Outputs:
+    posterior = apply(pixels, method="encode")
     return {
         "mean": posterior.mean,
         "log variance": posterior.log_variance,
-        "image": apply(posterior.mean, method="decode"),
+        "pixels": apply(posterior.mean, method="decode"),
     }
 
 
-def _their_vae(model: Any, image: Any) -> Outputs:
-    posterior = model.encode(_first(image)).latent_dist
+def _their_vae(model: Any, pixels: Any) -> Outputs:
+    posterior = model.encode(_first(pixels)).latent_dist
     decoded = model.decode(posterior.mean).sample
     return {
         "mean": _last(posterior.mean),
         "log variance": _last(posterior.logvar),
-        "image": _last(decoded),
+        "pixels": _last(decoded),
     }
 
 
@@ -124,6 +130,7 @@ RUNS = {
         },
     ),
     "vae": Run(_vae_inputs, _our_vae, _their_vae),
+    "wan_vae": Run(_wan_vae_inputs, _our_vae, _their_vae),
     "clip": Run(
         lambda m, rng: {
             "image": _image(m.vision_model, rng),

@@ -9,10 +9,13 @@ from typing import Any, Literal, get_args, get_origin
 _LARGEST = 10**6
 _LARGEST_TABLE = 2**27
 _MOST_ENTRIES = 8
+_MORE_ENTRIES = dict.fromkeys(("latents_mean", "latents_std"), 1024)
+_SIGNED = {"latents_mean"}
 _MOST = {
     **dict.fromkeys(("depth", "decoder_depth"), 128),
     "num_hidden_layers": 64,
     "layers_per_block": 8,
+    "num_res_blocks": 8,
     "kernel_size": 255,
     "subjects": 256,
 }
@@ -40,13 +43,15 @@ def _suits(key: str, value: Any, kind: Any) -> bool:
     if origin is Literal:
         return isinstance(value, str) and value in inner
     if origin is tuple:
-        several = isinstance(value, list | tuple) and 0 < len(value) <= _MOST_ENTRIES
+        most = _MORE_ENTRIES.get(key, _MOST_ENTRIES)
+        several = isinstance(value, list | tuple) and 0 < len(value) <= most
         return several and all(_suits(key, entry, inner[0]) for entry in value)
     if kind is int:
         low, high = _bounds(key)
         return type(value) is int and low <= value <= high
     if kind is float:
-        return type(value) in (int, float) and 0 <= value <= _LARGEST  # false for NaN too
+        low = -_LARGEST if key in _SIGNED else 0
+        return type(value) in (int, float) and low <= value <= _LARGEST  # false for NaN too
     return type(value) is kind
 
 
@@ -57,8 +62,10 @@ def _wanted(key: str, kind: Any) -> str:
     if origin is Literal:
         return " or ".join(map(repr, inner))
     if origin is tuple:
-        each = "text" if inner[0] is str else "whole numbers from {} to {:,}".format(*_bounds(key))
-        return f"a list of 1 to {_MOST_ENTRIES} entries, {each}"
+        most = _MORE_ENTRIES.get(key, _MOST_ENTRIES)
+        each = "whole numbers from {} to {:,}".format(*_bounds(key))
+        each = {str: "text", bool: "true or false", float: "numbers"}.get(inner[0], each)
+        return f"a list of 1 to {most:,} entries, {each}"
     if kind is int:
         return "one integer from {} to {:,}".format(*_bounds(key))
     if kind is float:

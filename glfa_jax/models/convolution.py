@@ -23,7 +23,9 @@ def conv3x3(channels: int, *, dtype: DTypeLike, name: str) -> Conv:
     return Conv(channels, (3, 3), padding=1, dtype=dtype, name=name)
 
 
-def downsample(channels: int, *, padding: int, dtype: DTypeLike) -> Conv:
+def downsample(
+    channels: int, *, padding: int, dtype: DTypeLike, name: str = "downsamplers.0.conv"
+) -> Conv:
     """A 3x3 convolution of stride 2; padding 0 stands for one row below and one column right."""
     pads = ((1, 1), (1, 1)) if padding else ((0, 1), (0, 1))
-    return Conv(channels, (3, 3), strides=2, padding=pads, dtype=dtype, name="downsamplers.0.conv")
+    return Conv(channels, (3, 3), strides=2, padding=pads, dtype=dtype, name=name)
