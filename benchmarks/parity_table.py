@@ -68,7 +68,7 @@ ROWS = (
         "wan_vae",
         "VAE of Wan 2.1",
         models.WAN_VAE,
-        models.small_wan_vae(4, channels=4),
+        models.small_wan_vae(4, channels=4, num_res_blocks=1),
         _PYTORCH,
     ),
     Row(

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet3DConditionModel
+from diffusers import AutoencoderKL, AutoencoderKLWan, UNet3DConditionModel
 from safetensors.numpy import save_file
 from transformers import CLIPModel
 
@@ -20,7 +20,11 @@ from tests.convert import test_official as official
 from tests.convert.test_pretrained import contents
 
 ROWS = {row.kind: row for row in parity_table.ROWS}
-DIFFUSERS = {"unet3d": UNet3DConditionModel, "vae": AutoencoderKL}
+DIFFUSERS = {
+    "unet3d": UNet3DConditionModel,
+    "vae": AutoencoderKL,
+    "wan_vae": AutoencoderKLWan,
+}
 
 
 @pytest.fixture(scope="module")

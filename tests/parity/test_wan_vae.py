@@ -1,7 +1,7 @@
 """AutoencoderKLWan against diffusers' class: blocks by piece, the whole by clip, names, numbers.
 
-Gradients of all parameters, those of the encoder through the latents, are compared where `verify`
-is tested on every kind (test_convert.py).
+Where `verify` is tested on every kind (test_convert.py) it compares 9 frames, and the gradients of
+all parameters, those of the encoder through the latents.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from glfa_jax.models.wan_vae import AutoencoderKLWan
 
 AS_PUBLISHED = models.small_wan_vae(4, channels=4, num_res_blocks=1)
 # Time is halved first, widths do not rise evenly, the decoder is wider than the encoder.
-OTHER = models.small_wan_vae(4, channels=3, num_res_blocks=2, decoder_base_dim=6) | {
+OTHER = models.small_wan_vae(4, channels=3, num_res_blocks=1, decoder_base_dim=6) | {
     "dim_mult": [1, 3, 2],
     "temperal_downsample": [True, True],
     "in_channels": 2,
@@ -113,10 +113,9 @@ def _pair(config: dict) -> tuple[diffusers.AutoencoderKLWan, AutoencoderKLWan, d
     [
         (AS_PUBLISHED, 1, 1, (1, 2)),
         (AS_PUBLISHED, 2, 5, (3, 5)),
-        (OTHER, 1, 9, (3, 1)),
-        (OTHER, 3, 13, (2, 3)),
+        (OTHER, 3, 13, (3, 1)),
     ],
-    ids=["one frame", "24x40", "other", "other, 13 frames"],
+    ids=["one frame", "5 frames, 24x40", "other, 13 frames"],
 )
 def test_posterior_and_video(config, clips, frames, latent, published) -> None:
     theirs, ours, params = published if config is AS_PUBLISHED else _pair(config)
