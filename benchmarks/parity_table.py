@@ -68,7 +68,8 @@ ROWS = (
         "wan_vae",
         "VAE of Wan 2.1",
         models.WAN_VAE,
-        models.small_wan_vae(4, channels=4, num_res_blocks=1),
+        models.small_wan_vae(4, channels=4, num_res_blocks=1)
+        | {"dim_mult": [1, 2, 2], "temperal_downsample": [False, True]},
         _PYTORCH,
     ),
     Row(
