@@ -11,12 +11,12 @@ _LARGEST_TABLE = 2**27
 _MOST_ENTRIES = 8
 _MOST = {
     **dict.fromkeys(("depth", "decoder_depth"), 128),
-    "num_hidden_layers": 64,
+    **dict.fromkeys(("num_hidden_layers", "num_layers"), 64),
     "layers_per_block": 8,
     "kernel_size": 255,
     "subjects": 256,
 }
-_ZERO_TOO = {"eos_token_id", "downsample_padding", "subjects"}
+_ZERO_TOO = {"eos_token_id", "pad_token_id", "downsample_padding", "subjects"}
 
 
 def misfits(values: Mapping[str, Any], *, module: type) -> list[str]:
