@@ -58,7 +58,7 @@ class WanTransformer(nn.Module):
             f"{key} is {config[key]!r:.60}" for key in _OF_IMAGES if config.get(key) is not None
         ]
         given, made = (config.get(f"{side}_channels", 16) for side in ("in", "out"))
-        if given != made:
+        if isinstance(given, int) and isinstance(made, int) and given != made:
             found.append(f"in_channels is {given!r:.60} and out_channels {made!r:.60}")
         if found:
             raise ValueError(
