@@ -14,6 +14,27 @@ PUBLISHED = Path(__file__).parents[1] / "foundation" / "modelscope" / "text-to-v
 SCHEDULE = PUBLISHED / "scheduler" / "scheduler_config.json"
 UNET, VAE = (read_object(PUBLISHED / part / "config.json") for part in ("unet", "vae"))
 
+# The transformer of Wan 2.1 T2V 1.3B likewise.
+WAN = {
+    "_class_name": "WanTransformer3DModel",
+    "added_kv_proj_dim": None,
+    "attention_head_dim": 128,
+    "cross_attn_norm": True,
+    "eps": 1e-06,
+    "ffn_dim": 8960,
+    "freq_dim": 256,
+    "image_dim": None,
+    "in_channels": 16,
+    "num_attention_heads": 12,
+    "num_layers": 30,
+    "out_channels": 16,
+    "patch_size": [1, 2, 2],
+    "pos_embed_seq_len": None,
+    "qk_norm": "rms_norm_across_heads",
+    "rope_max_seq_len": 1024,
+    "text_dim": 4096,
+}
+
 
 def small_unet(*widths: int, groups: int, head: int, condition: int, **more: Any) -> dict[str, Any]:
     """A UNet3D of these widths, with attention everywhere but at its lowest resolution."""
@@ -25,6 +46,22 @@ def small_unet(*widths: int, groups: int, head: int, condition: int, **more: Any
     sizes = {"block_out_channels": list(widths), "layers_per_block": 1, "norm_num_groups": groups}
     sizes |= {"cross_attention_dim": condition, "attention_head_dim": head}
     return {"_class_name": "UNet3DConditionModel", **kinds, **sizes, **more}
+
+
+def small_wan(
+    *, heads: int, head: int, inner: int, layers: int, condition: int, **more: Any
+) -> dict[str, Any]:
+    """A transformer of Wan for 16 latent channels, as those that are published."""
+    sizes = {"num_attention_heads": heads, "attention_head_dim": head, "ffn_dim": inner}
+    sizes |= {"num_layers": layers, "text_dim": condition, "freq_dim": 16}
+    return {"_class_name": "WanTransformer3DModel", **sizes, **more}
+
+
+def small_umt5(width: int, *, heads: int, inner: int, layers: int) -> dict[str, Any]:
+    """UMT5's encoder, with so few buckets that a short caption fills them."""
+    sizes = {"d_model": width, "d_kv": width // heads, "d_ff": inner, "num_heads": heads}
+    buckets = {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 6}
+    return {**sizes, "num_layers": layers, "vocab_size": 20, **buckets}
 
 
 def small_vae(*widths: int, groups: int, **more: Any) -> dict[str, Any]:
@@ -88,6 +125,7 @@ _WINDOW = {**_MAPS, "window": 2, "tokens": 5, "clip_dim": 7, "depth": 1}
 # One of every kind that `pretrained` knows, as small as they go.
 TINY: dict[str, dict[str, Any]] = {
     "unet3d": small_unet(8, 16, groups=4, head=4, condition=12),
+    "wan": small_wan(heads=2, head=8, inner=20, layers=2, condition=12),
     "vae": small_vae(8, 16, groups=4),
     "wan_vae": small_wan_vae(2, channels=2, num_res_blocks=1),
     "clip": {
@@ -97,6 +135,7 @@ TINY: dict[str, dict[str, Any]] = {
         "vision_config": _IMAGE,
     },
     "clip_text": {"model_type": "clip_text_model", **_TEXT},
+    "umt5_text": {"model_type": "umt5", **small_umt5(8, heads=2, inner=12, layers=2)},
     "vit": {"model_type": "vit", **_IMAGE, **labels(3)},
     "video_mae": {
         "model_type": "videomae",
@@ -127,18 +166,10 @@ def random_params(shapes: dict, *, std: float = 1.0, scale: float = 0.0) -> dict
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def torch_class(kind: str) -> Any:
-    """PyTorch's class of a kind of model."""
-    import diffusers
-    import transformers
-
-    found = pretrained.KINDS[kind]
-    library = diffusers if "_class_name" in found.identity else transformers
-    return getattr(library, str(found.torch_class))
-
-
 def torch_model(kind: str, config: dict[str, Any]) -> Any:
     """PyTorch's model of a kind as its library initialises it, ready to be evaluated."""
+    from glfa_jax.convert.verify import torch_class
+
     made, known = torch_class(kind), pretrained.KINDS[kind].identity
     options = {key: value for key, value in config.items() if key not in known}
     if hasattr(made, "config_class"):  # transformers makes an object of the options

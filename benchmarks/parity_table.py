@@ -58,6 +58,13 @@ ROWS = (
         _PYTORCH,
     ),
     Row(
+        "wan",
+        "Transformer of Wan 2.1 (T2V 1.3B)",
+        models.WAN,
+        models.small_wan(heads=2, head=12, inner=40, layers=2, condition=20),
+        _PYTORCH,
+    ),
+    Row(
         "vae",
         "VAE (Stable Diffusion, in both pipelines)",
         models.VAE,
@@ -78,6 +85,13 @@ ROWS = (
         _TEXT_H | {"num_hidden_layers": 23},
         _SMALL_TEXT,
         f"{_PYTORCH}; names with and without `text_model.`",
+    ),
+    Row(
+        "umt5_text",
+        "UMT5 text encoder (of Wan)",
+        {"d_ff": 10240, "d_model": 4096, "num_heads": 64, "num_layers": 24, "vocab_size": 256384},
+        models.small_umt5(32, heads=4, inner=48, layers=2),
+        f"{_PYTORCH}; embeddings under either name, or both",
     ),
     Row(
         "clip",
@@ -196,7 +210,7 @@ definitions; vectors of the official implementation are in `tests/reference`.
     python -m glfa_jax.convert import  --kind KIND --source PLACE --target FOLDER
     python -m glfa_jax.convert export  --kind KIND --source FOLDER --target FOLDER_OR_PTH
     python -m glfa_jax.convert verify  --kind KIND --source PLACE [--gradients]
-    python -m glfa_jax.convert lora    --source PLACE --base UNET_FOLDER --target FOLDER
+    python -m glfa_jax.convert lora    --source PLACE --base FOLDER --target FOLDER
 
 KIND is one of the above or `text_to_video`, a whole pipeline. PLACE is a folder, an official
 `.pth`, or `hub:owner/name`. What `import` makes keeps PyTorch's names and layouts, so PyTorch loads
@@ -210,21 +224,25 @@ is taken as 16 at the published width of 1024 and asked for (`--set num_heads=N`
 
     python -m glfa_jax.convert import --kind KIND --source PLACE --target FOLDER --lora PLACE
 
-merges the update into the UNet of a `unet3d` or a `text_to_video`, `--lora-strength X` times
-(default 1): computed in float32, then rounded to `--dtype`. `lora` keeps it apart and writes it in
-float32 as PEFT (default) or diffusers does (`--layout peft`, `--layout diffusers`). `verify` with
-the same two options compares what was merged with PyTorch running the update beside the layers.
+merges the update into a `unet3d`, alone or in a `text_to_video`, or into a `wan`,
+`--lora-strength X` times (default 1): computed in float32, then rounded to `--dtype`. `lora` keeps
+it apart and writes it in float32 as PEFT (default) or diffusers does (`--layout peft`,
+`--layout diffusers`); `--base` is the folder of the model that it adapts. `verify` with the first
+two options compares what was merged with PyTorch running the update beside the layers.
 
-Read are rank decompositions of linear layers, 1x1 and 3x3 convolutions and convolutions over time,
-from safetensors, `.bin` or `.pt`, under these names (of the first of each pair):
+Read are rank decompositions of linear layers, 1x1 and 3x3 convolutions, convolutions over time and
+of patches, from safetensors, `.bin` or `.pt`, under these names (of the first of each pair):
 
-- diffusers, `unet.MODULE.lora_A.weight`, the scale from the file's metadata;
-- PEFT around a UNet, `base_model.model.MODULE.lora_A.weight`, or around a pipeline,
+- diffusers, `unet.MODULE.lora_A.weight`, `transformer.` for `wan`, the scale from the file's
+  metadata;
+- PEFT around the model, `base_model.model.MODULE.lora_A.weight`, or around a pipeline,
   `base_model.model.unet.MODULE.lora_A.weight`, the scale from adapter_config.json;
 - older diffusers, `unet.MODULE.lora.down.weight`, and its attention processors,
   `unet.ATTENTION.processor.to_q_lora.down.weight`, the scale from `.alpha` tensors;
 - kohya's scripts, `lora_unet_MODULE.lora_down.weight` with `_` for every dot of the module's name,
-  the scale from `.alpha` tensors.
+  the scale from `.alpha` tensors;
+- for `wan`, the names of its authors, `diffusion_model.blocks.0.self_attn.q.lora_A.weight`, and
+  musubi-tuner's, `lora_unet_blocks_0_self_attn_q.lora_down.weight`.
 
 Where nothing tells the scale, it is 1. Rejected by name: DoRA, LoHa, LoKr, core tensors of LoCon,
 biases, embeddings, whole differences, updates of a text encoder, and options of PEFT that change

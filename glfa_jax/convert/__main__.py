@@ -18,7 +18,7 @@ from glfa_jax.starting import typed
 
 # As the modules that do the work list them; those import jax, and --help need not wait for it.
 KINDS = (
-    *("unet3d", "vae", "wan_vae", "clip", "clip_text", "vit", "video_mae"),
+    *("unet3d", "vae", "wan", "wan_vae", "clip", "clip_text", "umt5_text", "vit", "video_mae"),
     *("fmri_autoencoder", "fmri_encoder", "lea", "text_to_video"),
 )
 DTYPES = ("float32", "bfloat16", "stored")
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add_lora(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
-            "--lora", metavar="PLACE", help="to merge into the UNet: a file or a folder"
+            "--lora", metavar="PLACE", help="to merge into the denoiser: a file or a folder"
         )
         sub.add_argument(
             "--lora-strength", type=float, default=1.0, metavar="X", help="default: %(default)s"
@@ -93,10 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--target", metavar="FOLDER", help="what was imported; else imported anew")
     add_lora(sub)
     sub.add_argument("--gradients", action="store_true", help="compare all gradients too")
-    says = "converts a LoRA of a UNet from one layout to another"
+    says = "converts a LoRA of a denoiser from one layout to another"
     sub = commands.add_parser("lora", help=says, description=says)
     sub.add_argument("--source", required=True, metavar="PLACE", help="a file or a folder")
-    sub.add_argument("--base", required=True, metavar="FOLDER", help="the UNet that it adapts")
+    sub.add_argument("--base", required=True, metavar="FOLDER", help="the model that it adapts")
     sub.add_argument("--target", required=True, metavar="FOLDER", help="new or an empty folder")
     sub.add_argument("--layout", choices=LAYOUTS, default="peft", help="default: %(default)s")
     add_download(sub)

@@ -1,4 +1,4 @@
-"""LoRA weights of a UNet3D as diffusers, PEFT and kohya's scripts name them <-> models.lora.
+"""LoRA weights of a denoiser as diffusers, PEFT and kohya's scripts name them <-> models.lora.
 
 A module of rank r adds `alpha / r * up @ down` to its weight. PyTorch stores `down` with the
 kernel of the layer it adapts, (r, in, *taps), and `up` with a kernel of one tap, (out, r, 1 ...).
@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from glfa_jax.convert.adapted import ADAPTED, Adapted
 from glfa_jax.convert.mapping import ConversionError, Transform
 from glfa_jax.convert.stream import Change, is_floating
-from glfa_jax.convert.unet3d import TABLE
 
-_PREFIX = re.compile(r"^(base_model\.model\.)?(unet\.)?")
 # What may follow the name of a module, newest first. An adapter's own name may stand inside.
 _PARTS = (
     ("down", re.compile(r"\.lora_A(\.[^.]+)?\.weight$")),
@@ -70,10 +69,14 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 
 
 class Lora(NamedTuple):
-    """What `models.lora.merge` takes: an update of the parameters by `scale * down @ up`."""
+    """What `models.lora.merge` takes: an update of the parameters by `scale * down @ up`.
+
+    kind: of the model that it adapts.
+    """
 
     tree: dict
     scale: float
+    kind: str = "unet3d"
 
     @property
     def modules(self) -> list[str]:
@@ -92,26 +95,36 @@ class _Module:
 
 
 def import_lora(
-    source: Mapping[str, np.ndarray], *, params: Any, config: Mapping[str, Any] | None = None
+    source: Mapping[str, np.ndarray],
+    *,
+    params: Any,
+    config: Mapping[str, Any] | None = None,
+    kind: str = "unet3d",
 ) -> Lora:
-    """The LoRA tree for a UNet3D's `params` (arrays or shapes), in float32.
+    """The LoRA tree for the `params` (arrays or shapes) of a model of `kind`, in float32.
 
     `config`: an adapter_config.json, or what a safetensors file says of its adapter. Where neither
     it nor an alpha tensor says otherwise alpha is the rank, the scale 1. Where the modules' scales
     differ each is multiplied into its `up` and the scale is 1. Raises ConversionError with all that
     does not fit or is not supported.
     """
-    modules = _modules(params)
-    kohya = {_KOHYA + name.replace(".", "_"): name for name in modules}
+    adapted = ADAPTED[kind]
+    modules = _modules(params, adapted)
+    other_names: dict[str, str] = {}
+    for module in modules:
+        original = adapted.original_name(module)
+        other_names[original] = module
+        for name in (module, original):
+            other_names[_KOHYA + name.replace(".", "_")] = module
     problems: list[str] = []
     strange: dict[str, list[str]] = defaultdict(list)
     for name, tensor in source.items():
-        kind = next((kind for kind, pattern in _UNSUPPORTED if pattern.search(name)), None)
-        if kind is not None:
-            strange[kind].append(name)
+        what = next((what for what, pattern in _UNSUPPORTED if pattern.search(name)), None)
+        if what is not None:
+            strange[what].append(name)
             continue
-        owner, part = _parse(name)
-        owner = kohya.get(owner, owner)
+        owner, part = _parse(name, adapted)
+        owner = other_names.get(owner, owner)
         if part is None:
             problems.append(f"unused: {name}")
         elif owner not in modules:
@@ -120,10 +133,10 @@ def import_lora(
             problems.append(f"given twice: {part} of {owner}, the second time as {name}")
         else:
             modules[owner].parts[part] = tensor
-    for kind, names in strange.items():
-        problems.append(f"not supported: {kind}, {len(names)} tensors such as {names[0]}")
+    for what, names in strange.items():
+        problems.append(f"not supported: {what}, {len(names)} tensors such as {names[0]}")
 
-    options, more = _options(config)
+    options, more = _options(config, adapted)
     problems += more
     tree: dict[tuple[str, ...], np.ndarray] = {}
     scales: dict[tuple[str, ...], float] = {}
@@ -138,7 +151,7 @@ def import_lora(
             tree[(*module.path, "down")] = np.asarray(module.transform.to_linen(down), order="C")
             tree[(*module.path, "up")] = np.asarray(up.reshape(up.shape[:2]).T, order="C")
         problems += faults
-    if not strange and not any(_parse(name)[1] for name in source):
+    if not strange and not any(_parse(name, adapted)[1] for name in source):
         held = f", the tensors are {', '.join(sorted(source)[:3])} ..." if source else ""
         problems = [f"no LoRA weights are there at all{held}"]
     if problems:
@@ -146,16 +159,17 @@ def import_lora(
         raise ConversionError(f"LoRA: {len(problems)} things do not fit:\n  {listing}")
     distinct = set(scales.values())
     if len(distinct) == 1:
-        return Lora(unflatten_dict(tree), distinct.pop())
+        return Lora(unflatten_dict(tree), distinct.pop(), kind)
     for path, scale in scales.items():
         tree[(*path, "up")] = (tree[(*path, "up")] * np.float64(scale)).astype(np.float32)
-    return Lora(unflatten_dict(tree), 1.0)
+    return Lora(unflatten_dict(tree), 1.0, kind)
 
 
 def export_lora(lora: Lora, *, prefix: str) -> dict[str, np.ndarray]:
     """The inverse of `import_lora`, with `adapter_config`: tensors as PEFT names them.
 
-    `prefix`: "unet." for diffusers' load_lora_weights, "base_model.model." for PEFT's own files.
+    `prefix`: "unet." or "transformer." for diffusers' load_lora_weights, "base_model.model." for
+    PEFT's own files.
     """
     tensors = {}
     for name, (transform, down, up) in _exported(lora).items():
@@ -167,7 +181,7 @@ def export_lora(lora: Lora, *, prefix: str) -> dict[str, np.ndarray]:
 
 
 def merging(lora: Lora, *, strength: float) -> Change:
-    """Adds `strength` times the update to a UNet3D's tensor as PyTorch stores it, by its name.
+    """Adds `strength` times the update to a model's tensor as PyTorch stores it, by its name.
 
     Computed in float32 or what is wider; tensors that are not adapted come back as they are.
     """
@@ -200,25 +214,22 @@ def adapter_config(lora: Lora) -> dict[str, Any]:
     }
 
 
-def _modules(params: Any) -> dict[str, _Module]:
+def _modules(params: Any, adapted: Adapted) -> dict[str, _Module]:
     """Every layer that has a kernel, by its PyTorch name."""
     modules = {}
     leaves: dict[tuple[str, ...], Any] = flatten_dict(params)
     for path, leaf in leaves.items():
         if path[-1] == "kernel":
-            transform = TABLE.transform(path, len(leaf.shape))
+            transform = adapted.table.transform(path, len(leaf.shape))
             weight = transform.to_torch(np.broadcast_to(np.zeros((), bool), leaf.shape)).shape
-            modules[_module_name(path)] = _Module(path, transform, weight)
+            modules[adapted.module_name(path)] = _Module(path, transform, weight)
     return modules
 
 
-def _module_name(path: tuple[str, ...]) -> str:
-    return TABLE.torch_name(path).removesuffix(".weight")
-
-
-def _parse(name: str) -> tuple[str, str | None]:
+def _parse(name: str, adapted: Adapted) -> tuple[str, str | None]:
     """A tensor's module and the part it is of it; None for no part of a LoRA."""
-    name = _PREFIX.sub("", name).replace(".processor.", ".")
+    prefix = rf"^(base_model\.model\.)?(({adapted.part}|diffusion_model)\.)?"
+    name = re.sub(prefix, "", name).replace(".processor.", ".")
     for part, pattern in _PARTS:
         match = pattern.search(name)
         if match:
@@ -228,12 +239,14 @@ def _parse(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-def _options(config: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, list[str]]:
+def _options(
+    config: Mapping[str, Any] | None, adapted: Adapted
+) -> tuple[dict[str, Any] | None, list[str]]:
     """The options that are read, and problems with the others."""
     if config is None:
         return None, []
     # A pipeline's metadata names the model before each option.
-    options = {key.removeprefix("unet."): value for key, value in config.items()}
+    options = {key.removeprefix(f"{adapted.part}."): value for key, value in config.items()}
     numbers: list[tuple[str, Any]] = [(key, options.get(key)) for key in ("r", "lora_alpha")]
     problems = []
     for key in ("rank_pattern", "alpha_pattern"):
@@ -325,8 +338,9 @@ def _by_pattern(name: str, options: Mapping[str, Any], patterns: str, default: s
 
 def _exported(lora: Lora) -> dict[str, tuple[Transform, np.ndarray, np.ndarray]]:
     leaves: dict[tuple[str, ...], Any] = flatten_dict(lora.tree)
-    exported = {}
+    adapted, exported = ADAPTED[lora.kind], {}
     for path in dict.fromkeys(path[:-1] for path in leaves):
         down, up = (np.asarray(leaves[(*path, part)]) for part in ("down", "up"))
-        exported[_module_name(path)] = TABLE.transform(path, down.ndim), down, up
+        transform = adapted.table.transform(path, down.ndim)
+        exported[adapted.module_name(path)] = transform, down, up
     return exported

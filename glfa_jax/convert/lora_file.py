@@ -7,6 +7,7 @@ from typing import Any, Literal
 from safetensors import safe_open
 
 from glfa_jax import files
+from glfa_jax.convert.adapted import ADAPTED
 from glfa_jax.convert.directory import (
     PYTORCH_METADATA,
     DirectoryError,
@@ -19,7 +20,7 @@ from glfa_jax.convert.directory import (
 from glfa_jax.convert.lora import Lora, adapter_config, export_lora, import_lora
 from glfa_jax.convert.mapping import ConversionError
 from glfa_jax.convert.pretrained import described
-from glfa_jax.convert.sources import locate
+from glfa_jax.convert.sources import guess_kind, locate
 from glfa_jax.convert.stream import write_safetensors
 
 _DIFFUSERS, _PEFT = "pytorch_lora_weights", "adapter_model"
@@ -29,11 +30,11 @@ _METADATA = "lora_adapter_metadata"  # the same inside of diffusers' file
 Layout = Literal["peft", "diffusers"]
 
 
-def load_lora(path: str | Path, *, params: Any) -> Lora:
+def load_lora(path: str | Path, *, params: Any, kind: str = "unet3d") -> Lora:
     """Reads a file, or a folder in which diffusers or PEFT saved one; safetensors go first.
 
-    `params`: of the UNet3D, arrays or shapes. Raises DirectoryError or ConversionError, one message
-    with all that does not fit.
+    `params`: of the model of `kind` that it adapts, arrays or shapes. Raises DirectoryError or
+    ConversionError, one message with all that does not fit.
     """
     path = Path(path)
     if path.is_dir():
@@ -41,7 +42,7 @@ def load_lora(path: str | Path, *, params: Any) -> Lora:
         path = _file_in(path)
     tensors = read_file(path)
     try:
-        return import_lora(tensors, params=params, config=_read_config(path))
+        return import_lora(tensors, params=params, config=_read_config(path), kind=kind)
     except ConversionError as error:
         raise ConversionError(f"{path}: {error}") from None
 
@@ -49,17 +50,18 @@ def load_lora(path: str | Path, *, params: Any) -> Lora:
 def save_lora(target: str | Path, lora: Lora, *, layout: Layout) -> None:
     """Writes a new folder, for `load_lora` and PeftModel.from_pretrained or load_lora_weights.
 
-    Tried with diffusers 0.42.1: it loads no LoRA into a UNet3DConditionModel, PEFT does.
+    Tried with diffusers 0.42.1: it loads no LoRA into a UNet3DConditionModel, PEFT does; a Wan
+    transformer takes both.
     """
-    target, config = Path(target), adapter_config(lora)
+    target, config, part = Path(target), adapter_config(lora), ADAPTED[lora.kind].part
     with new_folder(target) as folder:
         if layout == "peft":
             (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
             name, prefix, metadata = _PEFT, "base_model.model.", PYTORCH_METADATA
         else:
-            said = {f"unet.{key}": value for key, value in config.items()}
+            said = {f"{part}.{key}": value for key, value in config.items()}
             metadata = PYTORCH_METADATA | {_METADATA: json.dumps(said, sort_keys=True)}
-            name, prefix = _DIFFUSERS, "unet."
+            name, prefix = _DIFFUSERS, f"{part}."
         tensors = export_lora(lora, prefix=prefix)
         file = folder / f"{name}.safetensors"
         with files.writing(target / file.name):
@@ -77,11 +79,14 @@ def convert_lora(
 ) -> Lora:
     """From any layout that is read to one that is written, in float32.
 
-    `base`: the adapted UNet3D's folder, of which config.json alone is read.
+    `base`: the folder of the model that is adapted, of which config.json alone is read.
     """
     require_new_folder(target)
-    _, shapes = described("unet3d", read_config(base), place=base)
-    lora = load_lora(locate(source, allow_download=allow_download), params=shapes)
+    kind = guess_kind(base)
+    if kind not in ADAPTED:
+        kind = "unet3d"  # whose configuration says what is wrong
+    _, shapes = described(kind, read_config(base), place=base)
+    lora = load_lora(locate(source, allow_download=allow_download), params=shapes, kind=kind)
     save_lora(target, lora, layout=layout)
     return lora
 

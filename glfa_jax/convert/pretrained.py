@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from glfa_jax import files
-from glfa_jax.convert import clip_model, glfa, unet3d, vae, video_mae, vit, wan_vae
+from glfa_jax.convert import clip_model, glfa, umt5, unet3d, vae, video_mae, vit, wan, wan_vae
 from glfa_jax.convert.directory import (
     DirectoryError,
     lone_variant,
@@ -31,10 +31,12 @@ from glfa_jax.models.config_values import misfits
 from glfa_jax.models.fmri_autoencoder import FmriAutoencoder
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.lea import Lea
+from glfa_jax.models.umt5 import UMT5Text
 from glfa_jax.models.unet3d import UNet3D
 from glfa_jax.models.vae import AutoencoderKL
 from glfa_jax.models.video_mae import VideoMaeClassifier
 from glfa_jax.models.vit_classifier import VitClassifier
+from glfa_jax.models.wan import WanTransformer
 from glfa_jax.models.wan_vae import AutoencoderKLWan
 
 # Of numbers in a model, far beyond every one there is.
@@ -83,6 +85,11 @@ def _unet_inputs(module: UNet3D) -> tuple[tuple, dict]:
     side = 2 ** (len(module.block_out_channels) - 1)
     sample = jnp.zeros((1, 1, side, side, module.in_channels))
     return (sample, jnp.zeros((), jnp.int32), jnp.zeros((1, 1, module.cross_attention_dim))), {}
+
+
+def _wan_inputs(module: WanTransformer) -> tuple[tuple, dict]:
+    sample = jnp.zeros((1, *module.patch_size, module.in_channels))
+    return (sample, jnp.zeros(()), jnp.zeros((1, 1, module.text_dim))), {}
 
 
 def _vae_inputs(module: AutoencoderKL) -> tuple[tuple, dict]:
@@ -176,6 +183,7 @@ KINDS = {
     "vae": _diffusers(
         AutoencoderKL, vae.TABLE, _vae_inputs, "AutoencoderKL", current_names=vae.current_names
     ),
+    "wan": _diffusers(WanTransformer, wan.TABLE, _wan_inputs, "WanTransformer3DModel"),
     "wan_vae": _diffusers(AutoencoderKLWan, wan_vae.TABLE, _wan_vae_inputs, "AutoencoderKLWan"),
     "clip": _transformers(Clip, clip_model.TABLE, _clip_inputs, "CLIPModel", "clip"),
     "clip_text": _transformers(
@@ -185,6 +193,14 @@ KINDS = {
         "CLIPTextModel",
         "clip_text_model",
         reads=clip_model.text_table,
+    ),
+    "umt5_text": _transformers(
+        UMT5Text,
+        umt5.TABLE,
+        lambda m: ((jnp.ones((1, 1), jnp.int32),), {}),
+        "UMT5EncoderModel",
+        "umt5",
+        current_names=umt5.current_names,
     ),
     "vit": _transformers(
         VitClassifier, vit.TABLE, lambda m: ((_images(m),), {}), "ViTForImageClassification", "vit"

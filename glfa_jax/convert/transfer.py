@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from glfa_jax import files
 from glfa_jax.convert import official
+from glfa_jax.convert.adapted import ADAPTED
 from glfa_jax.convert.directory import (
     DirectoryError,
     copy_files,
@@ -73,7 +74,7 @@ def import_model(
     """Makes a folder that `pretrained.load` reads, or a generator for a pipeline.
 
     `dtype`: "float32", "bfloat16" or "stored". `shard_size`: bytes. `lora`: as of `load_lora`;
-    `lora_strength` times its update is added to the UNet3D. The rest as in `open_source` and
+    `lora_strength` times its update is added to the denoiser. The rest as in `open_source` and
     `locate`. Returns what was read. Memory: the source's mapped pages in use, and one piece of a
     tensor; with a LoRA that itself and a few float32 copies of one tensor. Raises InputError with
     all that does not fit, and then leaves nothing.
@@ -146,14 +147,16 @@ def export_model(
 
 
 def loras_of(lora: Path, sources: Mapping[str, Source]) -> dict[str, Lora]:
-    """By part of the source, the LoRA of it: of the UNet3D alone."""
+    """By part of the source, the LoRA of it: of the denoiser alone."""
     found = {
-        part: load_lora(lora, params=model.shapes)
+        part: load_lora(lora, params=model.shapes, kind=model.kind)
         for part, model in sources.items()
-        if model.kind == "unet3d"
+        if model.kind in ADAPTED
     }
     if not found:
-        raise InputError(f"{lora}: a LoRA adapts a unet3d, alone or in a {PIPELINE}")
+        raise InputError(
+            f"{lora}: a LoRA adapts a unet3d, alone or in a {PIPELINE}, or a wan transformer"
+        )
     return found
 
 

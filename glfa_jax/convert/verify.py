@@ -230,14 +230,29 @@ def _torch_model(source: Source, module: Any, variant: str | None) -> Any:
 
         tensors = {k: torch.tensor(np.asarray(v, np.float32)) for k, v in source.tensors.items()}
         return getattr(verify_fmri, source.kind)(tensors, module)
-    library = "diffusers" if "_class_name" in KINDS[source.kind].identity else "transformers"
-    model_class = getattr(importlib.import_module(library), name)
-    if library == "diffusers":  # which advises, loudly, to install accelerate unless told not to
+    model_class = torch_class(source.kind)
+    if _of_diffusers(source.kind):
+        # Unless told not to, it advises loudly to install accelerate.
         options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
     else:
         options = {"dtype": torch.float32}
     model = model_class.from_pretrained(source.place, variant=variant, **options)
     return model.eval()
+
+
+def torch_class(kind: str) -> Any:
+    """The class of diffusers or transformers for a kind of model, to be loaded in float32."""
+    library = "diffusers" if _of_diffusers(kind) else "transformers"
+    name = str(KINDS[kind].torch_class)
+    found = getattr(importlib.import_module(library), name)
+    if library == "diffusers" and found._keep_in_fp32_modules:
+        # Means nothing where all is float32, but diffusers would ask for accelerate to obey it.
+        return type(name, (found,), {"_keep_in_fp32_modules": None})
+    return found
+
+
+def _of_diffusers(kind: str) -> bool:
+    return "_class_name" in KINDS[kind].identity
 
 
 def _run_beside(model: Any, lora: Lora) -> None:

@@ -56,6 +56,15 @@ def _unet_inputs(module: Any, rng: np.random.Generator) -> dict[str, np.ndarray]
     }
 
 
+def _wan_inputs(module: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    frames, rows, columns = (n * p for n, p in zip((2, 2, 3), module.patch_size, strict=True))
+    return {
+        "sample": normal(rng, 2, frames, rows, columns, module.in_channels),
+        "timestep": np.array([10.5, 900], np.float32),
+        "conditioning": normal(rng, 2, 5, module.text_dim),
+    }
+
+
 def _vae_inputs(module: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
     factor = 2 ** (len(module.block_out_channels) - 1)
     return {"pixels": normal(rng, 1, 2 * factor, 3 * factor, module.in_channels)}
@@ -111,6 +120,20 @@ def _their_text(model: Any, tokens: Any) -> Outputs:
     return {"hidden": out.last_hidden_state, "pooled": out.pooler_output}
 
 
+def _padded(module: Any, rng: np.random.Generator) -> np.ndarray:
+    """Captions of 7 and of 12 tokens: for distances beyond the first buckets, and padding."""
+    tokens = rng.integers(1, module.vocab_size, (2, 12))
+    tokens[tokens == module.pad_token_id] = 0 if module.pad_token_id else 1
+    tokens[0, 7:] = module.pad_token_id
+    return tokens.astype(np.int32)
+
+
+def _their_padded(model: Any, tokens: Any) -> Outputs:
+    mask = tokens != model.config.pad_token_id
+    hidden = model(tokens.long(), attention_mask=mask.long()).last_hidden_state
+    return {"hidden": hidden * mask[..., None]}
+
+
 def _volume(module: Any, rng: np.random.Generator, *batch: int) -> np.ndarray:
     """Maps that are zero off an imaginary cortex."""
     volumes = normal(rng, *batch, module.height, module.width)
@@ -129,6 +152,13 @@ RUNS = {
             "prediction": _last(model(_first(sample), timestep.long(), conditioning).sample)
         },
     ),
+    "wan": Run(
+        _wan_inputs,
+        lambda apply, **x: {"prediction": apply(*x.values())},
+        lambda model, sample, timestep, conditioning: {
+            "prediction": _last(model(_first(sample), timestep, conditioning).sample)
+        },
+    ),
     "vae": Run(_vae_inputs, _our_vae, _their_vae),
     "wan_vae": Run(_wan_vae_inputs, _our_vae, _their_vae),
     "clip": Run(
@@ -140,6 +170,11 @@ RUNS = {
         _their_clip,
     ),
     "clip_text": Run(lambda m, rng: {"tokens": _tokens(m, rng)}, _our_text, _their_text),
+    "umt5_text": Run(
+        lambda m, rng: {"tokens": _padded(m, rng)},
+        lambda apply, tokens: apply(tokens)._asdict(),
+        _their_padded,
+    ),
     "vit": Run(
         lambda m, rng: {"image": _image(m, rng)},
         lambda apply, image: {"logits": apply(image)},

@@ -13,13 +13,13 @@ _MORE_ENTRIES = dict.fromkeys(("latents_mean", "latents_std"), 1024)
 _SIGNED = {"latents_mean"}
 _MOST = {
     **dict.fromkeys(("depth", "decoder_depth"), 128),
-    "num_hidden_layers": 64,
+    **dict.fromkeys(("num_hidden_layers", "num_layers"), 64),
     "layers_per_block": 8,
     "num_res_blocks": 8,
     "kernel_size": 255,
     "subjects": 256,
 }
-_ZERO_TOO = {"eos_token_id", "downsample_padding", "subjects"}
+_ZERO_TOO = {"eos_token_id", "pad_token_id", "downsample_padding", "subjects"}
 
 
 def misfits(values: Mapping[str, Any], *, module: type) -> list[str]:

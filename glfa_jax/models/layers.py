@@ -1,13 +1,15 @@
-"""Building blocks shared by all models: norms and activation with PyTorch's numbers."""
+"""Building blocks shared by all models: norms and activations with PyTorch's numbers."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from glfa_jax.ops.attention_einsum import KEPT
 
@@ -39,6 +41,40 @@ def _gelu_jvp(given: tuple, tangents: tuple) -> tuple[Array, Array]:
 def _normal_share(x: Array) -> Array:
     """Φ(x), the share of a standard normal below x."""
     return 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+@jax.custom_jvp
+def gelu_tanh(x: Float[Array, "*x"]) -> Float[Array, "*x"]:
+    """x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2 in float32, also known as "gelu_new"."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return (0.5 * wide * (1 + _bend(wide))).astype(x.dtype)
+
+
+@gelu_tanh.defjvp
+def _gelu_tanh_jvp(given: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """As that of `gelu`."""
+    (x,), (dx,) = given, tangents
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    bend = _bend(wide)
+    steepness = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * wide**2)
+    slope = 0.5 * (1 + bend + wide * (1 - bend**2) * steepness)
+    return gelu_tanh(x), slope.astype(x.dtype) * dx
+
+
+def _bend(x: Array) -> Array:
+    return jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+
+
+def waves(timestep: Num[Array, " b"], width: int) -> Float[Array, "b d"]:
+    """Cosines, then sines, of a time at `width` / 2 rates from 1 down to almost 1 / 10000.
+
+    The rates are rounded as PyTorch rounds them: at a time of 1000 the last bit of a rate shows.
+    """
+    half = width // 2
+    exponents = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half)
+    rates = np.exp(exponents.astype(np.float64)).astype(np.float32)
+    angles = timestep[:, None].astype(jnp.float32) * rates
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
 def split_heads(x: Float[Array, "*b n d"], num_heads: int) -> Float[Array, "*b n h e"]:
@@ -80,7 +116,27 @@ def _mean_of_channels(x: Array) -> Array:
 
 
 class LayerNorm(nn.Module):
-    """Linen's LayerNorm whose epsilon must be written at every use; statistics in float32."""
+    """Linen's LayerNorm whose epsilon must be written at every use; statistics in float32.
+
+    affine: has a scale and a bias.
+    """
+
+    epsilon: float
+    affine: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        y = normalised(x.astype(jnp.float32), _mean_of_channels, self.epsilon)
+        if self.affine:
+            scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+            bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+            y = y * scale + bias
+        return y.astype(self.dtype)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + epsilon), scaled (arXiv 1910.07467); statistics in float32."""
 
     epsilon: float
     dtype: DTypeLike = jnp.float32
@@ -88,9 +144,9 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        x = normalised(x.astype(jnp.float32), _mean_of_channels, self.epsilon)
-        return (x * scale + bias).astype(self.dtype)
+        x = x.astype(jnp.float32)
+        x = x * jax.lax.rsqrt(_mean_of_channels(jnp.square(x)) + self.epsilon)
+        return (x * scale).astype(self.dtype)
 
 
 class GroupNorm(nn.Module):

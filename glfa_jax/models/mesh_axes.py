@@ -1,6 +1,7 @@
 """The one place where models know of a mesh: how activations lie on it."""
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
@@ -88,3 +89,41 @@ def to_pixels(x: Array) -> Array:
 def to_frames(x: Array) -> Array:
     """Back again."""
     return shard(shard(x, over_frame=1).transpose(0, 3, 1, 2, 4), over_frame=1)
+
+
+def to_heads(x: Array) -> Array:
+    """(b, f, n, h, d) with frames sharded to (b, g, f * n, h / g, d) with groups of heads sharded.
+
+    For attention over all positions of a clip: every device sees them all, of its own heads. There
+    are as many groups as devices along "frame", or one where they do not divide the heads, which
+    every device then computes.
+    """
+    b, f, n, h, d = x.shape
+    groups = _ways(h)
+    x = shard(x, over_frame=1).reshape(b, f, n, groups, h // groups, d)
+    x = shard(x.transpose(0, 3, 1, 2, 4, 5), over_frame=1)
+    return x.reshape(b, groups, f * n, h // groups, d)
+
+
+def from_heads(x: Array, *, f: int) -> Array:
+    """Back again."""
+    b, groups, length, h, d = x.shape
+    x = shard(x, over_frame=1).reshape(b, groups, f, length // f, h, d)
+    x = shard(x.transpose(0, 2, 3, 1, 4, 5), over_frame=1)
+    return x.reshape(b, f, length // f, groups * h, d)
+
+
+def side_by_side(x: Array, *given: Array) -> tuple[Array, ...]:
+    """(b, f, n, h, d) with frames sharded to (b, g, f / g * n, h, d), one g a device, and `given`,
+    (b, k, h, d), once for each g: for attention from every position to what all frames share."""
+    b, f, n, h, d = x.shape
+    groups = _ways(f)
+    x = shard(x, over_frame=1).reshape(b, groups, f // groups * n, h, d)
+    copies = (jnp.broadcast_to(y[:, None], (b, groups, *y.shape[1:])) for y in given)
+    return tuple(shard(y, over_frame=1) for y in (x, *copies))
+
+
+def _ways(length: int) -> int:
+    """How many devices along "frame" share so many; 1 where they do not divide them."""
+    ways = jax.sharding.get_abstract_mesh().shape.get("frame", 1)
+    return ways if length % ways == 0 else 1

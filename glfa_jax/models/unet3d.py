@@ -1,6 +1,5 @@
 """UNet3D: the text-to-video denoiser of ModelScope T2V and zeroscope_v2_576w (SPEC §2.4)."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from glfa_jax.models.convolution import conv3x3
 from glfa_jax.models.hub_config import fields_from_config
-from glfa_jax.models.layers import GroupNorm
+from glfa_jax.models.layers import GroupNorm, waves
 from glfa_jax.models.mesh_axes import shard
 from glfa_jax.models.unet3d_blocks import DownBlock, MidBlock, Settings, UpBlock
 
@@ -163,9 +162,6 @@ class UNet3D(nn.Module):
 
     def _embed(self, timestep: Int[Array, " b"]) -> Float[Array, "b d"]:
         width = self.block_out_channels[0]
-        half = width // 2
-        rates = jnp.exp(-math.log(10000) / half * jnp.arange(half, dtype=jnp.float32))
-        angles = timestep[:, None].astype(jnp.float32) * rates
-        x = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1).astype(self.dtype)
+        x = waves(timestep, width).astype(self.dtype)
         x = nn.Dense(4 * width, dtype=self.dtype, name="time_embedding.linear_1")(x)
         return nn.Dense(4 * width, dtype=self.dtype, name="time_embedding.linear_2")(nn.silu(x))

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from glfa_jax.convert.lora import Lora, adapter_config, export_lora, import_lora
@@ -379,3 +380,84 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     save_file(tensors() | {"x": np.zeros(1)}, path)
     with pytest.raises(ConversionError, match=re.escape(f"{path}: LoRA: 1 things")):
         load_lora(path, params=PARAMS)
+
+
+_WAN = {
+    "patch_embedding": ((6, 4, 1, 2, 2), "patch_embedding"),
+    "blocks.0.attn1.to_q": ((6, 6), "blocks.0.self_attn.q"),
+    "blocks.0.attn2.to_out.0": ((6, 6), "blocks.0.cross_attn.o"),
+    "blocks.10.ffn.net.2": ((6, 5), "blocks.10.ffn.2"),
+    "condition_embedder.text_embedder.linear_1": ((6, 3), "text_embedding.0"),
+    "condition_embedder.time_proj": ((36, 6), "time_projection.1"),
+    "proj_out": ((8, 6), "head.head"),
+}
+
+
+def _wan_params() -> dict:
+    paths = {
+        ("patch_embedding", "kernel"): (1, 2, 2, 4, 6),
+        ("blocks.0", "attn1", "to_q", "kernel"): (6, 6),
+        ("blocks.0", "attn2", "to_out.0", "kernel"): (6, 6),
+        ("blocks.10", "ffn.net.2", "kernel"): (5, 6),
+        ("condition_embedder.text_embedder.linear_1", "kernel"): (3, 6),
+        ("condition_embedder.time_proj", "kernel"): (6, 36),
+        ("proj_out", "kernel"): (6, 8),
+    }
+    shapes = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in paths.items()}
+    return unflatten_dict(shapes)
+
+
+def _wan_tensors() -> dict[str, np.ndarray]:
+    rng, source = np.random.default_rng(0), {}
+    for name, ((out, *inner), _) in _WAN.items():
+        up = (out, 2, *[1] * (len(inner) - 1))
+        source[f"{name}.lora_A.weight"] = rng.standard_normal((2, *inner), np.float32)
+        source[f"{name}.lora_B.weight"] = rng.standard_normal(up, np.float32)
+    return source
+
+
+def _by_their_authors(source: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    parts = (name.split(".lora_") for name in source)
+    names = (f"diffusion_model.{_WAN[layer][1]}.lora_{part}" for layer, part in parts)
+    return dict(zip(names, source.values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda s: renamed(s, (r"^", "transformer.")),
+        lambda s: renamed(s, (r"^", "base_model.model.")),
+        lambda s: renamed(s, (r"^", "base_model.model."), (r"(lora_[AB])", r"\1.default")),
+        _by_their_authors,
+        lambda s: kohya(renamed(_by_their_authors(s), (r"^diffusion_model\.", ""))),
+        kohya,
+    ],
+    ids=["diffusers", "peft", "an adapter's name", "authors", "musubi-tuner", "kohya"],
+)
+def test_every_layout_of_wan_means_the_same(layout):
+    wanted = import_lora(_wan_tensors(), params=_wan_params(), kind="wan")
+    assert wanted.modules == list(_WAN)
+    assert_same(import_lora(layout(_wan_tensors()), params=_wan_params(), kind="wan"), wanted)
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "peft"])
+def test_what_is_saved_for_wan_is_read(tmp_path, layout):
+    tree = import_lora(_wan_tensors(), params=_wan_params(), kind="wan").tree
+    save_lora(tmp_path / "new", Lora(tree, 0.5, "wan"), layout=layout)
+    again = load_lora(tmp_path / "new", params=_wan_params(), kind="wan")
+    assert_same(again, Lora(tree, 0.5))
+    (file,) = (tmp_path / "new").glob("*.safetensors")
+    prefix = {"diffusers": "transformer.", "peft": "base_model.model."}[layout]
+    with safe_open(file, framework="numpy") as held:
+        assert all(name.startswith(prefix) for name in held.keys())  # noqa: SIM118
+
+
+def test_a_lora_of_another_kind_is_rejected():
+    rejection(
+        lambda: import_lora(tensors(), params=_wan_params(), kind="wan"),
+        f"unknown module: {Q}.lora_A.weight",
+    )
+    rejection(
+        lambda: import_lora(renamed(_wan_tensors(), (r"^", "transformer.")), params=PARAMS),
+        "unknown module: transformer.patch_embedding.lora_A.weight",
+    )

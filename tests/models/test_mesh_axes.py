@@ -65,10 +65,34 @@ step = jax.value_and_grad(loss, argnums=(0, 1))
 check(step, (k, l), x, {(1, 1, 4): 1 / 4, (2, 1, 2): 1 / 4}, ("frame",))
 """
 
+# Every position attends to all of its clip, so devices swap frames for heads and back.
+_BLOCK = """
+from glfa_jax.models.mesh_axes import shard
+from glfa_jax.models.rotary import rotary
+from glfa_jax.models.wan_blocks import WanBlock
 
-@pytest.mark.parametrize("layers", [_ENCODER, _CONVOLUTIONS], ids=["encoder", "convolutions"])
+module = WanBlock(4, 8, 48, 1e-6, cross_attn_norm=True)
+x, *others = draw((4, 4, 6, 32), (4, 6, 32), (4, 2, 32))
+
+def of(function, params, x, others):
+    modulation, context = map(shard, others)
+    given = {"modulation": modulation, "context": context, "rotary": rotary((4, 2, 3), 8)}
+    return function(params, x, **given)
+
+def loss(given, x):
+    return (jnp.sin(of(module.apply, given[0], x, given[1])) ** 2).sum()
+
+params = jax.jit(lambda key: of(module.init, key, x, others))(jax.random.key(0))
+step = jax.value_and_grad(loss, argnums=(0, 1))
+check(step, (params, others), x, {(1, 1, 4): 1 / 4, (2, 1, 2): 1 / 4}, ("frame",))
+"""
+
+
+@pytest.mark.parametrize(
+    "layers", [_ENCODER, _CONVOLUTIONS, _BLOCK], ids=["encoder", "convolutions", "wan block"]
+)
 def test_devices_along_frame_share_the_work(layers: str) -> None:
-    """No convolution gathers the frames of others."""
+    """No convolution, and no attention over time, gathers the frames of others."""
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
     command = [sys.executable, "-c", _START + layers]
     run = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True)

@@ -6,25 +6,19 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLWan, UNet3DConditionModel
 from safetensors.numpy import save_file
 from transformers import CLIPModel
 
 from benchmarks import parity_table
-from benchmarks.models import torch_class
 from glfa_jax.convert import pretrained, verify
 from glfa_jax.convert.__main__ import command as main
 from glfa_jax.convert.directory import read_tensors
 from glfa_jax.convert.transfer import export_model, import_model
+from glfa_jax.convert.verify import torch_class
 from tests.convert import test_official as official
 from tests.convert.test_pretrained import contents
 
 ROWS = {row.kind: row for row in parity_table.ROWS}
-DIFFUSERS = {
-    "unet3d": UNet3DConditionModel,
-    "vae": AutoencoderKL,
-    "wan_vae": AutoencoderKLWan,
-}
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +105,27 @@ def test_verify_runs_a_lora_beside_what_was_merged(stored, tmp_path, capsys):
     assert "no LoRA is named" in capsys.readouterr().err
 
 
+def test_verify_runs_a_lora_of_wan_by_the_names_of_its_authors(stored, tmp_path, capsys):
+    rng, tensors = np.random.default_rng(0), {}
+    weights = read_tensors(stored / "wan")
+    for layer, original in (
+        ("patch_embedding", "patch_embedding"),
+        ("blocks.0.attn1.to_q", "blocks.0.self_attn.q"),
+        ("blocks.1.attn2.to_out.0", "blocks.1.cross_attn.o"),
+        ("blocks.1.ffn.net.0.proj", "blocks.1.ffn.0"),
+        ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
+    ):
+        out, *inner = weights[f"{layer}.weight"].shape
+        up = (out, 2, *[1] * (len(inner) - 1))
+        for part, shape in (("A", (2, *inner)), ("B", up)):
+            name = f"diffusion_model.{original}.lora_{part}.weight"
+            tensors[name] = rng.standard_normal(shape, np.float32)
+    save_file(tensors, tmp_path / "lora.safetensors")
+    asked = ("verify", "--kind", "wan", "--source", str(stored / "wan"))
+    assert main([*asked, "--lora", str(tmp_path / "lora.safetensors")]) == 0
+    assert "with the LoRA of 5 layers, its update 1 times" in capsys.readouterr().out
+
+
 def test_without_torch_verify_says_how_to_get_it(stored, monkeypatch, capsys):
     monkeypatch.setattr(verify.importlib.util, "find_spec", lambda name: None)
     assert main(["verify", "--kind", "vit", "--source", str(stored / "vit")]) == 2
@@ -135,10 +150,10 @@ def test_torch_loads_exports_as_they_are(kind, stored, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("kind", DIFFUSERS)
+@pytest.mark.parametrize("kind", ["unet3d", "vae", "wan"])
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
 def test_half_precision_variants_and_older_files_are_read(kind, safe, stored, tmp_path):
-    model = DIFFUSERS[kind].from_pretrained(stored / kind).half()
+    model = torch_class(kind).from_pretrained(stored / kind).half()
     model.save_pretrained(
         tmp_path / "half", variant="fp16", safe_serialization=safe, max_shard_size="30KB"
     )
@@ -180,6 +195,7 @@ def test_the_table_names_every_model_and_its_published_size():
     sizes = {kind: parity_table.published_size(row) for kind, row in ROWS.items()}
     parameters = {kind: size[1] for kind, size in sizes.items()}
     assert parameters["unet3d"] == 1_411_233_860
+    assert parameters["wan"] == 1_418_996_800
     assert parameters["clip"] == 986_109_441
     assert parameters["fmri_autoencoder"] == 609_874_176
     text = parity_table.table((ROWS["vit"],))

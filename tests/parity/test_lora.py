@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet3DConditionModel
+from diffusers.loaders.lora_conversion_utils import (
+    _convert_musubi_wan_lora_to_diffusers,
+    _convert_non_diffusers_wan_lora_to_diffusers,
+)
 
-from benchmarks.models import TINY, random_torch_model
-from glfa_jax.convert import pretrained
+from benchmarks.models import TINY, random_torch_model, shapes_of
+from glfa_jax.convert import pretrained, wan
+from glfa_jax.convert.adapted import ADAPTED
 from glfa_jax.convert.lora import Lora, export_lora, import_lora
 from glfa_jax.convert.mapping import export_params, import_params
 from glfa_jax.convert.unet3d import TABLE
@@ -150,3 +155,46 @@ def test_our_own_lora_fits_their_layers(theirs, ours):
         update = _Update(layers[name], 2, generator)
         assert exported[f"{name}.lora_A.weight"].shape == tuple(update.down.weight.shape)
         assert exported[f"{name}.lora_B.weight"].shape == tuple(update.up.weight.shape)
+
+
+def test_the_names_of_wan_mean_what_diffusers_takes_them_for():
+    """Those of the authors, and musubi-tuner's with its alphas, on every linear layer."""
+    shapes = shapes_of("wan", TINY["wan"])
+    tree = init_lora(shapes, patterns=(r"(attn|ffn).*/kernel$",), rank=2, key=jax.random.key(0))
+    tree = jax.tree.map(lambda leaf: leaf + np.cos(np.arange(leaf.shape[-1])), tree)
+    ours = Lora(tree, 0.5, "wan")
+    tensors = export_lora(ours, prefix="")
+    assert len(tensors) == 2 * TINY["wan"]["num_layers"] * 10
+
+    def named(prefix: str, parts: dict[str, str], dots: str) -> dict[str, torch.Tensor]:
+        found = {}
+        for name, tensor in tensors.items():
+            layer, _, part = name.partition(".lora_")
+            layer = ADAPTED["wan"].original_name(layer).replace(".", dots)
+            found[f"{prefix}{layer}.{parts[part]}"] = torch.from_numpy(tensor)
+        return found
+
+    comfy = named(
+        "diffusion_model.", {"A.weight": "lora_A.weight", "B.weight": "lora_B.weight"}, "."
+    )
+    musubi = named(
+        "lora_unet_", {"A.weight": "lora_down.weight", "B.weight": "lora_up.weight"}, "_"
+    )
+    alphas = {name.split(".")[0] + ".alpha": torch.tensor(1.0) for name in musubi}
+    for source, theirs, scale in (
+        (comfy, _convert_non_diffusers_wan_lora_to_diffusers(dict(comfy)), 1.0),
+        (musubi | alphas, _convert_musubi_wan_lora_to_diffusers(dict(musubi | alphas)), 0.5),
+    ):
+        found, wanted = (
+            import_lora({k: x.numpy() for k, x in given.items()}, params=shapes, kind="wan")
+            for given in (source, theirs)
+        )
+        assert (found.scale, found.kind) == (scale, "wan")
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+        got, right, own = (
+            export_params(merge(zeros, lora.tree, scale=lora.scale), wan.TABLE)
+            for lora in (found, wanted, Lora(ours.tree, scale, "wan"))
+        )
+        for name in got:
+            np.testing.assert_allclose(got[name], right[name], atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(got[name], own[name], atol=1e-6, err_msg=name)
