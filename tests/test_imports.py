@@ -77,7 +77,10 @@ LAYERS = (
     # and the noise schedule that lies in a text-to-video folder.
     Rule(
         "glfa_jax/convert/pretrained",
-        ("jax", "flax", "glfa_jax.convert", "glfa_jax.models", "glfa_jax.diffusion.schedule"),
+        (
+            *("jax", "flax", "glfa_jax.convert", "glfa_jax.models"),
+            *("glfa_jax.diffusion.schedule", "glfa_jax.diffusion.flow"),
+        ),
         "pretrained folders become modules and a schedule, nothing more",
     ),
     # Runs a model in PyTorch and in JAX.

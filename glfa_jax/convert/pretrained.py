@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -25,6 +25,7 @@ from glfa_jax.convert.directory import (
 )
 from glfa_jax.convert.mapping import ConversionError, Table, export_views, places, stored_params
 from glfa_jax.convert.stored import Stored
+from glfa_jax.diffusion.flow import FlowSchedule
 from glfa_jax.diffusion.schedule import Schedule, ScheduleError
 from glfa_jax.models.clip_model import Clip, ClipText
 from glfa_jax.models.config_values import misfits
@@ -38,6 +39,8 @@ from glfa_jax.models.video_mae import VideoMaeClassifier
 from glfa_jax.models.vit_classifier import VitClassifier
 from glfa_jax.models.wan import WanTransformer
 from glfa_jax.models.wan_vae import AutoencoderKLWan
+
+S = TypeVar("S", Schedule, FlowSchedule)
 
 # Of numbers in a model, far beyond every one there is.
 _LARGEST = 10**13
@@ -350,10 +353,19 @@ PARTS = {"unet": "unet3d", "vae": "vae", "text_encoder": "clip_text"}
 
 def read_schedule(folder: str | Path) -> Schedule:
     """The noise schedule of a pipeline's folder."""
+    return _read_scheduler(folder, Schedule.from_config)
+
+
+def read_flow(folder: str | Path) -> FlowSchedule:
+    """The same of a pipeline that is a flow."""
+    return _read_scheduler(folder, FlowSchedule.from_config)
+
+
+def _read_scheduler(folder: str | Path, from_config: Callable[[Mapping[str, Any]], S]) -> S:
     path = Path(folder) / "scheduler" / "scheduler_config.json"
     files.verify_checksums(path.parent, error=DirectoryError)
     try:
-        return Schedule.from_config(files.read_object(path, error=DirectoryError))
+        return from_config(files.read_object(path, error=DirectoryError))
     except ScheduleError as error:
         raise DirectoryError(f"{path}: {error}") from None
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from glfa_jax.diffusion.sampler import Denoiser
+from glfa_jax.diffusion.steps import Denoiser
 
 ConditionedDenoiser = Callable[
     [Float[Array, "b ..."], Num[Array, ""], Float[Array, "b n d"]], Float[Array, "b ..."]

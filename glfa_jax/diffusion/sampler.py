@@ -1,75 +1,46 @@
-"""Deterministic samplers: from noise to a clean latent as one compiled program.
+"""Deterministic samplers: from noise to a clean latent as one compiled program."""
 
-Both methods are linear in what is known at a step, so a table of coefficients, computed once in
-float64, is all that distinguishes them: a step first reads the clean latent off the prediction,
-    clean = a·x + b·prediction,
-then moves on with it and with the clean latent of the step before,
-    x ← c·x + d·clean + e·clean_before.
-"""
+from typing import Any, Literal
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
-
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from glfa_jax.diffusion import flow_steps
+from glfa_jax.diffusion.flow import FlowSchedule
 from glfa_jax.diffusion.schedule import Schedule, ScheduleError
+from glfa_jax.diffusion.steps import Denoiser, Steps, walk
 
-Method = Literal["dpm++", "ddim"]
-Denoiser = Callable[[Float[Array, "*x"], Int[Array, ""]], Float[Array, "*x"]]
-
-
-class Steps(NamedTuple):
-    """One row per sampling step: the training step it sits at, and the coefficients above."""
-
-    t: Int[Array | np.ndarray, " n"]
-    clean_from_x: Float[Array | np.ndarray, " n"]
-    clean_from_prediction: Float[Array | np.ndarray, " n"]
-    x: Float[Array | np.ndarray, " n"]
-    clean: Float[Array | np.ndarray, " n"]
-    clean_before: Float[Array | np.ndarray, " n"]
+Method = Literal["dpm++", "ddim", "unipc", "euler"]
 
 
 def sample(
     denoise: Denoiser,
     noise: Float[Array, "*x"],
     *,
-    schedule: Schedule,
+    schedule: Schedule | FlowSchedule,
     steps: int,
     method: Method,
 ) -> Float[Array, "*x"]:
     """Turns standard normal noise into a latent, in float32.
 
-    `denoise(x_t, t)` gives the prediction of `schedule.prediction_type`; `t` is an int32 scalar.
-    `steps` and `method` are static under jit. The answer equals that of diffusers'
-    DPMSolverMultistepScheduler or DDIMScheduler (eta 0) made `from_config` of the same file.
+    `denoise(x_t, t)` gives what the schedule's generator predicts; `t` is a scalar, int32 of a
+    diffusion and float32 of a flow. `steps` and `method` are static under jit. The answer equals
+    that of diffusers' DPMSolverMultistepScheduler or DDIMScheduler (eta 0), of a flow that of
+    UniPCMultistepScheduler or FlowMatchEulerDiscreteScheduler, made `from_config` of the same file.
     """
-    table = jax.tree.map(_to_device, plan(schedule, steps=steps, method=method))
-    x = noise.astype(jnp.float32)
-
-    def step(carry: tuple[Array, Array], row: Any) -> tuple[tuple[Array, Array], None]:
-        x, clean_before = carry
-        prediction = denoise(x, row.t).astype(jnp.float32)
-        clean = row.clean_from_x * x + row.clean_from_prediction * prediction
-        x = row.x * x + row.clean * clean + row.clean_before * clean_before
-        return (x, clean), None
-
-    # Nothing precedes the first step, and its coefficient is zero.
-    (x, _), _ = jax.lax.scan(step, (x, jnp.zeros_like(x)), table)
-    return x
+    return walk(denoise, noise, plan(schedule, steps=steps, method=method))
 
 
-def plan(schedule: Schedule, *, steps: int, method: Method) -> Steps:
+def plan(schedule: Schedule | FlowSchedule, *, steps: int, method: Method) -> Steps:
     """The coefficient table of `sample`, in float64."""
-    if method not in _PLANS:
-        raise ValueError(f"sampler: {method!r} is unknown, choose from {', '.join(_PLANS)}")
+    plans: Any = flow_steps.PLANS if isinstance(schedule, FlowSchedule) else _PLANS
+    if method not in plans:
+        raise ValueError(f"sampler: {method!r} is unknown, choose from {', '.join(plans)}")
     if not 1 <= steps < schedule.num_train_timesteps:
         raise ValueError(
             f"sampling steps: {steps} must lie in 1 to {schedule.num_train_timesteps - 1}"
         )
-    return _PLANS[method](schedule, steps)
+    return plans[method](schedule, steps)
 
 
 def _plan_dpm(schedule: Schedule, steps: int) -> Steps:
@@ -150,10 +121,6 @@ def _clean(schedule: Schedule, signal: np.ndarray, noise: np.ndarray) -> dict[st
             "prediction_type v_prediction or sampler dpm++"
         )
     return {"clean_from_x": 1 / signal, "clean_from_prediction": -noise / signal}
-
-
-def _to_device(column: np.ndarray) -> Array:
-    return jnp.asarray(column, jnp.int32 if column.dtype.kind == "i" else jnp.float32)
 
 
 _PLANS = {"dpm++": _plan_dpm, "ddim": _plan_ddim}

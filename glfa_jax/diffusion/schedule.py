@@ -1,6 +1,7 @@
-"""The noise schedule: how a clean latent becomes noise, and what the generator must predict."""
+"""The noise schedule of a diffusion: how a clean latent becomes noise, and what the generator must
+predict."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -8,7 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Num
 
 from glfa_jax.errors import InputError
 
@@ -123,20 +124,13 @@ class Schedule:
         options = {key: value for key, value in config.items() if not key.startswith("_")}
         if config.get("_class_name") in _CLIPS_BY_DEFAULT:
             options.setdefault("clip_sample", True)  # what diffusers assumes when it is left out
-        problems = [f"{key} is missing" for key in _REQUIRED if key not in options]
-        known = {}
-        for key, value in options.items():
-            if key in cls.__dataclass_fields__:
-                known[key] = value
-            elif key in _FIXED:
-                if value not in _FIXED[key]:
-                    problems.append(
-                        f"{key}: {value!r:.60} is not supported, only {_FIXED[key][0]!r}"
-                    )
-            elif key not in _WITHOUT_EFFECT:
-                problems.append(f"{key!r:.60}: unknown option (given {value!r:.60})")
-        if problems:
-            raise ScheduleError("scheduler configuration: " + "; ".join(problems))
+        known = known_options(
+            options,
+            fields=cls.__dataclass_fields__,
+            fixed=_FIXED,
+            without_effect=_WITHOUT_EFFECT,
+            required=_REQUIRED,
+        )
         return cls(**known)
 
     def to_config(self) -> dict[str, Any]:
@@ -238,13 +232,7 @@ class Schedule:
         return (x_t - spread * prediction) / signal
 
     def _factors(self, x: Array, t: Array) -> tuple[Array, Array]:
-        t = jnp.asarray(t)
-        if t.ndim and t.shape != x.shape[:1]:
-            raise ValueError(
-                f"timesteps: shape {t.shape} must be () or one per clip, {x.shape[:1]}"
-            )
-        t = t.reshape(t.shape + (1,) * (x.ndim - 1)) if t.ndim else t
-        return self.signal_and_noise(t)
+        return self.signal_and_noise(per_clip(t, x))
 
 
 # As published with ModelScope text-to-video 1.7b and zeroscope_v2_576w.
@@ -256,6 +244,42 @@ MODELSCOPE = Schedule(
     steps_offset=1,
     set_alpha_to_one=False,
 )
+
+
+def known_options(
+    options: Mapping[str, Any],
+    *,
+    fields: Container[str],
+    fixed: Mapping[str, tuple[Any, ...]],
+    without_effect: Container[str],
+    required: Iterable[str],
+) -> dict[str, Any]:
+    """The options of a scheduler's file that are `fields` of a schedule.
+
+    fixed: options that may be there, with the values implemented. Raises ScheduleError with every
+    option that is missing, unknown or not implemented.
+    """
+    problems = [f"{key} is missing" for key in required if key not in options]
+    known = {}
+    for key, value in options.items():
+        if key in fields:
+            known[key] = value
+        elif key in fixed:
+            if value not in fixed[key]:
+                problems.append(f"{key}: {value!r:.60} is not supported, only {fixed[key][0]!r}")
+        elif key not in without_effect:
+            problems.append(f"{key!r:.60}: unknown option (given {value!r:.60})")
+    if problems:
+        raise ScheduleError("scheduler configuration: " + "; ".join(problems))
+    return known
+
+
+def per_clip(t: Num[Array, "..."], x: Float[Array, "b ..."]) -> Num[Array, "..."]:
+    """Times, one for all clips or one for each, in a shape that goes with the clips `x`."""
+    t = jnp.asarray(t)
+    if t.ndim and t.shape != x.shape[:1]:
+        raise ValueError(f"timesteps: shape {t.shape} must be () or one per clip, {x.shape[:1]}")
+    return t.reshape(t.shape + (1,) * (x.ndim - 1)) if t.ndim else t
 
 
 def noise_like(
