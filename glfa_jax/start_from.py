@@ -31,7 +31,8 @@ _OPTIONS = {
     "height": "data.map_size",
     "width": "data.map_size",
     "window": "data.window",
-    "tokens": "the generator's number of tokens",
+    "tokens": "the number of the generator's tokens",
+    "token_dim": "the width of the generator's tokens",
     "clip_dim": "the width of CLIP's joint space",
     "dim": "encoder.width",
     "hidden_tokens": "conditioning.hidden_tokens",
@@ -105,7 +106,7 @@ def validate(settings: config.Config, stage: str) -> None:
         if option in given and not given[option].exists() and finished:
             continue
         if option in given:
-            _validate_there(given[option], stage, option)
+            _validate_there(settings, given[option], stage, option)
             _VALIDATE[stage, option](settings, given[option], f"{stage}.{option}")
         now = _checksum(given[option]) if option in given else None
         before = then[option].sha256 if option in then else None
@@ -116,10 +117,10 @@ def validate(settings: config.Config, stage: str) -> None:
             )
 
 
-def _validate_there(folder: Path, stage: str, option: str) -> None:
+def _validate_there(settings: config.Config, folder: Path, stage: str, option: str) -> None:
     if not folder.is_dir():
         kind = {"pretrain": "fmri_autoencoder", "contrast": "fmri_encoder"}.get(
-            stage, "fmri_encoder" if option == "encoder_from" else "unet3d"
+            stage, "fmri_encoder" if option == "encoder_from" else settings.generator
         )
         raise InputError(
             f"{stage}.{option}: {folder} is not there; {typed('glfa_jax.convert')} import --kind "
@@ -160,7 +161,7 @@ def _validate_encoder(settings: config.Config, folder: Path, key: str) -> None:
     ours = system.fmri_encoder(
         settings,
         clip_dim=clip.projection_dim,
-        tokens=system.generator(settings).condition_tokens,
+        **system.condition_of(settings, system.generator(settings)),
         dropout=0.0,
         aligned=aligned,
     )

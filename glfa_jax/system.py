@@ -12,7 +12,7 @@ from glfa_jax import alignments, config, metrics
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import DirectoryError, read_config
 from glfa_jax.convert.pretrained import Pretrained
-from glfa_jax.data.captions import Tokenizer
+from glfa_jax.data.captions import SENTENCEPIECE, Tokenizer
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object
 from glfa_jax.generators import GENERATORS, Generator
@@ -63,13 +63,15 @@ def check_foundation(settings: config.Config) -> None:
                 "classes: three of them are the true ones, the rest must suffice for the draw"
             )
     tubelet = models[VIDEO_CLASSIFIER].tubelet_size
-    if settings.data.frames % tubelet:
+    if settings.data.frames < tubelet:
         raise InputError(
-            f"data.frames: {settings.data.frames}, must be a multiple of {tubelet}, the "
-            f"tubelet_size of {VIDEO_CLASSIFIER}"
+            f"data.frames: {settings.data.frames}, must be at least {tubelet}, the tubelet_size "
+            f"of {VIDEO_CLASSIFIER}"
         )
     tokenizer(settings)
-    found.validate_weights(model=_denoiser_of(settings), text_encoder=_reads_captions(settings))
+    if reads_captions := _reads_captions(settings):
+        caption_tokenizer(settings)
+    found.validate_weights(model=_denoiser_of(settings), text_encoder=reads_captions)
     for name, kind in _KINDS.items():
         pretrained.validate_weights(kind, settings.foundation / name)
 
@@ -108,12 +110,18 @@ def _check_configuration(settings: config.Config, kind: str, name: str) -> Any:
 def check_generator(settings: config.Config) -> Generator:
     """The generator, if it can do what the configuration asks of it; else InputError."""
     found, data = generator(settings), settings.data
-    if found.condition_width != settings.encoder.width:
+    tokens, of_captions = settings.conditioning.tokens, found.condition_tokens
+    if settings.contrast.token_scale and tokens not in (None, of_captions):
         raise InputError(
-            f"encoder.width: {settings.encoder.width}, but the generator in {found.folder} is "
-            f"conditioned on tokens of width {found.condition_width}"
+            f"conditioning.tokens: {tokens}, must be {of_captions} or left out with "
+            "contrast.token_scale, which compares them with captions'"
         )
-    found.latent_shape(data.frames, *data.resolution)
+    frames, *_ = found.latent_shape(data.frames, *data.resolution)
+    if frames % (devices := settings.hardware.mesh.frame):
+        raise InputError(
+            f"hardware.mesh.frame: {devices} is no divisor of the {frames} frames of latents that "
+            f"data.frames {data.frames} make"
+        )
     for key, given, known in (
         ("cotrain.trainable", settings.cotrain.trainable, found.trainable),
         ("evaluation.sampler", settings.evaluation.sampler, found.samplers),
@@ -145,9 +153,16 @@ def generator(settings: config.Config, *, folder: Path | None = None) -> Generat
 
     Raises InputError where it is not there or not what the configuration says.
     """
-    found = GENERATORS.named(settings.generator, key="generator").open(
-        folder or settings.foundation / GENERATOR
-    )
+    kind = GENERATORS.named(settings.generator, key="generator")
+    place = folder or settings.foundation / GENERATOR
+    if not (place / kind.part).is_dir():
+        for other in GENERATORS.values():
+            if (place / other.part).is_dir():
+                raise InputError(
+                    f"{place}: holds no generator {kind.name} (there is no folder {kind.part}), "
+                    f"but one that generator: {other.name} reads"
+                )
+    found = kind.open(place)
     return found.as_trained(settings.cotrain) if settings.cotrains else found
 
 
@@ -173,19 +188,19 @@ def preprocessor(folder: Path, kind: str) -> Preprocessor:
 
 
 def load_video_classifier(foundation: Path, *, frames: int) -> EvaluationModel:
-    """frames: of a clip; its positions are computed, so any multiple of a tubelet does.
+    """frames: of a clip. The model takes as many of them as are whole tubelets, since its positions
+    are computed; those left over at the end, as of 4 k + 1 frames one, it does not see.
 
-    Raises InputError for a number that is none.
+    Raises InputError for fewer than a tubelet's.
     """
     folder = foundation / VIDEO_CLASSIFIER
     tubelet = pretrained.configured("video_mae", folder).tubelet_size
-    if frames % tubelet:
+    if frames < tubelet:
         raise InputError(
-            f"clips of {frames} frames: must have a multiple of {tubelet}, the tubelet_size of "
-            f"{folder}"
+            f"clips of {frames} frames: must have at least {tubelet}, the tubelet_size of {folder}"
         )
     loaded = load_evaluation_model(foundation, "video_mae", VIDEO_CLASSIFIER)
-    module = loaded.model.module.clone(num_frames=frames)
+    module = loaded.model.module.clone(num_frames=frames - frames % tubelet)
     return replace(loaded, model=loaded.model._replace(module=module))
 
 
@@ -210,7 +225,14 @@ def clip_shapes(foundation: Path, *, compute_dtype: DTypeLike) -> EvaluationMode
 
 
 def tokenizer(settings: config.Config) -> Tokenizer:
-    """The tokenizer of the generator's text encoder, which CLIP shares."""
+    """CLIP's, which lies with the generator's text encoder where that shares it."""
+    of_generator = settings.foundation / GENERATOR / "tokenizer"
+    shared = not (of_generator / SENTENCEPIECE).is_file()
+    return Tokenizer.load(of_generator if shared else settings.foundation / CLIP)
+
+
+def caption_tokenizer(settings: config.Config) -> Tokenizer:
+    """That of the generator's text encoder."""
     return Tokenizer.load(settings.foundation / GENERATOR / "tokenizer")
 
 
@@ -237,23 +259,32 @@ def autoencoder(settings: config.Config) -> FmriAutoencoder:
     )
 
 
+def condition_of(settings: config.Config, generator: Generator) -> dict[str, int]:
+    """What a generator is conditioned on: how many tokens, and their width."""
+    tokens = settings.conditioning.tokens or generator.condition_tokens
+    return {"tokens": tokens, "token_dim": generator.condition_width}
+
+
 def fmri_encoder(
     settings: config.Config,
     *,
     clip_dim: int,
     tokens: int,
+    token_dim: int | None = None,
     dropout: float,
     aligned: bool,
     box: Box | None = None,
 ) -> FmriEncoder:
     """`aligned`: with the alignment as configured (stage 2 and after) or without (before).
 
+    tokens, token_dim: as `condition_of` says; None for the encoder's own width.
     box: where the cortex lies on the maps; the layer costs less for knowing it.
     """
     return FmriEncoder(
         **_transformer(settings),
         window=settings.data.window,
         tokens=tokens,
+        token_dim=None if token_dim == settings.encoder.width else token_dim,
         clip_dim=clip_dim,
         hidden_tokens=settings.conditioning.hidden_tokens,
         conditioning_heads=settings.conditioning.num_heads,

@@ -11,7 +11,9 @@ from glfa_jax.config.base import Guidance, MetricNames, Positive, Section, Seed,
 class Evaluation(Section):
     """Sampling and scoring (SPEC §4, §6)."""
 
-    sampler: str = Field(default="dpm++", description="of the generator; unet3d: dpm++ or ddim")
+    sampler: str = Field(
+        default="dpm++", description="of the generator; unet3d: dpm++ or ddim, wan: unipc or euler"
+    )
     sampling_steps: Positive = 25
     guidance_scale: Guidance = 9.0
     batch_size: Positive = 16

@@ -73,3 +73,8 @@ class Conditioning(Section):
     hidden_tokens: Positive = 321
     num_heads: Positive = 16
     head: Literal["conv", "linear"] = "conv"
+    tokens: Positive | None = Field(
+        default=None,
+        description="that the generator is conditioned on; left out: as many as its text encoder "
+        "makes of a caption",
+    )

@@ -32,7 +32,8 @@ class Config(Section):
     foundation: Path = Field(description="folder of pretrained generator, CLIP and classifiers")
     generator: str = Field(
         default="unet3d",
-        description="what lies in its text-to-video; unet3d: ModelScope, zeroscope",
+        description="what lies in its text-to-video; unet3d: ModelScope, zeroscope; wan: Wan 2.1 "
+        "from text",
     )
     method: Literal["glfa", "lea"] = Field(
         default="glfa", description="stages 1 and 2, or a regression with nothing else trained"
@@ -122,11 +123,6 @@ class Config(Section):
                     f"{name}.paired_fraction: {fraction} of a batch of {rows} rows is {share} of "
                     f"them; must be {float(share == 'all')} to mean that, or the batch larger"
                 )
-        if self.data.frames % self.hardware.mesh.frame:
-            raise ValueError(
-                f"hardware.mesh.frame: {self.hardware.mesh.frame} is no divisor of data.frames "
-                f"{self.data.frames}"
-            )
         if self.encoder.width % self.conditioning.num_heads:
             raise ValueError(
                 f"conditioning.num_heads: {self.conditioning.num_heads} is no divisor of "

@@ -148,13 +148,13 @@ class Cotrain(Stage):
     )
     generator_from: Path | None = Field(
         default=None,
-        description="folder that holds a generator's trained part to go on from, such as unet, as "
-        "stage 2 leaves it (model); left out: the foundation's",
+        description="folder that holds a generator's trained part to go on from, such as unet or "
+        "transformer, as stage 2 leaves it (model); left out: the foundation's",
     )
     trainable: str = Field(
         default="attention",
         description="a set of the generator's parameters; unet3d: attention (attn1, attn2 and "
-        "temp_conv), or lora on them",
+        "temp_conv), or lora on them; wan: lora on attention and feed-forward, or attention",
     )
     lora: Lora = Lora()
     preset: Literal["code", "paper"] | None = Field(

@@ -18,6 +18,7 @@ from glfa_jax.errors import Terminated
 
 MISSING = ("", "n/a", "N/A", "NA", "nan", "NaN")  # as BIDS, R, pandas and MATLAB write nothing
 LONGEST = 2**17  # bytes of a caption
+SENTENCEPIECE = "spiece.model"  # the vocabulary of T5's tokenizers, such as Wan's
 _MOST_TOKENS = 10_000  # of a caption; CLIP's are 77
 
 # Words of one line may stand for each other. Used where WordNet is not installed.
@@ -88,6 +89,10 @@ class Tokenizer:
         folder = Path(folder)
         if not folder.is_dir():
             raise DataError(f"{folder}: no such tokenizer folder")
+        if (folder / SENTENCEPIECE).is_file():
+            raise DataError(
+                f"{folder}: holds a tokenizer of T5 ({SENTENCEPIECE}), captions are read by CLIP's"
+            )
         files.verify_checksums(folder, error=DataError)
         for path in folder.iterdir():
             if not path.is_dir():

@@ -86,9 +86,9 @@ def score(
 ) -> VideoScores:
     """Every metric of every decoded clip against the true one (SPEC §6).
 
-    video, truth: 8-bit RGB, clip by clip, of as many frames as the video classifier takes: a
-        multiple of its tubelet_size. Metrics that compare pixels are left out where the two differ
-        in size.
+    video, truth: 8-bit RGB, clip by clip, of as many frames as are a tubelet of the video
+        classifier or more; of these it sees as many as are whole tubelets. Metrics that compare
+        pixels are left out where the two differ in size.
     judges: folder of the evaluation models: `video-classifier`, `image-classifier` and `clip`, as
         transformers stores them, and of others that the metrics need; such as
         `foundation/simulated`.

@@ -44,9 +44,9 @@ class Generator(Protocol):
 
     - Latents may have fewer frames than the video, and only some numbers of frames may be possible:
       `latent_shape` says so.
-    - Time belongs to the generator: whole training steps of a diffusion (DDPM) or numbers in [0, 1]
-      of a flow. `times` draws it, `add_noise`, `target` and `denoise` read it, and `sample` walks
-      through it with a method of the generator's own.
+    - Time belongs to the generator: whole training steps of a diffusion (DDPM) or any number on the
+      way of a flow. `times` draws it, `add_noise`, `target` and `denoise` read it, and `sample`
+      walks through it with a method of the generator's own.
     - A generator finds its configuration in `folder`, `foundation/text-to-video` of a study, where
       the captions' tokenizer lies in `tokenizer/` as well.
 

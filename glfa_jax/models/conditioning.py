@@ -34,21 +34,25 @@ class SpaceTimeBlock(nn.Module):
 
 
 class TokenMapper(nn.Module):
-    """Maps all tokens of the window to as many as the generator's text encoder gives."""
+    """Maps all tokens of the window to as many as the generator is conditioned on.
+
+    width: of these; None for that of the window's.
+    """
 
     tokens: int
     hidden_tokens: int
+    width: int | None = None
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "*b m d"], *, deterministic: bool = True
-    ) -> Float[Array, "*b n d"]:
+    ) -> Float[Array, "*b n e"]:
         def dense(width: int, name: str) -> nn.Dense:
             return nn.Dense(width, use_bias=False, dtype=self.dtype, name=name)
 
-        width = x.shape[-1]
+        width = self.width or x.shape[-1]
         x = jnp.swapaxes(x, -1, -2)
         x = dense(self.hidden_tokens, "channel_mapper.0")(x)
         x = dense(self.tokens, "channel_mapper.1")(x)
@@ -63,16 +67,22 @@ class Conditioning(nn.Module):
     tokens: int
     hidden_tokens: int
     num_heads: int = 16
+    width: int | None = None
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, features: Float[Array, "*b w n d"], *, deterministic: bool = True
-    ) -> Float[Array, "*b m d"]:
+    ) -> Float[Array, "*b m e"]:
         block = SpaceTimeBlock(self.num_heads, self.dropout, self.dtype, name="attn")
         mapper = TokenMapper(
-            self.tokens, self.hidden_tokens, self.dropout, self.dtype, name="cond_state_transform"
+            self.tokens,
+            self.hidden_tokens,
+            self.width,
+            self.dropout,
+            self.dtype,
+            name="cond_state_transform",
         )
         x = block(features, deterministic=deterministic)
         x = x.reshape(*x.shape[:-3], x.shape[-3] * x.shape[-2], x.shape[-1])

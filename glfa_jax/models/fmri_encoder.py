@@ -18,7 +18,7 @@ from glfa_jax.ops.local_conv import Box
 class Encoded(NamedTuple):
     aligned: Float[Array, "*b w height width"]  # in the common space; the input without alignment
     features: Float[Array, "*b w n d"]
-    condition: Float[Array, "*b m d"]  # stands where text embeddings stand
+    condition: Float[Array, "*b m c"]  # stands where text embeddings stand
     embedding: Float[Array, "*b e"]  # of unit length, in CLIP's joint space
 
 
@@ -40,8 +40,9 @@ class _Autoencoder(nn.Module):
 class FmriEncoder(nn.Module):
     """Submodules carry the names of the official checkpoints; `dim` is the encoder's width.
 
-    `window` volumes make one condition of `tokens` tokens; `clip_dim` is the width of CLIP's joint
-    space. `dtype` is what all but the alignment is computed in; `remat` as in FmriAutoencoder.
+    `window` volumes make one condition of `tokens` tokens of width `token_dim`, or `dim` where that
+    is None; `clip_dim` is the width of CLIP's joint space. `dtype` is what all but the alignment is
+    computed in; `remat` as in FmriAutoencoder.
 
     kernel_size, global_part, local_part: of GLFA, the alignment in official checkpoints. With
         neither part on there is none, and the model is fMRI-PTE-V.
@@ -64,6 +65,7 @@ class FmriEncoder(nn.Module):
     hidden_tokens: int = 321
     conditioning_heads: int = 16
     head: Literal["conv", "linear"] = "conv"
+    token_dim: int | None = None
     kernel_size: int = 13
     global_part: bool = True
     local_part: bool = True
@@ -95,7 +97,12 @@ class FmriEncoder(nn.Module):
             )
         )
         self.fmri_encoder_proj = Conditioning(
-            self.tokens, self.hidden_tokens, self.conditioning_heads, self.dropout, self.dtype
+            self.tokens,
+            self.hidden_tokens,
+            self.conditioning_heads,
+            self.token_dim,
+            self.dropout,
+            self.dtype,
         )
         if self.head == "conv":
             quarter = max(self.tokens // 4, 1)

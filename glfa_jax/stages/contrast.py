@@ -25,6 +25,7 @@ from glfa_jax.data import pipeline
 from glfa_jax.data.captions import thesaurus
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
+from glfa_jax.generators import Generator
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.stages import pretrain
 from glfa_jax.stages.common_space import in_common_space
@@ -129,12 +130,12 @@ def loss_of(
     return loss_fn
 
 
-def build_module(settings: config.Config, *, clip_dim: int, tokens: int) -> FmriEncoder:
+def build_module(settings: config.Config, generator: Generator, *, clip_dim: int) -> FmriEncoder:
     """The encoder as this stage trains it, without alignment."""
     return system.fmri_encoder(
         settings,
         clip_dim=clip_dim,
-        tokens=tokens,
+        **system.condition_of(settings, generator),
         dropout=settings.contrast.dropout,
         aligned=False,
     )
@@ -147,8 +148,7 @@ def step_of(settings: config.Config) -> Step:
     options = compute_in(settings)
     generator = system.check_generator(settings)
     clip = system.clip_shapes(settings.foundation, compute_dtype=options["dtype"])
-    tokens = generator.condition_tokens
-    module = build_module(settings, clip_dim=clip.model.module.projection_dim, tokens=tokens)
+    module = build_module(settings, generator, clip_dim=clip.model.module.projection_dim)
     module = module.clone(**options)
     stage_groups = groups(settings.contrast)
     parts = jax.eval_shape(
@@ -164,9 +164,11 @@ def step_of(settings: config.Config) -> Step:
             "clip": clip.model.variables,
             "text": text.variables if text else None,
             # Of all clips, whose number is the data's: far too small to count.
-            "captions": shape(1024, tokens, dtype=jnp.int32) if text else None,
+            "captions": shape(1024, generator.condition_tokens, dtype=jnp.int32) if text else None,
         },
-        batch=batch_shapes(settings, NAME, tokens=tokens),
+        batch=batch_shapes(
+            settings, NAME, tokens=clip.model.module.text_model.max_position_embeddings
+        ),
         loss_fn=loss_of(settings.contrast, module, clip, text),
         groups=stage_groups,
     )
@@ -184,26 +186,22 @@ def run(settings: config.Config, store: Store) -> None:
     options = compute_in(settings)
     clip = system.load_clip(settings.foundation, compute_dtype=options["dtype"])
     generator = system.generator(settings)
-    module = build_module(
-        settings,
-        clip_dim=clip.model.module.projection_dim,
-        tokens=generator.condition_tokens,
-    )
+    module = build_module(settings, generator, clip_dim=clip.model.module.projection_dim)
     parts = split(init_params(settings, module), groups=groups(settings.contrast))
     augment = pipeline.Augment(
         crop_probability=settings.contrast.crop_probability,
         crop_fraction=settings.contrast.crop_fraction,
     )
 
-    text = None
+    text, captions = None, None
     if settings.contrast.token_scale:
         text = generator.load_text_encoder(compute_dtype=options["dtype"])
-    tokenize = system.tokenizer(settings)
+        captions = system.caption_tokenizer(settings)(store.attributes.captions["train"])
     frozen = {
         "fixed": parts.frozen,
         "clip": clip.model.variables,
         "text": text.variables if text else None,
-        "captions": tokenize(store.attributes.captions["train"]) if text else None,
+        "captions": captions,
     }
 
     trained = run_stage(

@@ -105,6 +105,7 @@ def build_encoder(settings: config.Config, store: Store) -> tuple[FmriEncoder | 
         settings,
         clip_dim=first.module.clip_dim,
         tokens=first.module.tokens,
+        token_dim=first.module.token_dim,
         dropout=settings.cotrain.dropout,
         aligned=True,
         box=bounding_box(store.mask),
@@ -135,7 +136,7 @@ def encoder_of_stage_one(settings: config.Config) -> Pretrained:
     module = system.fmri_encoder(
         settings,
         clip_dim=clip.projection_dim,
-        tokens=system.generator(settings).condition_tokens,
+        **system.condition_of(settings, system.generator(settings)),
         dropout=settings.cotrain.dropout,
         aligned=False,
     )
@@ -236,7 +237,7 @@ def step_of(settings: config.Config) -> Step:
     module = system.fmri_encoder(
         settings,
         clip_dim=clip.projection_dim,
-        tokens=generator.condition_tokens,
+        **system.condition_of(settings, generator),
         dropout=settings.cotrain.dropout,
         aligned=True,
     ).clone(**options)
@@ -258,7 +259,7 @@ def step_of(settings: config.Config) -> Step:
         batch=batch_shapes(
             settings,
             NAME,
-            tokens=generator.condition_tokens,
+            tokens=clip.text_model.max_position_embeddings,
             latents=encoding.shape[1:] if data.latents else None,
         ),
         loss_fn=loss_of(settings.cotrain, module, generator),

@@ -76,7 +76,7 @@ class Targets:
         self.clip_dim = clip.model.module.projection_dim
         self._store = store
         self._split: Split = split
-        self._captions = system.tokenizer(settings)(store.attributes.captions[split])
+        self._captions = system.caption_tokenizer(settings)(store.attributes.captions[split])
         self._variables = jax.tree.map(jnp.asarray, (text.variables, clip.model.variables))
 
         @jax.jit
