@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from glfa_jax import config
-from glfa_jax.convert import pretrained
 from tests.convert import test_pretrained as tiny
 from tests.test_config import MINIMAL
 
@@ -218,14 +217,13 @@ def test_a_missing_foundation_is_named(command, call, folder, given, monkeypatch
     assert_one_sentence(error, "error: foundation/text-to-video/", "no such file")
 
 
-def test_a_foundation_of_another_width_is_rejected(call, folder, given, monkeypatch):
+def test_a_foundation_of_another_generator_is_rejected(call, folder, given, monkeypatch):
     monkeypatch.setattr("glfa_jax.stages.running.prepare", lambda data: None)
     tiny.write_text_to_video(folder / "foundation" / "text-to-video")
-    width = pretrained.build("unet3d", tiny.CONFIGS["unet3d"]).cross_attention_dim
-    code, error = call("train.cotrain", "--config", given)
+    code, error = call("train.cotrain", "--config", given, "--set", "generator=wan")
     assert code == 2
     assert_one_sentence(
         error,
-        "error: encoder.width: 64, but the generator in foundation/text-to-video is conditioned "
-        f"on tokens of width {width}",
+        "error: foundation/text-to-video: holds no generator wan (there is no folder transformer), "
+        "but one that generator: unet3d reads",
     )

@@ -1,0 +1,214 @@
+"""The Wan pipeline as a generator (arXiv 2503.20314): a flow in the latents of an autoencoder that
+compresses time as well, predicted by a transformer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
+
+from glfa_jax import config
+from glfa_jax.convert import pretrained
+from glfa_jax.convert.directory import copy_files, read_config, seal
+from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.diffusion import sampler
+from glfa_jax.diffusion.flow import FlowSchedule
+from glfa_jax.errors import InputError
+from glfa_jax.generators import Trainable, register
+from glfa_jax.generators.protocol import Condition, Encoding, Latents, Video
+from glfa_jax.models.vae import Posterior
+from glfa_jax.models.wan import WanTransformer
+from glfa_jax.models.wan_vae import AutoencoderKLWan
+
+# As WanPipeline pads captions; its text encoder knows no longest one.
+_TOKENS = 512
+
+
+@register("wan")
+@dataclass(frozen=True)
+class WanGenerator:
+    """Fulfils `glfa_jax.generators.Generator`, where its members are described.
+
+    folder: the pipeline's. Its times are shares of noise times `training_steps`.
+    """
+
+    folder: Path
+    transformer: WanTransformer
+    vae: AutoencoderKLWan
+    schedule: FlowSchedule
+
+    part: ClassVar[str] = "transformer"
+    samplers: ClassVar[tuple[str, ...]] = ("unipc", "euler")
+    trainable: ClassVar[Mapping[str, Trainable]] = {
+        "lora": Trainable(
+            (r"/attn[12]/to_(q|k|v|out\.0)/kernel$", r"/ffn\.net\.(0\.proj|2)/kernel$"),
+            low_rank=True,
+        ),
+        "attention": Trainable(("attn1", "attn2")),
+    }
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        transformer = pretrained.configured("wan", folder / "transformer")
+        vae = pretrained.configured("wan_vae", folder / "vae")
+        if (second := folder / "transformer_2").is_dir():
+            raise InputError(
+                f"{second}: a second transformer for little noise, as in Wan 2.2, is not "
+                "supported, only a single one, as in Wan 2.1"
+            )
+        if transformer.in_channels != vae.z_dim:
+            raise InputError(
+                f"{folder}: transformer is made for latents of {transformer.in_channels} channels, "
+                f"but those of vae have {vae.z_dim}"
+            )
+        return cls(folder, transformer, vae, schedule=pretrained.read_flow(folder))
+
+    def as_trained(self, stage: config.Cotrain) -> Self:
+        for key, reason in (
+            ("offset_noise", "a flow ends in plain noise"),
+            ("zero_terminal_snr", "a flow ends in pure noise as it is"),
+            ("temporal_dropout", "it has no convolutions over time"),
+        ):
+            if given := getattr(stage, key):
+                raise InputError(
+                    f"cotrain.{key}: {given}, cannot be used with the generator {self.name}: "
+                    f"{reason}"
+                )
+        return self
+
+    def computing(self, *, dtype: DTypeLike, remat: bool = False) -> Self:
+        transformer = self.transformer.clone(dtype=dtype, remat=remat)
+        return replace(self, transformer=transformer, vae=self.vae.clone(dtype=dtype))
+
+    @property
+    def condition_width(self) -> int:
+        return self.transformer.text_dim
+
+    @property
+    def condition_tokens(self) -> int:
+        return _TOKENS
+
+    @property
+    def training_steps(self) -> int:
+        return self.schedule.num_train_timesteps
+
+    @property
+    def codec_config(self) -> Mapping[str, Any]:
+        return read_config(self.folder / "vae")
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        every, factor = self.vae.frames_per_latent, self.vae.pixels_per_latent
+        if frames % every != 1 % every:
+            raise InputError(
+                f"data.frames: {frames}, must be a multiple of {every} and one more: the VAE in "
+                f"{self.folder} takes the first frame by itself and then {every} at a time"
+            )
+        _, *patch = self.transformer.patch_size
+        sides = tuple(factor * side for side in patch)
+        if height % sides[0] or width % sides[1]:
+            wanted = f"{sides[0]}" if sides[0] == sides[1] else f"{sides[0]} and {sides[1]}"
+            raise InputError(
+                f"data.resolution: {(height, width)} must be multiples of {wanted}, the reduction "
+                f"of the VAE times the transformer's patches in {self.folder}"
+            )
+        return 1 + frames // every, height // factor, width // factor, self.vae.z_dim
+
+    def denoiser_shapes(self) -> dict:
+        return self._shapes("wan", self.folder / self.part)
+
+    def codec_shapes(self) -> dict:
+        return self._shapes("wan_vae", self.folder / "vae")
+
+    def _shapes(self, kind: str, folder: Path) -> dict:
+        return pretrained.described(kind, read_config(folder), place=folder)[1]
+
+    def validate_weights(self, *, model: Path | None, text_encoder: bool) -> None:
+        folders = {"wan": (model or self.folder) / self.part, "wan_vae": self.folder / "vae"}
+        if text_encoder:
+            folders["umt5_text"] = self.folder / "text_encoder"
+        if pretrained.configured("wan", folders["wan"]) != self.transformer:
+            raise InputError(
+                f"{folders['wan']}: has another architecture than {self.folder / self.part}"
+            )
+        for kind, folder in folders.items():
+            pretrained.validate_weights(kind, folder)
+
+    def load(self, model: Path | None = None) -> dict:
+        folder = self.folder if model is None else model
+        return pretrained.load("wan", folder / self.part, stored=True).variables["params"]
+
+    def save(self, denoiser: dict, model: Path) -> None:
+        architecture = read_config(self.folder / self.part)
+        pretrained.save("wan", model / self.part, denoiser, config=architecture)
+
+    def export(self, denoiser: dict, codec: dict, folder: Path) -> None:
+        self.save(denoiser, folder)
+        pretrained.save("wan_vae", folder / "vae", codec, config=self.codec_config)
+        schedule = folder / "scheduler"
+        schedule.mkdir()
+        copy_files([self.folder / "scheduler" / "scheduler_config.json"], schedule)
+        seal(schedule)
+
+    def load_codec(self) -> dict:
+        return pretrained.load("wan_vae", self.folder / "vae", stored=True).variables["params"]
+
+    def load_text_encoder(self, *, compute_dtype: DTypeLike = jnp.float32) -> Pretrained:
+        folder = self.folder / "text_encoder"
+        return pretrained.load("umt5_text", folder, compute_dtype=compute_dtype, stored=True)
+
+    def text_encoder_shapes(self, *, compute_dtype: DTypeLike) -> Pretrained:
+        place = self.folder / "text_encoder"
+        module, shapes = pretrained.described(
+            "umt5_text", read_config(place), place=place, dtype=compute_dtype
+        )
+        return Pretrained(module, {"params": shapes})
+
+    def encode(self, codec: dict, video: Video) -> Encoding:
+        posterior: Any = self.vae.apply({"params": codec}, video, method="encode")
+        return jnp.concatenate([posterior.mean, posterior.log_variance], axis=-1)
+
+    def draw(self, encoding: Encoding, key: Key[Array, ""]) -> Latents:
+        """(mean + sqrt(variance) · normal − m) / s, with m and s per channel from config.json."""
+        posterior = Posterior(*jnp.split(encoding, 2, axis=-1))
+        return self.vae.to_diffusion(posterior.sample(key))
+
+    def decode(self, codec: dict, latents: Latents) -> Video:
+        unscaled = self.vae.from_diffusion(latents)
+        video: Any = self.vae.apply({"params": codec}, unscaled, method="decode")
+        return video
+
+    def times(self, key: Key[Array, ""], clips: int) -> Float[Array, " b"]:
+        return self.schedule.times(key, clips)
+
+    def noise(self, key: Key[Array, ""], clean: Latents) -> Latents:
+        return jax.random.normal(key, clean.shape, clean.dtype)
+
+    def add_noise(self, clean: Latents, *, noise: Latents, t: Float[Array, " b"]) -> Latents:
+        """(1 − σ) clean + σ noise with σ = t / T."""
+        return self.schedule.add_noise(clean, noise=noise, t=t)
+
+    def target(self, clean: Latents, *, noise: Latents, t: Float[Array, " b"]) -> Latents:
+        """The velocity, noise − clean, at every time."""
+        return self.schedule.target(clean, noise=noise)
+
+    def denoise(
+        self,
+        denoiser: dict,
+        latents: Latents,
+        t: Float[Array, "*b"],
+        condition: Condition,
+        *,
+        dropout: Key[Array, ""] | None = None,
+    ) -> Latents:
+        prediction: Any = self.transformer.apply({"params": denoiser}, latents, t, condition)
+        return prediction
+
+    def sample(
+        self, denoise: Callable[[Latents, Any], Latents], noise: Latents, *, steps: int, method: Any
+    ) -> Latents:
+        """UniPC (arXiv 2302.04867) or Euler's method, in float32."""
+        return sampler.sample(denoise, noise, schedule=self.schedule, steps=steps, method=method)
