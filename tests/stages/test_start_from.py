@@ -25,7 +25,7 @@ from tests.stages.displaced import write_store
 from tests.stages.variants import FOUNDATION, settings_of
 
 # What the simulated foundation's CLIP and generator have.
-OF_FOUNDATION = {"clip_dim": 64, "tokens": 20}
+OF_FOUNDATION = {"clip_dim": 64, "tokens": 20, "token_dim": 64}
 
 
 @pytest.fixture(scope="module")
