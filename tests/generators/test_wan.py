@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,6 +209,13 @@ def test_lora_is_of_attention_and_feed_forward_in_every_block(generator):
         in_memory(generator.load()), patterns=chosen.patterns, rank=2, key=jax.random.key(0)
     )
     assert len(jax.tree.leaves(found)) == 2 * 2 * (4 + 4 + 2)
+
+
+def test_as_many_frames_of_latents_as_the_autoencoder_makes(generator):
+    frames = [generator.latent_shape(frames, 16, 16)[0] for frames in (1, 5, 13)]
+    assert frames == [1, 2, 4]
+    whole = replace(generator, vae=generator.vae.clone(temperal_downsample=(False,) * 3))
+    assert [whole.latent_shape(frames, 16, 16)[0] for frames in (1, 6)] == [1, 6]
 
 
 def test_latents_are_drawn_from_the_posterior_at_unit_scale(generator):

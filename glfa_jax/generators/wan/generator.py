@@ -115,7 +115,7 @@ class WanGenerator:
                 f"data.resolution: {(height, width)} must be multiples of {wanted}, the reduction "
                 f"of the VAE times the transformer's patches in {self.folder}"
             )
-        return 1 + frames // every, height // factor, width // factor, self.vae.z_dim
+        return 1 + (frames - 1) // every, height // factor, width // factor, self.vae.z_dim
 
     def denoiser_shapes(self) -> dict:
         return self._shapes("wan", self.folder / self.part)
