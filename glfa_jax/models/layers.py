@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -127,7 +128,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        y = normalised(x.astype(jnp.float32), _mean_of_channels, self.epsilon)
+        y: Any = normalised(x.astype(jnp.float32), _mean_of_channels, self.epsilon)
         if self.affine:
             scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
             bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])

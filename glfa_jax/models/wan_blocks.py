@@ -77,9 +77,8 @@ class WanBlock(nn.Module):
         context: Float[Array, "b k c"],
         rotary: Rotary,
     ) -> Float[Array, "b f n c"]:
-        def attend(y: Array, name: str, **to: Array | Rotary) -> Array:
-            made = WanAttention(self.num_heads, self.head_dim, self.epsilon, self.dtype, name=name)
-            return made(y, **to)
+        def attend(name: str) -> WanAttention:
+            return WanAttention(self.num_heads, self.head_dim, self.epsilon, self.dtype, name=name)
 
         def norm(name: str, shift: Array, scale: Array) -> Array:
             y = LayerNorm(self.epsilon, affine=False, name=name)(x)
@@ -92,13 +91,13 @@ class WanBlock(nn.Module):
         table = modulation_table(self, 6, width)
         shift, scale, gate, ff_shift, ff_scale, ff_gate = jnp.moveaxis(table + modulation, 1, 0)
 
-        y = attend(norm("norm1", shift, scale), "attn1", rotary=rotary)
+        y = attend("attn1")(norm("norm1", shift, scale), rotary=rotary)
         x = add(y, gate[:, None, None])
 
         y = x
         if self.cross_attn_norm:
             y = LayerNorm(self.epsilon, dtype=self.dtype, name="norm2")(x)
-        x = add(attend(y, "attn2", context=context))
+        x = add(attend("attn2")(y, context=context))
 
         y = norm("norm3", ff_shift, ff_scale)
         y = gelu_tanh(nn.Dense(self.ffn_dim, dtype=self.dtype, name="ffn.net.0.proj")(y))

@@ -1,4 +1,4 @@
-"""WanTransformer and UMT5Text without torch: full-size shapes, invariances, rejections."""
+"""WanTransformer and UMT5Text without torch: invariances, precision, rejections."""
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,6 @@ IMAGES = {"image_dim": 1280, "added_kv_proj_dim": 5120, "in_channels": 36}
 
 def _zeros(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-def test_full_size_count() -> None:
-    leaves = jax.tree.leaves(shapes_of("wan", WAN))
-    assert (len(leaves), sum(leaf.size for leaf in leaves)) == (825, 1_418_996_800)
 
 
 def test_defaults_are_the_model_of_1_3_billion() -> None:

@@ -221,4 +221,5 @@ def test_published_models_have_these_tensors(change: dict, count: int | None) ->
         ours[name] = TABLE.transform(path, leaf.ndim).to_torch(empty).shape
     assert ours == {name: tuple(tensor.shape) for name, tensor in theirs.items()}
     if count is not None:
+        assert len(shapes) == 825
         assert sum(leaf.size for leaf in shapes.values()) == count
