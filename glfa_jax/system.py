@@ -259,7 +259,7 @@ def autoencoder(settings: config.Config) -> FmriAutoencoder:
     )
 
 
-def condition_of(settings: config.Config, generator: Generator) -> dict[str, int]:
+def condition_of(settings: config.Config, generator: Generator) -> dict[str, Any]:
     """What a generator is conditioned on: how many tokens, and their width."""
     tokens = settings.conditioning.tokens or generator.condition_tokens
     return {"tokens": tokens, "token_dim": generator.condition_width}

@@ -83,12 +83,12 @@ def plan_euler(schedule: FlowSchedule, steps: int) -> Steps:
     """Euler's method: straight on towards the clean latent."""
     total = schedule.num_train_timesteps
     # From the last of all shifted shares to the first, and these are shifted once more.
-    least = np.float32(schedule.shifted(np.float32(1 / total)))
+    least = np.float32(schedule.shifted(np.array(1 / total, np.float32)))
     shares = schedule.shifted(np.linspace(1, np.float64(least), steps))
     noise = _visited(shares, schedule)
     kept = noise[1:] / noise[:-1]
     return Steps(
-        t=np.float32(noise[:-1]) * np.float32(total),
+        t=noise[:-1].astype(np.float32) * np.float32(total),
         clean_from_x=np.ones(steps),
         clean_from_prediction=-noise[:-1],
         x=kept,

@@ -112,7 +112,7 @@ def _plan_ddim(schedule: Schedule, steps: int) -> Steps:
     )
 
 
-def _clean(schedule: Schedule, signal: np.ndarray, noise: np.ndarray) -> dict[str, np.ndarray]:
+def _clean(schedule: Schedule, signal: np.ndarray, noise: np.ndarray) -> dict[str, Any]:
     if schedule.prediction_type == "v_prediction":
         return {"clean_from_x": signal, "clean_from_prediction": -noise}
     if not signal.all():

@@ -75,8 +75,7 @@ class WanGenerator:
         ):
             if given := getattr(stage, key):
                 raise InputError(
-                    f"cotrain.{key}: {given}, cannot be used with the generator {self.name}: "
-                    f"{reason}"
+                    f"cotrain.{key}: {given}, cannot be used with the generator wan: {reason}"
                 )
         return self
 
