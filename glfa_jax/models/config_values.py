@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 _LARGEST = 10**6
 _LARGEST_TABLE = 2**27
 _MOST_ENTRIES = 8
-_MORE_ENTRIES = dict.fromkeys(("latents_mean", "latents_std"), 1024)
+_MORE_ENTRIES = {"latents_mean": 1024, "latents_std": 1024}
 _SIGNED = {"latents_mean"}
 _MOST = {
     **dict.fromkeys(("depth", "decoder_depth"), 128),
