@@ -14,6 +14,7 @@ from tqdm import tqdm
 from glfa_jax import alignments, config, hub, system
 from glfa_jax.alignments import SHARED, Group, Layer, align, layers_of, method_of, with_layer
 from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.data.shown import showing_of
 from glfa_jax.errors import InputError
 from glfa_jax.explain.areas import of_numbers, squares
 from glfa_jax.explain.maps import Contributions, contributions_of
@@ -21,6 +22,7 @@ from glfa_jax.trained import Trained
 from glfa_jax.trained.data import clips_filling
 from glfa_jax.trained.folder import write
 from glfa_jax.trained.sampler import VideoSampler
+from glfa_jax.trained.scans import RunMaps, maps_of
 
 NEW = "new"  # whom `adapt` fits to, where no name is given
 
@@ -36,6 +38,37 @@ class Decoder(Trained):
         """Whom it knows by name: those of its training and its data, and whom it was adapted to."""
         known = (*self.settings.protocol.train_subjects, *self.settings.data.subjects)
         return tuple(dict.fromkeys((*known, *self.fitted)))
+
+    def maps_of(
+        self,
+        files: Sequence[str | Path],
+        *,
+        events: str | Path | None = None,
+        films: Sequence[str] = (),
+        stimuli: str | Path | None = None,
+        confounds: str | Path | None = None,
+        repetition_time: float | None = None,
+    ) -> RunMaps:
+        """Scans of one run, cleaned and drawn as those that it was trained on (docs/decode.md).
+
+        files: functional GIFTI, left and right, one dense CIFTI series, or one NIfTI of volumes.
+        events: a table with `onset` in seconds; with neither this nor films, the whole run is cut
+            into clips. films: each FILE[,onset=S][,start=S][,duration=S].
+        stimuli: folder of what was shown. confounds: fMRIPrep's table, for a cleaning that needs
+            it. repetition_time: seconds, where neither header nor sidecar tell.
+
+        Raises InputError for scans that this decoder cannot take, in one sentence.
+        """
+        shown = [showing_of(film) for film in films]
+        return maps_of(
+            self,
+            files,
+            events=events,
+            films=shown,
+            stimuli=stimuli,
+            confounds=confounds,
+            repetition_time=repetition_time,
+        )
 
     def align(
         self, maps: ArrayLike, *, subject: str | None = None
