@@ -83,7 +83,7 @@ class Decoder(Trained):
         Raises InputError for maps of another size or with values that are not finite, and for a
         subject who is unknown or has no layer.
         """
-        given, key = _finite(maps, self.maps_shape[1:]), self._key(subject)
+        given, key = _finite(maps, self.maps_shape[1:]), self.layer_of(subject)
         lea = self.settings.method == "lea"
         return given if lea else np.asarray(align(self._encoders[key], given))
 
@@ -94,7 +94,7 @@ class Decoder(Trained):
 
         Arguments and errors as of `decode`.
         """
-        windows, key = self._windows(maps), self._key(subject)
+        windows, key = self._windows(maps), self.layer_of(subject)
         parts = (windows[rows] for rows in self._batches(len(windows)))
         return np.concatenate([self._sampler.condition(part, subject=key) for part in parts])
 
@@ -125,7 +125,7 @@ class Decoder(Trained):
         Raises InputError for maps of another shape or with values that are not finite, for a
         subject who is unknown or has no layer, and for options that cannot be.
         """
-        windows, layer = self._windows(maps), self._key(subject)
+        windows, layer = self._windows(maps), self.layer_of(subject)
         numbers = np.arange(len(windows)) if clips is None else np.asarray(clips)
         if numbers.shape != (len(windows),) or (numbers.dtype.kind not in "iu"):
             raise InputError(f"clips: must be {len(windows)} whole numbers, one for each clip")
@@ -174,7 +174,7 @@ class Decoder(Trained):
 
         Raises InputError as `decode`, and for embeddings, averages or areas that do not fit.
         """
-        windows, key = self._windows(maps), self._key(subject)
+        windows, key = self._windows(maps), self.layer_of(subject)
         mask, replacing = self.trained_on.mask, self.trained_on.average
         if average is not None:
             replacing = _finite(average, self.maps_shape, what="average")
@@ -230,7 +230,8 @@ class Decoder(Trained):
         minutes: of video, as many of the first clips as fill them; all if left out.
         subject: the name by which the new decoder knows him.
         group: (subjects, clips, window, height, width), maps of training subjects in the common
-            space, for methods that need no pairs; the targets if left out.
+            space, for methods that need no pairs; the targets if left out, and without those what
+            an export keeps of the training subjects' connectivity.
         method: of alignment, such as `glfa_jax.alignments.get("ridge")()`; the decoder's own if
             left out.
 
@@ -269,21 +270,42 @@ class Decoder(Trained):
                 raise InputError(
                     f"targets: {len(wanted)} clips, must be as many as the {len(own)} of maps"
                 )
+        known = None
         if group is not None:
             others = _finite(group, self.maps_shape, what="group")
         elif wanted is not None:
             others = wanted[None]
         else:
-            others = np.zeros((0, *own.shape), np.float32)
+            others, known = np.zeros((0, *own.shape), np.float32), self.trained_on.connectivity
         fit = chosen.fit(
             own,
             targets=wanted,
-            group=Group(others, self.trained_on.mask, start),
+            group=Group(others, self.trained_on.mask, start, connectivity=known),
             settings=self.settings.adapt,
             seed=self.settings.seed,
         )
         own = with_layer(self.model.encoder, Layer(chosen, fit.params))
         return replace(self, fitted={**self.fitted, subject: own})
+
+    def layer_of(self, subject: str | None) -> str:
+        """Whose alignment layer a subject's maps go through: his name, or * for the shared one.
+
+        Raises InputError for a subject who is unknown or has no layer; None is somebody new.
+        """
+        if subject is not None and subject not in self.subjects:
+            raise InputError(
+                f"subject {subject}: is none of this decoder's, {', '.join(self.subjects)}; leave "
+                "subject out for somebody new, or adapt the decoder first"
+            )
+        if subject in self._encoders:
+            return str(subject)
+        if SHARED not in self._encoders:
+            whose = "somebody new" if subject is None else f"subject {subject}"
+            raise InputError(
+                f"{whose}: has no alignment layer, only {', '.join(self._encoders)} have "
+                "(alignment.per_subject); adapt the decoder first"
+            )
+        return SHARED
 
     def export(self, folder: str | Path, *, licence: str | None = None) -> Path:
         """Writes all that decoding needs as one folder, which `glfa_jax.load` reads anywhere.
@@ -314,23 +336,6 @@ class Decoder(Trained):
             return {SHARED: whole, **self.fitted}
         layers = layers_of(whole, subjects=self.settings.protocol.train_subjects)
         return {key: with_layer(whole, one) for key, one in layers.items()} | dict(self.fitted)
-
-    def _key(self, subject: str | None) -> str:
-        """Which encoder serves a subject."""
-        if subject is not None and subject not in self.subjects:
-            raise InputError(
-                f"subject {subject}: is none of this decoder's, {', '.join(self.subjects)}; leave "
-                "subject out for somebody new, or adapt the decoder first"
-            )
-        if subject in self._encoders:
-            return str(subject)
-        if SHARED not in self._encoders:
-            whose = "somebody new" if subject is None else f"subject {subject}"
-            raise InputError(
-                f"{whose}: has no alignment layer, only {', '.join(self._encoders)} have "
-                "(alignment.per_subject); adapt the decoder first"
-            )
-        return SHARED
 
     @cached_property
     def _sampler(self) -> VideoSampler:

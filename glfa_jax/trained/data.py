@@ -12,7 +12,7 @@ from glfa_jax.convert.directory import DirectoryError, read_tensors, write_tenso
 from glfa_jax.data.drawing import Drawing
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
-from glfa_jax.trained import drawn
+from glfa_jax.trained import drawn, group
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,15 @@ FOLDER = "trained_on"  # beside a stage's model, and in an export
 class TrainedOn:
     """average: the training subjects' mean window in the common space, which samples are guided
     away from. mask: true where the flat maps show cortex. drawing: how scans become such maps;
-    None where the surfaces were not there, or by an earlier version.
+    None where the surfaces were not there, or by an earlier version. connectivity: what new maps
+    are aligned to without labels; in exports alone, made where the store was there.
     """
 
     timing: Timing
     average: Float[np.ndarray, "w height width"]
     mask: Bool[np.ndarray, "height width"]
     drawing: Drawing | None = None
+    connectivity: Float[np.ndarray, "k height width"] | None = None
 
     @classmethod
     def of(
@@ -85,6 +87,8 @@ class TrainedOn:
         )
         if self.drawing is not None:
             drawn.save(folder / drawn.FOLDER, self.drawing)
+        if self.connectivity is not None:
+            group.save(folder / group.FOLDER, self.connectivity, mask=self.mask)
 
     def with_drawing(self, data: config.Data) -> "TrainedOn":
         """With how scans become maps, made anew where it was not kept; data: of the configuration.
@@ -110,4 +114,5 @@ class TrainedOn:
             )
         mask = np.array(mask, bool)
         drawing = drawn.load(folder / drawn.FOLDER, mask=mask)
-        return cls(timing, np.array(average, np.float32), mask, drawing)
+        connectivity = group.load(folder / group.FOLDER, mask=mask)
+        return cls(timing, np.array(average, np.float32), mask, drawing, connectivity)

@@ -31,7 +31,8 @@ class RunMaps:
     clips: names. onsets, durations: seconds on the run's clock. firsts: of the windows, counted in
     volumes. shown: the piece of video that a clip showed, where its file is there. left_out: names
     of clips whose window is not wholly in the run. notes: what deserves a look, a sentence each.
-    run: where it was read from. scores: z-scores of the cortex pixels.
+    cleaning: what was taken out of the scans, in words. run: where it was read from. scores:
+    z-scores of the cortex pixels.
     """
 
     clips: tuple[str, ...]
@@ -41,6 +42,7 @@ class RunMaps:
     shown: tuple[Part | None, ...]
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    cleaning: str
     run: Run = field(repr=False)
     scores: Float[np.ndarray, "time pixels"] = field(repr=False)
     mask: Bool[np.ndarray, "height width"] = field(repr=False)
@@ -133,6 +135,7 @@ def maps_of(
         shown,
         firsts,
         notes=(*notes, *signal.notes),
+        cleaning=kept.drawing.cleaning.words,
         scores=scores,
         mask=kept.mask,
         window=window,

@@ -27,8 +27,9 @@ class Beside:
     @classmethod
     def of(cls, scan: Path) -> "Beside":
         """By where a scan lies: in a folder of its subject's, or alone."""
-        places = scan.parents
-        root = next((place.parent for place in places if place.name.startswith("sub-")), places[0])
+        name = Name.parse(scan)
+        whose = f"sub-{name.entities.get('sub', '')}" if name else ""
+        root = next((x.parent for x in scan.parents if whose and x.name == whose), scan.parent)
         raw = raw_of(root)
         return cls(Dataset(root), None if raw is None else Dataset(raw))
 
