@@ -153,7 +153,11 @@ def _with_options(decoder: Decoder, sets: Sequence[str]) -> Decoder:
                 f"--set: {key} is as the decoder was trained; only evaluation.*, seed and "
                 "data.drop_volumes can be chosen here"
             )
-    return replace(decoder, settings=config.overridden(decoder.settings, sets)) if sets else decoder
+    return (
+        replace(decoder, settings=config.overridden(decoder.settings, list(sets)))
+        if sets
+        else decoder
+    )
 
 
 def _layer(decoder: Decoder, subject: str | None) -> str:

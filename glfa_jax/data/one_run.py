@@ -39,7 +39,7 @@ def read_run(
 
     Raises DataError for scans that the model cannot take.
     """
-    names = _in_order([_name(Path(path).resolve()) for path in files], drawing)
+    names = _in_order([_name(Path(path).absolute()) for path in files], drawing)
     scan, paths = names[0], tuple(name.path for name in names)
     headers = [header_of(path) for path in paths]
     beside = Beside.of(scan.path)

@@ -67,11 +67,11 @@ def cleaning_in(store: Store) -> str:
 def cleaning_done(store: Store) -> config.Cleaning | dict[str, Any]:
     """What was taken out of the scans of a store; as JSON where a version that has other options
     did it."""
-    done = store.attributes.provenance.get("settings", {}).get("clean")
+    done: dict[str, Any] = store.attributes.provenance.get("settings", {}).get("clean") or {}
     try:
-        return config.Cleaning(**(done or {}))
+        return config.Cleaning(**done)
     except (ValueError, TypeError):
-        return dict(done)
+        return done
 
 
 def uncleaned(store: Store, data: config.Data) -> str | None:

@@ -45,7 +45,7 @@ def showing_of(text: str) -> Showing:
             f"films: {text!r:.200}, must be FILE,onset=S,start=S,duration=S, of which all but FILE "
             "may be left out"
         )
-    return Showing(film, **{"onset": 0.0, **options})
+    return replace(Showing(film, onset=0.0), **options)
 
 
 def _seconds(text: str, key: str, given: str) -> float:
@@ -82,10 +82,12 @@ def by_events(
         name = row.stim_file if named else f"event {number + 1:03d}"
         onset = seconds_of(row, "onset", least=-DAY)
         whole = Showing(name, onset, 0.0, _duration(row, seconds))
-        for trial, part in _clips(whole, stimuli / name, seconds=seconds, said=row.where):
+        path = stimuli / name
+        length = _length(path, notes) if named and is_fetched(path) else None
+        for trial, part in _clips(whole, path, length=length, seconds=seconds, said=row.where):
             check_begin(run, trial, volumes)
             trials.append(trial)
-            if part is not None and named:
+            if part is not None:
                 videos[trial.clip] = part
     if not trials:
         raise DataError(f"{path}: lists no events")
@@ -98,11 +100,19 @@ def _duration(row: Row, seconds: float) -> float:
     return seconds if given in MISSING else max(seconds, seconds_of(row, "duration", least=0.0))
 
 
+def _length(path: Path, notes: list[str]) -> float | None:
+    """Of a file that may be no video; that is noted."""
+    try:
+        return length_of(path)
+    except DataError as error:
+        notes.append(str(error))
+        return None
+
+
 def _clips(
-    whole: Showing, path: Path, *, seconds: float, said: str
+    whole: Showing, path: Path, *, length: float | None, seconds: float, said: str
 ) -> Iterator[tuple[Trial, Part | None]]:
-    """Of one event: itself, or the clips that fill it."""
-    length = length_of(path) if is_fetched(path) else None
+    """Of one event: itself, or the clips that fill it; length: of its file, where that is there."""
     if whole.duration < 2 * seconds - ROUNDING:
         as_shown = length is not None and abs(length - whole.duration) <= ROUNDED
         part = Part(path) if as_shown else Part(path, 0.0, seconds)

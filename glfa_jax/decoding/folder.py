@@ -30,7 +30,7 @@ from glfa_jax.files import read_arrays, read_object, savez_atomically, whole_fil
 from glfa_jax.trained.scans import RunMaps
 
 SETTINGS, TABLE = "settings.json", "clips.tsv"
-COLUMNS = ("clip", "onset", "duration", "agreement", "file", "shown", "alignment")
+COLUMNS: tuple[str, ...] = ("clip", "onset", "duration", "agreement", "file", "shown", "alignment")
 
 
 def check_free(out: Path) -> None:

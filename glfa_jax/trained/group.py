@@ -32,7 +32,8 @@ def mean_connectivity(
         (clips,) = np.nonzero(store.present("train", subjects=[subject])[:, 0])
         maps = store.fmri("train", clips[:CLIPS], subjects=[subject])[:, 0].astype(np.float32)
         own = encoder_for(settings, encoder, subject=subject)
-        found += connectivity_of(alignments.align(own, maps), drawn) / len(subjects)
+        aligned = np.asarray(alignments.align(own, maps))
+        found += connectivity_of(aligned, drawn) / len(subjects)
     return found
 
 

@@ -88,6 +88,10 @@ def test_long_events_and_films_are_cut_into_clips(trained, study, tmp_path):
                            "event 003")  # fmt: skip
     assert found.left_out == ("event 004",)
     np.testing.assert_array_equal(found.onsets, [0, 4, 6, 8, 22])
+    table.write_text("onset\tstim_file\n0\tcaptions.tsv\n4\tn/a\n6\tgone.mp4\n")
+    found = maps_of(trained, scans(study, "01"), events=table)
+    assert (found.clips, found.shown) == (("captions.tsv", "gone.mp4"), (None, None))
+    assert [note.split(": ")[1][:21] for note in found.notes] == ["truncated or no video"]
     films = [showing_of("a.mp4"), showing_of("other.mp4,onset=5,start=3,duration=5")]
     found = maps_of(trained, scans(study, "01"), films=films)
     assert found.clips == ("a.mp4/000", "other.mp4/002", "other.mp4/003")
