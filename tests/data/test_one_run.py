@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -30,12 +31,12 @@ def drawing(store) -> Drawing:
 
 
 @pytest.fixture(scope="module")
-def trained(store, drawing):
+def trained(store, drawing) -> Any:
     """All of a decoder that this takes."""
     return of_store(store, drawing)
 
 
-def of_store(store, drawing, **changes):
+def of_store(store, drawing, **changes) -> Any:
     average = store.average(subjects=["01"])
     return SimpleNamespace(
         settings=SimpleNamespace(data=settings(Path("none"), Path("none.zarr"), **changes)),
