@@ -34,6 +34,7 @@ COMMANDS = {
     "explain": Command("glfa_jax.evaluation.explain", "which cortex the decoded clips rest on"),
     "compare": Command("glfa_jax.evaluation.compare", "compares scored runs"),
     "study": Command("glfa_jax.evaluation.study", "trains and compares methods over seeds"),
+    "decode": Command("glfa_jax.decode", "decodes the scans of any run, no study configured"),
     "export": Command("glfa_jax.export", "a decoder as one folder that travels alone"),
     "report": Command("glfa_jax.report.__main__", "writes the report of a run again"),
     "sheet": Command("glfa_jax.report.sheet", "one image of decoded clips"),

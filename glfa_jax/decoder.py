@@ -14,6 +14,7 @@ from tqdm import tqdm
 from glfa_jax import alignments, config, hub, system
 from glfa_jax.alignments import SHARED, Group, Layer, align, layers_of, method_of, with_layer
 from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.data.shown import showing_of
 from glfa_jax.errors import InputError
 from glfa_jax.explain.areas import of_numbers, squares
 from glfa_jax.explain.maps import Contributions, contributions_of
@@ -21,6 +22,7 @@ from glfa_jax.trained import Trained
 from glfa_jax.trained.data import clips_filling
 from glfa_jax.trained.folder import write
 from glfa_jax.trained.sampler import VideoSampler
+from glfa_jax.trained.scans import RunMaps, maps_of
 
 NEW = "new"  # whom `adapt` fits to, where no name is given
 
@@ -37,6 +39,37 @@ class Decoder(Trained):
         known = (*self.settings.protocol.train_subjects, *self.settings.data.subjects)
         return tuple(dict.fromkeys((*known, *self.fitted)))
 
+    def maps_of(
+        self,
+        files: Sequence[str | Path],
+        *,
+        events: str | Path | None = None,
+        films: Sequence[str] = (),
+        stimuli: str | Path | None = None,
+        confounds: str | Path | None = None,
+        repetition_time: float | None = None,
+    ) -> RunMaps:
+        """Scans of one run, cleaned and drawn as those that it was trained on (docs/decode.md).
+
+        files: functional GIFTI, left and right, one dense CIFTI series, or one NIfTI of volumes.
+        events: a table with `onset` in seconds; with neither this nor films, the whole run is cut
+            into clips. films: each FILE[,onset=S][,start=S][,duration=S].
+        stimuli: folder of what was shown. confounds: fMRIPrep's table, for a cleaning that needs
+            it. repetition_time: seconds, where neither header nor sidecar tell.
+
+        Raises InputError for scans that this decoder cannot take, in one sentence.
+        """
+        shown = [showing_of(film) for film in films]
+        return maps_of(
+            self,
+            files,
+            events=events,
+            films=shown,
+            stimuli=stimuli,
+            confounds=confounds,
+            repetition_time=repetition_time,
+        )
+
     def align(
         self, maps: ArrayLike, *, subject: str | None = None
     ) -> Float[np.ndarray, "*b height width"]:
@@ -50,7 +83,7 @@ class Decoder(Trained):
         Raises InputError for maps of another size or with values that are not finite, and for a
         subject who is unknown or has no layer.
         """
-        given, key = _finite(maps, self.maps_shape[1:]), self._key(subject)
+        given, key = _finite(maps, self.maps_shape[1:]), self.layer_of(subject)
         lea = self.settings.method == "lea"
         return given if lea else np.asarray(align(self._encoders[key], given))
 
@@ -61,7 +94,7 @@ class Decoder(Trained):
 
         Arguments and errors as of `decode`.
         """
-        windows, key = self._windows(maps), self._key(subject)
+        windows, key = self._windows(maps), self.layer_of(subject)
         parts = (windows[rows] for rows in self._batches(len(windows)))
         return np.concatenate([self._sampler.condition(part, subject=key) for part in parts])
 
@@ -92,7 +125,7 @@ class Decoder(Trained):
         Raises InputError for maps of another shape or with values that are not finite, for a
         subject who is unknown or has no layer, and for options that cannot be.
         """
-        windows, layer = self._windows(maps), self._key(subject)
+        windows, layer = self._windows(maps), self.layer_of(subject)
         numbers = np.arange(len(windows)) if clips is None else np.asarray(clips)
         if numbers.shape != (len(windows),) or (numbers.dtype.kind not in "iu"):
             raise InputError(f"clips: must be {len(windows)} whole numbers, one for each clip")
@@ -141,7 +174,7 @@ class Decoder(Trained):
 
         Raises InputError as `decode`, and for embeddings, averages or areas that do not fit.
         """
-        windows, key = self._windows(maps), self._key(subject)
+        windows, key = self._windows(maps), self.layer_of(subject)
         mask, replacing = self.trained_on.mask, self.trained_on.average
         if average is not None:
             replacing = _finite(average, self.maps_shape, what="average")
@@ -197,7 +230,8 @@ class Decoder(Trained):
         minutes: of video, as many of the first clips as fill them; all if left out.
         subject: the name by which the new decoder knows him.
         group: (subjects, clips, window, height, width), maps of training subjects in the common
-            space, for methods that need no pairs; the targets if left out.
+            space, for methods that need no pairs; the targets if left out, and without those what
+            an export keeps of the training subjects' connectivity.
         method: of alignment, such as `glfa_jax.alignments.get("ridge")()`; the decoder's own if
             left out.
 
@@ -236,21 +270,42 @@ class Decoder(Trained):
                 raise InputError(
                     f"targets: {len(wanted)} clips, must be as many as the {len(own)} of maps"
                 )
+        known = None
         if group is not None:
             others = _finite(group, self.maps_shape, what="group")
         elif wanted is not None:
             others = wanted[None]
         else:
-            others = np.zeros((0, *own.shape), np.float32)
+            others, known = np.zeros((0, *own.shape), np.float32), self.trained_on.connectivity
         fit = chosen.fit(
             own,
             targets=wanted,
-            group=Group(others, self.trained_on.mask, start),
+            group=Group(others, self.trained_on.mask, start, connectivity=known),
             settings=self.settings.adapt,
             seed=self.settings.seed,
         )
         own = with_layer(self.model.encoder, Layer(chosen, fit.params))
         return replace(self, fitted={**self.fitted, subject: own})
+
+    def layer_of(self, subject: str | None) -> str:
+        """Whose alignment layer a subject's maps go through: his name, or * for the shared one.
+
+        Raises InputError for a subject who is unknown or has no layer; None is somebody new.
+        """
+        if subject is not None and subject not in self.subjects:
+            raise InputError(
+                f"subject {subject}: is none of this decoder's, {', '.join(self.subjects)}; leave "
+                "subject out for somebody new, or adapt the decoder first"
+            )
+        if subject in self._encoders:
+            return str(subject)
+        if SHARED not in self._encoders:
+            whose = "somebody new" if subject is None else f"subject {subject}"
+            raise InputError(
+                f"{whose}: has no alignment layer, only {', '.join(self._encoders)} have "
+                "(alignment.per_subject); adapt the decoder first"
+            )
+        return SHARED
 
     def export(self, folder: str | Path, *, licence: str | None = None) -> Path:
         """Writes all that decoding needs as one folder, which `glfa_jax.load` reads anywhere.
@@ -281,23 +336,6 @@ class Decoder(Trained):
             return {SHARED: whole, **self.fitted}
         layers = layers_of(whole, subjects=self.settings.protocol.train_subjects)
         return {key: with_layer(whole, one) for key, one in layers.items()} | dict(self.fitted)
-
-    def _key(self, subject: str | None) -> str:
-        """Which encoder serves a subject."""
-        if subject is not None and subject not in self.subjects:
-            raise InputError(
-                f"subject {subject}: is none of this decoder's, {', '.join(self.subjects)}; leave "
-                "subject out for somebody new, or adapt the decoder first"
-            )
-        if subject in self._encoders:
-            return str(subject)
-        if SHARED not in self._encoders:
-            whose = "somebody new" if subject is None else f"subject {subject}"
-            raise InputError(
-                f"{whose}: has no alignment layer, only {', '.join(self._encoders)} have "
-                "(alignment.per_subject); adapt the decoder first"
-            )
-        return SHARED
 
     @cached_property
     def _sampler(self) -> VideoSampler:

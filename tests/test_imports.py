@@ -40,8 +40,8 @@ FLOORS = (
     *("method", "system", "start_from", "subject_alignment", "trained", "explain"),
     *("decoder", "protocol"),
     "report",
-    *("stages", "evaluation"),
-    *("api", "export", "commands"),
+    *("stages", "evaluation", "decoding"),
+    *("api", "export", "decode", "commands"),
 )
 # What is only ever started, by its module's name, stands above all rooms wherever it lies.
 COMMANDS = (

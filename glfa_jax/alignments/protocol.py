@@ -48,13 +48,15 @@ class Group(NamedTuple):
         is given targets.
     mask: where the cortex lies.
     start: parameters of a layer to begin from; of a fresh one when left out.
-    brains: for a method that needs anatomy.
+    brains: for a method that needs anatomy. connectivity: the mean over the subjects, of as many
+        parcels as the method takes, in place of maps for a method that goes by it alone.
     """
 
     maps: Float[np.ndarray, "s n w height width"]
     mask: Bool[np.ndarray, "height width"]
     start: dict | None = None
     brains: Brains | None = None
+    connectivity: Float[np.ndarray, "k height width"] | None = None
 
 
 class Fitted(NamedTuple):

@@ -115,15 +115,29 @@ def _warped(
 
 def _connectivity_of(group: Group, drawn: Float[np.ndarray, "k h w"]) -> Float[np.ndarray, "k h w"]:
     """The mean over the group's subjects."""
+    if group.connectivity is not None:
+        if group.connectivity.shape != drawn.shape:
+            raise InputError(
+                f"group: has the connectivity with {len(group.connectivity)} parcels, but warp is "
+                f"asked to take {len(drawn)} (parcels)"
+            )
+        return group.connectivity
     if not group.maps.size:
         raise InputError(
             "group: has no maps, but warp is fitted to those of a group where there are no targets"
         )
     found = np.zeros(drawn.shape, np.float32)
     for maps in group.maps:
-        volumes = standardised(volumes_of(maps, what="group"))
-        found += connectivity(volumes, warped=volumes, parcels=drawn) / len(group.maps)
+        found += connectivity_of(maps, drawn) / len(group.maps)
     return found
+
+
+def connectivity_of(
+    maps: Float[np.ndarray, "n w h w2"], drawn: Float[np.ndarray, "k h w2"]
+) -> Float[np.ndarray, "k h w2"]:
+    """Of one subject's maps with the parcels `drawn`."""
+    volumes = standardised(volumes_of(maps, what="group"))
+    return connectivity(volumes, warped=volumes, parcels=drawn)
 
 
 def _components(

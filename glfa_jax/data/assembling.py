@@ -117,7 +117,13 @@ class Assembly:
                 self.writer.write(name, np.concatenate(courses))
 
     def _draw(self, values: Float[ndarray, "*b p"]) -> Float[ndarray, "*b h w"]:
-        """Cortex pixels to images, zero elsewhere."""
-        images = np.zeros((*values.shape[:-1], self.mask.size), np.float32)
-        images[..., self.mask.ravel()] = values
-        return images.reshape(*values.shape[:-1], *self.mask.shape)
+        return images_of(values, mask=self.mask)
+
+
+def images_of(
+    values: Float[ndarray, "*b p"], *, mask: Bool[ndarray, "h w"]
+) -> Float[ndarray, "*b h w"]:
+    """Cortex pixels to images, zero elsewhere."""
+    images = np.zeros((*values.shape[:-1], mask.size), np.float32)
+    images[..., mask.ravel()] = values
+    return images.reshape(*values.shape[:-1], *mask.shape)

@@ -9,7 +9,7 @@ from glfa_jax.data import DataError
 from glfa_jax.data.layouts import SPLITS, Problems, Run, Split, cleaning_of, layout_of
 from glfa_jax.data.signals import Signal
 from glfa_jax.data.timing import TIME_TOLERANCE
-from glfa_jax.data.windows import check_begin, end_of, first_volume
+from glfa_jax.data.windows import check_begin, end_of, window_of
 
 # Seconds that a run goes on after its film: the response to the film's end is waited for.
 REST = 30.0
@@ -148,10 +148,10 @@ def _cut(run: Run, signal: Signal, data: config.Data, unreadable: Mapping[str, s
         key = (trial.clip, trial.repeat if run.split == "train" else -1)
         if from_tables:
             check_begin(run, trial, signal.volumes)
-        first = first_volume(
-            trial.onset, lag=data.lag_seconds, start=run.start_time, step=run.repetition_time
+        first = window_of(
+            run, trial, lag=data.lag_seconds, window=data.window, volumes=signal.volumes
         )
-        if first is None or first + data.window > signal.volumes:
+        if first is None:
             windows.append((key, None))
         else:
             censored = signal.censored_share(first, data.window)

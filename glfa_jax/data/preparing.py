@@ -7,7 +7,6 @@ store: the same command goes on after an interruption. Then puts the store toget
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -15,7 +14,7 @@ from statistics import median
 from tqdm import tqdm
 
 from glfa_jax import config
-from glfa_jax.data import DataError, flatmap, surfaces
+from glfa_jax.data import DataError, flatmap
 from glfa_jax.data.anatomy import draw
 from glfa_jax.data.assembling import Assembly
 from glfa_jax.data.attributes import (
@@ -26,15 +25,15 @@ from glfa_jax.data.attributes import (
     identity_of,
 )
 from glfa_jax.data.cleaning.confounds import with_tables
-from glfa_jax.data.cleaning.smoothing import smoother
 from glfa_jax.data.clips import Clips, bundle
+from glfa_jax.data.drawing import pixels_of
 from glfa_jax.data.flatmap import FlatMap
 from glfa_jax.data.layouts import SPLITS, Problems, Run, Study, cleaning_of, layout_of
 from glfa_jax.data.layouts.reading import read_study
 from glfa_jax.data.pieces import Scratch, carry_out, hashed
 from glfa_jax.data.planning import Plan, plan, same_repetition_time, without_shared_clips
 from glfa_jax.data.reuse import reuse, settings_of, uncleaned
-from glfa_jax.data.signals import Pixels, ReadRun, Signal
+from glfa_jax.data.signals import ReadRun, Signal
 from glfa_jax.data.store import Store
 from glfa_jax.data.summary import summary
 from glfa_jax.starting import typed
@@ -130,7 +129,8 @@ def _read(
     progress: bool,
 ) -> tuple[list[Signal | None], list[Clips]]:
     """Every run and video as a piece of the scratch; None for a run that cannot be read."""
-    pixels, cleaning = _pixels(data, flat), cleaning_of(data)
+    cleaning = cleaning_of(data)
+    pixels = pixels_of(data, flat, width=cleaning.smooth_mm)
     shown = dict.fromkeys(trial.clip for run in runs for trial in run.trials)
     of_runs = [ReadRun(run, pixels, cleaning) for run in runs]
     of_clips = bundle(
@@ -206,14 +206,6 @@ def _check_smoothing(data: config.Data) -> None:
             f"data.clean.smooth_mm: scans of layout {data.layout} are images of the flat cortex, "
             "without surfaces to smooth along; leave it out"
         )
-
-
-def _pixels(data: config.Data, flat: FlatMap) -> Pixels:
-    width = cleaning_of(data).smooth_mm
-    if width is None:
-        return Pixels.of(flat)
-    mesh = surfaces.load(data)
-    return Pixels.of(flat, smoother=partial(smoother, mesh, width=width))
 
 
 def _files(

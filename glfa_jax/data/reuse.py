@@ -60,13 +60,18 @@ def reuse(data: config.Data) -> Store:
 
 def cleaning_in(store: Store) -> str:
     """What was taken out of the scans of a store, in words."""
-    done = store.attributes.provenance.get("settings", {}).get("clean")
-    if done is None:
-        return config.Cleaning().words
+    done = cleaning_done(store)
+    return json.dumps(done) if isinstance(done, dict) else done.words
+
+
+def cleaning_done(store: Store) -> config.Cleaning | dict[str, Any]:
+    """What was taken out of the scans of a store; as JSON where a version that has other options
+    did it."""
+    done: dict[str, Any] = store.attributes.provenance.get("settings", {}).get("clean") or {}
     try:
-        return config.Cleaning(**done).words
-    except (ValueError, TypeError):  # of a version that has other options
-        return json.dumps(done)
+        return config.Cleaning(**done)
+    except (ValueError, TypeError):
+        return done
 
 
 def uncleaned(store: Store, data: config.Data) -> str | None:

@@ -22,6 +22,12 @@ def first_volume(onset: float, *, lag: float, start: float, step: float) -> int 
     return max(math.ceil(volume - 0.5 - TIES), 0)
 
 
+def window_of(run: Run, trial: Trial, *, lag: float, window: int, volumes: int) -> int | None:
+    """The volume that a clip's window begins with; None where it is not wholly in the run."""
+    first = first_volume(trial.onset, lag=lag, start=run.start_time, step=run.repetition_time)
+    return None if first is None or first + window > volumes else first
+
+
 def end_of(run: Run, volumes: int) -> float:
     """Seconds at which the last of the run's volumes ends; those dropped before it count."""
     step = run.repetition_time

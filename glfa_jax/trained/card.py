@@ -16,6 +16,12 @@ _UNSTATED_NOTE = (
 )
 
 
+LIMITS = (
+    "A decoder shows what its generator can draw and its training subjects' stimuli have taught "
+    "it. Its videos are reconstructions with errors, and no record of what a person thought or saw."
+)
+
+
 def model_card(name: str, trained: Trained, *, licence: str | None = None) -> str:
     """The text of README.md; licence: an SPDX identifier."""
     settings, identity = trained.settings, trained.trained_on.timing.identity
@@ -62,9 +68,7 @@ def model_card(name: str, trained: Trained, *, licence: str | None = None) -> st
         "## Licence",
         licence or _UNSTATED_NOTE.format(foundation=settings.foundation.name),
         "## Limits",
-        "A decoder shows what its generator can draw and its training subjects' stimuli have "
-        "taught it. Its videos are reconstructions with errors, and no record of what a person "
-        "thought or saw.",
+        LIMITS,
     ]
     return "\n".join(header) + "\n\n" + "\n\n".join(text) + "\n"
 

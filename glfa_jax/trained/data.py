@@ -1,16 +1,18 @@
 """What a trained decoder keeps of the data it was trained on, so that it decodes without them."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from glfa_jax import records
+from glfa_jax import config, records
 from glfa_jax.convert.directory import DirectoryError, read_tensors, write_tensors
+from glfa_jax.data.drawing import Drawing
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
+from glfa_jax.trained import drawn, group
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,25 @@ FOLDER = "trained_on"  # beside a stage's model, and in an export
 @dataclass(frozen=True, eq=False)
 class TrainedOn:
     """average: the training subjects' mean window in the common space, which samples are guided
-    away from. mask: true where the flat maps show cortex.
+    away from. mask: true where the flat maps show cortex. drawing: how scans become such maps;
+    None where the surfaces were not there, or by an earlier version. connectivity: what new maps
+    are aligned to without labels; in exports alone, made where the store was there.
     """
 
     timing: Timing
     average: Float[np.ndarray, "w height width"]
     mask: Bool[np.ndarray, "height width"]
+    drawing: Drawing | None = None
+    connectivity: Float[np.ndarray, "k height width"] | None = None
 
     @classmethod
-    def of(cls, store: Store, *, average: Float[np.ndarray, "w height width"]) -> "TrainedOn":
+    def of(
+        cls,
+        store: Store,
+        *,
+        average: Float[np.ndarray, "w height width"],
+        drawing: Drawing | None = None,
+    ) -> "TrainedOn":
         about = store.attributes
         timing = Timing(
             identity=about.identity,
@@ -63,7 +75,7 @@ class TrainedOn:
             lag_seconds=about.lag_seconds,
             clip_seconds=about.clip_seconds,
         )
-        return cls(timing, np.asarray(average, np.float32), store.mask)
+        return cls(timing, np.asarray(average, np.float32), store.mask, drawing)
 
     def save(self, folder: Path) -> None:
         """Safetensors, and the timing in config.json."""
@@ -73,6 +85,19 @@ class TrainedOn:
             config=asdict(self.timing),
             filename="model.safetensors",
         )
+        if self.drawing is not None:
+            drawn.save(folder / drawn.FOLDER, self.drawing)
+        if self.connectivity is not None:
+            group.save(folder / group.FOLDER, self.connectivity, mask=self.mask)
+
+    def with_drawing(self, data: config.Data) -> "TrainedOn":
+        """With how scans become maps, made anew where it was not kept; data: of the configuration.
+
+        Raises DataError where the surfaces are not there.
+        """
+        if self.drawing is not None:
+            return self
+        return replace(self, drawing=drawn.anew(data, mask=self.mask))
 
     @classmethod
     def load(cls, folder: Path) -> "TrainedOn":
@@ -87,4 +112,7 @@ class TrainedOn:
                 f"{folder}: the average is {average.shape} and the mask {mask.shape}, must be "
                 "(window, height, width) and (height, width)"
             )
-        return cls(timing, np.array(average, np.float32), np.array(mask, bool))
+        mask = np.array(mask, bool)
+        drawing = drawn.load(folder / drawn.FOLDER, mask=mask)
+        connectivity = group.load(folder / group.FOLDER, mask=mask)
+        return cls(timing, np.array(average, np.float32), mask, drawing, connectivity)

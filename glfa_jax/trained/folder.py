@@ -5,7 +5,9 @@
     decoder.json     what the folder holds, of which versions, and the run's metrics
     encoder/         fMRI encoder and alignment
     text-to-video/   the generator, in the layout that its pretrained folder has
-    trained_on/      the average training map, the cortex mask, the timing
+    trained_on/      the average training map, the cortex mask, the timing; in drawing/ how scans
+                     become such maps, and in connectivity/ what those of somebody new are aligned
+                     to, where surfaces and store were there
     fitted/04/       the alignment layer of subject 04, to whom the decoder was adapted; or in
                      encoder/ a whole encoder, where it was trained for that subject as well
 
@@ -13,6 +15,8 @@ Weights are safetensors with checksums. Neither foundation models nor prepared d
 """
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from glfa_jax import __version__, config, system
@@ -28,11 +32,14 @@ from glfa_jax.alignments import (
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import new_folder, seal
 from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.data import DataError
+from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object, verify_checksums
 from glfa_jax.trained import Trained
 from glfa_jax.trained.card import model_card
 from glfa_jax.trained.data import FOLDER, TrainedOn
+from glfa_jax.trained.group import mean_connectivity
 from glfa_jax.trained.model import Model
 from glfa_jax.trained.run import on_this_machine
 from glfa_jax.training.contents import versions
@@ -57,6 +64,7 @@ def write(trained: Trained, target: Path, *, licence: str | None = None) -> Path
         "metrics": list(trained.metrics),
     }
     card = model_card(target.resolve().name, trained, licence=licence)
+    kept = _whole(trained)
     with new_folder(target) as folder:
         (folder / "config.yaml").write_text(config.dump(settings), encoding="utf-8")
         (folder / FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -68,10 +76,24 @@ def write(trained: Trained, target: Path, *, licence: str | None = None) -> Path
         else:
             save_encoder(folder / _ENCODER, module, params)
         model.generator.export(model.denoiser, model.codec, folder / _GENERATOR)
-        trained.trained_on.save(folder / FOLDER)
+        kept.save(folder / FOLDER)
         for subject, own in trained.fitted.items():
             _write_fitted(folder / _FITTED / subject, own, whole=model.encoder)
     return target
+
+
+def _whole(trained: Trained) -> TrainedOn:
+    """All that decoding scans needs, as far as surfaces and store are here."""
+    settings, kept = trained.settings, trained.trained_on
+    with suppress(DataError):
+        kept = kept.with_drawing(settings.data)
+    if kept.connectivity is None and settings.method != "lea" and settings.data.store.is_dir():
+        with suppress(InputError):  # another store, or one without the training subjects
+            store = Store.open(settings.data.store)
+            if store.attributes.identity == kept.timing.identity:
+                found = mean_connectivity(settings, trained.model.encoder, store=store)
+                kept = replace(kept, connectivity=found)
+    return kept
 
 
 def _write_fitted(place: Path, own: Pretrained, *, whole: Pretrained) -> None:

@@ -1,14 +1,17 @@
 """A finished run's decoder, from the run's folder."""
 
+from contextlib import suppress
+
 import numpy as np
 
 from glfa_jax import config, system
 from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.data import DataError
 from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_json
 from glfa_jax.subject_alignment import average_window, encoder_for, fitted_folder
-from glfa_jax.trained import Trained
+from glfa_jax.trained import Trained, drawn
 from glfa_jax.trained.data import FOLDER, TrainedOn
 from glfa_jax.trained.model import Model, last_stage, load_model, validate_finished
 
@@ -44,7 +47,10 @@ def trained_on(settings: config.Config, model: Model) -> TrainedOn:
 def kept_of(settings: config.Config, encoder: Pretrained, *, store: Store) -> TrainedOn:
     """What a decoder keeps of the store that it was trained on."""
     average = average_window(settings, encoder, store=store)
-    return TrainedOn.of(store, average=np.asarray(average))
+    drawing = None
+    with suppress(DataError):  # a store may lie where its surfaces are not
+        drawing = drawn.of_store(settings.data, store)
+    return TrainedOn.of(store, average=np.asarray(average), drawing=drawing)
 
 
 def _fitted(settings: config.Config, model: Model, *, minutes: float) -> dict[str, Pretrained]:

@@ -11,12 +11,27 @@ from glfa_jax.files import read_object
 TOO_LONG = 1e9  # seconds; more digits may be more than a float has
 
 
+def raw_of(root: Path) -> Path | None:
+    """The study that a derivative was made of, where it lies around it as BIDS recommends."""
+    above = root.resolve().parent
+    return above.parent if above.name == "derivatives" else None
+
+
 @dataclass(frozen=True)
 class Beside:
     """Finds it. The study that a derivative was made of, `raw`, is looked through as well."""
 
     derivative: Dataset
     raw: Dataset | None
+
+    @classmethod
+    def of(cls, scan: Path) -> "Beside":
+        """By where a scan lies: in a folder of its subject's, or alone."""
+        name = Name.parse(scan)
+        whose = f"sub-{name.entities.get('sub', '')}" if name else ""
+        root = next((x.parent for x in scan.parents if whose and x.name == whose), scan.parent)
+        raw = raw_of(root)
+        return cls(Dataset(root), None if raw is None else Dataset(raw))
 
     def events(self, scan: Name) -> Path:
         """The nearest table of the derivative, else of the raw study."""
@@ -63,15 +78,22 @@ class Beside:
                 return path, [file for file in read if file.is_file()]
         return None, []
 
+    def has_sidecar(self, scan: Name) -> bool:
+        """Whether `sidecars` would find a file."""
+        return any(
+            dataset.inherited(
+                scan, below=self.derivative.root, suffix="bold", extensions=_sidecars_of(scan)
+            )
+            for dataset in filter(None, (self.derivative, self.raw))
+        )
+
     def sidecars(self, scan: Name) -> tuple[list[Path], dict[str, tuple[Any, Path]]]:
         """The files that say when volumes were taken, the nearest last; what they say, and which.
 
         The raw study is asked where the derivative does not tell the repetition time. BIDS lets a
         file without slice timing leave out StartTime.
         """
-        stem, *endings = scan.path.name.split(".")
-        # Some versions of fMRIPrep keep a part of the extension: _bold.dtseries.json.
-        extensions = [".json", *(f".{ending}.json" for ending in endings[:-1])]
+        extensions = _sidecars_of(scan)
         paths: list[Path] = []
         stated: dict[str, tuple[Any, Path]] = {}
         for dataset in filter(None, (self.derivative, self.raw)):
@@ -85,10 +107,8 @@ class Beside:
             if "RepetitionTime" in stated:
                 break
         if not paths:
-            raise DataError(
-                f"{scan.path.with_name(f'{stem}.json')}: no such file, and it should say "
-                "RepetitionTime"
-            )
+            path = scan.path.with_name(f"{scan.path.name.partition('.')[0]}.json")
+            raise DataError(f"{path}: no such file, and it should say RepetitionTime")
         if "RepetitionTime" not in stated:
             raise DataError(f"{paths[-1]}: must be JSON with RepetitionTime in seconds")
         stated.setdefault("StartTime", (0.0, paths[-1]))
@@ -98,3 +118,9 @@ class Beside:
             if not plain or not abs(value) < TOO_LONG:
                 raise DataError(f"{path}: {name} must be a number of seconds, is {value!r:.50}")
         return paths, stated
+
+
+def _sidecars_of(scan: Name) -> list[str]:
+    """Endings; some versions of fMRIPrep keep a part of the extension: _bold.dtseries.json."""
+    _, *endings = scan.path.name.split(".")
+    return [".json", *(f".{ending}.json" for ending in endings[:-1])]

@@ -34,7 +34,7 @@ from glfa_jax.data.layouts import (
     Study,
     Trial,
 )
-from glfa_jax.data.layouts.beside import Beside
+from glfa_jax.data.layouts.beside import Beside, raw_of
 from glfa_jax.data.layouts.clips import with_clips
 from glfa_jax.data.layouts.cutting import Showing, numbered
 from glfa_jax.data.layouts.dividing import Division
@@ -63,7 +63,7 @@ LATEST_START = 2  # repetition times
 
 def read_study(data: config.Data, problems: Problems) -> Study:
     """Everything but the time series; what cannot be used goes to `problems`."""
-    raw = _raw(data.root)
+    raw = raw_of(data.root)
     inside = data.root / "stimuli"
     stimuli = raw / "stimuli" if raw is not None and not inside.is_dir() else inside
     captions_file = data.captions or stimuli / "captions.tsv"
@@ -113,12 +113,6 @@ def _files(found: Mapping[str, Mapping[str, Sides]]) -> Iterator[Path]:
     for maps in found.values():
         for sides in maps.values():
             yield from sides
-
-
-def _raw(root: Path) -> Path | None:
-    """The study that a derivative was made of, where it lies around it as BIDS recommends."""
-    above = root.resolve().parent
-    return above.parent if above.name == "derivatives" else None
 
 
 @dataclass(frozen=True)
