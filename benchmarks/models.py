@@ -14,26 +14,9 @@ PUBLISHED = Path(__file__).parents[1] / "foundation" / "modelscope" / "text-to-v
 SCHEDULE = PUBLISHED / "scheduler" / "scheduler_config.json"
 UNET, VAE = (read_object(PUBLISHED / part / "config.json") for part in ("unet", "vae"))
 
-# The transformer of Wan 2.1 T2V 1.3B likewise.
-WAN = {
-    "_class_name": "WanTransformer3DModel",
-    "added_kv_proj_dim": None,
-    "attention_head_dim": 128,
-    "cross_attn_norm": True,
-    "eps": 1e-06,
-    "ffn_dim": 8960,
-    "freq_dim": 256,
-    "image_dim": None,
-    "in_channels": 16,
-    "num_attention_heads": 12,
-    "num_layers": 30,
-    "out_channels": 16,
-    "patch_size": [1, 2, 2],
-    "pos_embed_seq_len": None,
-    "qk_norm": "rms_norm_across_heads",
-    "rope_max_seq_len": 1024,
-    "text_dim": 4096,
-}
+# Wan 2.1 T2V 1.3B likewise.
+_WAN = Path(__file__).parents[1] / "foundation" / "wan" / "text-to-video"
+WAN, WAN_VAE = (read_object(_WAN / part / "config.json") for part in ("transformer", "vae"))
 
 
 def small_unet(*widths: int, groups: int, head: int, condition: int, **more: Any) -> dict[str, Any]:
@@ -91,14 +74,6 @@ def small_wan_vae(width: int, *, channels: int, **more: Any) -> dict[str, Any]:
         "latents_std": [1 + 0.5 * i for i in range(channels)],
         **more,
     }
-
-
-# As published; the statistics of its latents are AutoencoderKLWan's own.
-WAN_VAE = {
-    key: value
-    for key, value in small_wan_vae(96, channels=16).items()
-    if not key.startswith("latents_")
-}
 
 
 def small_transformer(width: int, *, inner: int, heads: int, layers: int) -> dict[str, Any]:
