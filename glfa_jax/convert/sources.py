@@ -198,10 +198,10 @@ def guess_kind(place: str | Path) -> str | None:
             return kind
         if named is None and config.get("model_type") == entry.identity.get("model_type", ""):
             return kind
-    if {"window", "token_dim"} <= config.keys():
-        return "lea"
-    if {"window", "clip_dim"} <= config.keys():
+    if {"window", "hidden_tokens"} <= config.keys():
         return "fmri_encoder"
+    if {"window", "clip_dim"} <= config.keys():
+        return "lea"
     return "fmri_autoencoder" if {"latent", "patch_size"} <= config.keys() else None
 
 

@@ -83,7 +83,12 @@ class VideoMaeClassifier(Tower, kw_only=True):
     def classify(
         self, video: Float[Array, "b f h w 3"], *, deterministic: bool = True
     ) -> Classified:
-        """Logits, and the features that they are read from."""
+        """Logits, and the features that they are read from.
+
+        Frames left over at the end of `video`, which make no whole tubelet, are not seen.
+        """
+        if video.ndim == 5 and 0 < video.shape[1] - self.num_frames < self.tubelet_size:
+            video = video[:, : self.num_frames]
         expected = (self.num_frames, self.image_size, self.image_size, 3)
         self.require_shape("videos", video, expected)
         x = PatchEmbed(

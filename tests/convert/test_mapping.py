@@ -20,6 +20,9 @@ TRANSFORMS = {
     "CONV3D": ((7, 5, 4, 3, 2), (4, 3, 2, 5, 7)),
     "POINTWISE1D": ((7, 5, 1), (5, 7)),
     "POINTWISE2D": ((7, 5, 1, 1), (5, 7)),
+    "POINTWISE3D": ((7, 5, 1, 1, 1), (5, 7)),
+    "CHANNELS2D": ((7, 1, 1), (7,)),
+    "CHANNELS3D": ((7, 1, 1, 1), (7,)),
     "TEMPORAL": ((7, 5, 3, 1, 1), (3, 5, 7)),
 }
 PLAIN = Table()

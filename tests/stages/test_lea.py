@@ -43,7 +43,7 @@ class Store:
         self.mask = np.ones((SIDE, SIDE), bool)
         self.attributes = SimpleNamespace(
             **{"captions": {"train": CAPTIONS}, "clips": {"train": names}, "identity": "random"},
-            **{"repetition_time": 1.0, "lag_seconds": 4.0, "clip_seconds": 2.0},
+            **{"repetition_time": 1.0, "lag_seconds": 4.0, "clip_seconds": 2.0, "provenance": {}},
         )
 
     def present(self, split, *, subjects):

@@ -10,7 +10,7 @@ from glfa_jax.evaluation.models import PREDICTORS, Predictor
 
 
 def _of_clips(module: Any, variables: dict, x: jax.Array) -> tuple[jax.Array, ...]:
-    found = module.apply(variables, x[:, : module.num_frames], method="classify")
+    found = module.apply(variables, x, method="classify")
     return jax.nn.softmax(found.logits), found.features
 
 
