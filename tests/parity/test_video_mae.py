@@ -108,6 +108,13 @@ def test_a_video_of_a_wrong_length_is_rejected(tmp_path):
         tools.apply(model, params, VIDEO[:, :4])
 
 
+def test_a_frame_that_makes_no_tubelet_is_not_seen(tmp_path):
+    _, model, params, *_ = build(tmp_path / "weights")
+    longer = np.concatenate([VIDEO, np.full_like(VIDEO[:, :1], np.nan)], axis=1)
+    seen, alone = (model.apply({"params": params}, video) for video in (longer, VIDEO))
+    np.testing.assert_allclose(seen, alone, atol=1e-5)
+
+
 @pytest.mark.parametrize("key_bias", [None, 0.0, 3.0])
 def test_biases_that_are_stored_in_the_projections_give_the_same_logits(key_bias, tmp_path):
     """A bias of the keys adds the same to all logits of a query, and cancels in the softmax."""
