@@ -7,26 +7,24 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Int, Key
 
 from glfa_jax import config
 from glfa_jax.convert import pretrained
-from glfa_jax.convert.directory import copy_files, read_config, seal
-from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.diffusion import sampler
 from glfa_jax.diffusion.schedule import Schedule, noise_like
 from glfa_jax.errors import InputError
 from glfa_jax.generators import Trainable, register
-from glfa_jax.generators.protocol import Condition, Encoding, Latents, Video
+from glfa_jax.generators.protocol import Condition, Latents
+from glfa_jax.generators.stored_pipeline import StoredPipeline
 from glfa_jax.models.unet3d import UNet3D
-from glfa_jax.models.vae import AutoencoderKL, Posterior
+from glfa_jax.models.vae import AutoencoderKL
 
 
 @register("unet3d")
 @dataclass(frozen=True)
-class UNet3DGenerator:
+class UNet3DGenerator(StoredPipeline):
     """Fulfils `glfa_jax.generators.Generator`, where its members are described.
 
     folder: the pipeline's. offset_noise: strength of the noise that all frames and pixels of a
@@ -40,6 +38,9 @@ class UNet3DGenerator:
     offset_noise: float = 0.0
 
     part: ClassVar[str] = "unet"
+    denoiser_kind: ClassVar[str] = "unet3d"
+    codec_kind: ClassVar[str] = "vae"
+    text_kind: ClassVar[str] = "clip_text"
     samplers: ClassVar[tuple[str, ...]] = ("dpm++", "ddim")
     # Attention and temporal convolutions: all that the official code trains, or its LoRA adapts.
     trainable: ClassVar[Mapping[str, Trainable]] = {
@@ -95,10 +96,6 @@ class UNet3DGenerator:
     def training_steps(self) -> int:
         return self.schedule.num_train_timesteps
 
-    @property
-    def codec_config(self) -> Mapping[str, Any]:
-        return read_config(self.folder / "vae")
-
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         factor = 2 ** (len(self.vae.block_out_channels) - 1)
         if height % factor or width % factor:
@@ -108,69 +105,8 @@ class UNet3DGenerator:
             )
         return frames, height // factor, width // factor, self.unet.in_channels
 
-    def denoiser_shapes(self) -> dict:
-        return self._shapes("unet3d", self.folder / "unet")
-
-    def codec_shapes(self) -> dict:
-        return self._shapes("vae", self.folder / "vae")
-
-    def _shapes(self, kind: str, folder: Path) -> dict:
-        return pretrained.described(kind, read_config(folder), place=folder)[1]
-
-    def validate_weights(self, *, model: Path | None, text_encoder: bool) -> None:
-        folders = {"unet3d": (model or self.folder) / self.part, "vae": self.folder / "vae"}
-        if text_encoder:
-            folders["clip_text"] = self.folder / "text_encoder"
-        if pretrained.configured("unet3d", folders["unet3d"]) != self.unet.clone(dropout=0.0):
-            raise InputError(
-                f"{folders['unet3d']}: has another architecture than {self.folder / self.part}"
-            )
-        for kind, folder in folders.items():
-            pretrained.validate_weights(kind, folder)
-
-    def load(self, model: Path | None = None) -> dict:
-        folder = self.folder if model is None else model
-        return pretrained.load("unet3d", folder / self.part, stored=True).variables["params"]
-
-    def save(self, denoiser: dict, model: Path) -> None:
-        architecture = read_config(self.folder / "unet")
-        pretrained.save("unet3d", model / self.part, denoiser, config=architecture)
-
-    def export(self, denoiser: dict, codec: dict, folder: Path) -> None:
-        self.save(denoiser, folder)
-        pretrained.save("vae", folder / "vae", codec, config=self.codec_config)
-        schedule = folder / "scheduler"
-        schedule.mkdir()
-        copy_files([self.folder / "scheduler" / "scheduler_config.json"], schedule)
-        seal(schedule)
-
-    def load_codec(self) -> dict:
-        return pretrained.load("vae", self.folder / "vae", stored=True).variables["params"]
-
-    def load_text_encoder(self, *, compute_dtype: DTypeLike = jnp.float32) -> Pretrained:
-        folder = self.folder / "text_encoder"
-        return pretrained.load("clip_text", folder, compute_dtype=compute_dtype, stored=True)
-
-    def text_encoder_shapes(self, *, compute_dtype: DTypeLike) -> Pretrained:
-        place = self.folder / "text_encoder"
-        module, shapes = pretrained.described(
-            "clip_text", read_config(place), place=place, dtype=compute_dtype
-        )
-        return Pretrained(module, {"params": shapes})
-
-    def encode(self, codec: dict, video: Video) -> Encoding:
-        posterior: Any = self.vae.apply({"params": codec}, video, method="encode")
-        return jnp.concatenate([posterior.mean, posterior.log_variance], axis=-1)
-
-    def draw(self, encoding: Encoding, key: Key[Array, ""]) -> Latents:
-        """0.18215 (mean + sqrt(variance) · normal), the factor as config.json has it."""
-        posterior = Posterior(*jnp.split(encoding, 2, axis=-1))
-        return self.vae.to_diffusion(posterior.sample(key))
-
-    def decode(self, codec: dict, latents: Latents) -> Video:
-        unscaled = self.vae.from_diffusion(latents)
-        video: Any = self.vae.apply({"params": codec}, unscaled, method="decode")
-        return video
+    def denoiser_as_stored(self) -> Any:
+        return self.unet.clone(dropout=0.0)
 
     def times(self, key: Key[Array, ""], clips: int) -> Int[Array, " b"]:
         return jax.random.randint(key, (clips,), 0, self.training_steps)

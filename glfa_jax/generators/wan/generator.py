@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from glfa_jax import config
 from glfa_jax.convert import pretrained
-from glfa_jax.convert.directory import copy_files, read_config, seal
-from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.diffusion import sampler
 from glfa_jax.diffusion.flow import FlowSchedule
 from glfa_jax.errors import InputError
 from glfa_jax.generators import Trainable, register
-from glfa_jax.generators.protocol import Condition, Encoding, Latents, Video
-from glfa_jax.models.vae import Posterior
+from glfa_jax.generators.protocol import Condition, Latents
+from glfa_jax.generators.stored_pipeline import StoredPipeline
 from glfa_jax.models.wan import WanTransformer
 from glfa_jax.models.wan_vae import AutoencoderKLWan
 
@@ -30,7 +27,7 @@ _TOKENS = 512
 
 @register("wan")
 @dataclass(frozen=True)
-class WanGenerator:
+class WanGenerator(StoredPipeline):
     """Fulfils `glfa_jax.generators.Generator`, where its members are described.
 
     folder: the pipeline's. Its times are shares of noise times `training_steps`.
@@ -42,6 +39,9 @@ class WanGenerator:
     schedule: FlowSchedule
 
     part: ClassVar[str] = "transformer"
+    denoiser_kind: ClassVar[str] = "wan"
+    codec_kind: ClassVar[str] = "wan_vae"
+    text_kind: ClassVar[str] = "umt5_text"
     samplers: ClassVar[tuple[str, ...]] = ("unipc", "euler")
     trainable: ClassVar[Mapping[str, Trainable]] = {
         "lora": Trainable(
@@ -95,10 +95,6 @@ class WanGenerator:
     def training_steps(self) -> int:
         return self.schedule.num_train_timesteps
 
-    @property
-    def codec_config(self) -> Mapping[str, Any]:
-        return read_config(self.folder / "vae")
-
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         every, factor = self.vae.frames_per_latent, self.vae.pixels_per_latent
         if frames % every != 1 % every:
@@ -116,69 +112,8 @@ class WanGenerator:
             )
         return 1 + (frames - 1) // every, height // factor, width // factor, self.vae.z_dim
 
-    def denoiser_shapes(self) -> dict:
-        return self._shapes("wan", self.folder / self.part)
-
-    def codec_shapes(self) -> dict:
-        return self._shapes("wan_vae", self.folder / "vae")
-
-    def _shapes(self, kind: str, folder: Path) -> dict:
-        return pretrained.described(kind, read_config(folder), place=folder)[1]
-
-    def validate_weights(self, *, model: Path | None, text_encoder: bool) -> None:
-        folders = {"wan": (model or self.folder) / self.part, "wan_vae": self.folder / "vae"}
-        if text_encoder:
-            folders["umt5_text"] = self.folder / "text_encoder"
-        if pretrained.configured("wan", folders["wan"]) != self.transformer:
-            raise InputError(
-                f"{folders['wan']}: has another architecture than {self.folder / self.part}"
-            )
-        for kind, folder in folders.items():
-            pretrained.validate_weights(kind, folder)
-
-    def load(self, model: Path | None = None) -> dict:
-        folder = self.folder if model is None else model
-        return pretrained.load("wan", folder / self.part, stored=True).variables["params"]
-
-    def save(self, denoiser: dict, model: Path) -> None:
-        architecture = read_config(self.folder / self.part)
-        pretrained.save("wan", model / self.part, denoiser, config=architecture)
-
-    def export(self, denoiser: dict, codec: dict, folder: Path) -> None:
-        self.save(denoiser, folder)
-        pretrained.save("wan_vae", folder / "vae", codec, config=self.codec_config)
-        schedule = folder / "scheduler"
-        schedule.mkdir()
-        copy_files([self.folder / "scheduler" / "scheduler_config.json"], schedule)
-        seal(schedule)
-
-    def load_codec(self) -> dict:
-        return pretrained.load("wan_vae", self.folder / "vae", stored=True).variables["params"]
-
-    def load_text_encoder(self, *, compute_dtype: DTypeLike = jnp.float32) -> Pretrained:
-        folder = self.folder / "text_encoder"
-        return pretrained.load("umt5_text", folder, compute_dtype=compute_dtype, stored=True)
-
-    def text_encoder_shapes(self, *, compute_dtype: DTypeLike) -> Pretrained:
-        place = self.folder / "text_encoder"
-        module, shapes = pretrained.described(
-            "umt5_text", read_config(place), place=place, dtype=compute_dtype
-        )
-        return Pretrained(module, {"params": shapes})
-
-    def encode(self, codec: dict, video: Video) -> Encoding:
-        posterior: Any = self.vae.apply({"params": codec}, video, method="encode")
-        return jnp.concatenate([posterior.mean, posterior.log_variance], axis=-1)
-
-    def draw(self, encoding: Encoding, key: Key[Array, ""]) -> Latents:
-        """(mean + sqrt(variance) · normal − m) / s, with m and s per channel from config.json."""
-        posterior = Posterior(*jnp.split(encoding, 2, axis=-1))
-        return self.vae.to_diffusion(posterior.sample(key))
-
-    def decode(self, codec: dict, latents: Latents) -> Video:
-        unscaled = self.vae.from_diffusion(latents)
-        video: Any = self.vae.apply({"params": codec}, unscaled, method="decode")
-        return video
+    def denoiser_as_stored(self) -> Any:
+        return self.transformer
 
     def times(self, key: Key[Array, ""], clips: int) -> Float[Array, " b"]:
         return self.schedule.times(key, clips)
