@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from glfa_jax.diffusion.schedule import ScheduleError, known_options, per_clip
+from glfa_jax.diffusion.schedule import MOST_STEPS, ScheduleError, known_options, per_clip
 
 _UNIPC, _EULER = "UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"
 # What the classes call the shift; the other's word may be there and says nothing.
@@ -44,7 +44,6 @@ _WITHOUT_EFFECT = {
     *("dynamic_thresholding_ratio", "sample_max_value"),
     *("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"),
 }
-_MOST_STEPS = 100_000
 
 
 @jax.tree_util.register_static
@@ -66,10 +65,10 @@ class FlowSchedule:
 
     def __post_init__(self) -> None:
         total = self.num_train_timesteps
-        if type(total) is not int or not 2 <= total <= _MOST_STEPS:
+        if type(total) is not int or not 2 <= total <= MOST_STEPS:
             raise ScheduleError(
                 f"scheduler option num_train_timesteps: {total!r:.60} must be a whole number in 2 "
-                f"to {_MOST_STEPS:,}"
+                f"to {MOST_STEPS:,}"
             )
         if type(self.shift) not in (int, float) or not 0 < self.shift < math.inf:
             raise ScheduleError(

@@ -8,7 +8,7 @@ import numpy as np
 
 from glfa_jax.diffusion.flow import FlowSchedule
 from glfa_jax.diffusion.schedule import ScheduleError
-from glfa_jax.diffusion.steps import Correction, Steps
+from glfa_jax.diffusion.steps import Correction, Steps, multistep
 
 # UniPC counts in log-SNR, which must be finite: its first share of noise falls short of 1 by this.
 _SHORT_OF_NOISE = 1e-6
@@ -25,22 +25,11 @@ def plan_unipc(schedule: FlowSchedule, steps: int) -> Steps:
     if abs(shares[0] - 1) < _SHORT_OF_NOISE:
         shares[0] -= _SHORT_OF_NOISE
     noise = _visited(shares, schedule)
-    signal = 1 - noise
-    with np.errstate(divide="ignore"):
-        half_log_snr = np.log(signal) - np.log(noise)  # infinite where no noise is left
-    stride = np.diff(half_log_snr)
-    # 1 − exp(−stride), the share of the way to the clean latent
-    reach = -signal[1:] * np.expm1(-stride)
-    kept = noise[1:] / noise[:-1]
-
     second_order = np.zeros(steps, bool)
     second_order[1:-1] = True
-    # Half the slope between the last two clean latents, in units of this stride.
-    lean = np.zeros(steps)
-    inner = np.flatnonzero(second_order)
-    lean[inner] = 0.5 * stride[inner] / stride[inner - 1]
-
-    earlier, here = _interpolation(stride[:-1], second_order[:-1])
+    moves = multistep(1 - noise, noise, second_order=second_order)
+    reach = moves.reach[:-1]
+    earlier, here = _interpolation(moves.stride[:-1], second_order[:-1])
     corrected = ~np.isin(np.arange(steps - 1), schedule.disable_corrector)
 
     def of_the_last_stride(coefficient: np.ndarray) -> np.ndarray:
@@ -50,15 +39,15 @@ def plan_unipc(schedule: FlowSchedule, steps: int) -> Steps:
         t=np.trunc(shares * total),
         clean_from_x=np.ones(steps),
         clean_from_prediction=-noise[:-1],
-        x=kept,
-        clean=reach * (1 + lean),
-        clean_before=-reach * lean,
+        x=moves.x,
+        clean=moves.clean,
+        clean_before=moves.clean_before,
         correction=Correction(
             x=np.append(1.0, ~corrected),
-            start=of_the_last_stride(kept[:-1]),
-            clean=of_the_last_stride(reach[:-1] * here),
-            clean_before=of_the_last_stride(reach[:-1] * (1 - here - earlier)),
-            clean_earlier=of_the_last_stride(reach[:-1] * earlier),
+            start=of_the_last_stride(moves.x[:-1]),
+            clean=of_the_last_stride(reach * here),
+            clean_before=of_the_last_stride(reach * (1 - here - earlier)),
+            clean_earlier=of_the_last_stride(reach * earlier),
         ),
     )
 

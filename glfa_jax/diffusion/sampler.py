@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from glfa_jax.diffusion import flow_steps
 from glfa_jax.diffusion.flow import FlowSchedule
 from glfa_jax.diffusion.schedule import Schedule, ScheduleError
-from glfa_jax.diffusion.steps import Denoiser, Steps, walk
+from glfa_jax.diffusion.steps import Denoiser, Steps, multistep, walk
 
 Method = Literal["dpm++", "ddim", "unipc", "euler"]
 
@@ -61,26 +61,16 @@ def _plan_dpm(schedule: Schedule, steps: int) -> Steps:
     last = 1.0 if schedule.final_sigmas_type == "zero" else alphas_cumprod[0]
     visited = np.append(alphas_cumprod[t], last)
     signal, noise = np.sqrt(visited), np.sqrt(1 - visited)
-    with np.errstate(divide="ignore"):
-        half_log_snr = np.log(signal) - np.log(noise)  # infinite where no noise is left
-    stride = np.diff(half_log_snr)
-    # 1 − exp(−stride), the share of the way to the clean latent
-    reach = -signal[1:] * np.expm1(-stride)
-
     second_order = np.arange(steps) > 0
     if schedule.final_sigmas_type == "zero" or (schedule.lower_order_final and steps < 15):
         second_order[-1] = False
-    # Half the slope between the last two clean latents, in units of this stride.
-    lean = np.zeros(steps)
-    inner = np.flatnonzero(second_order)
-    lean[inner] = 0.5 * stride[inner] / stride[inner - 1]
-
+    moves = multistep(signal, noise, second_order=second_order)
     return Steps(
         t=t,
         **_clean(schedule, signal[:-1], noise[:-1]),
-        x=noise[1:] / noise[:-1],
-        clean=reach * (1 + lean),
-        clean_before=-reach * lean,
+        x=moves.x,
+        clean=moves.clean,
+        clean_before=moves.clean_before,
     )
 
 

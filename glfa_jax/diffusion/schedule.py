@@ -54,7 +54,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     ),
 }
 # Models are trained with a thousand; their tables are computed before anything else.
-_MOST_STEPS = 100_000
+MOST_STEPS = 100_000
 _REQUIRED = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
 _CLIPS_BY_DEFAULT = ("DDIMScheduler", "DDPMScheduler")
 
@@ -99,10 +99,10 @@ class Schedule:
             if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
                 raise ScheduleError(f"scheduler option {key}: {value!r:.60} must be {wanted}")
         least = 2 if self.rescale_betas_zero_snr else 1
-        if not least <= self.num_train_timesteps <= _MOST_STEPS:
+        if not least <= self.num_train_timesteps <= MOST_STEPS:
             raise ScheduleError(
                 f"scheduler option num_train_timesteps: {self.num_train_timesteps!r:.60} must "
-                f"lie in {least} to {_MOST_STEPS:,}"
+                f"lie in {least} to {MOST_STEPS:,}"
             )
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ScheduleError(

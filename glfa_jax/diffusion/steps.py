@@ -44,6 +44,35 @@ class Steps(NamedTuple):
     correction: Correction | None = None
 
 
+class Moves(NamedTuple):
+    """stride: of the half log-SNR. reach: 1 − exp(−stride) of the way to the clean latent, times
+    the signal there. The others: c to e above, one row per sampling step.
+    """
+
+    stride: Float[np.ndarray, " n"]
+    reach: Float[np.ndarray, " n"]
+    x: Float[np.ndarray, " n"]
+    clean: Float[np.ndarray, " n"]
+    clean_before: Float[np.ndarray, " n"]
+
+
+def multistep(signal: np.ndarray, noise: np.ndarray, *, second_order: np.ndarray) -> Moves:
+    """Exponential integration between the visited shares of signal and noise, one more than steps.
+
+    second_order: steps, never the first, that go on along the slope of the last two clean latents;
+    the others take the clean latent as it is (DPM-Solver++(2M), midpoint; UniPC's predictor).
+    """
+    with np.errstate(divide="ignore"):
+        half_log_snr = np.log(signal) - np.log(noise)  # infinite where no noise is left
+    stride = np.diff(half_log_snr)
+    reach = -signal[1:] * np.expm1(-stride)
+    # Half the slope between the last two clean latents, in units of this stride.
+    lean = np.zeros(len(stride))
+    inner = np.flatnonzero(second_order)
+    lean[inner] = 0.5 * stride[inner] / stride[inner - 1]
+    return Moves(stride, reach, noise[1:] / noise[:-1], reach * (1 + lean), -reach * lean)
+
+
 def walk(denoise: Denoiser, noise: Float[Array, "*x"], steps: Steps) -> Float[Array, "*x"]:
     """Turns standard normal noise into a latent, in float32, as one scan over the table."""
     first = noise.astype(jnp.float32)
