@@ -32,12 +32,13 @@ def small_unet(*widths: int, groups: int, head: int, condition: int, **more: Any
 
 
 def small_wan(
-    *, heads: int, head: int, inner: int, layers: int, condition: int, **more: Any
+    *, heads: int, head: int, inner: int, layers: int, condition: int, channels: int = 16
 ) -> dict[str, Any]:
-    """A transformer of Wan for 16 latent channels, as those that are published."""
+    """A transformer of Wan; the published ones are for 16 latent channels."""
     sizes = {"num_attention_heads": heads, "attention_head_dim": head, "ffn_dim": inner}
     sizes |= {"num_layers": layers, "text_dim": condition, "freq_dim": 16}
-    return {"_class_name": "WanTransformer3DModel", **sizes, **more}
+    sizes |= {"in_channels": channels, "out_channels": channels}
+    return {"_class_name": "WanTransformer3DModel", **sizes}
 
 
 def small_umt5(width: int, *, heads: int, inner: int, layers: int) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from glfa_jax import config
 from glfa_jax.alignments import SHARED
 from glfa_jax.api import load
 from glfa_jax.cli import guarded
-from glfa_jax.decoder import NEW, Decoder
+from glfa_jax.data.one_run import NEW
+from glfa_jax.decoder import Decoder
 from glfa_jax.decoding import folder
 from glfa_jax.decoding.aligning import aligned_to
 from glfa_jax.errors import InputError

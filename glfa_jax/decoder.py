@@ -14,6 +14,7 @@ from tqdm import tqdm
 from glfa_jax import alignments, config, hub, system
 from glfa_jax.alignments import SHARED, Group, Layer, align, layers_of, method_of, with_layer
 from glfa_jax.convert.pretrained import Pretrained
+from glfa_jax.data.one_run import NEW  # also whom `adapt` fits to, where no name is given
 from glfa_jax.data.shown import showing_of
 from glfa_jax.errors import InputError
 from glfa_jax.explain.areas import of_numbers, squares
@@ -23,8 +24,6 @@ from glfa_jax.trained.data import clips_filling
 from glfa_jax.trained.folder import write
 from glfa_jax.trained.sampler import VideoSampler
 from glfa_jax.trained.scans import RunMaps, maps_of
-
-NEW = "new"  # whom `adapt` fits to, where no name is given
 
 
 class Decoder(Trained):

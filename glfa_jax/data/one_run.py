@@ -15,7 +15,7 @@ from glfa_jax.data.layouts.scans import CIFTI, GIFTI
 from glfa_jax.data.readers import cifti, gifti_pair, header_of, trimmed, volume
 from glfa_jax.data.timing import TIME_TOLERANCE, repetition_time
 
-NEW = "new"  # the subject of a scan whose name tells none
+NEW = "new"  # a subject whose name is not known
 _SIDES = {"L": "left", "R": "right"}
 
 

@@ -82,9 +82,9 @@ def by_events(
         name = row.stim_file if named else f"event {number + 1:03d}"
         onset = seconds_of(row, "onset", least=-DAY)
         whole = Showing(name, onset, 0.0, _duration(row, seconds))
-        path = stimuli / name
-        length = _length(path, notes) if named and is_fetched(path) else None
-        for trial, part in _clips(whole, path, length=length, seconds=seconds, said=row.where):
+        file = stimuli / name
+        length = _length(file, notes) if named and is_fetched(file) else None
+        for trial, part in _clips(whole, file, length=length, seconds=seconds, said=row.where):
             check_begin(run, trial, volumes)
             trials.append(trial)
             if part is not None:

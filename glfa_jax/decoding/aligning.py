@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from glfa_jax import alignments, config
-from glfa_jax.data.store import Store
-from glfa_jax.decoder import NEW, Decoder
+from glfa_jax.data.one_run import NEW
+from glfa_jax.decoder import Decoder
 from glfa_jax.errors import InputError
 from glfa_jax.files import reason
 from glfa_jax.method import DATA
 from glfa_jax.report.words import called
-from glfa_jax.trained.group import mean_connectivity
+from glfa_jax.trained.group import its_store, mean_connectivity
 from glfa_jax.trained.scans import RunMaps
 
 
@@ -47,9 +47,7 @@ def aligned_to(decoder: Decoder, run: RunMaps, *, method: str | None = None) -> 
 def _from_store(decoder: Decoder):
     settings = decoder.settings
     try:
-        store = Store.open(settings.data.store)
-        if store.attributes.identity != decoder.trained_on.timing.identity:
-            raise InputError(f"{store.path}: holds other data than were trained on")
+        store = its_store(settings, identity=decoder.trained_on.timing.identity)
     except InputError as error:
         raise InputError(
             "--align: aligning needs the training subjects' connectivity, which this decoder does "

@@ -33,13 +33,12 @@ from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import new_folder, seal
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data import DataError
-from glfa_jax.data.store import Store
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object, verify_checksums
 from glfa_jax.trained import Trained
 from glfa_jax.trained.card import model_card
 from glfa_jax.trained.data import FOLDER, TrainedOn
-from glfa_jax.trained.group import mean_connectivity
+from glfa_jax.trained.group import its_store, mean_connectivity
 from glfa_jax.trained.model import Model
 from glfa_jax.trained.run import on_this_machine
 from glfa_jax.training.contents import versions
@@ -87,12 +86,11 @@ def _whole(trained: Trained) -> TrainedOn:
     settings, kept = trained.settings, trained.trained_on
     with suppress(DataError):
         kept = kept.with_drawing(settings.data)
-    if kept.connectivity is None and settings.method != "lea" and settings.data.store.is_dir():
-        with suppress(InputError):  # another store, or one without the training subjects
-            store = Store.open(settings.data.store)
-            if store.attributes.identity == kept.timing.identity:
-                found = mean_connectivity(settings, trained.model.encoder, store=store)
-                kept = replace(kept, connectivity=found)
+    if kept.connectivity is None and settings.method != "lea":
+        with suppress(InputError):  # no store, another, or one without the training subjects
+            store = its_store(settings, identity=kept.timing.identity)
+            found = mean_connectivity(settings, trained.model.encoder, store=store)
+            kept = replace(kept, connectivity=found)
     return kept
 
 

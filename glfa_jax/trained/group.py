@@ -12,10 +12,22 @@ from glfa_jax.alignments.warping import hemispheres
 from glfa_jax.convert.directory import DirectoryError, read_tensors, write_tensors
 from glfa_jax.convert.pretrained import Pretrained
 from glfa_jax.data.store import Store
+from glfa_jax.errors import InputError
 from glfa_jax.subject_alignment import encoder_for
 
 FOLDER = "connectivity"  # in that of what is kept of the training data
 CLIPS = 240  # of each subject, as many as train.adapt takes of others
+
+
+def its_store(settings: config.Config, *, identity: str) -> Store:
+    """The store that a decoder was trained on, where it is here; identity: of that store.
+
+    Raises InputError where it is not, or another lies there.
+    """
+    store = Store.open(settings.data.store)
+    if store.attributes.identity != identity:
+        raise InputError(f"{store.path}: holds other data than were trained on")
+    return store
 
 
 def mean_connectivity(

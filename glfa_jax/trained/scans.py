@@ -144,12 +144,7 @@ def maps_of(
 
 def _stimuli(given: str | Path | None, scan: Path) -> Path:
     """As in BIDS where no folder is named: of the scan's data set, or of what that was made of."""
-    if given is not None:
-        return Path(given)
-    beside = Beside.of(scan)
-    sets = [beside.derivative, *([beside.raw] if beside.raw else [])]
-    places = [each.root / "stimuli" for each in sets]
-    return next((place for place in places if place.is_dir()), places[0])
+    return Beside.of(scan).stimuli if given is None else Path(given)
 
 
 def _cut(

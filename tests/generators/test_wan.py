@@ -27,15 +27,8 @@ from tests.convert.test_pretrained import assert_same, rejection, write_text_to_
 from tests.stages.variants import FOUNDATION, settings_of
 
 CHANNELS, WIDTH = 2, 12
-LATENTS = {"in_channels": CHANNELS, "out_channels": CHANNELS}
 TRANSFORMER = models.small_wan(
-    heads=2,
-    head=6,
-    inner=20,
-    layers=2,
-    condition=WIDTH,
-    in_channels=CHANNELS,
-    out_channels=CHANNELS,
+    heads=2, head=6, inner=20, layers=2, condition=WIDTH, channels=CHANNELS
 )
 VAE = models.small_wan_vae(2, channels=CHANNELS, num_res_blocks=1)
 PARTS = {"transformer": ("wan", TRANSFORMER), "vae": ("wan_vae", VAE)}

@@ -24,8 +24,7 @@ from glfa_jax.models.rotary import rotary
 from glfa_jax.models.wan import WanTransformer
 from glfa_jax.models.wan_blocks import WanAttention, WanBlock
 
-SMALL = models.small_wan(heads=2, head=14, inner=24, layers=2, condition=10, in_channels=4)
-SMALL |= {"out_channels": 4}
+SMALL = models.small_wan(heads=2, head=14, inner=24, layers=2, condition=10, channels=4)
 # Patches that cut time, too, and rows and columns unequally; no norm before the condition.
 OTHER = SMALL | {"patch_size": [2, 1, 3], "cross_attn_norm": False, "eps": 1e-3, "num_layers": 1}
 OTHER |= {"attention_head_dim": 8, "num_attention_heads": 3}

@@ -26,15 +26,8 @@ from glfa_jax.generators.wan import WanGenerator
 STEPS, TOKENS, WIDTH, CHANNELS = 10, 7, 12, 4
 FRAMES, SIZE = 5, (16, 32)
 SHAPE = (2, 1 + FRAMES // 4, SIZE[0] // 8, SIZE[1] // 8, CHANNELS)
-LATENTS = {"in_channels": CHANNELS, "out_channels": CHANNELS}
 TRANSFORMER = models.small_wan(
-    heads=2,
-    head=12,
-    inner=40,
-    layers=2,
-    condition=WIDTH,
-    in_channels=CHANNELS,
-    out_channels=CHANNELS,
+    heads=2, head=12, inner=40, layers=2, condition=WIDTH, channels=CHANNELS
 )
 VAE = models.small_wan_vae(4, channels=CHANNELS, num_res_blocks=1)
 SCHEDULERS = {

@@ -33,6 +33,12 @@ class Beside:
         raw = raw_of(root)
         return cls(Dataset(root), None if raw is None else Dataset(raw))
 
+    @property
+    def stimuli(self) -> Path:
+        """The folder of what was shown: the derivative's, or the raw study's where it has none."""
+        inside = self.derivative.root / "stimuli"
+        return inside if self.raw is None or inside.is_dir() else self.raw.root / "stimuli"
+
     def events(self, scan: Name) -> Path:
         """The nearest table of the derivative, else of the raw study."""
         for dataset in filter(None, (self.derivative, self.raw)):

@@ -64,8 +64,8 @@ LATEST_START = 2  # repetition times
 def read_study(data: config.Data, problems: Problems) -> Study:
     """Everything but the time series; what cannot be used goes to `problems`."""
     raw = raw_of(data.root)
-    inside = data.root / "stimuli"
-    stimuli = raw / "stimuli" if raw is not None and not inside.is_dir() else inside
+    beside = Beside(Dataset(data.root), None if raw is None else Dataset(raw))
+    stimuli = beside.stimuli
     captions_file = data.captions or stimuli / "captions.tsv"
     notes: list[str] = []
     filmed = data.films and Filmed(
@@ -78,7 +78,7 @@ def read_study(data: config.Data, problems: Problems) -> Study:
     reader = Reader(
         data,
         stimuli=stimuli,
-        beside=Beside(Dataset(data.root), None if raw is None else Dataset(raw)),
+        beside=beside,
         mesh=cache(lambda: surfaces.load(data)),  # only volumes need it
         filmed=filmed,
         division=division,
