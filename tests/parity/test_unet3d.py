@@ -11,6 +11,7 @@ from glfa_jax.convert import pretrained
 from glfa_jax.convert.mapping import export_params, import_params
 from glfa_jax.convert.unet3d import TABLE
 from glfa_jax.models.unet3d import UNet3D
+from tests.parity import parameter_gradients
 
 SMALL = models.small_unet(16, 24, 32, groups=8, head=8, condition=24) | {
     "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D", "DownBlock3D"],
@@ -101,15 +102,7 @@ def test_output_and_gradients(small: tuple) -> None:
     assert _error(got, output.detach().numpy().transpose(0, 2, 3, 4, 1)) < 1e-4
     assert _error(of_sample, inputs[0].grad.numpy().transpose(0, 2, 3, 4, 1)) < 1e-3
     assert _error(of_conditioning, inputs[1].grad.numpy()) < 1e-3
-
-    exported = export_params(of_params, TABLE)
-    wanted = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
-    assert exported.keys() == wanted.keys()
-    scale = max(np.abs(gradient).max() for gradient in wanted.values())
-    for name, gradient in wanted.items():
-        # Where a normalisation follows, a bias has no gradient but rounding: scale by the largest.
-        size = max(np.abs(gradient).max(), 1e-3 * scale)
-        assert np.abs(exported[name] - gradient).max() < 1e-3 * size, name
+    parameter_gradients.assert_alike(of_params, theirs, TABLE)
 
 
 def test_export_inverts_import(small: tuple) -> None:

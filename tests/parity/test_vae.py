@@ -11,6 +11,7 @@ from benchmarks import models
 from glfa_jax.convert.mapping import export_params, import_params
 from glfa_jax.convert.vae import TABLE, current_names
 from glfa_jax.models.vae import AutoencoderKL
+from tests.parity import parameter_gradients
 
 CONFIG = models.small_vae(16, 32, groups=8)
 
@@ -80,14 +81,7 @@ def test_reconstruction_and_gradients(pair: tuple, image: np.ndarray) -> None:
         (of_params, of_image), got = run(params, image)
     assert _error(got, _last(output)) < 1e-4
     assert _error(of_image, _last(given.grad)) < 1e-3
-    exported = export_params(of_params, TABLE)
-    wanted = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
-    assert exported.keys() == wanted.keys()
-    scale = max(np.abs(gradient).max() for gradient in wanted.values())
-    for name, gradient in wanted.items():
-        # Where a normalisation follows, a bias has no gradient but rounding: scale by the largest.
-        size = max(np.abs(gradient).max(), 1e-3 * scale)
-        assert np.abs(exported[name] - gradient).max() < 1e-3 * size, name
+    parameter_gradients.assert_alike(of_params, theirs, TABLE)
 
 
 def test_scaling_is_undone(pair: tuple) -> None:

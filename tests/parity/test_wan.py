@@ -23,6 +23,7 @@ from glfa_jax.convert.wan import TABLE
 from glfa_jax.models.rotary import rotary
 from glfa_jax.models.wan import WanTransformer
 from glfa_jax.models.wan_blocks import WanAttention, WanBlock
+from tests.parity import parameter_gradients
 
 SMALL = models.small_wan(heads=2, head=14, inner=24, layers=2, condition=10, channels=4)
 # Patches that cut time, too, and rows and columns unequally; no norm before the condition.
@@ -176,15 +177,7 @@ def test_output_and_gradients(small: tuple) -> None:
     assert _error(got, _last(output)) < 1e-4
     assert _error(of_sample, _last(inputs[0].grad)) < 1e-3
     assert _error(of_condition, inputs[1].grad.numpy()) < 1e-3
-
-    exported = export_params(of_params, TABLE)
-    wanted = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
-    assert exported.keys() == wanted.keys()
-    scale = max(np.abs(gradient).max() for gradient in wanted.values())
-    for name, gradient in wanted.items():
-        # The softmax cancels some gradients to rounding: scale by the largest.
-        size = max(np.abs(gradient).max(), 1e-3 * scale)
-        assert np.abs(exported[name] - gradient).max() < 1e-3 * size, name
+    parameter_gradients.assert_alike(of_params, theirs, TABLE)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
