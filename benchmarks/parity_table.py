@@ -212,9 +212,10 @@ definitions; vectors of the official implementation are in `tests/reference`.
     python -m glfa_jax.convert verify  --kind KIND --source PLACE [--gradients]
     python -m glfa_jax.convert lora    --source PLACE --base FOLDER --target FOLDER
 
-KIND is one of the above or `text_to_video`, a whole pipeline. PLACE is a folder, an official
-`.pth`, or `hub:owner/name`. What `import` makes keeps PyTorch's names and layouts, so PyTorch loads
-it too; outdated names come out as current ones, and position indices are left out.
+KIND is one of the above or `text_to_video`, a whole pipeline, as ModelScope's or as Wan's, of which
+the text encoder may be missing. PLACE is a folder, an official `.pth`, or `hub:owner/name`. What
+`import` makes keeps PyTorch's names and layouts, so PyTorch loads it too; outdated names come out
+as current ones, and position indices are left out.
 
 Export inverts import bit for bit with `--dtype stored` (the default); `float32` and `bfloat16`
 round to nearest. Official checkpoints tell their architecture by their shapes; the number of heads
@@ -224,11 +225,11 @@ is taken as 16 at the published width of 1024 and asked for (`--set num_heads=N`
 
     python -m glfa_jax.convert import --kind KIND --source PLACE --target FOLDER --lora PLACE
 
-merges the update into a `unet3d`, alone or in a `text_to_video`, or into a `wan`,
-`--lora-strength X` times (default 1): computed in float32, then rounded to `--dtype`. `lora` keeps
-it apart and writes it in float32 as PEFT (default) or diffusers does (`--layout peft`,
-`--layout diffusers`); `--base` is the folder of the model that it adapts. `verify` with the first
-two options compares what was merged with PyTorch running the update beside the layers.
+merges the update into a `unet3d` or a `wan`, alone or in a `text_to_video`, `--lora-strength X`
+times (default 1): computed in float32, then rounded to `--dtype`. `lora` keeps it apart and writes
+it in float32 as PEFT (default) or diffusers does (`--layout peft`, `--layout diffusers`); `--base`
+is the folder of the model that it adapts. `verify` with the first two options compares what was
+merged with PyTorch running the update beside the layers.
 
 Read are rank decompositions of linear layers, 1x1 and 3x3 convolutions, convolutions over time and
 of patches, from safetensors, `.bin` or `.pt`, under these names (of the first of each pair):

@@ -50,7 +50,7 @@ _COMMON = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 def write(foundation: Path) -> None:
     """ModelScope's pipeline, CLIP ViT-H/14, ViT-B/16, VideoMAE-B."""
     pipeline = foundation / "text-to-video"
-    for part, kind in pretrained.PARTS.items():
+    for part, kind in pretrained.pipeline_in(models.PUBLISHED).parts.items():
         source = models.PUBLISHED / part
         write_random(kind, pipeline / part, config=read_object(source / "config.json"))
     shutil.copytree(models.PUBLISHED / "scheduler", pipeline / "scheduler")

@@ -1,6 +1,8 @@
 """Converts models between PyTorch's files and ours, and compares the two.
 
     python -m glfa_jax.convert import  --kind text_to_video --source zeroscope --target models/t2v
+    python -m glfa_jax.convert import  --kind text_to_video --source Wan2.1-T2V-1.3B-Diffusers \\
+                                       --target models/wan
     python -m glfa_jax.convert export  --kind fmri_encoder --source runs/a/cotrain/model/encoder \\
                                        --target encoder.pth
     python -m glfa_jax.convert inspect --source checkpoint.pth

@@ -26,7 +26,7 @@ def inspect(place: str | Path, *, kind: str | None = None, **options: Any) -> st
             f"{place}: looks like none of {', '.join(ALL_KINDS)}; if it is, state --kind"
         )
     lines = _aligned([("source", place), ("kind", f"{guess or 'unknown'} by its looks")])
-    for part, inner in parts_of(wanted).items():
+    for part, inner in parts_of(wanted, place).items():
         where = place if part == "." else place / part
         model = open_source(inner, where, **options)
         lines += ["", f"{part}: {inner}"] if part != "." else [""]

@@ -347,10 +347,6 @@ def save(
     write_tensors(folder, tensors, config=config, filename=KINDS[kind].filename, dtype=dtype)
 
 
-# The models of a text-to-video pipeline (ModelScope, zeroscope): subfolder and kind.
-PARTS = {"unet": "unet3d", "vae": "vae", "text_encoder": "clip_text"}
-
-
 def read_schedule(folder: str | Path) -> Schedule:
     """The noise schedule of a pipeline's folder."""
     return _read_scheduler(folder, Schedule.from_config)
@@ -368,6 +364,51 @@ def _read_scheduler(folder: str | Path, from_config: Callable[[Mapping[str, Any]
         return from_config(files.read_object(path, error=DirectoryError))
     except ScheduleError as error:
         raise DirectoryError(f"{path}: {error}") from None
+
+
+class Pipeline(NamedTuple):
+    """A text-to-video pipeline of diffusers.
+
+    denoiser: its subfolder, by which a pipeline is known. parts: subfolder to kind of every model.
+    optional: those that may be missing. schedule: reads `scheduler/`.
+    """
+
+    denoiser: str
+    parts: Mapping[str, str]
+    schedule: Callable[[str | Path], Schedule | FlowSchedule]
+    optional: tuple[str, ...] = ()
+
+    @property
+    def declared(self) -> list[str]:
+        """How model_index.json names the denoiser."""
+        return ["diffusers", str(KINDS[self.parts[self.denoiser]].torch_class)]
+
+
+PIPELINES = (
+    # ModelScope, zeroscope
+    Pipeline("unet", {"unet": "unet3d", "vae": "vae", "text_encoder": "clip_text"}, read_schedule),
+    # Wan 2.1, of whose 12 GB a half that training does not read is the text encoder
+    Pipeline(
+        "transformer",
+        {"transformer": "wan", "vae": "wan_vae", "text_encoder": "umt5_text"},
+        read_flow,
+        optional=("text_encoder",),
+    ),
+)
+
+
+def pipeline_in(folder: str | Path) -> Pipeline:
+    """The one whose denoiser's folder is there; where none is, the first."""
+    found = (one for one in PIPELINES if (Path(folder) / one.denoiser).is_dir())
+    return next(found, PIPELINES[0])
+
+
+def require_lone_transformer(folder: str | Path) -> None:
+    if (second := Path(folder) / "transformer_2").is_dir():
+        raise DirectoryError(
+            f"{second}: a second transformer for little noise, as in Wan 2.2, is not supported, "
+            "only a single one, as in Wan 2.1"
+        )
 
 
 def find_tokenizer(folder: str | Path) -> Path:

@@ -19,7 +19,7 @@ from glfa_jax.convert.directory import (
     weight_files,
 )
 from glfa_jax.convert.mapping import ConversionError, Fit, Place, fit, unfitting
-from glfa_jax.convert.pretrained import KINDS, PARTS, declared_class, described
+from glfa_jax.convert.pretrained import KINDS, PIPELINES, declared_class, described, pipeline_in
 
 PIPELINE = "text_to_video"
 ALL_KINDS = (*KINDS, PIPELINE)
@@ -189,8 +189,9 @@ def guess_kind(place: str | Path) -> str | None:
     if place.is_file():
         return official.kind_of(read_file(place))
     if (index := place / "model_index.json").is_file():
-        unet = files.read_object(index, error=DirectoryError).get("unet")
-        return PIPELINE if unet == ["diffusers", KINDS["unet3d"].torch_class] else None
+        named = files.read_object(index, error=DirectoryError)
+        known = any(named.get(one.denoiser) == one.declared for one in PIPELINES)
+        return PIPELINE if known else None
     config = read_config(place)
     named = declared_class(config)
     for kind, entry in KINDS.items():
@@ -205,6 +206,10 @@ def guess_kind(place: str | Path) -> str | None:
     return "fmri_autoencoder" if {"latent", "patch_size"} <= config.keys() else None
 
 
-def parts_of(kind: str) -> dict[str, str]:
+def parts_of(kind: str, place: str | Path) -> Mapping[str, str]:
     """Subfolders and kinds of the models in a source; one model lies in the source itself."""
-    return PARTS if kind == PIPELINE else {".": kind}
+    if kind != PIPELINE:
+        return {".": kind}
+    found = pipeline_in(place)
+    absent = {part for part in found.optional if not (Path(place) / part).exists()}
+    return {part: inner for part, inner in found.parts.items() if part not in absent}

@@ -34,7 +34,8 @@ from glfa_jax.convert.pretrained import (
     build,
     find_tokenizer,
     own_config,
-    read_schedule,
+    pipeline_in,
+    require_lone_transformer,
 )
 from glfa_jax.convert.sources import (
     CHECKPOINTS,
@@ -155,7 +156,8 @@ def loras_of(lora: Path, sources: Mapping[str, Source]) -> dict[str, Lora]:
     }
     if not found:
         raise InputError(
-            f"{lora}: a LoRA adapts a unet3d, alone or in a {PIPELINE}, or a wan transformer"
+            f"{lora}: a LoRA adapts {' or '.join(f'a {kind}' for kind in ADAPTED)}, alone or in a "
+            f"{PIPELINE}"
         )
     return found
 
@@ -187,14 +189,15 @@ def _open(kind: str, place: Path, **options: Any) -> dict[str, Source]:
     if kind == PIPELINE and place.is_file():
         raise DirectoryError(f"{place}: is a file; a {PIPELINE} is read from its folder")
     sources, errors = {}, []
-    for part, inner in parts_of(kind).items():
+    for part, inner in parts_of(kind, place).items():
         try:
             sources[part] = open_source(inner, place / part, **options)
             sources[part].places  # noqa: B018 - raises what is wrong
         except InputError as error:
             errors.append(error)
     if kind == PIPELINE:
-        for check in (read_schedule, find_tokenizer, _find_index):
+        schedule = pipeline_in(place).schedule
+        for check in (require_lone_transformer, schedule, find_tokenizer, _find_index):
             try:
                 check(place)
             except InputError as error:

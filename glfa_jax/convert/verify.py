@@ -122,7 +122,7 @@ def verify(
     require_strength(lora_strength, lora=lora)
     sources = {
         part: open_source(inner, Path(place) / part, variant=variant, given=given)
-        for part, inner in parts_of(kind).items()
+        for part, inner in parts_of(kind, place).items()
     }
     loras = {} if lora is None else loras_of(Path(lora), sources)
     options = {"gradients": gradients, "variant": variant, "seed": seed}

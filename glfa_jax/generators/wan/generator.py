@@ -55,11 +55,7 @@ class WanGenerator(StoredPipeline):
     def open(cls, folder: Path) -> Self:
         transformer = pretrained.configured("wan", folder / "transformer")
         vae = pretrained.configured("wan_vae", folder / "vae")
-        if (second := folder / "transformer_2").is_dir():
-            raise InputError(
-                f"{second}: a second transformer for little noise, as in Wan 2.2, is not "
-                "supported, only a single one, as in Wan 2.1"
-            )
+        pretrained.require_lone_transformer(folder)
         if transformer.in_channels != vae.z_dim:
             raise InputError(
                 f"{folder}: transformer is made for latents of {transformer.in_channels} channels, "
