@@ -12,10 +12,11 @@ class Evaluation(Section):
     """Sampling and scoring (SPEC §4, §6)."""
 
     sampler: str = Field(
-        default="dpm++", description="of the generator; unet3d: dpm++ or ddim, wan: unipc or euler"
+        default="dpm++",
+        description="of the generator; unet3d: dpm++ or ddim, wan: unipc (default there) or euler",
     )
-    sampling_steps: Positive = 25
-    guidance_scale: Guidance = 9.0
+    sampling_steps: Positive = Field(default=25, description="wan: 30 when left out")
+    guidance_scale: Guidance = Field(default=9.0, description="wan: 5 when left out")
     batch_size: Positive = 16
     test_maps: Literal["averaged", "z-scored", "rescaled"] = Field(
         default="rescaled",

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from glfa_jax.config.data import Data, Protocol
 from glfa_jax.config.evaluation import Evaluation, Explain, Sweep
 from glfa_jax.config.hardware import Hardware
 from glfa_jax.config.model import Alignment, Conditioning, Encoder
+from glfa_jax.config.of_generator import decided_by, filled
 from glfa_jax.config.stages import Adapt, Contrast, Cotrain, Lea, Pretrain
 from glfa_jax.config.validating import overridden
 
@@ -57,6 +58,15 @@ class Config(Section):
     sweep: Sweep = Sweep()
     explain: Explain = Explain()
     hardware: Hardware = Hardware()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_generator(cls, given: Any) -> Any:
+        """What is left out is as the generator has it; those of the default one stand here."""
+        name = given.get("generator") if isinstance(given, dict) else None
+        if not isinstance(name, str) or name == cls.model_fields["generator"].default:
+            return given
+        return filled(given, decided_by(name))
 
     @property
     def aligned(self) -> bool:

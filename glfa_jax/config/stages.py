@@ -154,7 +154,8 @@ class Cotrain(Stage):
     trainable: str = Field(
         default="attention",
         description="a set of the generator's parameters; unet3d: attention (attn1, attn2 and "
-        "temp_conv), or lora on them; wan: lora on attention and feed-forward, or attention",
+        "temp_conv), or lora on them; wan: lora on attention and feed-forward (default there), or "
+        "attention",
     )
     lora: Lora = Lora()
     preset: Literal["code", "paper"] | None = Field(

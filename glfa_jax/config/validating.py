@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from glfa_jax import strict_yaml
 from glfa_jax.config.base import ConfigError, Section
+from glfa_jax.config.of_generator import decided_by, without
 from glfa_jax.errors import InputError
 from glfa_jax.files import one_line
 
@@ -15,8 +16,13 @@ Schema = TypeVar("Schema", bound=Section)
 
 
 def overridden(given: Schema, overrides: list[str] | tuple[str, ...]) -> Schema:
-    """The same configuration but for `section.key=value`; raises ConfigError."""
+    """The same configuration but for `section.key=value`; raises ConfigError.
+
+    With another generator, what was as the former has it is as the new one does.
+    """
     tree = given.model_dump(mode="json")
+    if "generator" in (override.partition("=")[0] for override in overrides):
+        tree = without(tree, decided_by(tree.get("generator", "")))
     return validated(tree, overrides, schema=type(given), source="configuration")
 
 

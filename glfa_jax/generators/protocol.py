@@ -55,12 +55,16 @@ class Generator(Protocol):
         "encoder" nor "lora", which lie beside it.
     trainable: the values that `cotrain.trainable` may have.
     samplers: the values that `evaluation.sampler` may have.
+    defaults: what `cotrain.trainable`, `evaluation.sampler` and other options of a section are when
+        a configuration with this generator leaves them out, by `section.key`; where they are not
+        named, the defaults of the configuration itself hold, which are those of `unet3d`.
     """
 
     name: ClassVar[str]
     part: ClassVar[str]
     trainable: ClassVar[Mapping[str, Trainable]]
     samplers: ClassVar[tuple[str, ...]]
+    defaults: ClassVar[Mapping[str, Any]]
 
     @classmethod
     def open(cls, folder: Path) -> Self:

@@ -53,6 +53,10 @@ class MadeUp:
         "low rank": Trainable((r"/kernel$",), low_rank=True),
     }
     samplers: ClassVar[tuple[str, ...]] = ("euler",)
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "cotrain.trainable": "mixing",
+        "evaluation.sampler": "euler",
+    }
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -224,9 +228,8 @@ def configured(run_dir: Path, store: Store, foundation: Path, *changes: str) -> 
         [
             *("generator=made up", f"foundation={foundation}"),
             *(f"data.frames={FRAMES}", "data.resolution=[8,8]"),
-            *("cotrain.trainable=mixing", "cotrain.steps=2", "cotrain.batch_size=4"),
-            "cotrain.learning_rate=0.01",
-            *("evaluation.sampler=euler", "evaluation.batch_size=2", "evaluation.ways=[2]"),
+            *("cotrain.steps=2", "cotrain.batch_size=4", "cotrain.learning_rate=0.01"),
+            *("evaluation.batch_size=2", "evaluation.ways=[2]"),
             *changes,
         ],
     )

@@ -53,6 +53,13 @@ class UNet3DGenerator(StoredPipeline):
             low_rank=True,
         ),
     }
+    # As the configuration itself has them.
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "cotrain.trainable": "attention",
+        "evaluation.sampler": "dpm++",
+        "evaluation.sampling_steps": 25,
+        "evaluation.guidance_scale": 9.0,
+    }
 
     @classmethod
     def open(cls, folder: Path) -> Self:

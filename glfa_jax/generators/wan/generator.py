@@ -50,6 +50,12 @@ class WanGenerator(StoredPipeline):
         ),
         "attention": Trainable(("attn1", "attn2")),
     }
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "cotrain.trainable": "lora",
+        "evaluation.sampler": "unipc",
+        "evaluation.sampling_steps": 30,
+        "evaluation.guidance_scale": 5.0,
+    }
 
     @classmethod
     def open(cls, folder: Path) -> Self:
