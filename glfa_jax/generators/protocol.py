@@ -54,6 +54,8 @@ class Generator(Protocol):
     part: what the denoiser is called in checkpoints, and its folder in a stored model; neither
         "encoder" nor "lora", which lie beside it.
     trainable: the values that `cotrain.trainable` may have.
+    exact: patterns, as of `Trainable`, of parameters that keep 32 bits where the others have 16
+        (`hardware.frozen_dtype`).
     samplers: the values that `evaluation.sampler` may have.
     defaults: what `cotrain.trainable`, `evaluation.sampler` and other options of a section are when
         a configuration with this generator leaves them out, by `section.key`; where they are not
@@ -63,6 +65,7 @@ class Generator(Protocol):
     name: ClassVar[str]
     part: ClassVar[str]
     trainable: ClassVar[Mapping[str, Trainable]]
+    exact: ClassVar[tuple[str, ...]]
     samplers: ClassVar[tuple[str, ...]]
     defaults: ClassVar[Mapping[str, Any]]
 

@@ -56,6 +56,7 @@ from glfa_jax.training.loop import LossFn
 from glfa_jax.training.losses import alignment_loss
 from glfa_jax.training.optim import OTHERWISE, Group, Split, merge, split
 from glfa_jax.training.processes import is_main, say, together
+from glfa_jax.training.sharding import put_back, set_apart
 
 NAME = "cotrain"
 
@@ -147,11 +148,16 @@ def full(
     settings: config.Cotrain, generator: Generator, params: dict, fixed: dict
 ) -> tuple[dict, dict]:
     """Encoder and denoiser parameters, the LoRA updates merged in."""
-    whole = merge(params, fixed)
+    whole = merge(params, put_back(fixed))
     denoiser = whole[generator.part]
     if "lora" in whole:
         denoiser = lora.merge(denoiser, whole["lora"], scale=settings.lora.scale)
     return whole["encoder"], denoiser
+
+
+def exact(generator: Generator) -> list[str]:
+    """Patterns of what keeps 32 bits whatever `hardware.frozen_dtype` is."""
+    return [f"^{generator.part}/.*({pattern})" for pattern in generator.exact]
 
 
 def computing(settings: config.Config, module: FmriEncoder | Lea) -> FmriEncoder | Lea:
@@ -252,7 +258,7 @@ def step_of(settings: config.Config) -> Step:
     return Step(
         params=parts.trainable,
         frozen={
-            "fixed": parts.frozen,
+            "fixed": set_apart(parts.frozen, exact(generator)),
             "codec": None if data.latents else codec,
             "mask": shape(side, side),
         },
@@ -313,7 +319,7 @@ def run(settings: config.Config, store: Store) -> None:
             says=_says(settings),
             init=parts.trainable,
             frozen={
-                "fixed": parts.frozen,
+                "fixed": set_apart(parts.frozen, exact(generator)),
                 "codec": None if settings.data.latents else codec,
                 "mask": jnp.asarray(store.mask, jnp.float32),
             },

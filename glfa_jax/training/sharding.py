@@ -7,12 +7,13 @@ devices than clips.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -22,6 +23,7 @@ from glfa_jax.errors import TrainingError
 
 AXES = ("data", "fsdp", "frame")
 ROWS = P(("data", "fsdp"))
+EXACT = "exact"  # below this key parameters keep their dtype
 
 
 def make_mesh(size: config.MeshSize, *, devices: Any = None) -> Mesh:
@@ -126,14 +128,35 @@ def describe(shardings: Any, tree: Any) -> str:
     return "\n".join([f"{cut:,} parameters in pieces, {whole:,} whole on every device", *lines])
 
 
+def set_apart(tree: dict, patterns: Sequence[str]) -> dict:
+    """Moves what a pattern is found in, by '/'-joined paths, below `EXACT`, where no dtype
+    changes."""
+    flat: dict[tuple[str, ...], Any] = flatten_dict(tree)
+
+    def exact(path: tuple[str, ...]) -> bool:
+        return any(re.search(pattern, "/".join(path)) for pattern in patterns)
+
+    return unflatten_dict({(EXACT, *p) if exact(p) else p: x for p, x in flat.items()})
+
+
+def put_back(tree: dict) -> dict:
+    """The inverse of `set_apart`."""
+    flat: dict[tuple[str, ...], Any] = flatten_dict(tree)
+    return unflatten_dict({p[p[0] == EXACT :]: x for p, x in flat.items()})
+
+
 def shapes_in(tree: Any, dtype: Any) -> Any:
-    """Shapes of parameters whose floating-point ones become `dtype`, or stay as they are: None."""
+    """Shapes of parameters whose floating-point ones become `dtype`, or stay as they are: None.
 
-    def kept(x: Any) -> Any:
-        floating = dtype is not None and jnp.issubdtype(x.dtype, jnp.floating)
-        return jax.ShapeDtypeStruct(x.shape, dtype if floating else x.dtype)
+    Those that are `set_apart` stay as well.
+    """
 
-    return jax.tree.map(kept, tree)
+    def kept(path: Any, x: Any) -> Any:
+        changed = dtype is not None and jnp.issubdtype(x.dtype, jnp.floating)
+        changed = changed and jax.tree_util.DictKey(EXACT) not in path
+        return jax.ShapeDtypeStruct(x.shape, dtype if changed else x.dtype)
+
+    return jax.tree_util.tree_map_with_path(kept, tree)
 
 
 def place_params(

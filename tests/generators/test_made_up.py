@@ -53,6 +53,7 @@ class MadeUp:
         "low rank": Trainable((r"/kernel$",), low_rank=True),
     }
     samplers: ClassVar[tuple[str, ...]] = ("euler",)
+    exact: ClassVar[tuple[str, ...]] = ("read",)
     defaults: ClassVar[Mapping[str, Any]] = {
         "cotrain.trainable": "mixing",
         "evaluation.sampler": "euler",

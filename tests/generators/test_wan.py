@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from benchmarks import models
 from glfa_jax import config, system
@@ -23,6 +24,7 @@ from glfa_jax.files import CHECKSUMS
 from glfa_jax.generators.wan import WanGenerator
 from glfa_jax.models.lora import init_lora
 from glfa_jax.stages import cotrain
+from glfa_jax.training.sharding import put_back, shapes_in
 from tests.convert.test_pretrained import assert_same, rejection, write_text_to_video
 from tests.stages.variants import FOUNDATION, settings_of
 
@@ -155,7 +157,7 @@ def test_a_step_of_stage_two_trains_encoder_and_lora(study):
     """Traced, not compiled: that the parts fit each other."""
     step = cotrain.step_of(study)
     assert sorted(step.params) == ["encoder", "lora"]
-    assert sorted(step.frozen["fixed"]) == ["encoder", "transformer"]
+    assert sorted(put_back(step.frozen["fixed"])) == ["encoder", "transformer"]
     # As many tokens as configured, of the generator's width, by an encoder of another.
     assert study.encoder.width != WIDTH
     mapper = step.params["encoder"]["fmri_encoder_proj"]["cond_state_transform"]
@@ -168,6 +170,16 @@ def test_a_step_of_stage_two_trains_encoder_and_lora(study):
 
     found = jax.eval_shape(gradients, step.params, step.frozen, step.batch)
     assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, step.params)
+
+
+def test_what_is_exact_keeps_32_bits(study):
+    step = cotrain.step_of(study)
+    kept = put_back(shapes_in(step.frozen["fixed"], jnp.bfloat16))
+    leaves = {"/".join(path): x.dtype for path, x in flatten_dict(kept["transformer"]).items()}
+    exact = {path for path, dtype in leaves.items() if dtype == jnp.float32}
+    assert {"blocks.0/norm2/scale", "blocks.1/scale_shift_table", "scale_shift_table"} < exact
+    assert not [path for path in exact if "/to_q/" in path or "norm_q" in path]
+    assert {x.dtype for x in jax.tree.leaves(kept["encoder"])} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_what_it_saves_is_loaded_again(generator, tmp_path):

@@ -1,5 +1,7 @@
 """WanTransformer against diffusers' WanTransformer3DModel: layers, outputs, gradients, names."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,7 @@ from benchmarks import models
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.mapping import export_params, import_params
 from glfa_jax.convert.wan import TABLE
+from glfa_jax.generators.wan import WanGenerator
 from glfa_jax.models.rotary import rotary
 from glfa_jax.models.wan import WanTransformer
 from glfa_jax.models.wan_blocks import WanAttention, WanBlock
@@ -190,6 +193,18 @@ def test_export_inverts_import(dtype: type, small: tuple) -> None:
     for name, tensor in source.items():
         assert exported[name].dtype == tensor.dtype
         np.testing.assert_array_equal(exported[name], tensor, err_msg=name)
+
+
+def test_the_same_keeps_32_bits_where_the_rest_has_16() -> None:
+    words = WanTransformer3DModel._keep_in_fp32_modules
+    names = {path: TABLE.torch_name(path) for path in flatten_dict(models.shapes_of("wan", SMALL))}
+    ours = {
+        name
+        for path, name in names.items()
+        if any(re.search(pattern, "/".join(path)) for pattern in WanGenerator.exact)
+    }
+    assert ours == {name for name in names.values() if any(word in name for word in words)}
+    assert 0 < len(ours) < len(names) / 2
 
 
 @pytest.mark.parametrize(
