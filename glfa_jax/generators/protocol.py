@@ -24,10 +24,14 @@ class Trainable(NamedTuple):
         parameters.
     low_rank: the kernels that are found get low-rank updates (LoRA, arXiv 2106.09685), which train
         in their place; else what is found trains itself.
+    beside: with low_rank, that kernels of two axes belong to `models.layers.Dense`, which computes
+        their updates beside them (`models.lora.beside`); else they are summed up in every step,
+        which serves any module and takes more time and memory.
     """
 
     patterns: tuple[str, ...]
     low_rank: bool = False
+    beside: bool = False
 
 
 class Generator(Protocol):

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
@@ -86,6 +87,23 @@ def split_heads(x: Float[Array, "*b n d"], num_heads: int) -> Float[Array, "*b n
 def merge_heads(x: Float[Array, "*b n h e"]) -> Float[Array, "*b n d"]:
     """Inverse of `split_heads`."""
     return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+
+# What follows the name of a kernel in that of the low-rank update beside it.
+DOWN, UP = "_down", "_up"
+
+
+class Dense(nn.Dense):
+    """Linen's, plus x · down · up where the parameters hold a low-rank update beside the kernel
+    (`models.lora.beside`)."""
+
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b d"]:
+        y = super().__call__(x)
+        if not self.has_variable("params", f"kernel{DOWN}"):
+            return y
+        update = (self.get_variable("params", f"kernel{part}") for part in (DOWN, UP))
+        x, down, up = promote_dtype(x, *update, dtype=self.dtype)
+        return y + x @ down @ up
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))

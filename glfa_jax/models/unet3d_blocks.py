@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from glfa_jax.models.convolution import Conv, conv3x3, downsample
 from glfa_jax.models.layers import (
+    Dense,
     GroupNorm,
     LayerNorm,
     gelu,
@@ -40,11 +41,11 @@ class Attention(nn.Module):
     ) -> Float[Array, "*b n c"]:
         def project(y: Array, name: str) -> Array:
             width = self.num_heads * self.head_dim
-            y = nn.Dense(width, use_bias=False, dtype=self.dtype, name=name)(y)
+            y = Dense(width, use_bias=False, dtype=self.dtype, name=name)(y)
             return split_heads(y, self.num_heads)
 
         y = attention(project(x, "to_q"), project(context, "to_k"), project(context, "to_v"))
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="to_out.0")(merge_heads(y))
+        return Dense(x.shape[-1], dtype=self.dtype, name="to_out.0")(merge_heads(y))
 
 
 class TransformerBlock(nn.Module):

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from glfa_jax.models.layers import LayerNorm, RMSNorm, gelu_tanh, merge_heads, split_heads
+from glfa_jax.models.layers import (
+    Dense,
+    LayerNorm,
+    RMSNorm,
+    gelu_tanh,
+    merge_heads,
+    split_heads,
+)
 from glfa_jax.models.mesh_axes import from_heads, shard, side_by_side, to_heads
 from glfa_jax.models.rotary import Rotary, rotate
 from glfa_jax.ops.attention import attention
@@ -34,7 +41,7 @@ class WanAttention(nn.Module):
         rotary: Rotary | None = None,
     ) -> Float[Array, "b f n c"]:
         def project(y: Array, name: str) -> Array:
-            return nn.Dense(self.num_heads * self.head_dim, dtype=self.dtype, name=name)(y)
+            return Dense(self.num_heads * self.head_dim, dtype=self.dtype, name=name)(y)
 
         def norm(y: Array, name: str) -> Array:
             return RMSNorm(self.epsilon, dtype=self.dtype, name=name)(y)
@@ -50,7 +57,7 @@ class WanAttention(nn.Module):
             y = from_heads(y, f=x.shape[1])
         else:
             y = attention(*side_by_side(query, key, value)).reshape(query.shape)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="to_out.0")(merge_heads(y))
+        return Dense(x.shape[-1], dtype=self.dtype, name="to_out.0")(merge_heads(y))
 
 
 class WanBlock(nn.Module):
@@ -100,8 +107,8 @@ class WanBlock(nn.Module):
         x = add(attend("attn2")(y, context=context))
 
         y = norm("norm3", ff_shift, ff_scale)
-        y = gelu_tanh(nn.Dense(self.ffn_dim, dtype=self.dtype, name="ffn.net.0.proj")(y))
-        y = nn.Dense(width, dtype=self.dtype, name="ffn.net.2")(y)
+        y = gelu_tanh(Dense(self.ffn_dim, dtype=self.dtype, name="ffn.net.0.proj")(y))
+        y = Dense(width, dtype=self.dtype, name="ffn.net.2")(y)
         return add(y, ff_gate[:, None, None])
 
 

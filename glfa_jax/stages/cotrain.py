@@ -145,13 +145,19 @@ def encoder_of_stage_one(settings: config.Config) -> Pretrained:
 
 
 def full(
-    settings: config.Cotrain, generator: Generator, params: dict, fixed: dict
+    settings: config.Cotrain,
+    generator: Generator,
+    params: dict,
+    fixed: dict,
+    *,
+    beside: bool = False,
 ) -> tuple[dict, dict]:
-    """Encoder and denoiser parameters, the LoRA updates merged in."""
+    """Encoder and denoiser parameters, the LoRA updates merged in, or beside the kernels."""
     whole = merge(params, put_back(fixed))
     denoiser = whole[generator.part]
     if "lora" in whole:
-        denoiser = lora.merge(denoiser, whole["lora"], scale=settings.lora.scale)
+        add = lora.beside if beside else lora.merge
+        denoiser = add(denoiser, whole["lora"], scale=settings.lora.scale)
     return whole["encoder"], denoiser
 
 
@@ -180,7 +186,8 @@ def loss_of(settings: config.Cotrain, module: FmriEncoder | Lea, generator: Gene
 
     def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
         encoder_key, draw_key, noise_key, time_key = jax.random.split(key, 4)
-        encoder_params, denoiser = full(settings, generator, params, frozen["fixed"])
+        beside = generator.trainable[settings.trainable].beside
+        encoder_params, denoiser = full(settings, generator, params, frozen["fixed"], beside=beside)
         fmri = batch.fmri.astype(jnp.float32)
         encoded: Any = module.apply(
             {"params": encoder_params}, fmri, deterministic=False, rngs={"dropout": encoder_key}

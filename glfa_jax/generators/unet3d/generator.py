@@ -52,6 +52,7 @@ class UNet3DGenerator(StoredPipeline):
                 r"/temp_convs\.\d+/conv\d\.\d/kernel$",
             ),
             low_rank=True,
+            beside=True,
         ),
     }
     # As the configuration itself has them.

@@ -48,6 +48,7 @@ class WanGenerator(StoredPipeline):
         "lora": Trainable(
             (r"/attn[12]/to_(q|k|v|out\.0)/kernel$", r"/ffn\.net\.(0\.proj|2)/kernel$"),
             low_rank=True,
+            beside=True,
         ),
         "attention": Trainable(("attn1", "attn2")),
     }
