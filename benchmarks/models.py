@@ -16,6 +16,7 @@ UNET, VAE = (read_object(PUBLISHED / part / "config.json") for part in ("unet", 
 
 # Wan 2.1 T2V 1.3B likewise.
 _WAN = Path(__file__).parents[1] / "foundation" / "wan" / "text-to-video"
+WAN_SCHEDULE = _WAN / "scheduler" / "scheduler_config.json"
 WAN, WAN_VAE = (read_object(_WAN / part / "config.json") for part in ("transformer", "vae"))
 
 

@@ -1,13 +1,14 @@
 """Guided sampling in glfa_jax and in torch (diffusers), side by side.
 
     python -m benchmarks.sampling --size small --json benchmarks/results/sampling_cpu.json
+    python -m benchmarks.sampling --generator wan --json benchmarks/results/sampling_wan_cpu.json
     python -m benchmarks.sampling --size full --batch 16 --dtype bfloat16   # on a GPU
 
 From noise and conditions to pixels, as `eval.sample` does it after the fMRI encoder: DPM-Solver++
-(2M) with classifier-free guidance, two conditions a step, then the VAE's decoder. Ours is one
-compiled program of `glfa_jax.diffusion`. Theirs is diffusers' UNet3DConditionModel,
-DPMSolverMultistepScheduler and AutoencoderKL with the same weights, in inference mode, in several
-settings (`VARIANTS`); the fastest counts.
+(2M), or UniPC with Wan, with classifier-free guidance, two conditions a step, then the VAE's
+decoder. Ours is one compiled program of the generator's. Theirs is diffusers' classes
+(`benchmarks/in_torch.py`) with the same weights, in inference mode, in several settings
+(`VARIANTS`); the fastest counts.
 
 First, in float32 at highest precision, both make the same video: to `AGREEMENT`, pixels lying in
 [-1, 1]. Then our process takes turns with one of theirs at a time, every turn one batch; a time is
@@ -27,13 +28,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.models import SCHEDULE
+from benchmarks.pipelines import (
+    Sampling,
+    Size,
+    make_batch,
+    opened,
+    sampled,
+    size_of,
+    write_pipeline,
+)
 from benchmarks.side_by_side import (
-    CHANNELS,
     InJax,
     InTorch,
     Side,
-    Size,
     by_variant,
     bytes_of,
     channels_first,
@@ -41,8 +48,6 @@ from benchmarks.side_by_side import (
     conclude,
     options,
     require_torch,
-    sizes,
-    write_models,
 )
 
 AGREEMENT = 5e-3  # largest difference of a pixel in float32, 8 bits being steps of 8e-3
@@ -61,15 +66,18 @@ VARIANTS = {
 }
 
 
-def make_inputs(size: Size, rows: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    tokens = (size.tokens, size.unet["cross_attention_dim"])
-    latent = (size.side, size.side, CHANNELS)
-    return {
-        "noise": rng.standard_normal((rows, size.frames, *latent), np.float32),
-        "condition": rng.standard_normal((rows, *tokens), np.float32),
-        "negative": rng.standard_normal((1, *tokens), np.float32),
-    }
+def usual(args: argparse.Namespace) -> Sampling:
+    """How the generator is usually sampled from, but for what the command says."""
+    asked = {name: getattr(args, name) for name in ("steps", "guidance")}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return sampled(args.generator)._replace(**given)
+
+
+def inputs_of(
+    folder: Path, args: argparse.Namespace, size: Size, *, rows: int
+) -> dict[str, np.ndarray]:
+    batch = make_batch(opened(args.generator, folder), size, rows)
+    return {name: batch[name] for name in ("noise", "tokens", "negative")}
 
 
 class Ours(InJax):
@@ -88,34 +96,28 @@ class Ours(InJax):
         import jax
         import jax.numpy as jnp
 
-        from glfa_jax.convert import pretrained
         from glfa_jax.diffusion.guidance import guided
-        from glfa_jax.diffusion.sampler import sample
-        from glfa_jax.diffusion.schedule import Schedule
-        from glfa_jax.files import read_object
 
         super().__init__(exact=exact)
-        schedule = Schedule.from_config(read_object(SCHEDULE))
-        kind = jnp.dtype(dtype)
-        options = {"dtype": kind, "compute_dtype": kind}
-        unet, unet_variables = pretrained.load("unet3d", folder / "unet", **options)
-        vae, vae_variables = pretrained.load("vae", folder / "vae", **options)
-        models = jax.device_put({"unet": unet_variables, "vae": vae_variables})
+        kind, options = jnp.dtype(dtype), usual(args)
+        generator = opened(args.generator, folder).computing(dtype=kind)
+        parts = {"denoiser": generator.load(), "codec": generator.load_codec()}
+        models = jax.device_put(jax.tree.map(lambda x: np.asarray(x).astype(kind), parts))
 
         @jax.jit
-        def generate(models: dict, inputs: dict, scale: Any) -> Any:
+        def generate(models: dict, given: dict, scale: Any) -> Any:
             denoise = guided(
-                lambda x, t, c: unet.apply(models["unet"], x, t, c),
-                condition=inputs["condition"],
-                negative=inputs["negative"],
+                lambda x, t, c: generator.denoise(models["denoiser"], x, t, c),
+                condition=given["tokens"],
+                negative=given["negative"],
                 scale=scale,
             )
-            noise = inputs["noise"]
-            latents = sample(denoise, noise, schedule=schedule, steps=args.steps, method="dpm++")
-            video = vae.apply(models["vae"], vae.from_diffusion(latents), method="decode")
-            return jnp.clip(video, -1, 1)
+            steps, method = options.steps, options.method
+            latents = generator.sample(denoise, given["noise"], steps=steps, method=method)
+            return jnp.clip(generator.decode(models["codec"], latents), -1, 1)
 
-        given = (models, jax.device_put(make_inputs(size, rows)), jnp.float32(args.guidance))
+        inputs = jax.device_put(inputs_of(folder, args, size, rows=rows))
+        given = (models, inputs, jnp.float32(options.guidance))
         self._held = bytes_of(jax.tree.leaves(given))
         start = time.perf_counter()
         compiled = generate.lower(*given).compile()
@@ -151,46 +153,36 @@ class Theirs(InTorch):
         variant: str,
         args: argparse.Namespace,
     ):
-        import diffusers
         import torch
+
+        from benchmarks.in_torch import PIPELINES
 
         super().__init__(variant)
         words, device = self._words, self._device
         kind = torch.float16 if "float16" in words else getattr(torch, dtype)
-        options = {"low_cpu_mem_usage": False, "torch_dtype": kind}
-        models = [
-            getattr(diffusers, name).from_pretrained(folder / part, **options).eval().to(device)
-            for part, name in (("unet", "UNet3DConditionModel"), ("vae", "AutoencoderKL"))
-        ]
-        if "channels-last" in words:
-            for model in models:
+        theirs = PIPELINES[args.generator](folder)
+        theirs.cast(kind)
+        for model in (theirs.denoiser, theirs.codec):
+            model.to(device)
+            if "channels-last" in words:
                 channels_last(model)
-        unet, vae = models
-        call, decode = unet, vae.decode
         if "compile" in words:
-            call, decode = torch.compile(call), torch.compile(decode)
-        solver = diffusers.DPMSolverMultistepScheduler
-        scheduler = solver.from_config(solver.load_config(SCHEDULE))
-        inputs = make_inputs(size, rows)
+            theirs.compile()
+        inputs = inputs_of(folder, args, size, rows=rows)
         inputs["noise"] = channels_first(inputs["noise"])
         given = {name: torch.from_numpy(x).to(device, kind) for name, x in inputs.items()}
-        condition = given["condition"]
-        both = torch.cat([given["negative"].expand_as(condition), condition])
-        held = (*unet.parameters(), *vae.parameters(), *given.values())
+        held = (*theirs.denoiser.parameters(), *theirs.codec.parameters(), *given.values())
         self._held = bytes_of(held)
+        options = usual(args)
 
         @torch.inference_mode()
         def generate() -> Any:
-            scheduler.set_timesteps(args.steps, device=device)
-            latents = given["noise"]
-            for t in scheduler.timesteps:
-                doubled = scheduler.scale_model_input(torch.cat([latents, latents]), t)
-                away, towards = call(doubled, t, encoder_hidden_states=both).sample.chunk(2)
-                prediction = away + args.guidance * (towards - away)
-                latents = scheduler.step(prediction, t, latents).prev_sample
-            frames = latents.transpose(1, 2).flatten(0, 1) / vae.config.scaling_factor
-            video = decode(frames).sample.float().clamp(-1, 1)
-            return video.permute(0, 2, 3, 1).unflatten(0, (rows, -1))
+            latents = theirs.sample(
+                *(given[name] for name in ("noise", "tokens", "negative")),
+                steps=options.steps,
+                guidance=options.guidance,
+            )
+            return theirs.decode(latents)
 
         self._generate = generate
 
@@ -259,15 +251,15 @@ def measure(
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = options(__doc__, rounds=3)
     parser.add_argument("--batch", type=int, help="clips; the size's own when left out")
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=9.0)
+    parser.add_argument("--steps", type=int, help="the generator's usual ones when left out")
+    parser.add_argument("--guidance", type=float, help="likewise")
     args = parser.parse_args(arguments)
     require_torch()
-    size = sizes(args.size)
+    size = size_of(args.generator, args.size)
     rows = args.batch or size.rows
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_models(folder, size, vae=True)
+        write_pipeline(folder, args.generator, size)
         difference = check(folder, size, args, rows=1 if args.size == "full" else rows)
         print(f"the same video in float32: pixels differ by at most {difference:.2g}", flush=True)
         ours, theirs = measure(folder, size, args, rows=rows)
@@ -278,12 +270,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         row["seconds_a_clip"] = row["seconds_a_batch"] / rows
         row["frames_a_second"] = rows * size.frames / row["seconds_a_batch"]
     facts = {
+        "generator": args.generator,
         "size": args.size,
         "clips": rows,
         "frames": size.frames,
-        "pixels": size.side * 2 ** (len(size.vae["block_out_channels"]) - 1),
-        "steps": args.steps,
-        "guidance": args.guidance,
+        "pixels": size.pixels,
+        "tokens": size.tokens,
+        **usual(args)._asdict(),
         "dtype": args.dtype,
         "rounds": args.rounds,
         "largest_difference": difference,

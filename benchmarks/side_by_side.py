@@ -11,53 +11,22 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from benchmarks import models
 from benchmarks.measuring import added_memory, parser, table, write_result
+from benchmarks.pipelines import SCHEDULES, SIZES
 
-CHANNELS = 4  # of a latent
-
-
-class Size(NamedTuple):
-    """frames, side of a latent, tokens of a condition, clips of a batch when none are asked for."""
-
-    unet: dict[str, Any]
-    vae: dict[str, Any]
-    frames: int
-    side: int
-    tokens: int
-    rows: int
-
-
-def sizes(name: str) -> Size:
-    """`full` is ModelScope's at the published 6 frames of 256x256 pixels; `tiny` is for a try."""
-    if name == "full":
-        return Size(models.UNET, models.VAE, frames=6, side=32, tokens=77, rows=4)
-    if name == "small":
-        unet = models.small_unet(32, 64, groups=8, head=16, condition=64, layers_per_block=2)
-        vae = models.small_vae(16, 32, 64, groups=8)
-        return Size(unet, vae, frames=4, side=16, tokens=24, rows=2)
-    unet = models.small_unet(8, groups=4, head=4, condition=8) | {
-        "down_block_types": ["CrossAttnDownBlock3D"],
-        "up_block_types": ["CrossAttnUpBlock3D"],
-    }
-    return Size(unet, models.small_vae(8, groups=4), frames=2, side=4, tokens=3, rows=2)
-
-
-def write_models(folder: Path, size: Size, *, vae: bool) -> None:
-    """Random weights that keep the scale of what they are given, as diffusers stores them."""
-    wanted = {"unet": ("unet3d", size.unet)} | ({"vae": ("vae", size.vae)} if vae else {})
-    for name, made in wanted.items():
-        models.random_torch_model(*made, seed=0, spread=0.1).save_pretrained(folder / name)
+# One process beside another cannot have three quarters of a GPU's memory.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def options(doc: str | None, *, rounds: int) -> argparse.ArgumentParser:
     """What both comparisons can be told."""
     made = parser(doc, rounds=rounds)
-    made.add_argument("--size", choices=("tiny", "small", "full"), default="small")
+    made.add_argument("--generator", choices=SCHEDULES, default="unet3d")
+    made.add_argument("--size", choices=SIZES, default="small")
     made.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     made.add_argument("--variants", nargs="+", help="settings of torch; all when left out")
     return made
@@ -212,8 +181,6 @@ class Side:
     """An object made and kept in a process of its own; its methods are called by name."""
 
     def __init__(self, make: Callable[..., Any], /, *arguments: Any, **options: Any):
-        # One process beside another cannot have three quarters of a GPU's memory.
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(

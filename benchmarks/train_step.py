@@ -1,48 +1,55 @@
 """The training step of stage 2 in glfa_jax and in torch (diffusers), side by side.
 
-    python -m benchmarks.train_step --size small --json benchmarks/results/train_step_cpu.json
+    python -m benchmarks.train_step --json benchmarks/results/train_step_cpu.json
+    python -m benchmarks.train_step --generator wan --json RESULT.json
     python -m benchmarks.train_step --size full --device-batch 8 --dtype bfloat16   # on a GPU
 
-One step on a UNet3D: noise added to latents, prediction, mean squared error, gradients of
-the paper's trainable set (attn1, attn2, temp_conv; the rest is frozen), clipping by the global
-norm, AdamW; layers computed anew in the backward pass unless --no-remat. The condition comes from a
-linear map of random tokens that trains too, in place of the fMRI encoder: its gradient must pass
-through the UNet as in stage 2, and its own cost is negligible on both sides. Latents, noise
-and timesteps are given, the same on both sides, rather than drawn within the step.
+One step: noise added to latents, prediction, mean squared error, gradients of what trains, clipping
+by the global norm, AdamW; layers computed anew in the backward pass unless --no-remat. Of a UNet3D
+trains the paper's set (attn1, attn2, temp_conv; the rest is frozen), of Wan low-rank updates. The
+condition comes from a linear map of random tokens that trains too, in place of the fMRI encoder:
+its gradient must pass through the generator as in stage 2, and its own cost is negligible on both
+sides. Latents, noise and times are given, the same on both sides, not drawn within the step.
 
-Ours is the step of `glfa_jax.training.loop` as it is in a run. Theirs is diffusers'
-UNet3DConditionModel with the same weights, fused AdamW and, since diffusers has no gradient
-checkpointing for this model, torch's own around the very layers that we recompute. It is measured
-in several settings (`VARIANTS`); the fastest counts.
+Ours is the step of `glfa_jax.training.loop` as it is in a run. Theirs is diffusers' class
+(`benchmarks/in_torch.py`) with the same weights, fused AdamW, low-rank updates as PEFT computes
+them and torch's gradient checkpointing around the very layers that we recompute. It is measured in
+several settings (`VARIANTS`); the fastest counts.
 
 First, in float32 at highest precision, both make three steps: losses, gradients and updates must
 agree to `AGREEMENT`. Then our process takes turns with one of theirs at a time. A time is the
-median over rounds. MFU: operations of the step without recomputation, as XLA counts them before it
-optimises, the same for both, over time and peak. Memory: the device's peak; on a CPU parameters,
+median over rounds. MFU: matrix products and convolutions of our step without recomputation, the
+same number for both, over time and peak. Memory: the device's peak; on a CPU parameters,
 optimizer and batch, and what resident memory grows by, at most, within one step.
 """
 
 import argparse
-import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from benchmarks.models import SCHEDULE
+from benchmarks.operations import operations
+from benchmarks.pipelines import (
+    RANK,
+    Size,
+    make_batch,
+    opened,
+    size_of,
+    trained,
+    write_pipeline,
+)
 from benchmarks.side_by_side import (
-    CHANNELS,
     InJax,
     InTorch,
     Side,
-    Size,
     by_variant,
     bytes_of,
     channels_first,
@@ -50,11 +57,12 @@ from benchmarks.side_by_side import (
     conclude,
     options,
     require_torch,
-    sizes,
-    write_models,
 )
+from glfa_jax.generators import Generator
+from glfa_jax.ops import attention
 
-TRAINED = r"attn1|attn2|temp_conv"
+UPDATE, SCALE = "update.npz", 1.0
+GIVEN = ("clean", "noise", "t", "tokens")
 LEARNING_RATE, DECAY, BETAS, CLIP = 3e-5, 0.01, (0.9, 0.999), 1.0
 CHECKED_STEPS = 3
 # Relative: of the loss; of the first moment and of the update in their norms over all that trains.
@@ -76,21 +84,23 @@ VARIANTS = {
 }
 
 
-def make_batch(size: Size, rows: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    width = size.unet["cross_attention_dim"]
-    shape = (rows, size.frames, size.side, size.side, CHANNELS)
-    return {
-        "clean": rng.standard_normal(shape, np.float32),
-        "noise": rng.standard_normal(shape, np.float32),
-        "t": rng.integers(0, 1000, rows).astype(np.int32),
-        "tokens": rng.standard_normal((rows, size.tokens, width), np.float32),
-    }
+def write_update(folder: Path, generator: Generator) -> None:
+    """Low-rank updates as PEFT names them, where these are what trains. They are not zero, so that
+    all of them have gradients."""
+    from glfa_jax.convert.lora import Lora, export_lora
+    from glfa_jax.models.lora import init_lora
+
+    chosen = generator.trainable[trained(generator.name)]
+    if not chosen.low_rank:
+        return
+    shapes, rng = generator.denoiser_shapes(), np.random.default_rng(3)
+    made = init_lora(shapes, patterns=chosen.patterns, rank=RANK, key=jax.random.key(3))
+    drawn = jax.tree.map(lambda x: rng.standard_normal(x.shape, np.float32) * x.size**-0.5, made)
+    np.savez(folder / UPDATE, **export_lora(Lora(drawn, SCALE, generator.name), prefix=""))
 
 
-def make_map(size: Size) -> np.ndarray:
+def make_map(width: int) -> np.ndarray:
     """From tokens to the condition."""
-    width = size.unet["cross_attention_dim"]
     return np.random.default_rng(2).standard_normal((width, width), np.float32) / width**0.5
 
 
@@ -98,17 +108,33 @@ class Ours(InJax):
     """glfa_jax; the step as `training.loop.train` compiles it."""
 
     def __init__(
-        self, folder: Path, size: Size, *, rows: int, dtype: str, remat: bool, exact: bool
+        self,
+        folder: Path,
+        size: Size,
+        *,
+        generator: str,
+        rows: int,
+        dtype: str,
+        remat: bool,
+        exact: bool,
     ):
         import jax
         import jax.numpy as jnp
 
         from glfa_jax import config
-        from glfa_jax.convert import pretrained
-        from glfa_jax.diffusion.schedule import Schedule
-        from glfa_jax.files import read_object
+        from glfa_jax.convert.lora import import_lora
+        from glfa_jax.convert.pretrained import in_memory
+        from glfa_jax.models import lora
+        from glfa_jax.stages import cotrain
         from glfa_jax.training.optim import OTHERWISE, Group, merge, optimizer, split
-        from glfa_jax.training.sharding import make_mesh, place_batch, place_params, replicated
+        from glfa_jax.training.sharding import (
+            make_mesh,
+            place_batch,
+            place_params,
+            put_back,
+            replicated,
+            set_apart,
+        )
         from glfa_jax.training.state import TrainState
         from glfa_jax.training.step import abstract_state, compiler_options, jitted_step
 
@@ -122,29 +148,34 @@ class Ours(InJax):
             betas=BETAS,
             clip_norm=CLIP,
         )
-        schedule = Schedule.from_config(read_object(SCHEDULE))
-        groups = (
-            Group(r"^condition/", 1.0),
-            Group(rf"^unet/.*({TRAINED})", 1.0),
-            Group(OTHERWISE, None),
-        )
-        unet, variables = pretrained.load(
-            "unet3d", folder / "unet", compute_dtype=jnp.dtype(dtype), remat=remat
-        )
-        params = {"unet": variables["params"], "condition": {"kernel": make_map(size)}}
-        params["condition"]["bias"] = np.zeros(len(make_map(size)), np.float32)
+        self._made = made = opened(generator, folder)
+        kernel, chosen = make_map(made.condition_width), made.trainable[trained(generator)]
+        params: dict[str, Any] = {made.part: in_memory(made.load())}
+        params["condition"] = {"kernel": kernel, "bias": np.zeros(len(kernel), np.float32)}
+        pattern = rf"^{made.part}/.*({'|'.join(chosen.patterns)})"
+        if chosen.low_rank:
+            pattern = "^lora/"
+            with np.load(folder / UPDATE) as update:
+                params["lora"] = import_lora(
+                    dict(update), params=made.denoiser_shapes(), kind=generator
+                ).tree
+        groups = (Group(r"^condition/", 1.0), Group(pattern, 1.0), Group(OTHERWISE, None))
         parts = split(params, groups=groups)
-        self.before = parts.trainable if exact else None
+        self.before = jax.tree.map(np.asarray, parts.trainable) if exact else None
 
-        def loss_of(unet: Any) -> Any:
+        def loss_of(remat: bool) -> Any:
+            computing = made.computing(dtype=jnp.dtype(dtype), remat=remat)
+
             def loss_fn(params: dict, frozen: Any, batch: Any, key: Any) -> tuple[Any, dict]:
-                whole = merge(params, frozen)
-                own = whole["condition"]
+                whole = merge(params, put_back(frozen))
+                own, denoiser = whole["condition"], whole[made.part]
+                if "lora" in whole:
+                    denoiser = lora.beside(denoiser, whole["lora"], scale=SCALE)
                 condition = batch["tokens"] @ own["kernel"] + own["bias"]
-                noisy = schedule.add_noise(batch["clean"], noise=batch["noise"], t=batch["t"])
-                found: Any = unet.apply({"params": whole["unet"]}, noisy, batch["t"], condition)
-                target = schedule.target(batch["clean"], noise=batch["noise"], t=batch["t"])
-                return jnp.square(found - target).mean(), {}
+                clean, noise, t = (batch[name] for name in ("clean", "noise", "t"))
+                noisy = computing.add_noise(clean, noise=noise, t=t)
+                found = computing.denoise(denoiser, noisy, t, condition)
+                return jnp.square(found - computing.target(clean, noise=noise, t=t)).mean(), {}
 
             return loss_fn
 
@@ -157,20 +188,24 @@ class Ours(InJax):
         moments = jax.jit(optim.init, out_shardings=where.opt_state)(trainable)
         self._state = TrainState(jax.device_put(jnp.int32(0), where.step), trainable, moments)
         frozen = place_params(
-            parts.frozen, mesh, copy=False, from_bytes=hardware.shard_from_bytes, dtype=dtype
+            set_apart(parts.frozen, cotrain.exact(made)),
+            mesh,
+            copy=False,
+            from_bytes=hardware.shard_from_bytes,
+            dtype=dtype,
         )
-        batch = place_batch(make_batch(size, rows), mesh)
+        batch = make_batch(made, size, rows)
+        batch = place_batch({name: batch[name] for name in GIVEN}, mesh)
         root = jax.device_put(jax.random.key(0), replicated(mesh))
         self._rest = (frozen, batch, root)
 
-        def lowered(unet: Any) -> Any:
-            step = jitted_step(loss_of(unet), optim, abstract, mesh, accumulate=1)
-            return step.lower(self._state, *self._rest)
+        def traced(remat: bool) -> Any:
+            step = jitted_step(loss_of(remat), optim, abstract, mesh, accumulate=1)
+            return step.trace(self._state, *self._rest)
 
-        ready = lowered(unet)
-        plain = lowered(unet.clone(remat=False)) if remat else ready
-        counted: Any = plain.cost_analysis()
-        self._operations = float(counted["flops"])
+        with attention.using("einsum"):  # whose operations can be told
+            self._operations = operations(traced(remat=False).jaxpr)
+        ready = traced(remat).lower()
         start = time.perf_counter()
         self._step = ready.compile(compiler_options=compiler_options(mesh, hardware))
         self._compiled = time.perf_counter() - start
@@ -201,53 +236,70 @@ class Ours(InJax):
 
     def check(self, steps: int) -> list[float]:
         """Losses of the first steps; updates and first moments go into the folder."""
-        from glfa_jax.convert.mapping import export_params
-        from glfa_jax.convert.unet3d import TABLE
-
         losses = [self.run(1)[1] for _ in range(steps)]
         tree_map = self._jax.tree.map
         changes = tree_map(lambda x, y: np.asarray(x) - y, self._state.params, self.before)
         moments = tree_map(np.asarray, self._state.opt_state[1].mu)
         for name, tree in (("update", changes), ("moment", moments)):
-            found = {key: np.asarray(x) for key, x in export_params(tree["unet"], TABLE).items()}
+            found = self._in_torchs_names(tree)
             found["condition"] = tree["condition"]["kernel"].T
             np.savez(self._folder / f"ours-{name}.npz", **found)
         return losses
 
+    def _in_torchs_names(self, tree: dict) -> dict[str, np.ndarray]:
+        from glfa_jax.convert.adapted import ADAPTED
+        from glfa_jax.convert.lora import Lora, export_lora
+        from glfa_jax.convert.mapping import export_params
+
+        if "lora" in tree:
+            return export_lora(Lora(tree["lora"], SCALE, self._made.name), prefix="")
+        named = export_params(tree[self._made.part], ADAPTED[self._made.name].table)
+        return {key: np.asarray(x) for key, x in named.items()}
+
 
 class Theirs(InTorch):
-    """diffusers' UNet3DConditionModel; `variant`: words joined by "+", as in VARIANTS."""
+    """diffusers; `variant`: words joined by "+", as in VARIANTS."""
 
     def __init__(
-        self, folder: Path, size: Size, *, rows: int, dtype: str, remat: bool, variant: str
+        self,
+        folder: Path,
+        size: Size,
+        *,
+        generator: str,
+        rows: int,
+        dtype: str,
+        remat: bool,
+        variant: str,
     ):
-        import diffusers
         import torch
+
+        from benchmarks.in_torch import PIPELINES, train_beside, train_only
 
         super().__init__(variant)
         words, device = self._words, self._device
         exact, self._folder = "exact" in words, folder
-        # Not train(): diffusers would drop out in the temporal convolutions, and we do not.
-        unet = diffusers.UNet3DConditionModel.from_pretrained(
-            folder / "unet", low_cpu_mem_usage=False
-        ).eval()
-        for name, parameter in unet.named_parameters():
-            parameter.requires_grad_(re.search(TRAINED, name) is not None)
+        theirs, made = PIPELINES[generator](folder), opened(generator, folder)
+        chosen = made.trainable[trained(generator)]
+        denoiser = theirs.denoiser.to(device)
+        if chosen.low_rank:
+            with np.load(folder / UPDATE) as update:
+                given = {name: torch.from_numpy(x).to(device) for name, x in update.items()}
+            self._named = train_beside(denoiser, given, scale=SCALE)
+        else:
+            self._named = train_only(denoiser, "|".join(chosen.patterns))
         half = torch.float16 if "float16" in words else torch.bfloat16
         if "frozen-half" in words:
-            for parameter in unet.parameters():
-                if not parameter.requires_grad:
-                    parameter.data = parameter.data.to(half)
-        unet = unet.to(device)
+            theirs.cast(half, frozen_alone=True)
         if "channels-last" in words:
-            channels_last(unet)
+            channels_last(denoiser)
         if remat:
-            _checkpoint_layers(unet)
-        self._named = {n: p for n, p in unet.named_parameters() if p.requires_grad}
-        width = size.unet["cross_attention_dim"]
-        condition = torch.nn.Linear(width, width).to(device)
+            theirs.recompute()
+        if "compile" in words:
+            theirs.compile()
+        kernel = make_map(made.condition_width)
+        condition = torch.nn.Linear(*kernel.shape).to(device)
         with torch.no_grad():
-            condition.weight.copy_(torch.from_numpy(make_map(size).T))
+            condition.weight.copy_(torch.from_numpy(kernel.T))
             condition.bias.zero_()
         self._named |= {"condition": condition.weight, "condition.bias": condition.bias}
         self._before = (
@@ -262,25 +314,20 @@ class Theirs(InTorch):
             fused=True,
         )
         self._scaler = torch.amp.GradScaler(device) if "float16" in words else None
-        scheduler = diffusers.DDIMScheduler.from_config(
-            diffusers.DDIMScheduler.load_config(SCHEDULE)
-        )
-        batch = make_batch(size, rows)
-        given = {name: torch.from_numpy(channels_first(batch[name])) for name in ("clean", "noise")}
-        given |= {
-            "t": torch.from_numpy(batch["t"]).long(),
-            "tokens": torch.from_numpy(batch["tokens"]),
-        }
-        given = {name: x.to(device) for name, x in given.items()}
-        self._held = (*unet.parameters(), *condition.parameters(), *given.values())
-        called = torch.compile(unet) if "compile" in words else unet
+        batch = make_batch(made, size, rows)
+        batch |= {name: channels_first(batch[name]) for name in ("clean", "noise")}
+        given = {name: torch.from_numpy(batch[name]).to(device) for name in GIVEN}
+        held = (*denoiser.parameters(), *self._named.values(), *given.values())
+        self._held = {id(x): x for x in held}.values()  # what trains may lie in the denoiser
 
         def loss_fn() -> Any:
             context = nullcontext() if dtype == "float32" else torch.autocast(device, half)
+            clean, noise, t = (given[name] for name in ("clean", "noise", "t"))
             with context:
-                noisy = scheduler.add_noise(given["clean"], given["noise"], given["t"])
-                found = called(noisy, given["t"], condition(given["tokens"])).sample
-            return torch.nn.functional.mse_loss(found.float(), given["noise"])
+                noisy = theirs.noisy(clean, noise=noise, t=t)
+                found = theirs.predict(noisy, t, condition(given["tokens"]))
+            wanted = theirs.target(clean, noise=noise)
+            return torch.nn.functional.mse_loss(found.float(), wanted)
 
         self._loss_fn = loss_fn
 
@@ -330,28 +377,9 @@ class Theirs(InTorch):
         return losses
 
 
-def _checkpoint_layers(unet: Any) -> None:
-    """Of these very layers our `remat` recomputes the inside."""
-    from diffusers.models import resnet
-    from diffusers.models.transformers import transformer_2d, transformer_temporal
-    from torch.utils.checkpoint import checkpoint
-
-    kinds = (
-        resnet.ResnetBlock2D,
-        resnet.TemporalConvLayer,
-        transformer_2d.Transformer2DModel,
-        transformer_temporal.TransformerTemporalModel,
-    )
-    for module in unet.modules():
-        if isinstance(module, kinds):
-            module.forward = partial(
-                checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False
-            )
-
-
-def check(folder: Path, size: Size, *, rows: int, remat: bool) -> dict[str, float]:
+def check(folder: Path, size: Size, *, generator: str, rows: int, remat: bool) -> dict[str, float]:
     """Relative differences of the first steps in float32; ends the program where they are large."""
-    given = {"rows": rows, "dtype": "float32", "remat": remat}
+    given = {"generator": generator, "rows": rows, "dtype": "float32", "remat": remat}
     losses = {}
     for name, make, more in (
         ("ours", Ours, {"exact": True}),
@@ -382,7 +410,7 @@ def measure(
     folder: Path, size: Size, args: argparse.Namespace, *, rows: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Ours, and theirs by variant."""
-    given = {"rows": rows, "dtype": args.dtype, "remat": args.remat}
+    given = {"generator": args.generator, "rows": rows, "dtype": args.dtype, "remat": args.remat}
     own = []
     with Side(Ours, folder, size, exact=False, **given) as ours:
         facts = ours("facts")
@@ -417,14 +445,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=3, help="of one turn")
     args = parser.parse_args(arguments)
     require_torch()
-    size = sizes(args.size)
+    size = size_of(args.generator, args.size)
     rows = args.device_batch or size.rows
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_models(folder, size, vae=False)
+        write_pipeline(folder, args.generator, size)
+        write_update(folder, opened(args.generator, folder))
         # At full size one clip: in float32 it takes twice the memory.
         checked = 1 if args.size == "full" else rows
-        differences = check(folder, size, rows=checked, remat=args.remat)
+        differences = check(folder, size, generator=args.generator, rows=checked, remat=args.remat)
         print(f"the same steps in float32: they differ by {differences}", flush=True)
         ours, theirs = measure(folder, size, args, rows=rows)
     worked = [row for row in theirs if "failed" not in row]
@@ -434,10 +463,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in (ours, *worked):
         row["mfu"] = peak and ours["operations"] / row["seconds_a_step"] / peak
     facts = {
+        "generator": args.generator,
+        "trained": trained(args.generator),
         "size": args.size,
         "clips": rows,
         "frames": size.frames,
-        "latent": size.side,
+        "pixels": size.pixels,
+        "tokens": size.tokens,
         "dtype": args.dtype,
         "remat": args.remat,
         "rounds": args.rounds,
