@@ -18,8 +18,9 @@ def run_equal(
     """Applies bound modules that differ in their parameters alone, one after the other.
 
     Every block keeps its own parameters; they are stacked here and looped over, so that a program
-    of 24 blocks takes hardly longer to compile than one of two. With `remat` the backward pass
-    recomputes every block from its input. `options` go to every call.
+    of 24 blocks takes hardly longer to compile than one of two. Kernels are stacked, and so are
+    their gradients, in the `dtype` that blocks compute in, to which each would cast its own. With
+    `remat` the backward pass recomputes every block from its input. `options` go to every call.
     """
     if not blocks:
         return x
@@ -28,9 +29,13 @@ def run_equal(
         for block in blocks:
             x = block(x, **options)
         return x
-    params = jax.tree.map(
-        lambda *leaves: jnp.stack(leaves), *(b.variables["params"] for b in blocks)
-    )
+    dtype: Any = getattr(first, "dtype", None)
+
+    def stack(path: Any, *leaves: Array) -> Array:
+        is_kernel = dtype is not None and path[-1].key == "kernel"
+        return jnp.stack([x.astype(dtype) for x in leaves] if is_kernel else leaves)
+
+    params = jax.tree_util.tree_map_with_path(stack, *(b.variables["params"] for b in blocks))
     keys = None
     if first.has_rng("dropout"):
         keys = jax.random.split(first.make_rng("dropout"), len(blocks))
