@@ -128,6 +128,14 @@ def is_volume(space: str) -> bool:
     return not space.startswith(("fs", "onavg"))
 
 
+def mesh_of(data: config.Data) -> str | None:
+    """The space of the vertices that maps are drawn from, as BIDS names it: of volumes, that of the
+    mesh that they are sampled to, None where `data.surfaces` holds that, which does not say."""
+    if not is_volume(data.space):
+        return data.space
+    return "fsaverage5" if data.surfaces is None else None
+
+
 def _where_from(space: str) -> str:
     if space in OWN_SPACES or space == "fsnative":
         return (

@@ -23,7 +23,7 @@ import numpy as np
 
 from glfa_jax import config, system
 from glfa_jax.cli import next_step, run_main
-from glfa_jax.data import flatmap
+from glfa_jax.data import flatmap, surfaces
 from glfa_jax.data.flatmap import FlatMap
 from glfa_jax.data.gifti import SIDES, write_values
 from glfa_jax.data.relief import drawn_on
@@ -154,8 +154,8 @@ def _spread(values: np.ndarray) -> np.ndarray:
 
 def _write_surfaces(explaining: Explaining, drawn: page.Contributions, flat: FlatMap) -> None:
     """Maps per 1 % of the cortex, as the page draws them, at the vertices of the mesh."""
-    place = folder(explaining.settings)
-    space = explaining.test.store.attributes.space
+    place, space = folder(explaining.settings), surfaces.mesh_of(explaining.settings.data)
+    entity = "" if space is None else f"_space-{space}"
     for subject in explaining.settings.protocol.test_subjects:
         maps = {f"{score}, {by}": x for (who, score, by), x in drawn.maps.items() if who == subject}
         halves = {
@@ -163,7 +163,7 @@ def _write_surfaces(explaining: Explaining, drawn: page.Contributions, flat: Fla
             for name, x in maps.items()
         }
         for i, side in enumerate(SIDES):
-            name = f"sub-{subject}_hemi-{side[0].upper()}_space-{space}_contributions.func.gii"
+            name = f"sub-{subject}_hemi-{side[0].upper()}{entity}_contributions.func.gii"
             write_values(place / name, {key: half[i] for key, half in halves.items()}, side=side)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,22 @@ def test_maps_lie_on_the_surface(place, arrays):
         assert not series[:, ~mesh.region].any()
         assert series.any() == (side == "left")
     assert drawn.maps["03", "image", "gradient"].shape == arrays["mask"].shape
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_maps_of_volumes_are_named_by_the_mesh_they_are_sampled_to(
+    settings, opened, place, tmp_path, given
+):
+    changes = {"space": "MNI152NLin6Asym", "surfaces": {"flat": ["l", "r"]} if given else None}
+    data = config.Data(**{**settings.data.model_dump(), **changes})
+    own = settings.model_copy(update={"run_dir": tmp_path, "data": data})
+    explaining = Explaining(replace(opened, settings=own), (), explain.areas_of(settings, opened))
+    (tmp_path / "explain").mkdir()
+    explain._write_surfaces(explaining, contributions.read(place), flatmap.of(settings.data))
+    space = "" if given else "_space-fsaverage5"
+    assert {path.name for path in (tmp_path / "explain").iterdir()} == {
+        f"sub-03_hemi-{side}{space}_contributions.func.gii" for side in "LR"
+    }
 
 
 def test_what_is_measured_is_not_measured_again_and_what_is_missing_is(settings, place):
