@@ -75,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stimuli", type=Path, metavar="DIR", help="where shown files lie")
     parser.add_argument("--confounds", type=Path, metavar="TABLE", help="fMRIPrep's, if needed")
     parser.add_argument(
-        "--repetition-time", type=float, metavar="S", help="where neither header nor sidecar tell"
+        "--repetition-time",
+        type=float,
+        metavar="S",
+        help="where the files are mute or wrong",
     )
     parser.add_argument("--subject", metavar="NAME", help="whose layer to use; left out: new")
     parser.add_argument(

@@ -54,7 +54,7 @@ class Decoder(Trained):
         events: a table with `onset` in seconds; with neither this nor films, the whole run is cut
             into clips. films: each FILE[,onset=S][,start=S][,duration=S].
         stimuli: folder of what was shown. confounds: fMRIPrep's table, for a cleaning that needs
-            it. repetition_time: seconds, where neither header nor sidecar tell.
+            it. repetition_time: seconds, where header and sidecar are mute or wrong.
 
         Raises InputError for scans that this decoder cannot take, in one sentence.
         """

@@ -34,7 +34,7 @@ def read_run(
     files: GIFTI of the left and the right hemisphere, one dense CIFTI series, or one NIfTI of
         volumes, as the model's own scans were. Sidecar and confounds are found by BIDS names.
     data: of the model's configuration. step: seconds between volumes that it was trained with.
-    confounds: fMRIPrep's table. stated: the repetition time, seconds, in place of a sidecar's.
+    confounds: fMRIPrep's table. stated: the repetition time, seconds, whatever the files say.
     notes: take what is not as it should be and does no harm.
 
     Raises DataError for scans that the model cannot take.
@@ -50,8 +50,9 @@ def read_run(
             path,
             header=header.seconds,
             sidecar=known or header.seconds,
-            trust=data.repetition_time,
+            trust="sidecar" if stated else data.repetition_time,
             notes=notes,
+            source="--repetition-time" if stated else "its sidecar",
         )
         for path, header in zip(paths, headers, strict=True)
         if known or header.seconds
@@ -62,9 +63,10 @@ def read_run(
             "(--repetition-time)"
         )
     if abs(found[0] - step) > TIME_TOLERANCE:
+        wrong = "" if stated else ", or state their TR if that is wrong (--repetition-time)"
         raise DataError(
             f"{scan.path}: TR {found[0]:g} s, but this decoder was trained at a TR of {step:g} s; "
-            "resample the scans in time first"
+            f"resample the scans in time first{wrong}"
         )
     asked = drawing.cleaning.reads_confounds
     table, _ = (confounds, []) if confounds else beside.confounds(scan, asked=asked, notes=notes)

@@ -17,7 +17,13 @@ Trust = Literal["agreeing", "sidecar", "header"]
 
 
 def repetition_time(
-    path: Path, *, header: float, sidecar: float, trust: Trust, notes: list[str]
+    path: Path,
+    *,
+    header: float,
+    sidecar: float,
+    trust: Trust,
+    notes: list[str],
+    source: str = "its sidecar",
 ) -> float:
     """Seconds from one volume of the scan at `path` to the next; raises DataError.
 
@@ -25,10 +31,11 @@ def repetition_time(
     trust: which holds where they differ. With "agreeing" a header that is surely a mistake, the
         usual default, no time at all or the sidecar's number in another unit, is noted; any other
         is rejected.
+    source: of `sidecar`, in words.
     """
     if abs(header - sidecar) <= TIME_TOLERANCE or header == 0:
         return _plausible(path, sidecar)
-    differ = f"{path}: its header says TR {header:g} s and its sidecar {sidecar:g} s"
+    differ = f"{path}: its header says TR {header:g} s and {source} {sidecar:g} s"
     slip = any(math.isclose(header, slip * sidecar, rel_tol=1e-3) for slip in UNIT_SLIPS)
     unset = header in UNSET or not 0 < header < math.inf
     if trust == "agreeing" and not (slip or unset):

@@ -109,6 +109,27 @@ def test_files_of_any_name_need_a_stated_repetition_time(trained, alone, store, 
     rejects(trained, alone, "TR 1.5 s, but this decoder was trained at a TR of 2 s", tr=1.5)
 
 
+def test_a_stated_repetition_time_holds_whatever_the_files_say(trained, study, tmp_path):
+    """The decoder's own scans may have had wrong headers, too, where its layout knows better."""
+    files = [Path(shutil.copy(scan, tmp_path)) for scan in scans(study, "01")]
+    sidecar = files[0].with_name(files[0].name.replace(".func.gii", ".json"))
+    sidecar.write_text(json.dumps({"RepetitionTime": 1.3}))
+    rejects(
+        trained,
+        files,
+        r"TR 1.3 s, but .* TR of 2 s; resample the scans in time first, or state their TR if that "
+        r"is wrong \(--repetition-time\)",
+    )
+    image = nibabel.load(files[1])
+    image.meta["TimeStep"] = "1700"
+    nibabel.save(image, files[1])
+    found = maps_of(trained, files, repetition_time=2.0)
+    assert found.notes == (
+        f"{files[1]}: its header says TR 1.7 s and --repetition-time 2 s; taken to be 2 s",
+    )
+    np.testing.assert_array_equal(found.maps, maps_of(trained, scans(study, "01")).maps)
+
+
 def test_confounds_are_found_beside_or_named_or_missed(store, drawing, study, tmp_path):
     cleaning = Drawing(drawing.space, drawing.kind, drawing.pixels, CLEANED)
     trained = of_store(store, cleaning)
