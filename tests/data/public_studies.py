@@ -200,10 +200,11 @@ def write_wen_volumes(path: Path, volumes: int, *, seed: int) -> None:
     write_nifti(path, axes @ wen_slopes(volumes, seed).T, affine=WEN_AFFINE, step=2.0)
 
 
-def write_wen_volume_study(
+def write_wen2018(
     root: Path,
     films: Mapping[str, Sequence[int]],
     *,
+    space: str = "MNI152NLin6Asym",
     subjects: Sequence[str] = ("1",),
     size: int = 16,
 ) -> None:
@@ -213,11 +214,15 @@ def write_wen_volume_study(
     rows = ["stim_file\tcaption"]
     for film, repeats in films.items():
         for subject in subjects:
-            folder = root / "video_fmri_dataset" / f"subject{subject}" / "fmri" / film / "mni"
+            folder = root / "video_fmri_dataset" / f"subject{subject}" / "fmri" / film
             for repeat in repeats:
                 odd = (film, repeat) == ("test1", 9)
-                name = f"{film}_{repeat}{'.' if odd else '_'}mni.nii.gz"
-                write_wen_volumes(folder / name, 245, seed=repeat)
+                name = f"mni/{film}_{repeat}{'.' if odd else '_'}mni.nii.gz"
+                if space == "fsLR":
+                    name = f"cifti/{film}_{repeat}_Atlas.dtseries.nii"
+                    write_cifti(folder / name, 245, seed=repeat)
+                else:
+                    write_wen_volumes(folder / name, 245, seed=repeat)
         frames = np.repeat(np.arange(240, dtype=np.uint8), 2)[:, None, None, None]
         write_mp4(
             root / "stimuli" / f"{film}.mp4", np.tile(frames, (1, size, size, 3)), frame_rate=1

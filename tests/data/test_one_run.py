@@ -120,7 +120,7 @@ def test_a_stated_repetition_time_holds_whatever_the_files_say(trained, study, t
         r"TR 1.3 s, but .* TR of 2 s; resample the scans in time first, or state their TR if that "
         r"is wrong \(--repetition-time\)",
     )
-    image = nibabel.load(files[1])
+    image: Any = nibabel.load(files[1])
     image.meta["TimeStep"] = "1700"
     nibabel.save(image, files[1])
     found = maps_of(trained, files, repetition_time=2.0)

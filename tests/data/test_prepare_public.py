@@ -15,7 +15,7 @@ from tests.data.public_studies import (
     write_bold_moments,
     write_cortex,
     write_hcp7t,
-    write_wen_volume_study,
+    write_wen2018,
 )
 from tests.data.test_prepare_layouts import drawn, without_drift, z_scored
 
@@ -114,7 +114,7 @@ def test_wen2018_from_volumes(tmp_path, monkeypatch):
     films = [wen2018._Film("seg1", "train", 1), wen2018._Film("test1", "test", 10)]
     monkeypatch.setattr(wen2018, "FILMS", films)
     cortex = write_cortex(tmp_path / "cortex")
-    write_wen_volume_study(tmp_path / "wen", {"seg1": [1], "test1": [2, 9]})
+    write_wen2018(tmp_path / "wen", {"seg1": [1], "test1": [2, 9]})
     data = settings(
         *("wen2018", tmp_path / "wen"),
         subjects=("1",),
