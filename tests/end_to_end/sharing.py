@@ -6,6 +6,7 @@ study's programs serve the next. Tracing takes far longer than the few steps of 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ def programs_shared() -> Iterator[None]:
     sampler, models = _Sampler(), _once(score.evaluation_models)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "jitted_step", _Steps(loop.jitted_step))
+        patch.setattr(loop.speed, "costs", cache(loop.speed.costs))  # reads the program's text
         patch.setattr(decoding, "VideoSampler", sampler)
         patch.setattr(decoder, "VideoSampler", sampler)
         patch.setattr(score, "evaluation_models", models)
