@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from tests.data import tiny_studies as studies
 from tests.data.public_studies import Cortex, bold_events, bold_scan, hcp_scan
-from tests.end_to_end import studies
 
 ROOT = Path(__file__).parents[2]
 CLIPS = 4  # that are decoded
