@@ -93,9 +93,11 @@ def read_study(data: config.Data, problems: Problems) -> Study:
             problems.add(error)
     notes += division.notes() if division else ()
     read = dict.fromkeys(run.subject for run in runs)
+    mesh = surfaces.mesh_of(data)
     maps = {
-        subject: anatomy.find(reader.beside.derivative, subject, space=data.space, notes=notes)
+        subject: anatomy.find(reader.beside.derivative, subject, space=mesh, notes=notes)
         for subject in read
+        if mesh
     }
     found = {subject: own for subject, own in maps.items() if own}
     study = with_clips(

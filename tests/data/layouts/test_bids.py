@@ -103,6 +103,20 @@ def expected_of(kind: str, run: int, folder: Path) -> np.ndarray:
     return None
 
 
+@pytest.mark.parametrize("kind", ["gifti", "volume"])
+def test_maps_of_anatomy_are_those_of_the_mesh(tmp_path, kind):
+    """Volumes are sampled to a mesh, and it is this whose maps of anatomy are taken."""
+    root = write_study(tmp_path / "bids", kind)
+    folder = root / "sub-01" / "anat"
+    folder.mkdir()
+    for space in ("fsaverage5", SPACES["volume"], "fsLR"):
+        for side in "LR":
+            (folder / f"sub-01_hemi-{side}_space-{space}_curv.shape.gii").touch()
+    left, right = load(settings(root, kind)).anatomy["01"]["curv"]
+    assert left.name == "sub-01_hemi-L_space-fsaverage5_curv.shape.gii"
+    assert right.name == "sub-01_hemi-R_space-fsaverage5_curv.shape.gii"
+
+
 @pytest.mark.parametrize("kind", SPACES)
 def test_the_kind_follows_from_the_files(tmp_path, kind):
     study = load(settings(write_study(tmp_path / "bids", kind), kind))
