@@ -266,11 +266,15 @@ def _harmless(key: str, ours: config.Section) -> bool:
 
 
 def use_compilation_cache(folder: Path = Path(".cache/jax")) -> None:
-    """Keeps compiled programs between runs; JAX_COMPILATION_CACHE_DIR overrides the folder."""
+    """Keeps compiled programs between runs, those that took half a second to compile.
+
+    JAX's environment variables, such as JAX_COMPILATION_CACHE_DIR, override both.
+    """
     jax.config.update(
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder)
     )
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 class _Watch:
