@@ -12,7 +12,7 @@ from glfa_jax import alignments, config, metrics
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.directory import DirectoryError, read_config
 from glfa_jax.convert.pretrained import Pretrained
-from glfa_jax.data.captions import SENTENCEPIECE, Tokenizer
+from glfa_jax.data.captions import Tokenizer, is_of_t5
 from glfa_jax.errors import InputError
 from glfa_jax.files import read_object
 from glfa_jax.generators import GENERATORS, Generator
@@ -70,7 +70,7 @@ def check_foundation(settings: config.Config) -> None:
         )
     tokenizer(settings)
     if reads_captions := _reads_captions(settings):
-        caption_tokenizer(settings)
+        caption_tokenizer(settings, found)
     found.validate_weights(model=_denoiser_of(settings), text_encoder=reads_captions)
     for name, kind in _KINDS.items():
         pretrained.validate_weights(kind, settings.foundation / name)
@@ -110,11 +110,12 @@ def _check_configuration(settings: config.Config, kind: str, name: str) -> Any:
 def check_generator(settings: config.Config) -> Generator:
     """The generator, if it can do what the configuration asks of it; else InputError."""
     found, data = generator(settings), settings.data
-    tokens, of_captions = settings.conditioning.tokens, found.condition_tokens
-    if settings.contrast.token_scale and tokens not in (None, of_captions):
+    tokens, longest = condition_of(settings, found)["tokens"], found.longest_caption
+    compared = settings.method == "lea" or settings.contrast.token_scale
+    if compared and longest is not None and tokens > longest:
         raise InputError(
-            f"conditioning.tokens: {tokens}, must be {of_captions} or left out with "
-            "contrast.token_scale, which compares them with captions'"
+            f"conditioning.tokens: {tokens}, must be at most {longest} with method lea and with "
+            "contrast.token_scale, which compare them with captions', of which there are no more"
         )
     frames, *_ = found.latent_shape(data.frames, *data.resolution)
     if frames % (devices := settings.hardware.mesh.frame):
@@ -227,13 +228,13 @@ def clip_shapes(foundation: Path, *, compute_dtype: DTypeLike) -> EvaluationMode
 def tokenizer(settings: config.Config) -> Tokenizer:
     """CLIP's, which lies with the generator's text encoder where that shares it."""
     of_generator = settings.foundation / GENERATOR / "tokenizer"
-    shared = not (of_generator / SENTENCEPIECE).is_file()
-    return Tokenizer.load(of_generator if shared else settings.foundation / CLIP)
+    return Tokenizer.load(settings.foundation / CLIP if is_of_t5(of_generator) else of_generator)
 
 
-def caption_tokenizer(settings: config.Config) -> Tokenizer:
-    """That of the generator's text encoder."""
-    return Tokenizer.load(settings.foundation / GENERATOR / "tokenizer")
+def caption_tokenizer(settings: config.Config, generator: Generator) -> Tokenizer:
+    """That of the generator's text encoder, with as many tokens as stand in their place."""
+    tokens = condition_of(settings, generator)["tokens"]
+    return Tokenizer.load(generator.folder / "tokenizer", length=tokens)
 
 
 def _transformer(settings: config.Config) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Captions: the table beside the clips, tokens for the text encoder, and augmented wordings."""
 
+import html
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from glfa_jax.errors import Terminated
 
 MISSING = ("", "n/a", "N/A", "NA", "nan", "NaN")  # as BIDS, R, pandas and MATLAB write nothing
 LONGEST = 2**17  # bytes of a caption
-SENTENCEPIECE = "spiece.model"  # the vocabulary of T5's tokenizers, such as Wan's
 _MOST_TOKENS = 10_000  # of a caption; CLIP's are 77
+_SENTENCEPIECE = "spiece.model"  # the vocabulary of T5's tokenizers, beside tokenizer.json
+_SETTINGS = "tokenizer_config.json"
 
 # Words of one line may stand for each other. Used where WordNet is not installed.
 _SYNONYMS = """
@@ -76,50 +78,100 @@ def read_captions(
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A CLIP tokenizer from a local folder; captions come out padded to the model's length."""
+    """CLIP's tokenizer or T5's, from a local folder; captions come out padded to `length`.
+
+    end: the number that ends every caption, of which padding follows. T5's, which Wan's text
+    encoder reads, is used as Wan's pipeline in diffusers uses it: HTML entities are resolved, white
+    space becomes single spaces, and padding is the number that the text encoder does not see.
+    """
 
     folder: Path
     length: int
+    end: int
     _tokenizer: object = field(repr=False)
+    _clean: Callable[[str], str] = field(repr=False)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Tokenizer":
-        from transformers import CLIPTokenizer
+    def load(cls, folder: str | Path, *, length: int | None = None) -> "Tokenizer":
+        """length: numbers a caption; left out: `model_max_length` of tokenizer_config.json.
 
+        Raises DataError where there is no such tokenizer, or CLIP's has no such length.
+        """
         folder = Path(folder)
         if not folder.is_dir():
             raise DataError(f"{folder}: no such tokenizer folder")
-        if (folder / SENTENCEPIECE).is_file():
-            raise DataError(
-                f"{folder}: holds a tokenizer of T5 ({SENTENCEPIECE}), captions are read by CLIP's"
-            )
         files.verify_checksums(folder, error=DataError)
         for path in folder.iterdir():
             if not path.is_dir():
                 files.validate_regular(path, error=DataError)
+        kind = "T5" if is_of_t5(folder) else "CLIP"
         try:
-            tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-            length, indices = tokenizer.model_max_length, list(tokenizer.get_vocab().values())
-            if type(length) is not int or not 2 <= length <= _MOST_TOKENS:
+            tokenizer = _read(folder, kind)
+            longest, indices = tokenizer.model_max_length, list(tokenizer.get_vocab().values())
+            # T5 knows distances of tokens, not places, so that captions of any length will do.
+            if (length is None or kind == "CLIP") and not (
+                type(longest) is int and 2 <= longest <= _MOST_TOKENS
+            ):
                 raise DataError(
-                    f"{folder}: tokenizer_config.json must state model_max_length, a whole number "
-                    f"from 2 to {_MOST_TOKENS:,}"
+                    f"{folder}: {_SETTINGS} must state model_max_length, a whole number from 2 to "
+                    f"{_MOST_TOKENS:,}"
                 )
             if sorted(indices) != list(range(len(indices))):
                 raise DataError(f"{folder}: its vocabulary must number the tokens without gaps")
-            found = cls(folder, length, tokenizer)
-            found(["a"])  # some damage shows only in use
+            length = longest if length is None else length
+            most = longest if kind == "CLIP" else _MOST_TOKENS
+            if not 2 <= length <= most:
+                raise DataError(
+                    f"{folder}: {length} tokens of a caption asked for, must be 2 to {most:,}"
+                )
+            clean = _as_wan_cleans if kind == "T5" else str
+            found = cls(folder, length, tokenizer.eos_token_id, tokenizer, clean)
+            if found.end not in found(["a"]):  # some damage shows only in use
+                raise DataError(f"{folder}: its captions must end with eos_token")
         except (DataError, KeyboardInterrupt, Terminated):
             raise
         except BaseException as error:  # a library in Rust may panic, which is no Exception
-            raise DataError(f"{folder}: holds no CLIP tokenizer ({files.reason(error)})") from None
+            raise DataError(
+                f"{folder}: holds no {kind} tokenizer ({files.reason(error)})"
+            ) from None
         return found
 
     def __call__(self, captions: Sequence[str]) -> Int[ndarray, "b n"]:
         encoded = self._tokenizer(  # type: ignore[operator]
-            list(captions), padding="max_length", truncation=True, max_length=self.length
+            [self._clean(caption) for caption in captions],
+            padding="max_length",
+            truncation=True,
+            max_length=self.length,
         )
         return np.asarray(encoded["input_ids"], np.int32)
+
+
+def is_of_t5(folder: Path) -> bool:
+    """Whether a folder holds T5's tokenizer, by the class that it names or, without, its files."""
+    try:
+        settings = files.read_object(folder / _SETTINGS, error=DataError)
+    except DataError:  # `Tokenizer.load` says what is wrong with it
+        settings = {}
+    named = str(settings.get("tokenizer_class", ""))
+    if named.startswith(("T5", "CLIP")):
+        return named.startswith("T5")
+    return (folder / _SENTENCEPIECE).is_file()
+
+
+def _read(folder: Path, kind: str) -> Any:
+    from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+
+    if kind == "CLIP":
+        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    if not (folder / "tokenizer.json").is_file():
+        raise DataError(f"{folder}: holds no tokenizer.json, by which T5's tokenizers are read")
+    # As the file says: the class of T5 would build another one from its vocabulary.
+    return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+
+
+def _as_wan_cleans(caption: str) -> str:
+    """As diffusers' WanPipeline does where ftfy, which mends damaged text, is not installed."""
+    return " ".join(html.unescape(html.unescape(caption)).split())
 
 
 @cache

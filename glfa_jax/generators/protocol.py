@@ -52,7 +52,7 @@ class Generator(Protocol):
       way of a flow. `times` draws it, `add_noise`, `target` and `denoise` read it, and `sample`
       walks through it with a method of the generator's own.
     - A generator finds its configuration in `folder`, `foundation/text-to-video` of a study, where
-      the captions' tokenizer lies in `tokenizer/` as well.
+      the captions' tokenizer lies in `tokenizer/` as well, CLIP's or T5's (`data.captions`).
 
     name: in the registry, which sets it.
     part: what the denoiser is called in checkpoints, and its folder in a stored model; neither
@@ -105,7 +105,12 @@ class Generator(Protocol):
 
     @property
     def condition_tokens(self) -> int:
-        """n: how many tokens its text encoder makes of a caption."""
+        """n: how many tokens its text encoder makes of a caption, unless asked for others."""
+        ...
+
+    @property
+    def longest_caption(self) -> int | None:
+        """The most tokens that its text encoder makes of a caption; None: any number."""
         ...
 
     @property

@@ -88,7 +88,8 @@ def loss_of(
     """Contrast of every subject's windows with its clips, plus the distance from text's tokens.
 
     Frozen: `fixed` parameters of the encoder, variables of `clip` and `text`, and with `text` the
-    `captions` of all clips, tokenised as they are: those of the batch are reworded.
+    `captions` of all clips, tokenised as they are (those of the batch are reworded), and `weights`
+    of their tokens.
     """
 
     def loss_fn(params: dict, frozen: Any, batch: Batch, key: jax.Array):
@@ -115,14 +116,14 @@ def loss_of(
         image, caption, total = means
         metrics: dict[str, Any] = {"image": image, "text": caption}
         if text is not None:
-            captions = frozen["captions"][batch.clip]
+            captions, weights = (frozen[name][batch.clip] for name in ("captions", "weights"))
             wanted: Any = text.module.apply(
                 frozen["text"], captions.reshape(-1, captions.shape[-1])
             )
             metrics["tokens"] = token_loss(
                 encoded.condition,
                 tokens=wanted.hidden.reshape(-1, shown, *wanted.hidden.shape[1:]),
-                weights=caption_weights(captions),
+                weights=weights,
             )
             total += settings.token_scale * metrics["tokens"]
         return total, metrics
@@ -154,17 +155,20 @@ def step_of(settings: config.Config) -> Step:
     parts = jax.eval_shape(
         partial(split, groups=stage_groups), pretrained.parameter_shapes("fmri_encoder", module)
     )
-    text = None
+    text, captions, weights = None, None, None
     if settings.contrast.token_scale:
         text = generator.text_encoder_shapes(compute_dtype=options["dtype"])
+        # Of all clips, whose number is the data's: far too small to count.
+        some = 1024, system.condition_of(settings, generator)["tokens"]
+        captions, weights = shape(*some, dtype=jnp.int32), shape(*some)
     return Step(
         params=parts.trainable,
         frozen={
             "fixed": parts.frozen,
             "clip": clip.model.variables,
             "text": text.variables if text else None,
-            # Of all clips, whose number is the data's: far too small to count.
-            "captions": shape(1024, generator.condition_tokens, dtype=jnp.int32) if text else None,
+            "captions": captions,
+            "weights": weights,
         },
         batch=batch_shapes(
             settings, NAME, tokens=clip.model.module.text_model.max_position_embeddings
@@ -193,15 +197,18 @@ def run(settings: config.Config, store: Store) -> None:
         crop_fraction=settings.contrast.crop_fraction,
     )
 
-    text, captions = None, None
+    text, captions, weights = None, None, None
     if settings.contrast.token_scale:
         text = generator.load_text_encoder(compute_dtype=options["dtype"])
-        captions = system.caption_tokenizer(settings)(store.attributes.captions["train"])
+        tokenizer = system.caption_tokenizer(settings, generator)
+        captions = tokenizer(store.attributes.captions["train"])
+        weights = jax.device_get(caption_weights(captions, end=tokenizer.end))
     frozen = {
         "fixed": parts.frozen,
         "clip": clip.model.variables,
         "text": text.variables if text else None,
         "captions": captions,
+        "weights": weights,
     }
 
     trained = run_stage(

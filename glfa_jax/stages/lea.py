@@ -72,11 +72,13 @@ class Targets:
     def __init__(self, settings: config.Config, store: Store, *, split: Split = "train"):
         generator, clip = system.generator(settings), system.load_clip(settings.foundation)
         text = generator.load_text_encoder(compute_dtype=jnp.float32)
-        self.shape = (generator.condition_tokens, generator.condition_width)
+        condition = system.condition_of(settings, generator)
+        self.shape = (condition["tokens"], condition["token_dim"])
         self.clip_dim = clip.model.module.projection_dim
         self._store = store
         self._split: Split = split
-        self._captions = system.caption_tokenizer(settings)(store.attributes.captions[split])
+        tokenize = system.caption_tokenizer(settings, generator)
+        self._captions = tokenize(store.attributes.captions[split])
         self._variables = jax.tree.map(jnp.asarray, (text.variables, clip.model.variables))
 
         @jax.jit

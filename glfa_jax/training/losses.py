@@ -54,12 +54,12 @@ def contrastive_loss(
     return ContrastiveLoss(image_loss, text_loss, (image_loss + text_loss) / 2)
 
 
-def caption_weights(tokens: Int[Array, "*b n"]) -> Float[Array, "*b n"]:
+def caption_weights(tokens: Int[Array, "*b n"], *, end: int) -> Float[Array, "*b n"]:
     """How much each token of a padded caption counts: 1 up to its end, all the padding together 1.
 
-    The end of text has the largest number of the vocabulary, as in CLIP's.
+    end: the number of the end of text, which every caption has, and which may pad it as well.
     """
-    behind = jnp.arange(tokens.shape[-1]) > tokens.argmax(-1, keepdims=True)
+    behind = jnp.arange(tokens.shape[-1]) > (tokens == end).argmax(-1, keepdims=True)
     return jnp.where(behind, 1 / jnp.maximum(behind.sum(-1, keepdims=True), 1), 1.0)
 
 

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from examples.simulated.t5_tokenizer import write_tokenizer as write_t5_tokenizer
 from glfa_jax.data import DataError, captions
 
 
@@ -65,6 +66,68 @@ def test_tokens_are_padded_and_cut_to_the_models_length(tmp_path):
 def test_no_tokenizer_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match="no such tokenizer folder"):
         captions.Tokenizer.load(tmp_path / "none")
+
+
+def test_as_many_tokens_as_asked_for(tmp_path):
+    folder = write_tokenizer(tmp_path / "tokenizer")
+    tokens = captions.Tokenizer.load(folder, length=3)(["red red red"])
+    np.testing.assert_array_equal(tokens, [[54, 53, 55]])
+    for length in (1, 9):
+        with pytest.raises(DataError, match=rf"{length} tokens of a caption asked for, .* 2 to 8"):
+            captions.Tokenizer.load(folder, length=length)
+
+
+@pytest.fixture
+def of_t5(tmp_path):
+    """A tokenizer in T5's layout, of a few words and of letters."""
+    write_t5_tokenizer(["a red ball", "a ball"], tmp_path / "t5", max_length=8)
+    return tmp_path / "t5"
+
+
+def test_t5s_tokens_end_and_are_padded_with_what_no_text_encoder_sees(of_t5):
+    tokenizer = captions.Tokenizer.load(of_t5)
+    assert (tokenizer.length, tokenizer.end) == (8, 1)
+    a, ball, red = 3, 4, 5
+    expected = [[a, red, ball, 1, 0, 0, 0, 0], [a] * 7 + [1], [1] + [0] * 7]
+    np.testing.assert_array_equal(tokenizer(["a  red\tball ", "a " * 9, ""]), expected)
+    long = captions.Tokenizer.load(of_t5, length=600)(["a&#32;red ball"])
+    np.testing.assert_array_equal(long, [[a, red, ball, 1] + [0] * 596])
+
+
+def test_kinds_are_told_by_class_or_by_files(of_t5, tmp_path):
+    assert captions.is_of_t5(of_t5)
+    assert not captions.is_of_t5(write_tokenizer(tmp_path / "clip"))
+    settings = json.loads((of_t5 / "tokenizer_config.json").read_text())
+    del settings["tokenizer_class"]
+    (of_t5 / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert not captions.is_of_t5(of_t5)
+    (of_t5 / "spiece.model").write_bytes(b"")
+    assert captions.is_of_t5(of_t5)
+    assert captions.Tokenizer.load(of_t5)(["ball"])[0, 1] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("tokenizer.json", None, "holds no tokenizer.json, by which T5's tokenizers are read"),
+        ("tokenizer.json", "{", "holds no T5 tokenizer"),
+        ("tokenizer.json", '{"version": "1.0"}', "holds no T5 tokenizer"),
+        ("tokenizer_config.json", {"eos_token": None}, "captions must end with eos_token"),
+        ("tokenizer_config.json", {"eos_token": "ball"}, "captions must end with eos_token"),
+        ("tokenizer_config.json", {"pad_token": None}, "holds no T5 tokenizer"),
+        ("tokenizer_config.json", {"model_max_length": 10**30}, "must state model_max_length"),
+    ],
+)
+def test_a_damaged_tokenizer_of_t5_is_one_sentence(of_t5, name, content, said):
+    (of_t5 / "special_tokens_map.json").unlink()
+    path = of_t5 / name
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(path.read_text()) | content)
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(DataError, match=said) as error:
+        captions.Tokenizer.load(of_t5)
+    assert str(error.value).startswith(f"{of_t5}: ")
+    assert len(str(error.value).splitlines()) == 1
 
 
 def _vocabulary(folder) -> dict:

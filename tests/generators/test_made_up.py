@@ -84,6 +84,10 @@ class MadeUp:
         return TOKENS
 
     @property
+    def longest_caption(self) -> int:
+        return TOKENS
+
+    @property
     def training_steps(self) -> int:
         return 100
 

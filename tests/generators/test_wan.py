@@ -14,6 +14,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from benchmarks import models
+from benchmarks.models import TINY
+from examples.simulated.t5_tokenizer import write_tokenizer
 from glfa_jax import config, system
 from glfa_jax.batch import Batch
 from glfa_jax.convert import pretrained
@@ -23,7 +25,7 @@ from glfa_jax.errors import InputError
 from glfa_jax.files import CHECKSUMS
 from glfa_jax.generators.wan import WanGenerator
 from glfa_jax.models.lora import init_lora
-from glfa_jax.stages import cotrain
+from glfa_jax.stages import contrast, cotrain, lea
 from glfa_jax.training.sharding import put_back, shapes_in
 from tests.convert.test_pretrained import assert_same, rejection, write_text_to_video
 from tests.stages.variants import FOUNDATION, settings_of
@@ -143,7 +145,6 @@ def test_a_folder_of_another_generator_is_one_sentence(study, pipeline, tmp_path
         ("evaluation.sampler=dpm++", "evaluation.sampler: must be 'unipc' or 'euler'"),
         ("evaluation.sampling_steps=1000", "must be below the 1000 of training"),
         ("hardware.mesh.frame=5", r"hardware\.mesh\.frame: 5 is no divisor of the 2 frames of lat"),
-        ("contrast.token_scale=1", r"conditioning\.tokens: 7, must be 512 or left out"),
     ],
 )
 def test_what_it_cannot_do_is_one_sentence(study, change, said):
@@ -180,6 +181,50 @@ def test_what_is_exact_keeps_32_bits(study):
     assert {"blocks.0/norm2/scale", "blocks.1/scale_shift_table", "scale_shift_table"} < exact
     assert not [path for path in exact if "/to_q/" in path or "norm_q" in path]
     assert {x.dtype for x in jax.tree.leaves(kept["encoder"])} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.fixture(scope="module")
+def of_captions(pipeline, study) -> config.Config:
+    """Stage 1 compares with tokens of captions; the text encoder makes as many as it is asked."""
+    text = TINY["umt5_text"] | {"d_model": WIDTH, "d_kv": 6}
+    params = models.random_params(models.shapes_of("umt5_text", text), std=0.2, scale=1.0)
+    pretrained.save("umt5_text", pipeline / "text_encoder", params, config=text)
+    write_tokenizer(["a red ball"], pipeline / "tokenizer", max_length=99)
+    return config.overridden(study, ["contrast.token_scale=1"])
+
+
+def test_captions_have_as_many_tokens_as_conditions(of_captions, pipeline):
+    generator = system.check_generator(of_captions)
+    generator.validate_weights(model=None, text_encoder=True)
+    tokenizer = system.caption_tokenizer(of_captions, generator)
+    tokens = tokenizer(["a red ball", "ball " * 9])
+    assert tokens.tolist() == [[3, 5, 4, 1, 0, 0, 0], [4] * 6 + [1]]
+    text = in_memory(generator.load_text_encoder(compute_dtype=np.float32))
+    hidden = np.asarray(jax.jit(text.module.apply)(text.variables, tokens).hidden)
+    assert hidden.shape == (2, 7, WIDTH)
+    assert (hidden.any(-1) == (tokens != 0)).all()
+    # CLIP reads captions by a tokenizer of its own.
+    assert system.tokenizer(of_captions).folder == pipeline.parent / "clip"
+
+
+def test_a_step_of_stage_one_compares_with_captions(of_captions):
+    """Traced, not compiled."""
+    step = contrast.step_of(of_captions)
+    assert step.frozen["captions"].shape == step.frozen["weights"].shape == (1024, 7)
+    loss = lambda p, f, b: step.loss_fn(p, f, b, jax.random.key(0))  # noqa: E731
+    _, metrics = jax.eval_shape(loss, step.params, step.frozen, step.batch)
+    assert metrics["tokens"].shape == ()
+
+
+def test_targets_of_lea_are_tokens_of_captions(of_captions):
+    settings = config.overridden(of_captions, ["method=lea"])
+    system.check_generator(settings)
+    video = np.random.default_rng(0).integers(256, size=(2, 5, 16, 32, 3), dtype=np.uint8)
+    attributes = SimpleNamespace(captions={"train": ["a red ball", "ball"]})
+    store: Any = SimpleNamespace(attributes=attributes, video=lambda split, clips: video[clips])
+    found = lea.Targets(settings, store).of(np.array([1, 0]))
+    tokens = found[:, : 7 * WIDTH].reshape(2, 7, WIDTH)
+    assert tokens.any(-1).sum(1).tolist() == [2, 4]
 
 
 def test_what_it_saves_is_loaded_again(generator, tmp_path):

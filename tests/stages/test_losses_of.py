@@ -18,7 +18,7 @@ from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.models.vae import Posterior
 from glfa_jax.stages import contrast, cotrain
 from glfa_jax.system import EvaluationModel
-from glfa_jax.training.losses import alignment_loss, caption_weights, contrastive_loss, token_loss
+from glfa_jax.training.losses import alignment_loss, contrastive_loss, token_loss
 
 ROWS, SUBJECTS = 4, 2
 MASK = jnp.asarray(np.random.default_rng(9).random((4, 4)) > 0.3, jnp.float32)
@@ -74,6 +74,7 @@ class Text:
 
 CLIP = EvaluationModel(SimpleNamespace(module=ClipModel()), lambda frames: frames + 1)
 CAPTIONS = jnp.asarray(np.random.default_rng(6).integers(50, size=(40, 6)))
+WEIGHTS = jnp.asarray(np.random.default_rng(7).uniform(size=(40, 6)), jnp.float32)
 ENCODER = {"gain": jnp.float32(1.2), "logit_scale": jnp.float32(2.0)}
 
 
@@ -113,7 +114,7 @@ def stage_two(batch, unet=None, **changes):
 
 def stage_one(batch, *, text=None):
     loss = contrast.loss_of(config.Contrast(token_scale=0.5), Encoder(), CLIP, text)
-    frozen = {"fixed": {}, "clip": {}, "text": {}, "captions": CAPTIONS}
+    frozen = {"fixed": {}, "clip": {}, "text": {}, "captions": CAPTIONS, "weights": WEIGHTS}
     return loss(ENCODER, frozen, batch, KEY)
 
 
@@ -233,7 +234,7 @@ def test_conditions_are_drawn_to_captions_as_they_are():
     assert abs(one["text"] - other["text"]) > 1e-3
     hidden = Text().apply({}, CAPTIONS[batch.clip]).hidden
     condition = Encoder().apply({"params": ENCODER}, batch.fmri).condition
-    weights = caption_weights(CAPTIONS[batch.clip])
+    weights = WEIGHTS[batch.clip]
     near(one["tokens"], token_loss(condition, tokens=hidden, weights=weights))
 
 

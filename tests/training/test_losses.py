@@ -191,7 +191,8 @@ def test_the_gradient_of_the_logit_scale_is_that_of_finite_differences():
 def token_loss(condition, tokens, *, captions=None):
     """With captions that fill their length, unless given."""
     captions = np.arange(tokens.shape[2])[None, None] if captions is None else captions
-    return losses.token_loss(condition, tokens=tokens, weights=losses.caption_weights(captions))
+    weights = losses.caption_weights(captions, end=captions.max())
+    return losses.token_loss(condition, tokens=tokens, weights=weights)
 
 
 def test_the_average_caption_is_at_token_distance_one():
@@ -217,9 +218,12 @@ def test_every_window_may_have_a_caption_of_its_own():
 
 def test_padding_counts_as_one_token():
     captions = np.array([[[90, 5, 6, 99, 99, 99]], [[90, 5, 6, 7, 8, 99]], [[90, 99, 0, 0, 0, 0]]])
-    weights = np.asarray(losses.caption_weights(captions))
+    weights = np.asarray(losses.caption_weights(captions, end=99))
     expected = [[1, 1, 1, 1, 1 / 2, 1 / 2], [1] * 6, [1, 1, *[1 / 4] * 4]]
     np.testing.assert_allclose(weights[:, 0], expected, rtol=1e-6)
+    of_t5 = np.array([[5, 9, 1, 0, 0, 0], [5, 6, 7, 8, 9, 1]])  # padding is not the end
+    expected = [[1, 1, 1, *[1 / 3] * 3], [1] * 6]
+    np.testing.assert_allclose(losses.caption_weights(of_t5, end=1), expected, rtol=1e-6)
     rng = np.random.default_rng(2)
     tokens, condition = rng.normal(size=(2, 3, 1, 6, 4)).astype(np.float32)
     squares = np.square(condition - tokens).sum(-1), np.square(tokens - tokens.mean(0)).sum(-1)

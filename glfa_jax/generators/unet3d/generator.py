@@ -102,6 +102,10 @@ class UNet3DGenerator(StoredPipeline):
         return text.max_position_embeddings
 
     @property
+    def longest_caption(self) -> int:
+        return self.condition_tokens
+
+    @property
     def training_steps(self) -> int:
         return self.schedule.num_train_timesteps
 

@@ -96,6 +96,10 @@ class WanGenerator(StoredPipeline):
         return _TOKENS
 
     @property
+    def longest_caption(self) -> None:
+        return None
+
+    @property
     def training_steps(self) -> int:
         return self.schedule.num_train_timesteps
 
