@@ -150,12 +150,12 @@ def validate_steps(key: str, steps: int, generator: Generator) -> None:
 def generator(settings: config.Config, *, folder: Path | None = None) -> Generator:
     """The generator as it is trained and sampled from; reads no weights.
 
-    folder: where it lies, the foundation's if left out.
+    folder: where it lies, if not where the configuration says.
 
     Raises InputError where it is not there or not what the configuration says.
     """
     kind = GENERATORS.named(settings.generator, key="generator")
-    place = folder or settings.foundation / GENERATOR
+    place = folder or generator_folder(settings)
     if not (place / kind.part).is_dir():
         for other in GENERATORS.values():
             if (place / other.part).is_dir():
@@ -165,6 +165,10 @@ def generator(settings: config.Config, *, folder: Path | None = None) -> Generat
                 )
     found = kind.open(place)
     return found.as_trained(settings.cotrain) if settings.cotrains else found
+
+
+def generator_folder(settings: config.Config) -> Path:
+    return settings.generator_folder or settings.foundation / GENERATOR
 
 
 def load_evaluation_model(
@@ -227,7 +231,7 @@ def clip_shapes(foundation: Path, *, compute_dtype: DTypeLike) -> EvaluationMode
 
 def tokenizer(settings: config.Config) -> Tokenizer:
     """CLIP's, which lies with the generator's text encoder where that shares it."""
-    of_generator = settings.foundation / GENERATOR / "tokenizer"
+    of_generator = generator_folder(settings) / "tokenizer"
     return Tokenizer.load(settings.foundation / CLIP if is_of_t5(of_generator) else of_generator)
 
 

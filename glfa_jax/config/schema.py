@@ -36,6 +36,11 @@ class Config(Section):
         description="what lies in its text-to-video; unet3d: ModelScope, zeroscope; wan: Wan 2.1 "
         "from text",
     )
+    generator_folder: Path | None = Field(
+        default=None,
+        description="where the generator lies; left out: in the foundation's text-to-video. With "
+        "it, generators share a foundation's CLIP and classifiers",
+    )
     method: Literal["glfa", "lea"] = Field(
         default="glfa", description="stages 1 and 2, or a regression with nothing else trained"
     )

@@ -30,10 +30,13 @@ from glfa_jax.starting import program, typed
 # only where it is fitted beforehand.
 _AFTER = {
     common_space.NAME: (
-        *("conditioning", "contrast", "cotrain", "encoder", "foundation", "hardware", "lea"),
-        *("method", "pretrain", "without"),
+        *("conditioning", "contrast", "cotrain", "encoder", "foundation", "generator"),
+        *("generator_folder", "hardware", "lea", "method", "pretrain", "without"),
     ),
-    "pretrain": ("alignment", "conditioning", "contrast", "cotrain", "lea", "method", "without"),
+    "pretrain": (
+        *("alignment", "conditioning", "contrast", "cotrain", "generator", "generator_folder"),
+        *("lea", "method", "without"),
+    ),
     "contrast": ("alignment", "cotrain"),
     "cotrain": (),
 }

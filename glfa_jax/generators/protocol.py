@@ -51,8 +51,9 @@ class Generator(Protocol):
     - Time belongs to the generator: whole training steps of a diffusion (DDPM) or any number on the
       way of a flow. `times` draws it, `add_noise`, `target` and `denoise` read it, and `sample`
       walks through it with a method of the generator's own.
-    - A generator finds its configuration in `folder`, `foundation/text-to-video` of a study, where
-      the captions' tokenizer lies in `tokenizer/` as well, CLIP's or T5's (`data.captions`).
+    - A generator finds its configuration in `folder`, `foundation/text-to-video` of a study or its
+      `generator_folder`, where the captions' tokenizer lies in `tokenizer/` as well, CLIP's or T5's
+      (`data.captions`).
 
     name: in the registry, which sets it.
     part: what the denoiser is called in checkpoints, and its folder in a stored model; neither

@@ -227,6 +227,13 @@ def test_targets_of_lea_are_tokens_of_captions(of_captions):
     assert tokens.any(-1).sum(1).tolist() == [2, 4]
 
 
+def test_a_generator_may_lie_outside_its_foundation(study, pipeline, tmp_path):
+    elsewhere = shutil.copytree(pipeline, tmp_path / "mine")
+    changes = ["foundation=nowhere", f"generator_folder={elsewhere}"]
+    found = system.generator(config.overridden(study, changes))
+    assert found.folder == elsewhere
+
+
 def test_what_it_saves_is_loaded_again(generator, tmp_path):
     changed = jax.tree.map(lambda x: x + 1, in_memory(generator.load()))
     generator.save(changed, tmp_path)
