@@ -100,3 +100,10 @@ def test_weights_in_half_precision_alone_are_enough(settings, tmp_path):
         (path.parent / "SHA256SUMS").unlink(missing_ok=True)
     system.check_foundation(settings())
     assert system.load_clip(tmp_path / "foundation").model.variables
+
+
+@pytest.mark.parametrize("change", ["contrast.token_scale=1", "method=lea"])
+def test_conditions_that_are_compared_with_captions_have_no_more_tokens(change, settings):
+    system.check_generator(settings(change, "conditioning.tokens=12"))
+    with pytest.raises(InputError, match=r"conditioning\.tokens: 21, must be at most 20"):
+        system.check_generator(settings(change, "conditioning.tokens=21"))

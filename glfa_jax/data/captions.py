@@ -107,7 +107,7 @@ class Tokenizer:
         kind = "T5" if is_of_t5(folder) else "CLIP"
         try:
             tokenizer = _read(folder, kind)
-            longest, indices = tokenizer.model_max_length, list(tokenizer.get_vocab().values())
+            longest = tokenizer.model_max_length
             # T5 knows distances of tokens, not places, so that captions of any length will do.
             if (length is None or kind == "CLIP") and not (
                 type(longest) is int and 2 <= longest <= _MOST_TOKENS
@@ -116,7 +116,9 @@ class Tokenizer:
                     f"{folder}: {_SETTINGS} must state model_max_length, a whole number from 2 to "
                     f"{_MOST_TOKENS:,}"
                 )
-            if sorted(indices) != list(range(len(indices))):
+            # T5's numbers are places in a list.
+            indices = list(tokenizer.get_vocab().values())
+            if kind == "CLIP" and sorted(indices) != list(range(len(indices))):
                 raise DataError(f"{folder}: its vocabulary must number the tokens without gaps")
             length = longest if length is None else length
             most = longest if kind == "CLIP" else _MOST_TOKENS

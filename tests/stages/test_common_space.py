@@ -162,6 +162,9 @@ def test_runs_of_a_study_share_what_was_aligned_alike(store, tmp_path):
     adapted = {"adapt": fit, "run_dir": tmp_path / "b"}
     study.share_stages(made.model_copy(update=adapted), [made])
     assert (tmp_path / "b" / common_space.NAME / "model" / "01").is_dir()
+    beside = {"generator": "wan", "generator_folder": tmp_path, "run_dir": tmp_path / "d"}
+    study.share_stages(made.model_copy(update=beside), [made])
+    assert (tmp_path / "d" / common_space.NAME / "model" / "01").is_dir()
     other = made.alignment.model_copy(update={"method": "test-spread"})
     study.share_stages(
         made.model_copy(update={"alignment": other, "run_dir": tmp_path / "c"}), [made]
