@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from examples.simulated.settings import Foundation
+from examples.simulated.settings import Foundation, Wan
 from glfa_jax import config
 
 ROOT = Path(__file__).parents[1]
@@ -303,9 +303,9 @@ def test_there_are_configurations_to_test():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_configurations_load_and_are_short(path):
-    kinds = {"foundation.yaml": Foundation}
-    studies = ("alignment_study", "cleaning", "coverage", "precision", "repeats", "simulated")
-    kinds |= {f"{name}.yaml": config.Study for name in studies}
+    kinds = {"foundation.yaml": Foundation, "wan.yaml": Wan}
+    studies = ("alignment_study", "cleaning", "coverage", "generators", "precision", "repeats")
+    kinds |= {f"{name}.yaml": config.Study for name in (*studies, "simulated")}
     schema = kinds.get(path.name, config.Config)
     settings = config.load(path, schema=schema)
     assert len(path.read_text().splitlines()) <= 60

@@ -9,7 +9,8 @@ not seen.
 
 import sys
 
-from examples.simulated import autoencoder, classifiers, clip_model, text_to_video
+from examples.simulated import autoencoder, classifiers, clip_model, text_to_video, tokenizer
+from examples.simulated.judging import report_samples
 from examples.simulated.run import Run
 from examples.simulated.settings import Foundation
 from glfa_jax.cli import run_main
@@ -22,13 +23,13 @@ def main(settings: Foundation) -> None:
     with alone_in(settings.run_dir):
         validate_unchanged(settings.run_dir, settings)
         run = Run(settings)
-        run.write_tokenizer()
+        run.write_tokenizer(tokenizer.write_tokenizer, run.out / "clip")
         vae = autoencoder.trained(run)
         clip = clip_model.trained(run)
-        image_classifier = classifiers.trained_on_frames(run)
-        video_classifier = classifiers.trained_on_videos(run)
-        generator = text_to_video.trained(run, vae, clip)
-        text_to_video.evaluate(run, generator, image_classifier, video_classifier)
+        classifiers.train_on_frames(run)
+        classifiers.train_on_videos(run)
+        text_to_video.train(run, vae, clip)
+        report_samples(run, "generator", "unet3d", run.folder, judges=run.out)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ import numpy as np
 import optax
 
 from examples.simulated.run import ENCODER, HELD_OUT_SEED, Run, draw, labels
+from examples.simulated.settings import Foundation
 from glfa_jax.convert import pretrained
 from glfa_jax.simulate import stimuli
 
 
-def trained_on_frames(run: Run) -> pretrained.Pretrained:
+def train_on_frames(run: Run[Foundation]) -> None:
     """A ViT that tells category and colour."""
 
     def make(rng, clips=run.settings.image_classifier.batch_size):
@@ -21,10 +22,10 @@ def trained_on_frames(run: Run) -> pretrained.Pretrained:
         return {"input": run.images(scenes, rng), "label": label}
 
     settings = {"model_type": "vit", "architectures": ["ViTForImageClassification"]}
-    return _trained(run, "image_classifier", "vit", settings, stimuli.FRAME_CLASSES, make)
+    _train(run, "image_classifier", "vit", settings, stimuli.FRAME_CLASSES, make)
 
 
-def trained_on_videos(run: Run) -> pretrained.Pretrained:
+def train_on_videos(run: Run[Foundation]) -> None:
     """A VideoMAE that tells category and motion."""
 
     def make(rng, clips=run.settings.video_classifier.batch_size):
@@ -38,12 +39,12 @@ def trained_on_videos(run: Run) -> pretrained.Pretrained:
         "tubelet_size": 3,
         "use_mean_pooling": True,
     }
-    return _trained(run, "video_classifier", "video_mae", settings, stimuli.VIDEO_CLASSES, make)
+    _train(run, "video_classifier", "video_mae", settings, stimuli.VIDEO_CLASSES, make)
 
 
-def _trained(
+def _train(
     run: Run, name: str, kind: str, settings: dict, classes: tuple[str, ...], make: Callable
-) -> pretrained.Pretrained:
+) -> None:
     architecture = {
         **ENCODER,
         **settings,
@@ -77,4 +78,3 @@ def _trained(
     logits = jax.jit(model.module.apply)(model.variables, held_out["input"])
     accuracy = float((logits.argmax(-1) == held_out["label"]).mean())
     run.report(name, accuracy_of_64=accuracy)
-    return model

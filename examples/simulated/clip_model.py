@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from examples.simulated.run import ENCODER, WIDTH, Run, draw, held_out
+from examples.simulated.settings import Foundation
 from glfa_jax.convert import pretrained
 from glfa_jax.simulate import stimuli
 
@@ -21,7 +22,7 @@ class TextEncoder(NamedTuple):
     architecture: dict[str, Any]
 
 
-def trained(run: Run) -> TextEncoder:
+def trained(run: Run[Foundation]) -> TextEncoder:
     """Stores CLIP; its text encoder is for the generator, which trains and stores it."""
     vocabulary = json.loads((run.folder / "tokenizer" / "vocab.json").read_text())
     text = {

@@ -3,15 +3,15 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
 
-from examples.simulated import tokenizer
-from examples.simulated.settings import Foundation
+from examples.simulated.settings import Models
 from glfa_jax.convert import pretrained
 from glfa_jax.data.captions import Tokenizer
+from glfa_jax.data.video import EDGE
 from glfa_jax.files import write_atomically
 from glfa_jax.simulate import stimuli
 from glfa_jax.training.loop import train
@@ -27,7 +27,12 @@ ENCODER = {
 # Draws that no training stream uses.
 HELD_OUT_SEED = 2**31 - 1
 
+# Of a clip, as of the simulated studies.
+SECONDS = 2.0
+
 _ALL = (Group(OTHERWISE, 1.0),)
+
+Settings = TypeVar("Settings", bound=Models)
 
 
 def draw(rng: np.random.Generator, clips: int) -> list[stimuli.Scene]:
@@ -66,36 +71,46 @@ class Stream:
         self._next = state["next"]
 
 
-class Run:
+class Run(Generic[Settings]):
     """One run: trains what is missing and stores each model when it is done."""
 
-    def __init__(self, settings: Foundation):
+    def __init__(self, settings: Settings):
         self.settings = settings
         self.out = settings.out
         self.folder = settings.out / "text-to-video"
 
-    def write_tokenizer(self) -> None:
+    def write_tokenizer(self, write: Callable, *others: Path) -> None:
+        """Learns the generator's tokenizer from captions; `others`: folders that share it."""
         rng = np.random.default_rng(self.settings.seed)
         texts = [stimuli.caption(stimuli.sample_scene(rng), rng) for _ in range(20_000)]
-        for folder in (self.folder / "tokenizer", self.out / "clip"):
-            tokenizer.write_tokenizer(texts, folder, max_length=self.settings.caption_tokens)
+        for folder in (self.folder / "tokenizer", *others):
+            write(texts, folder, max_length=self.settings.caption_tokens)
         self.tokenize = Tokenizer.load(self.folder / "tokenizer")
 
     def videos(self, scenes: list[stimuli.Scene]) -> np.ndarray:
         """(b, f, h, w, 3) in [-1, 1]."""
-        size, frames = self.settings.size, self.settings.frames
-        return _signed([stimuli.render(scene, frames=frames, size=size) for scene in scenes])
+        return _signed([self._render(scene, self.shown) for scene in scenes])
 
     def images(self, scenes: list[stimuli.Scene], rng: np.random.Generator) -> np.ndarray:
         """One random frame of each clip, (b, h, w, 3) in [-1, 1]."""
-        size, frames = self.settings.size, self.settings.frames
-        picks = rng.integers(frames, size=len(scenes))
+        picks = rng.integers(self.settings.frames, size=len(scenes))
         return _signed(
             [
-                stimuli.render(scene, frames=frames, size=size, only=[pick])[0]
+                self._render(scene, [self.shown[pick]])[0]
                 for scene, pick in zip(scenes, picks, strict=True)
             ]
         )
+
+    @property
+    def shown(self) -> list[int]:
+        """Frames of a clip, each in the middle of its share, as `data.video` reads them."""
+        share = self.settings.clip_frames / self.settings.frames
+        return [int((i + 0.5) * share + EDGE) for i in range(self.settings.frames)]
+
+    def _render(self, scene: stimuli.Scene, only: list[int]) -> np.ndarray:
+        frames, size = self.settings.clip_frames, self.settings.size
+        rate = frames / SECONDS
+        return stimuli.render(scene, frames=frames, size=size, frame_rate=rate, only=only)
 
     def train(
         self,
@@ -106,17 +121,16 @@ class Run:
         make: Callable,
         *,
         frozen: Any = (),
-        init: dict | None = None,
+        init: dict | Callable[[jax.Array], dict] | None = None,
         adjust: Callable[[dict], dict] = lambda params: params,
     ) -> dict:
         """Trains a module's parameters from `init`, or from random ones after `adjust`."""
-        inputs, keywords = pretrained.KINDS[kind].example(module)
         state = train(
             name=name,
             folder=self.settings.run_dir / name,
             stage=getattr(self.settings, name),
             seed=self.settings.seed,
-            init=init or (lambda key: adjust(module.init(key, *inputs, **keywords)["params"])),
+            init=init or (lambda key: adjust(self.initial(kind, module, key))),
             frozen=frozen,
             loss_fn=loss_fn,
             groups=_ALL,
@@ -125,6 +139,11 @@ class Run:
             hardware=self.settings.hardware,
         )
         return jax.device_get(state.params)
+
+    def initial(self, kind: str, module: Any, key: jax.Array) -> dict:
+        """Random parameters of a module."""
+        inputs, keywords = pretrained.KINDS[kind].example(module)
+        return module.init(key, *inputs, **keywords)["params"]
 
     def save(self, kind: str, folder: Path, params: dict, settings: dict) -> pretrained.Pretrained:
         """Stores in half precision and gives back what was stored, so that it is what is tested."""
@@ -163,3 +182,10 @@ def _signed(images: list[np.ndarray]) -> np.ndarray:
 
 def write_json(path: Path, content: dict) -> None:
     write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def write_pipeline(folder: Path, schedule: dict, parts: dict) -> None:
+    """What makes the models in `folder` a pipeline of diffusers."""
+    (folder / "scheduler").mkdir(exist_ok=True)
+    write_json(folder / "scheduler" / "scheduler_config.json", schedule)
+    write_json(folder / "model_index.json", parts)
