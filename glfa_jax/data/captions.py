@@ -107,7 +107,7 @@ class Tokenizer:
         kind = "T5" if is_of_t5(folder) else "CLIP"
         try:
             tokenizer = _read(folder, kind)
-            longest = tokenizer.model_max_length
+            longest: Any = tokenizer.model_max_length
             # T5 knows distances of tokens, not places, so that captions of any length will do.
             if (length is None or kind == "CLIP") and not (
                 type(longest) is int and 2 <= longest <= _MOST_TOKENS
@@ -120,14 +120,14 @@ class Tokenizer:
             indices = list(tokenizer.get_vocab().values())
             if kind == "CLIP" and sorted(indices) != list(range(len(indices))):
                 raise DataError(f"{folder}: its vocabulary must number the tokens without gaps")
-            length = longest if length is None else length
+            asked: int = longest if length is None else length
             most = longest if kind == "CLIP" else _MOST_TOKENS
-            if not 2 <= length <= most:
+            if not 2 <= asked <= most:
                 raise DataError(
-                    f"{folder}: {length} tokens of a caption asked for, must be 2 to {most:,}"
+                    f"{folder}: {asked} tokens of a caption asked for, must be 2 to {most:,}"
                 )
             clean = _as_wan_cleans if kind == "T5" else str
-            found = cls(folder, length, tokenizer.eos_token_id, tokenizer, clean)
+            found = cls(folder, asked, tokenizer.eos_token_id, tokenizer, clean)
             if found.end not in found(["a"]):  # some damage shows only in use
                 raise DataError(f"{folder}: its captions must end with eos_token")
         except (DataError, KeyboardInterrupt, Terminated):

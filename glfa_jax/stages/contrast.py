@@ -202,7 +202,7 @@ def run(settings: config.Config, store: Store) -> None:
         text = generator.load_text_encoder(compute_dtype=options["dtype"])
         tokenizer = system.caption_tokenizer(settings, generator)
         captions = tokenizer(store.attributes.captions["train"])
-        weights = jax.device_get(caption_weights(captions, end=tokenizer.end))
+        weights = jax.device_get(caption_weights(jnp.asarray(captions), end=tokenizer.end))
     frozen = {
         "fixed": parts.frozen,
         "clip": clip.model.variables,
