@@ -61,6 +61,9 @@ class Generator(Protocol):
     trainable: the values that `cotrain.trainable` may have.
     exact: patterns, as of `Trainable`, of parameters that keep 32 bits where the others have 16
         (`hardware.frozen_dtype`).
+    equal: lists of blocks that differ in their parameters alone and are passed by
+        `models.equal_blocks`, by their names in the denoiser's parameters, such as "blocks" of
+        blocks.0, blocks.1, ...: what of them is frozen is kept stacked (`models.stacked`).
     samplers: the values that `evaluation.sampler` may have.
     defaults: what `cotrain.trainable`, `evaluation.sampler` and other options of a section are when
         a configuration with this generator leaves them out, by `section.key`; where they are not
@@ -71,6 +74,7 @@ class Generator(Protocol):
     part: ClassVar[str]
     trainable: ClassVar[Mapping[str, Trainable]]
     exact: ClassVar[tuple[str, ...]]
+    equal: ClassVar[tuple[str, ...]]
     samplers: ClassVar[tuple[str, ...]]
     defaults: ClassVar[Mapping[str, Any]]
 

@@ -6,10 +6,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from glfa_jax.models.layers import recompute
 from glfa_jax.models.mesh_axes import spread
+from glfa_jax.models.stacked import in_stack
 
 
 def run_equal(
@@ -18,9 +20,9 @@ def run_equal(
     """Applies bound modules that differ in their parameters alone, one after the other.
 
     Every block keeps its own parameters; they are stacked here and looped over, so that a program
-    of 24 blocks takes hardly longer to compile than one of two. Kernels are stacked, and so are
-    their gradients, in the `dtype` that blocks compute in, to which each would cast its own. With
-    `remat` the backward pass recomputes every block from its input. `options` go to every call.
+    of 24 blocks takes hardly longer to compile than one of two. Those that are `stacked` already
+    are taken as they are. With `remat` the backward pass recomputes every block from its input.
+    `options` go to every call.
     """
     if not blocks:
         return x
@@ -29,13 +31,7 @@ def run_equal(
         for block in blocks:
             x = block(x, **options)
         return x
-    dtype: Any = getattr(first, "dtype", None)
-
-    def stack(path: Any, *leaves: Array) -> Array:
-        is_kernel = dtype is not None and path[-1].key == "kernel"
-        return jnp.stack([x.astype(dtype) for x in leaves] if is_kernel else leaves)
-
-    params = jax.tree_util.tree_map_with_path(stack, *(b.variables["params"] for b in blocks))
+    params = _stacked(blocks)
     keys = None
     if first.has_rng("dropout"):
         keys = jax.random.split(first.make_rng("dropout"), len(blocks))
@@ -51,3 +47,24 @@ def run_equal(
         # The loop keeps the passes apart already.
         body = jax.checkpoint(body, prevent_cse=False, policy=recompute)
     return jax.lax.scan(body, x, (params, keys))[0]
+
+
+def _stacked(blocks: Sequence[nn.Module]) -> dict:
+    """Parameters of all blocks, one after the other along a first axis.
+
+    Kernels are stacked, and so are their gradients, in the `dtype` that blocks compute in, to which
+    each would cast its own.
+    """
+    first = blocks[0]
+    dtype: Any = getattr(first, "dtype", None)
+
+    def stack(path: Any, *leaves: Array) -> Array:
+        is_kernel = dtype is not None and path[-1].key == "kernel"
+        return jnp.stack([x.astype(dtype) for x in leaves] if is_kernel else leaves)
+
+    own = [block.variables.get("params", {}) for block in blocks]
+    params = flatten_dict(jax.tree_util.tree_map_with_path(stack, *own))
+    (name,), _ = in_stack((str(first.name),))
+    around: Any = first.parent
+    kept: dict = around.variables["params"].get(name, {})
+    return unflatten_dict(params | flatten_dict(kept))

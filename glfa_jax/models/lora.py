@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Key
 
 from glfa_jax.models.layers import DOWN, UP
+from glfa_jax.models.stacked import in_stack
 
 Path = tuple[str, ...]
 
@@ -64,7 +65,7 @@ def beside(params: dict, lora: dict, *, scale: float) -> dict:
     The same model as of `merge`, and the same gradients. But no kernel is summed up, and there is
     no gradient of a whole one, which with many positions costs as much as the forward pass. Nor is
     an update rounded away where kernels have 16 bits. Kernels of convolutions, which have more than
-    two axes, are merged. Raises ValueError as `merge` does.
+    two axes, are merged; others may be `stacked`. Raises ValueError as `merge` does.
     """
     both: dict[Path, Any] = flatten_dict(params)
     for path, down, up in _pairs(both, lora):
@@ -80,14 +81,17 @@ def _pairs(params: dict[Path, Any], lora: dict) -> Iterator[tuple[Path, Array, A
     """Every adapted kernel's path, down and up; in the same order in every process."""
     parts: dict[Path, Any] = flatten_dict(lora)
     for path in dict.fromkeys(path[:-1] for path in parts):
-        if path not in params:
+        stack, _ = in_stack(path)
+        if path in params:
+            wanted = params[path].shape
+        elif stack in params:
+            wanted = params[stack].shape[1:]
+        else:
             raise ValueError(f"lora: {'/'.join(path)} is no parameter of this model")
         down, up = parts[(*path, "down")], parts[(*path, "up")]
         shape = (*down.shape[:-1], up.shape[-1])
-        if shape != params[path].shape:
-            raise ValueError(
-                f"lora: {'/'.join(path)} makes {shape}, the parameter is {params[path].shape}"
-            )
+        if shape != wanted:
+            raise ValueError(f"lora: {'/'.join(path)} makes {shape}, the parameter is {wanted}")
         yield path, down, up
 
 

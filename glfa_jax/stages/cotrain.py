@@ -36,6 +36,7 @@ from glfa_jax.method import loss_scales
 from glfa_jax.models import lora
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.lea import Lea
+from glfa_jax.models.stacked import stacked
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.stages import common_space, contrast, latents, lea, pretrain
 from glfa_jax.stages.compiling import Step, batch_shapes, compile_stage, say_plan, shape
@@ -161,9 +162,15 @@ def full(
     return whole["encoder"], denoiser
 
 
-def exact(generator: Generator) -> list[str]:
-    """Patterns of what keeps 32 bits whatever `hardware.frozen_dtype` is."""
-    return [f"^{generator.part}/.*({pattern})" for pattern in generator.exact]
+def kept(settings: config.Cotrain, generator: Generator, frozen: dict) -> dict:
+    """Frozen parameters as the step reads them: those that keep 32 bits whatever
+    `hardware.frozen_dtype` is apart, equal blocks stacked."""
+    chosen = generator.trainable[settings.trainable]
+    if chosen.beside or not chosen.low_rank:  # else updates are added to kernels one by one
+        denoiser = stacked(frozen.get(generator.part, {}), lists=generator.equal)
+        frozen = frozen | ({generator.part: denoiser} if denoiser else {})
+    exact = [f"^{generator.part}/.*({pattern})" for pattern in generator.exact]
+    return set_apart(frozen, exact)
 
 
 def computing(settings: config.Config, module: FmriEncoder | Lea) -> FmriEncoder | Lea:
@@ -265,7 +272,7 @@ def step_of(settings: config.Config) -> Step:
     return Step(
         params=parts.trainable,
         frozen={
-            "fixed": set_apart(parts.frozen, exact(generator)),
+            "fixed": kept(settings.cotrain, generator, parts.frozen),
             "codec": None if data.latents else codec,
             "mask": shape(side, side),
         },
@@ -326,7 +333,7 @@ def run(settings: config.Config, store: Store) -> None:
             says=_says(settings),
             init=parts.trainable,
             frozen={
-                "fixed": set_apart(parts.frozen, exact(generator)),
+                "fixed": kept(stage, generator, parts.frozen),
                 "codec": None if settings.data.latents else codec,
                 "mask": jnp.asarray(store.mask, jnp.float32),
             },

@@ -54,6 +54,7 @@ class MadeUp:
     }
     samplers: ClassVar[tuple[str, ...]] = ("euler",)
     exact: ClassVar[tuple[str, ...]] = ("read",)
+    equal: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, Any]] = {
         "cotrain.trainable": "mixing",
         "evaluation.sampler": "euler",

@@ -178,7 +178,7 @@ def test_what_is_exact_keeps_32_bits(study):
     kept = put_back(shapes_in(step.frozen["fixed"], jnp.bfloat16))
     leaves = {"/".join(path): x.dtype for path, x in flatten_dict(kept["transformer"]).items()}
     exact = {path for path, dtype in leaves.items() if dtype == jnp.float32}
-    assert {"blocks.0/norm2/scale", "blocks.1/scale_shift_table", "scale_shift_table"} < exact
+    assert {"blocks.*/norm2/scale", "blocks.*/scale_shift_table", "scale_shift_table"} < exact
     assert not [path for path in exact if "/to_q/" in path or "norm_q" in path]
     assert {x.dtype for x in jax.tree.leaves(kept["encoder"])} == {jnp.dtype(jnp.bfloat16)}
 

@@ -43,6 +43,7 @@ class UNet3DGenerator(StoredPipeline):
     text_kind: ClassVar[str] = "clip_text"
     samplers: ClassVar[tuple[str, ...]] = ("dpm++", "ddim")
     exact: ClassVar[tuple[str, ...]] = ()
+    equal: ClassVar[tuple[str, ...]] = ()
     # Attention and temporal convolutions: all that the official code trains, or its LoRA adapts.
     trainable: ClassVar[Mapping[str, Trainable]] = {
         "attention": Trainable(("attn1", "attn2", "temp_conv")),

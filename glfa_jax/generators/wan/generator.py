@@ -44,6 +44,7 @@ class WanGenerator(StoredPipeline):
     text_kind: ClassVar[str] = "umt5_text"
     samplers: ClassVar[tuple[str, ...]] = ("unipc", "euler")
     exact: ClassVar[tuple[str, ...]] = ("/norm[123]/", "time_embedder", "scale_shift_table")
+    equal: ClassVar[tuple[str, ...]] = ("blocks",)
     trainable: ClassVar[Mapping[str, Trainable]] = {
         "lora": Trainable(
             (r"/attn[12]/to_(q|k|v|out\.0)/kernel$", r"/ffn\.net\.(0\.proj|2)/kernel$"),
