@@ -1,5 +1,6 @@
 """The VAE, which turns frames into latents."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,22 +29,10 @@ def trained(run: Run) -> pretrained.Pretrained:
     }
     module = pretrained.build("vae", architecture)
 
-    def loss_fn(params, frozen, batch, key):
-        variables = {"params": params}
-        posterior: Any = module.apply(variables, batch, method="encode")
-        image: Any = module.apply(variables, posterior.sample(key), method="decode")
-        error = image - batch
-        reconstruction = jnp.abs(error).mean() + jnp.square(error).mean()
-        divergence = posterior.divergence().mean() / posterior.mean[0].size
-        return reconstruction + 1e-4 * divergence, {
-            "squared_error": jnp.square(error).mean(),
-            "divergence": divergence,
-        }
-
     def make(rng):
         return run.images(draw(rng, run.settings.vae.batch_size), rng)
 
-    params = run.train("vae", "vae", module, loss_fn, make)
+    params = run.train("vae", "vae", module, loss_of(module), make)
     images = run.images(held_out(64), np.random.default_rng(0))
     encoded: Any = module.apply({"params": params}, images, method="encode")
     architecture["scaling_factor"] = round(float(1 / encoded.mean.std()), 5)
@@ -52,3 +41,21 @@ def trained(run: Run) -> pretrained.Pretrained:
     error = float(jnp.square((jnp.clip(rebuilt, -1, 1) - images) / 2).mean())
     run.report("vae", psnr=-10 * np.log10(error))
     return vae
+
+
+def loss_of(module: Any) -> Callable:
+    """How far samples of the posterior are from what was encoded, and it from a standard normal."""
+
+    def loss_fn(params, frozen, batch, key):
+        variables = {"params": params}
+        posterior: Any = module.apply(variables, batch, method="encode")
+        decoded: Any = module.apply(variables, posterior.sample(key), method="decode")
+        error = decoded - batch
+        reconstruction = jnp.abs(error).mean() + jnp.square(error).mean()
+        divergence = posterior.divergence().mean() / posterior.mean[0].size
+        return reconstruction + 1e-4 * divergence, {
+            "squared_error": jnp.square(error).mean(),
+            "divergence": divergence,
+        }
+
+    return loss_fn

@@ -3,9 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from examples.simulated.autoencoder import loss_of
 from examples.simulated.run import Run, draw, held_out
 from examples.simulated.settings import Wan
 from glfa_jax.convert import pretrained
@@ -28,18 +28,7 @@ def trained(run: Run[Wan]) -> pretrained.Pretrained:
         "latents_std": [1.0] * CHANNELS,
     }
     module = pretrained.build("wan_vae", architecture)
-
-    def loss_fn(params, frozen, batch, key):
-        variables = {"params": params}
-        posterior: Any = module.apply(variables, batch, method="encode")
-        video: Any = module.apply(variables, posterior.sample(key), method="decode")
-        error = video - batch
-        reconstruction = jnp.abs(error).mean() + jnp.square(error).mean()
-        divergence = posterior.divergence().mean() / posterior.mean[0].size
-        return reconstruction + 1e-4 * divergence, {
-            "squared_error": jnp.square(error).mean(),
-            "divergence": divergence,
-        }
+    loss = loss_of(module)
 
     def make_images(rng):
         return run.images(draw(rng, run.settings.vae_images.batch_size), rng)[:, None]
@@ -49,9 +38,9 @@ def trained(run: Run[Wan]) -> pretrained.Pretrained:
 
     # Images first, as Wan's was trained: a frame costs a ninth of a clip and teaches all but what
     # frames have in common.
-    images = run.train("vae_images", "wan_vae", module, loss_fn, make_images)
+    images = run.train("vae_images", "wan_vae", module, loss, make_images)
     params = run.train(
-        "vae", "wan_vae", module, loss_fn, make_clips, init=jax.tree.map(inflated, images)
+        "vae", "wan_vae", module, loss, make_clips, init=jax.tree.map(inflated, images)
     )
     video = run.videos(held_out(64))
     encoded: Any = jax.jit(lambda x: module.apply({"params": params}, x, method="encode"))(video)
