@@ -133,7 +133,6 @@ class Ours(InJax):
             place_params,
             put_back,
             replicated,
-            set_apart,
         )
         from glfa_jax.training.state import TrainState
         from glfa_jax.training.step import abstract_state, compiler_options, jitted_step
@@ -188,7 +187,7 @@ class Ours(InJax):
         moments = jax.jit(optim.init, out_shardings=where.opt_state)(trainable)
         self._state = TrainState(jax.device_put(jnp.int32(0), where.step), trainable, moments)
         frozen = place_params(
-            set_apart(parts.frozen, cotrain.exact(made)),
+            cotrain.kept(stage, made, parts.frozen),
             mesh,
             copy=False,
             from_bytes=hardware.shard_from_bytes,
