@@ -187,7 +187,7 @@ class Ours(InJax):
         moments = jax.jit(optim.init, out_shardings=where.opt_state)(trainable)
         self._state = TrainState(jax.device_put(jnp.int32(0), where.step), trainable, moments)
         frozen = place_params(
-            cotrain.kept(stage, made, parts.frozen),
+            cotrain.kept(stage, made, parts),
             mesh,
             copy=False,
             from_bytes=hardware.shard_from_bytes,

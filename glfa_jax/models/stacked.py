@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -56,29 +56,25 @@ class Stack:
         return whole
 
 
-def stacked(params: dict, *, lists: Iterable[str]) -> dict:
-    """The same parameters, those that every block of a list has as one array.
+def stacked(params: dict, *, lists: Iterable[str], trained: dict | None = None) -> dict:
+    """The same parameters, those of blocks as one array of all blocks' each.
 
-    lists: their names, such as "blocks". Leaves are arrays, which become a `Stack`, or abstract.
+    lists: names of what is stacked, such as "blocks". trained: parameters of the model besides
+    these; what any block has there is stacked of none. Leaves are arrays, which become a `Stack`,
+    or abstract.
     """
-    named = set(lists)
+    named = {f"{name}.{ALL}" for name in lists}
+    apart = {in_stack(path)[0] for path in flatten_dict(trained or {})}
     rest: dict[Path, Any] = {}
     of_blocks: dict[Path, dict[int, Any]] = defaultdict(dict)
     for path, leaf in flatten_dict(params).items():
         whole, number = in_stack(path)
-        if number is not None and _list_in(whole).name in named:
-            of_blocks[whole][number] = leaf
-        else:
+        if number is None or whole in apart or named.isdisjoint(whole):
             rest[path] = leaf
-    count: dict[_List, int] = {}
-    for whole, parts in of_blocks.items():
-        count[_list_in(whole)] = max(count.get(_list_in(whole), 0), 1 + max(parts))
-    for whole, parts in of_blocks.items():
-        shapes = {(tuple(part.shape), part.dtype) for part in parts.values()}
-        if len(parts) == count[_list_in(whole)] and len(shapes) == 1:
-            rest[whole] = _stack([parts[i] for i in sorted(parts)])
         else:
-            rest |= {_of_block(whole, i): part for i, part in parts.items()}
+            of_blocks[whole][number] = leaf
+    for whole, parts in of_blocks.items():
+        rest[whole] = _stack([parts[i] for i in sorted(parts)])
     return unflatten_dict(rest)
 
 
@@ -88,21 +84,6 @@ def in_stack(path: Path) -> tuple[Path, int | None]:
         if found := _BLOCK.fullmatch(name):
             return (*path[:at], f"{found[1]}.{ALL}", *path[at + 1 :]), int(found[2])
     return path, None
-
-
-class _List(NamedTuple):
-    above: Path
-    name: str
-
-
-def _list_in(whole: Path) -> _List:
-    at = next(i for i, name in enumerate(whole) if name.endswith(f".{ALL}"))
-    return _List(whole[:at], whole[at].removesuffix(f".{ALL}"))
-
-
-def _of_block(whole: Path, number: int) -> Path:
-    above, name = _list_in(whole)
-    return (*above, f"{name}.{number}", *whole[len(above) + 1 :])
 
 
 def _stack(parts: list[Any]) -> Any:

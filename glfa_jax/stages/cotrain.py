@@ -162,15 +162,16 @@ def full(
     return whole["encoder"], denoiser
 
 
-def kept(settings: config.Cotrain, generator: Generator, frozen: dict) -> dict:
+def kept(settings: config.Cotrain, generator: Generator, parts: Split) -> dict:
     """Frozen parameters as the step reads them: those that keep 32 bits whatever
     `hardware.frozen_dtype` is apart, equal blocks stacked."""
+    frozen, part = parts.frozen, generator.part
     chosen = generator.trainable[settings.trainable]
-    if chosen.beside or not chosen.low_rank:  # else updates are added to kernels one by one
-        denoiser = stacked(frozen.get(generator.part, {}), lists=generator.equal)
-        frozen = frozen | ({generator.part: denoiser} if denoiser else {})
-    exact = [f"^{generator.part}/.*({pattern})" for pattern in generator.exact]
-    return set_apart(frozen, exact)
+    # Else updates are added to kernels one by one.
+    if part in frozen and (chosen.beside or not chosen.low_rank):
+        trained = parts.trainable.get(part)
+        frozen = frozen | {part: stacked(frozen[part], lists=generator.equal, trained=trained)}
+    return set_apart(frozen, [f"^{part}/.*({pattern})" for pattern in generator.exact])
 
 
 def computing(settings: config.Config, module: FmriEncoder | Lea) -> FmriEncoder | Lea:
@@ -272,7 +273,7 @@ def step_of(settings: config.Config) -> Step:
     return Step(
         params=parts.trainable,
         frozen={
-            "fixed": kept(settings.cotrain, generator, parts.frozen),
+            "fixed": kept(settings.cotrain, generator, parts),
             "codec": None if data.latents else codec,
             "mask": shape(side, side),
         },
@@ -333,7 +334,7 @@ def run(settings: config.Config, store: Store) -> None:
             says=_says(settings),
             init=parts.trainable,
             frozen={
-                "fixed": kept(stage, generator, parts.frozen),
+                "fixed": kept(stage, generator, parts),
                 "codec": None if settings.data.latents else codec,
                 "mask": jnp.asarray(store.mask, jnp.float32),
             },

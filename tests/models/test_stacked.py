@@ -1,5 +1,6 @@
 """Blocks' parameters in one array each: the same model, and the same gradients of what trains."""
 
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -56,11 +57,12 @@ def test_only_lists_that_are_named_are_stacked(given):
     assert paths(stacked(params, lists=[])) == paths(params)
 
 
-def test_what_not_every_block_has_stays_where_it_is(given):
+def test_what_a_block_trains_is_stacked_of_none(given):
     params, _ = given
     flat = flatten_dict(params)
-    del flat[("blocks.2", "to_out.0", "bias")]  # trains, for instance
-    found = paths(stacked(unflatten_dict(flat), lists=["blocks"]))
+    path = ("blocks.2", "to_out.0", "bias")
+    trained = unflatten_dict({path: flat.pop(path)})
+    found = paths(stacked(unflatten_dict(flat), lists=["blocks"], trained=trained))
     assert {"blocks.0/to_out.0/bias", "blocks.1/to_out.0/bias"} < found
     assert "blocks.*/to_out.0/kernel" in found
 
@@ -81,13 +83,15 @@ def test_shapes_are_stacked_as_arrays_are(given):
     assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, arrays)
 
 
-@pytest.mark.parametrize("trained", [(), ("bias",), ("kernel", "bias")])
+@pytest.mark.parametrize("trained", ["^$", "bias$", "(kernel|bias)$", "^blocks.0", "^blocks.2"])
 def test_the_model_is_the_same_whatever_part_is_stacked(given, trained):
+    """Parameters of some kinds train, or those of the first or the last block."""
     params, x = given
     flat = flatten_dict(params)
-    own = {path: leaf for path, leaf in flat.items() if path[-1] in trained}
+    own = {path: leaf for path, leaf in flat.items() if re.search(trained, "/".join(path))}
     rest = unflatten_dict({path: leaf for path, leaf in flat.items() if path not in own})
-    kept = jax.tree.map(np.asarray, stacked(rest, lists=["blocks"]))
+    found = stacked(rest, lists=["blocks"], trained=unflatten_dict(own))
+    kept = jax.tree.map(np.asarray, found)
 
     def loss(own: dict, others: dict) -> jax.Array:
         both = unflatten_dict(flatten_dict(others) | own)
