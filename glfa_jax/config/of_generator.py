@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-Tree = dict[str, Any]
-
 
 def decided_by(generator: str) -> Mapping[str, Any]:
     """`section.key` to its default with a generator of this name; nothing of one that is unknown,
@@ -15,23 +13,12 @@ def decided_by(generator: str) -> Mapping[str, Any]:
     return known[generator].defaults if generator in known else {}
 
 
-def filled(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Tree:
-    """Options as given, and the defaults of those that are left out."""
-    tree = dict(given)
+def left_out(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By section, the options that are not given, and their defaults."""
+    found: dict[str, dict[str, Any]] = {}
     for key, default in defaults.items():
         section, option = key.split(".")
-        own = tree.get(section, {})
-        if isinstance(own, dict):  # else rejected as it is
-            tree[section] = {option: default, **own}
-    return tree
-
-
-def without(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Tree:
-    """The inverse: options but for those that are as the defaults."""
-    tree = dict(given)
-    for key, default in defaults.items():
-        section, option = key.split(".")
-        own = tree.get(section)
-        if isinstance(own, dict) and own.get(option) == default:
-            tree[section] = {name: value for name, value in own.items() if name != option}
-    return tree
+        own = given.get(section, {})
+        if isinstance(own, dict) and option not in own:  # what is no section is rejected as it is
+            found.setdefault(section, {})[option] = default
+    return found

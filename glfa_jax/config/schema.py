@@ -2,16 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from glfa_jax.config.base import Section, Seed, once
 from glfa_jax.config.data import Data, Protocol
 from glfa_jax.config.evaluation import Evaluation, Explain, Sweep
 from glfa_jax.config.hardware import Hardware
 from glfa_jax.config.model import Alignment, Conditioning, Encoder
-from glfa_jax.config.of_generator import decided_by, filled
+from glfa_jax.config.of_generator import decided_by, left_out
 from glfa_jax.config.stages import Adapt, Contrast, Cotrain, Lea, Pretrain
 from glfa_jax.config.validating import overridden
 
@@ -64,14 +64,20 @@ class Config(Section):
     explain: Explain = Explain()
     hardware: Hardware = Hardware()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _of_generator(cls, given: Any) -> Any:
+    def _of_generator(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
         """What is left out is as the generator has it; those of the default one stand here."""
         name = given.get("generator") if isinstance(given, dict) else None
         if not isinstance(name, str) or name == cls.model_fields["generator"].default:
-            return given
-        return filled(given, decided_by(name))
+            return build(given)
+        missing = left_out(given, decided_by(name))
+        made = build(
+            given | {key: options | given.get(key, {}) for key, options in missing.items()}
+        )
+        for key, options in missing.items():  # still left out: another generator brings its own
+            getattr(made, key).model_fields_set.difference_update(options)
+        return made
 
     @property
     def aligned(self) -> bool:

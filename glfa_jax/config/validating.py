@@ -6,7 +6,6 @@ from pydantic import ValidationError
 
 from glfa_jax import strict_yaml
 from glfa_jax.config.base import ConfigError, Section
-from glfa_jax.config.of_generator import decided_by, without
 from glfa_jax.errors import InputError
 from glfa_jax.files import one_line
 
@@ -18,11 +17,9 @@ Schema = TypeVar("Schema", bound=Section)
 def overridden(given: Schema, overrides: list[str] | tuple[str, ...]) -> Schema:
     """The same configuration but for `section.key=value`; raises ConfigError.
 
-    With another generator, what was as the former has it is as the new one does.
+    What was left out stays so: with another generator it is as that one has it.
     """
-    tree = given.model_dump(mode="json")
-    if "generator" in (override.partition("=")[0] for override in overrides):
-        tree = without(tree, decided_by(tree.get("generator", "")))
+    tree = given.model_dump(mode="json", exclude_unset=True)
     return validated(tree, overrides, schema=type(given), source="configuration")
 
 

@@ -63,6 +63,13 @@ def test_another_generator_brings_its_own(tmp_path):
     assert decided(back) == dict(GENERATORS["unet3d"].defaults) | own
 
 
+def test_what_is_given_stays_with_another_generator(tmp_path):
+    """Even where the former had it so by default."""
+    first = bare(tmp_path, "evaluation.sampling_steps=25")
+    wan = config.overridden(first, ["generator=wan"])
+    assert decided(wan) == OF_WAN | {"evaluation.sampling_steps": 25}
+
+
 def test_mistakes_are_told_as_they_were(tmp_path):
     assert bare(tmp_path, "generator=sora").evaluation.sampler == "dpm++"  # rejected where opened
     for wrong in ("evaluation=3", "evaluation=null"):
