@@ -133,6 +133,11 @@ def check_generator(settings: config.Config) -> Generator:
                 f"{key}: must be {choices} with the generator {settings.generator}, "
                 f"got {given!r:.60}"
             )
+    if (kind := settings.cotrain.frozen_kernels) is not None and not found.equal:
+        raise InputError(
+            f"cotrain.frozen_kernels: {kind}, cannot be used with the generator "
+            f"{settings.generator}, which has no blocks of equal shape"
+        )
     for key, asked in (
         ("evaluation", (settings.evaluation.sampling_steps,)),
         ("sweep", settings.sweep.sampling_steps or ()),

@@ -132,7 +132,7 @@ class Cotrain(Stage):
     """
 
     later: ClassVar[frozenset[str]] = frozenset(
-        {"encoder_from", "generator_from", "temporal_dropout"}
+        {"encoder_from", "generator_from", "temporal_dropout", "frozen_kernels"}
     )
 
     steps: Count = Field(
@@ -158,6 +158,11 @@ class Cotrain(Stage):
         "attention",
     )
     lora: Lora = Lora()
+    frozen_kernels: Literal["int8", "nf4"] | None = Field(
+        default=None,
+        description="wan: kernels of its blocks that are not trained, rounded to 8 bits or 4 while "
+        "the others train (QLoRA); left out: as hardware.frozen_dtype says",
+    )
     preset: Literal["code", "paper"] | None = Field(
         default="code",
         description="whose loss scales: code or paper. Scales given beside it win; the name is "

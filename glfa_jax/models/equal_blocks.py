@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from glfa_jax.models.layers import recompute
 from glfa_jax.models.mesh_axes import spread
+from glfa_jax.models.quantised import whole
 from glfa_jax.models.stacked import in_stack
 
 
@@ -21,8 +22,8 @@ def run_equal(
 
     Every block keeps its own parameters; they are stacked here and looped over, so that a program
     of 24 blocks takes hardly longer to compile than one of two. Those that are `stacked` already
-    are taken as they are. With `remat` the backward pass recomputes every block from its input.
-    `options` go to every call.
+    are taken as they are; of those that are `quantised`, one block's are whole at a time. With
+    `remat` the backward pass recomputes every block from its input. `options` go to every call.
     """
     if not blocks:
         return x
@@ -40,7 +41,7 @@ def run_equal(
     def body(x: Array, layer: tuple[Any, jax.Array | None]) -> tuple[Array, None]:
         params, key = layer
         rngs = {} if key is None else {"dropout": key}
-        out: Any = detached.apply({"params": params}, spread(x), rngs=rngs, **options)
+        out: Any = detached.apply({"params": whole(params)}, spread(x), rngs=rngs, **options)
         return out, None
 
     if remat:

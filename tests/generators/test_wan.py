@@ -25,6 +25,7 @@ from glfa_jax.errors import InputError
 from glfa_jax.files import CHECKSUMS
 from glfa_jax.generators.wan import WanGenerator
 from glfa_jax.models.lora import init_lora
+from glfa_jax.models.quantised import Quantised
 from glfa_jax.stages import contrast, cotrain, lea
 from glfa_jax.training.sharding import put_back, shapes_in
 from tests.convert.test_pretrained import assert_same, rejection, write_text_to_video
@@ -154,9 +155,10 @@ def test_what_it_cannot_do_is_one_sentence(study, change, said):
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_step_of_stage_two_trains_encoder_and_lora(study):
+@pytest.mark.parametrize("frozen", [None, "int8", "nf4"])
+def test_a_step_of_stage_two_trains_encoder_and_lora(study, frozen):
     """Traced, not compiled: that the parts fit each other."""
-    step = cotrain.step_of(study)
+    step = cotrain.step_of(config.overridden(study, [f"cotrain.frozen_kernels={frozen or 'null'}"]))
     assert sorted(step.params) == ["encoder", "lora"]
     assert sorted(put_back(step.frozen["fixed"])) == ["encoder", "transformer"]
     # As many tokens as configured, of the generator's width, by an encoder of another.
@@ -181,6 +183,22 @@ def test_what_is_exact_keeps_32_bits(study):
     assert {"blocks.*/norm2/scale", "blocks.*/scale_shift_table", "scale_shift_table"} < exact
     assert not [path for path in exact if "/to_q/" in path or "norm_q" in path]
     assert {x.dtype for x in jax.tree.leaves(kept["encoder"])} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize("trainable", ["lora", "attention"])
+def test_kernels_that_do_not_train_are_rounded(study, trainable):
+    """Their scales keep 32 bits; nothing but kernels is rounded."""
+    change = [f"cotrain.trainable={trainable}", "cotrain.frozen_kernels=int8"]
+    step = cotrain.step_of(config.overridden(study, change))
+    kept = put_back(shapes_in(step.frozen["fixed"], jnp.bfloat16))
+    for path, x in flatten_dict(kept["transformer"]).items():
+        name = "/".join(path)
+        of_blocks = name.startswith("blocks.") and path[-1] == "kernel"
+        assert isinstance(x, Quantised) == of_blocks, name
+        if of_blocks:
+            assert "/ffn" in name or trainable == "lora"
+            values, scales = jax.tree.leaves(x)
+            assert (values.dtype, scales.dtype) == (jnp.int8, jnp.float32)
 
 
 @pytest.fixture(scope="module")

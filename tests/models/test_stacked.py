@@ -26,10 +26,13 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
+    remat: bool = False
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nn.Dense(WIDTH, name="first.0")(x)
-        return run_equal([Block(name=f"blocks.{i}") for i in range(COUNT)], x)
+        blocks = [Block(name=f"blocks.{i}") for i in range(COUNT)]
+        return run_equal(blocks, x, remat=self.remat)
 
 
 @pytest.fixture(scope="module")

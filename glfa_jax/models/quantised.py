@@ -1,0 +1,99 @@
+"""Frozen kernels kept in 8 or 4 bits, as QLoRA keeps them (arXiv 2305.14314).
+
+Kernels that lie `stacked` are rounded block by block, through qwix; a loop over the blocks makes
+each whole again where it is read, so that no more than one is whole at a time. Gradients pass
+through them and reach none of them.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from flax.struct import PyTreeNode
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float
+
+from glfa_jax.errors import InputError
+from glfa_jax.models.stacked import ALL, Stack
+
+# Inputs of a kernel that share a scale, where their number allows; QLoRA's.
+_TILE = 64
+
+
+class Quantised(PyTreeNode):
+    """A kernel in few bits, or several along a first axis. array: qwix's."""
+
+    array: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def whole(self) -> Float[Array, "*k"]:
+        """In float32, as of its scales."""
+        return _qwix().dequantize(self.array)
+
+
+def quantised(params: dict, *, kind: str) -> dict:
+    """The same parameters, stacked kernels of (*taps, in, out) as `Quantised`.
+
+    kind: "int8", 256 even steps, a scale for every output; "nf4", 16 values at quantiles of a
+    normal distribution, a scale for every output and 64 inputs, or fewer where 64 do not divide
+    them. Scales are in float32. Leaves are arrays, a `Stack` where they are stacked, or abstract.
+    Raises InputError where qwix is not installed.
+    """
+    rounded = partial(_rounded, kind=kind)
+    return unflatten_dict(
+        {
+            path: _of_blocks(leaf, rounded) if _is_kernel_of_blocks(path) else leaf
+            for path, leaf in flatten_dict(params).items()
+        }
+    )
+
+
+def whole(params: dict) -> dict:
+    """The same parameters, none of them `Quantised`."""
+    return jax.tree.map(
+        lambda x: x.whole() if isinstance(x, Quantised) else x,
+        params,
+        is_leaf=lambda x: isinstance(x, Quantised),
+    )
+
+
+def _is_kernel_of_blocks(path: tuple[str, ...]) -> bool:
+    return path[-1] == "kernel" and any(name.endswith(f".{ALL}") for name in path)
+
+
+def _of_blocks(kernels: Any, rounded: Callable[[Any], Quantised]) -> Quantised:
+    """One after the other, since the blocks' together may be larger than what is free."""
+    if isinstance(kernels, jax.ShapeDtypeStruct):
+        return jax.eval_shape(jax.vmap(rounded), kernels)
+    parts = kernels.parts if isinstance(kernels, Stack) else kernels
+    compiled = jax.jit(rounded)
+    each = [jax.device_get(compiled(np.asarray(part))) for part in parts]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+
+
+def _rounded(kernel: Float[Array, "*taps c d"], *, kind: str) -> Quantised:
+    inputs, outputs = kernel.ndim - 2, kernel.ndim - 1
+    tiles = {inputs: _tile_of(kernel.shape[inputs])} if kind == "nf4" else {}
+    array = _qwix().quantize(
+        kernel.astype(np.float32), kind, channelwise_axes=(outputs,), tiled_axes=tiles
+    )
+    return Quantised(array)
+
+
+def _tile_of(inputs: int) -> int:
+    return max(size for size in range(1, _TILE + 1) if inputs % size == 0)
+
+
+def _qwix() -> Any:
+    try:
+        import qwix
+    except ImportError:
+        raise InputError(
+            "cotrain.frozen_kernels needs qwix; pip install 'glfa_jax[quantised]' installs it"
+        ) from None
+    return qwix
