@@ -1,5 +1,6 @@
 """What a stage holds on every device before it computes anything, from shapes alone."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,5 +66,5 @@ def _held(tree: Any) -> int:
     total = 0
     for x in jax.tree.leaves(tree):
         part = jax.ShapeDtypeStruct(x.sharding.shard_shape(x.shape), x.dtype)
-        total += part.size * part.dtype.itemsize
+        total += math.ceil(part.size * jax.dtypes.itemsize_bits(part.dtype) / 8)
     return total
