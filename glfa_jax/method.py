@@ -20,7 +20,9 @@ def method_name(settings: Config) -> str:
     fMRI-PTE-V is the same pipeline with no alignment layer (SPEC §6.3).
     """
     if settings.method == "lea":
-        return "LEA, generator co-trained" if settings.lea.cotrain_generator else "LEA"
+        parts = ["LEA", *_generator(settings)]
+        parts += ["generator co-trained"] if settings.lea.cotrain_generator else []
+        return ", ".join(parts)
     layer, aligned = settings.alignment, settings.aligned
     missing = [name for stage, name in _STAGES.items() if stage in settings.without]
     glfa = layer.method == "glfa"
@@ -35,11 +37,17 @@ def method_name(settings: Config) -> str:
         "per-subject alignment": layer.per_subject and glfa,
         "caption tokens": settings.contrast.token_scale and "contrast" not in settings.without,
         "LoRA": settings.cotrain.trainable == "lora",
+        f"frozen kernels in {settings.cotrain.frozen_kernels}": settings.cotrain.frozen_kernels,
     }
-    parts = [name, *(words for words, there in more.items() if there)]
+    parts = [name, *_generator(settings), *(words for words, there in more.items() if there)]
     if (minutes := settings.evaluation.adapted_minutes) is not None:
         parts.append(_fitted(settings, minutes))
     return ", ".join(parts)
+
+
+def _generator(settings: Config) -> list[str]:
+    """Its name, unless it is the paper's."""
+    return [] if settings.generator == "unet3d" else [f"generator {settings.generator}"]
 
 
 def _called(chosen: Alignment | Adapt) -> str:

@@ -64,6 +64,12 @@ def settings(**sections) -> config.Config:
             },
             "GLFA w/o global, per-subject alignment, LoRA, fitted to 0.5 min",
         ),
+        (
+            {"generator": "wan", "cotrain": {"frozen_kernels": "int8"}},
+            "GLFA, generator wan, LoRA, frozen kernels in int8",
+        ),
+        ({"generator": "wan", "cotrain": {"trainable": "attention"}}, "GLFA, generator wan"),
+        ({"generator": "wan", "method": "lea"}, "LEA, generator wan"),
     ],
 )
 def test_every_variant_has_its_name(sections, name):
