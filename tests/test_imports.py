@@ -62,6 +62,11 @@ class Rule:
 
 # The first rule that fits a file holds for it, so exceptions stand above what they are taken from.
 LAYERS = (
+    Rule(
+        "glfa_jax/models/quantised",
+        ("jax", "flax", "qwix", "glfa_jax.models"),
+        "kernels are rounded by qwix",
+    ),
     Rule("glfa_jax/models", ("jax", "flax", "glfa_jax.models", "glfa_jax.ops"), "models are pure"),
     Rule("glfa_jax/ops", ("jax", "glfa_jax.ops"), "ops know jax and numpy only"),
     Rule("glfa_jax/diffusion", ("jax", "glfa_jax.diffusion"), "diffusion knows jax only"),
