@@ -5,6 +5,7 @@ each whole again where it is read, so that no more than one is whole at a time. 
 through them and reach none of them.
 """
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,6 +18,9 @@ from jaxtyping import Array, Float
 
 from glfa_jax.errors import InputError
 from glfa_jax.models.stacked import ALL, Stack
+
+# Finds, in '/'-joined paths, the kernels that are rounded: those of stacked blocks.
+KERNELS = rf"\.\{ALL}/(.*/)?kernel$"
 
 # Inputs of a kernel that share a scale, where their number allows; QLoRA's.
 _TILE = 64
@@ -41,14 +45,15 @@ def quantised(params: dict, *, kind: str) -> dict:
 
     kind: "int8", 256 even steps, a scale for every output; "nf4", 16 values at quantiles of a
     normal distribution, a scale for every output and 64 inputs, or fewer where 64 do not divide
-    them. Scales are in float32. Leaves are arrays, a `Stack` where they are stacked, or abstract.
-    Raises InputError where qwix is not installed.
+    them. Scales are in float32. Leaves are as `stacked` has them, a `Stack` or abstract where these
+    are. Raises InputError where qwix is not installed.
     """
-    rounded = partial(_rounded, kind=kind)
+    rounded = jax.jit(partial(_rounded, kind=kind))
+    flat: dict[tuple[str, ...], Any] = flatten_dict(params)
     return unflatten_dict(
         {
-            path: _of_blocks(leaf, rounded) if _is_kernel_of_blocks(path) else leaf
-            for path, leaf in flatten_dict(params).items()
+            path: _of_blocks(leaf, rounded) if re.search(KERNELS, "/".join(path)) else leaf
+            for path, leaf in flat.items()
         }
     )
 
@@ -62,17 +67,13 @@ def whole(params: dict) -> dict:
     )
 
 
-def _is_kernel_of_blocks(path: tuple[str, ...]) -> bool:
-    return path[-1] == "kernel" and any(name.endswith(f".{ALL}") for name in path)
-
-
-def _of_blocks(kernels: Any, rounded: Callable[[Any], Quantised]) -> Quantised:
+def _of_blocks(
+    kernels: Stack | jax.ShapeDtypeStruct, rounded: Callable[[Any], Quantised]
+) -> Quantised:
     """One after the other, since the blocks' together may be larger than what is free."""
     if isinstance(kernels, jax.ShapeDtypeStruct):
         return jax.eval_shape(jax.vmap(rounded), kernels)
-    parts = kernels.parts if isinstance(kernels, Stack) else kernels
-    compiled = jax.jit(rounded)
-    each = [jax.device_get(compiled(np.asarray(part))) for part in parts]
+    each = [jax.device_get(rounded(np.asarray(part))) for part in kernels.parts]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
 
 

@@ -36,8 +36,8 @@ from glfa_jax.method import loss_scales
 from glfa_jax.models import lora
 from glfa_jax.models.fmri_encoder import FmriEncoder
 from glfa_jax.models.lea import Lea
-from glfa_jax.models.quantised import quantised
-from glfa_jax.models.stacked import ALL, stacked
+from glfa_jax.models.quantised import KERNELS, quantised
+from glfa_jax.models.stacked import stacked
 from glfa_jax.ops.local_conv import bounding_box
 from glfa_jax.stages import common_space, contrast, latents, lea, pretrain
 from glfa_jax.stages.compiling import Step, batch_shapes, compile_stage, say_plan, shape
@@ -166,8 +166,7 @@ def full(
 def kept(settings: config.Cotrain, generator: Generator, parts: Split) -> dict:
     """Frozen parameters as the step reads them: those that keep their type whatever
     `hardware.frozen_dtype` is apart, equal blocks stacked and their kernels rounded if asked."""
-    frozen, part = parts.frozen, generator.part
-    apart = [f"^{part}/.*({pattern})" for pattern in generator.exact]
+    frozen, part, exact = parts.frozen, generator.part, generator.exact
     chosen = generator.trainable[settings.trainable]
     # Else updates are added to kernels one by one.
     if part in frozen and (chosen.beside or not chosen.low_rank):
@@ -175,9 +174,9 @@ def kept(settings: config.Cotrain, generator: Generator, parts: Split) -> dict:
         of_blocks = stacked(frozen[part], lists=generator.equal, trained=trained)
         if settings.frozen_kernels is not None:
             of_blocks = quantised(of_blocks, kind=settings.frozen_kernels)
-            apart.append(rf"^{part}/.*\{ALL}/.*kernel$")
+            exact = (*exact, KERNELS)  # their scales
         frozen = frozen | {part: of_blocks}
-    return set_apart(frozen, apart)
+    return set_apart(frozen, [f"^{part}/.*({pattern})" for pattern in exact])
 
 
 def computing(settings: config.Config, module: FmriEncoder | Lea) -> FmriEncoder | Lea:

@@ -11,8 +11,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from glfa_jax import config
 from glfa_jax.errors import InputError
 from glfa_jax.models import lora
-from glfa_jax.models.quantised import Quantised, quantised, whole
-from glfa_jax.models.stacked import stacked
+from glfa_jax.models.quantised import KERNELS, Quantised, quantised, whole
+from glfa_jax.models.stacked import Stack, stacked
 from glfa_jax.training.sharding import make_mesh, place_params, put_back, set_apart
 from tests.convert.test_pretrained import assert_same
 from tests.models.test_stacked import COUNT, WIDTH, Net, given  # noqa: F401
@@ -27,7 +27,7 @@ NF4 = [
 
 
 def of_one(kernel: np.ndarray, kind: str) -> np.ndarray:
-    kept = quantised({"blocks.*": {"kernel": kernel[None]}}, kind=kind)
+    kept = quantised({"blocks.*": {"kernel": Stack((kernel,))}}, kind=kind)
     return np.asarray(whole(kept)["blocks.*"]["kernel"])[0]
 
 
@@ -109,7 +109,7 @@ def test_on_the_devices_they_take_few_bits(given, kind):  # noqa: F811
     """Scales that are set apart keep 32 bits where others have 16."""
     params, x = given
     kept = quantised(stacked(params, lists=["blocks"]), kind=kind)
-    apart = set_apart(kept, [r"\*/.*kernel$"])
+    apart = set_apart(kept, [KERNELS])
     placed = place_params(
         apart, make_mesh(config.MeshSize()), copy=False, from_bytes=0, dtype=jnp.bfloat16
     )
