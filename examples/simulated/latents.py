@@ -1,6 +1,6 @@
 """Clips as latents with their captions, from which both text-to-video models learn."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -36,10 +36,17 @@ class CaptionedLatents:
         with np.load(cache) as arrays:
             self._means, self._deviations = arrays["mean"], arrays["deviation"]
 
-    def batch(self, rng: np.random.Generator, clips: int, *, one_frame: bool = False) -> dict:
+    def batch(
+        self,
+        rng: np.random.Generator,
+        clips: int,
+        *,
+        one_frame: Literal["any", "first"] | None = None,
+    ) -> dict:
         """Latents drawn from the posteriors of some clips, and tokens of their captions.
 
-        one_frame: of every clip the same frame, drawn anew for every batch. A share of the clips,
+        one_frame: of every clip the same frame, drawn anew for every batch, or the first, which
+        alone is an image where the others hold several frames of video each. A share of the clips,
         `unconditional`, has no caption.
         """
         frames = self._means.shape[1]
@@ -49,7 +56,7 @@ class CaptionedLatents:
             "" if dropped else self._captions[i][rng.integers(_WORDINGS)]
             for i, dropped in zip(picks, drop, strict=True)
         ]
-        first = rng.integers(frames) if one_frame else 0
+        first = rng.integers(frames) if one_frame == "any" else 0
         window = np.s_[picks, first : first + (1 if one_frame else frames)]
         noise = rng.standard_normal(self._means[window].shape, np.float32)
         latents = self._means[window] + self._deviations[window] * noise

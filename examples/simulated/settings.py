@@ -43,3 +43,4 @@ class Wan(Models):
     clip_frames: config.Positive = 10  # of which every second one is read
     judges: Path  # folder of the foundation, whose classifiers tell what samples show
     vae_images: config.Stage  # single frames, before clips
+    generator_images: config.Stage  # text to image, before text to video

@@ -36,7 +36,7 @@ def train(run: Run[Foundation], vae: pretrained.Pretrained, text: TextEncoder) -
     clips = CaptionedLatents(run, vae)
 
     def make_images(rng):
-        return clips.batch(rng, settings.generator_images.batch_size, one_frame=True)
+        return clips.batch(rng, settings.generator_images.batch_size, one_frame="any")
 
     def make_clips(rng):
         return clips.batch(rng, settings.generator.batch_size)

@@ -67,10 +67,15 @@ def train(run: Run[Wan], vae: pretrained.Pretrained) -> None:
             "text": run.initial("umt5_text", text, keys[1]),
         }
 
-    def make(rng):
+    def make_images(rng):
+        return clips.batch(rng, run.settings.generator_images.batch_size, one_frame="first")
+
+    def make_clips(rng):
         return clips.batch(rng, run.settings.generator.batch_size)
 
-    params = run.train("generator", "wan", module, loss_fn, make, init=init)
+    # Images first: one costs half a clip and teaches all but motion.
+    images = run.train("generator_images", "wan", module, loss_fn, make_images, init=init)
+    params = run.train("generator", "wan", module, loss_fn, make_clips, init=images)
     run.save("umt5_text", run.folder / "text_encoder", params["text"], text_architecture)
     run.save("wan", run.folder / "transformer", params["transformer"], architecture)
     write_pipeline(

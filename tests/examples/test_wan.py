@@ -10,8 +10,9 @@ import pytest
 import transformers
 
 from benchmarks.models import TINY
+from examples.simulated.latents import CaptionedLatents
 from examples.simulated.run import Run
-from examples.simulated.settings import Wan
+from examples.simulated.settings import Models
 from examples.simulated.t5_tokenizer import vocabulary_size, write_tokenizer
 from examples.simulated.wan_autoencoder import inflated
 from glfa_jax import config
@@ -72,20 +73,34 @@ def test_what_was_learnt_from_frames_holds_for_every_frame_of_a_clip():
         )
 
 
+def run_in(folder, **settings) -> Run:
+    """A run that has not begun."""
+    stage = config.Pretrain()
+    return Run(
+        Models(name="run", out=folder, run_dir=folder, vae=stage, generator=stage, **settings)
+    )
+
+
 @pytest.mark.parametrize(
     ("frames", "of", "shown"),
     [(5, 10, [1, 3, 5, 7, 9]), (5, 6, [0, 1, 3, 4, 5]), (6, 6, [0, 1, 2, 3, 4, 5])],
 )
 def test_models_see_the_frames_of_a_clip_that_a_store_holds(frames, of, shown, tmp_path):
-    stage = config.Pretrain()
-    settings = Wan(
-        out=tmp_path,
-        run_dir=tmp_path,
-        judges=tmp_path,
-        frames=frames,
-        clip_frames=of,
-        vae_images=stage,
-        vae=stage,
-        generator=stage,
-    )
-    assert Run(settings).shown == shown
+    assert run_in(tmp_path, frames=frames, clip_frames=of).shown == shown
+
+
+@pytest.mark.parametrize(
+    ("one_frame", "shown"), [(None, {(0, 1)}), ("first", {(0,)}), ("any", {(0,), (1,)})]
+)
+def test_images_are_single_frames_of_latents(one_frame, shown, tmp_path):
+    number = np.broadcast_to(np.arange(2.0)[:, None, None, None], (6, 2, 1, 1, 1))  # of the frame
+    np.savez(tmp_path / "latents.npz", mean=number, deviation=np.zeros_like(number))
+    run = run_in(tmp_path, frames=5, clip_frames=10, clips=len(number))
+    run.write_tokenizer(write_tokenizer)
+    autoencoder: Any = None  # has nothing left to encode
+    clips = CaptionedLatents(run, autoencoder)
+    batches = [
+        clips.batch(np.random.default_rng(seed), 3, one_frame=one_frame) for seed in range(8)
+    ]
+    assert {tuple(clip.ravel()) for batch in batches for clip in batch["latents"]} == shown
+    assert {batch["latents"].shape[0] for batch in batches} == {3}
