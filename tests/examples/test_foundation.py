@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glfa_jax import generators, system
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.pretrained import in_memory
 from glfa_jax.data.captions import Tokenizer
 from glfa_jax.diffusion.guidance import guided
-from glfa_jax.generators.unet3d import UNet3DGenerator
 from glfa_jax.simulate import stimuli
 
 FOLDER = Path(__file__).parents[2] / "foundation" / "simulated"
+# Folder of the generator, and frames that it was trained on.
+GENERATORS = {"unet3d": (FOLDER, 6), "wan": (FOLDER.with_name("simulated_wan"), 5)}
 CLIPS = 24  # that are generated
 TRUE_CLIPS = 128  # that are judged
 
@@ -34,8 +36,11 @@ def accuracy(logits, labels, part) -> float:
 
 
 def test_all_models_fit_into_ten_megabytes():
-    files = [path for path in FOLDER.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 10e6
+    for folder, _ in GENERATORS.values():
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert sum(path.stat().st_size for path in files) < 10e6
+    found = json.loads((GENERATORS["wan"][0] / "results.json").read_text())
+    assert set(found) == {"generator", "true_clips", "unet3d", "vae"}
     assert set(json.loads((FOLDER / "results.json").read_text())) == {
         "clip",
         "generator",
@@ -57,15 +62,14 @@ def test_classifiers_recognise_true_clips(scenes):
     assert min(accuracy(logits, labels, 0), accuracy(logits, labels, 1)) > 0.7
 
 
-@pytest.fixture(scope="module")
-def generated(scenes) -> jax.Array:
+@pytest.fixture(scope="module", params=GENERATORS)
+def generated(request, scenes) -> np.ndarray:
     """Videos of the first scenes' captions, and of nothing else."""
-    generator = UNet3DGenerator.open(FOLDER / "text-to-video")
+    folder, frames = GENERATORS[request.param]
+    generator = generators.GENERATORS[request.param].open(folder / "text-to-video")
     denoiser, codec = in_memory((generator.load(), generator.load_codec()))
-    text, tokenize = (
-        in_memory(generator.load_text_encoder()),
-        Tokenizer.load(generator.folder / "tokenizer"),
-    )
+    text = in_memory(generator.load_text_encoder(compute_dtype=jnp.float32))
+    tokenize = Tokenizer.load(generator.folder / "tokenizer")
     tokens = tokenize([stimuli.caption(scene) for scene in scenes[:CLIPS]] + [""])
 
     @jax.jit
@@ -77,18 +81,19 @@ def generated(scenes) -> jax.Array:
             negative=condition[-1:],
             scale=5.0,
         )
-        noise = jax.random.normal(key, (CLIPS, 6, 8, 8, 4))
-        latent = generator.sample(denoise, noise, steps=12, method="dpm++")
+        noise = jax.random.normal(key, (CLIPS, *generator.latent_shape(frames, 64, 64)))
+        latent = generator.sample(denoise, noise, steps=12, method=generator.samplers[0])
         return jnp.clip(generator.decode(codec, latent), -1, 1)
 
-    return generate(jax.random.key(7))
+    return np.asarray(generate(jax.random.key(7)))
 
 
 # Chance is 1/8: 9 of 24 right have p < 0.002.
 
 
 def test_text_becomes_video_of_the_category_and_motion_it_says(scenes, generated):
-    video = pretrained.load("video_mae", FOLDER / "video-classifier")
+    judge = system.load_video_classifier(FOLDER, frames=generated.shape[1])
+    video = in_memory(judge.model)
     logits = jax.jit(video.module.apply)(video.variables, generated)
     labels = [stimuli.video_label(scene) for scene in scenes[:CLIPS]]
     assert accuracy(logits, labels, 0) >= 9 / CLIPS

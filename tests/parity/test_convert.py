@@ -65,8 +65,9 @@ def test_verify_compares_official_checkpoints(tmp_path, capsys):
     assert main([*arguments, "--set", "num_heads=2", "--set", "conditioning_heads=2"]) == 0
 
 
-def test_verify_compares_every_part_of_a_pipeline(capsys):
-    place = Path(__file__).parents[2] / "foundation" / "simulated" / "text-to-video"
+@pytest.mark.parametrize("foundation", ["simulated", "simulated_wan"])
+def test_verify_compares_every_part_of_a_pipeline(foundation, capsys):
+    place = Path(__file__).parents[2] / "foundation" / foundation / "text-to-video"
     before = contents(place)
     assert main(["verify", "--kind", "text_to_video", "--source", str(place)]) == 0
     assert capsys.readouterr().out.count("PyTorch and JAX agree") == 3
