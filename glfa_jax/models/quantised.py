@@ -7,14 +7,16 @@ through them and reach none of them.
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from flax.struct import PyTreeNode
+from flax.struct import PyTreeNode, field
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt4, UInt8
 
 from glfa_jax.errors import InputError
 from glfa_jax.models.stacked import ALL, Stack
@@ -27,17 +29,25 @@ _TILE = 64
 
 
 class Quantised(PyTreeNode):
-    """A kernel in few bits, or several along a first axis. array: qwix's."""
+    """A kernel in few bits, or several along a first axis.
+
+    array: qwix's; its values, where they have 4 bits, are two to a byte along the last axis.
+    outputs: of the kernel.
+    """
 
     array: Any
+    outputs: int = field(pytree_node=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.array.shape
+        return (*self.array.shape[:-1], self.outputs)
 
     def whole(self) -> Float[Array, "*k"]:
         """In float32, as of its scales."""
-        return _qwix().dequantize(self.array)
+        array = self.array
+        if array.qtype == "nf4":
+            array = replace(array, qvalue=_apart(array.qvalue)[..., : self.outputs])
+        return _qwix().dequantize(array)
 
 
 def quantised(params: dict, *, kind: str) -> dict:
@@ -83,7 +93,25 @@ def _rounded(kernel: Float[Array, "*taps c d"], *, kind: str) -> Quantised:
     array = _qwix().quantize(
         kernel.astype(np.float32), kind, channelwise_axes=(outputs,), tiled_axes=tiles
     )
-    return Quantised(array)
+    if kind == "nf4":
+        array = replace(array, qvalue=_together(array.qvalue))
+    return Quantised(array, kernel.shape[outputs])
+
+
+# jax has integers of 4 bits, but rejects them as arguments of a compiled function ("layouts that
+# disagree"), and on a CPU each takes a byte.
+
+
+def _together(values: UInt4[Array, "*k d"]) -> UInt8[Array, "*k h"]:
+    """Two to a byte, the first in its lower half."""
+    odd = values.shape[-1] % 2
+    even = jnp.pad(values.astype(np.uint8), [(0, 0)] * (values.ndim - 1) + [(0, odd)])
+    return even[..., ::2] | even[..., 1::2] << 4
+
+
+def _apart(pairs: UInt8[Array, "*k h"]) -> UInt8[Array, "*k d"]:
+    both = jnp.stack([pairs & 15, pairs >> 4], axis=-1)
+    return both.reshape(*pairs.shape[:-1], 2 * pairs.shape[-1])
 
 
 def _tile_of(inputs: int) -> int:

@@ -1,6 +1,5 @@
 """What a stage holds on every device before it computes anything, from shapes alone."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,5 +65,5 @@ def _held(tree: Any) -> int:
     total = 0
     for x in jax.tree.leaves(tree):
         part = jax.ShapeDtypeStruct(x.sharding.shard_shape(x.shape), x.dtype)
-        total += math.ceil(part.size * jax.dtypes.itemsize_bits(part.dtype) / 8)
+        total += part.size * part.dtype.itemsize
     return total
