@@ -13,6 +13,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
+from glfa_jax.models.mesh_axes import one_axis
 from glfa_jax.ops.attention_einsum import KEPT
 
 # What `remat` computes anew: all but the result of attention by einsum, which costs more than it
@@ -98,12 +99,13 @@ class Dense(nn.Dense):
     (`models.lora.beside`)."""
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b d"]:
-        y = super().__call__(x)
-        if not self.has_variable("params", f"kernel{DOWN}"):
-            return y
-        update = (self.get_variable("params", f"kernel{part}") for part in (DOWN, UP))
-        x, down, up = promote_dtype(x, *update, dtype=self.dtype)
-        return y + x @ down @ up
+        rows = one_axis(x)
+        y = super().__call__(rows)
+        if self.has_variable("params", f"kernel{DOWN}"):
+            update = (self.get_variable("params", f"kernel{part}") for part in (DOWN, UP))
+            rows, down, up = promote_dtype(rows, *update, dtype=self.dtype)
+            y = y + rows @ down @ up
+        return y.reshape(*x.shape[:-1], self.features)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))

@@ -39,6 +39,16 @@ def spread(x: Array) -> Array:
     return shard(x)
 
 
+def one_axis(x: Array) -> Array:
+    """(*b, c) to (n, c), for products whose kernels have gradients: over several axes of positions
+    XLA:CPU sums them up from a transposed copy, which in a step of Wan took a third of the time.
+
+    Over several devices it stays as it is, since axes that they share cannot become one in place.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return x.reshape(-1, x.shape[-1]) if mesh.empty or mesh.size == 1 else x
+
+
 def collapse(x: Array) -> Array:
     """(b, s, ...), laid as by `shard(over_frame=1)`, to (b * s, ...), in an order in which no image
     leaves its device: two sharded axes as one would have to be gathered. `expand` takes it back.
