@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from glfa_jax.models.layers import LayerNorm, gelu, merge_heads, split_heads
+from glfa_jax.models.layers import Dense, LayerNorm, gelu, merge_heads, split_heads
 from glfa_jax.ops.attention import attention
 
 
@@ -21,13 +21,13 @@ class Attention(nn.Module):
         self, x: Float[Array, "*b n d"], *, deterministic: bool = True
     ) -> Float[Array, "*b n d"]:
         width = x.shape[-1]
-        qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)
+        qkv = Dense(3 * width, dtype=self.dtype, name="qkv")(x)
         query, key, value = (split_heads(part, self.num_heads) for part in jnp.split(qkv, 3, -1))
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
         # Without it, no weights need to be held.
         dropout = None if deterministic or not self.dropout else drop
         x = merge_heads(attention(query, key, value, dropout=dropout))
-        return drop(nn.Dense(width, dtype=self.dtype, name="proj")(x))
+        return drop(Dense(width, dtype=self.dtype, name="proj")(x))
 
 
 class Mlp(nn.Module):
@@ -42,8 +42,8 @@ class Mlp(nn.Module):
         self, x: Float[Array, "*b n d"], *, deterministic: bool = True
     ) -> Float[Array, "*b n d"]:
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
-        hidden = drop(gelu(nn.Dense(self.hidden, dtype=self.dtype, name="fc1")(x)))
-        return drop(nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden))
+        hidden = drop(gelu(Dense(self.hidden, dtype=self.dtype, name="fc1")(x)))
+        return drop(Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden))
 
 
 class Block(nn.Module):
