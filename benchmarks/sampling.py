@@ -1,7 +1,7 @@
 """Guided sampling in glfa_jax and in torch (diffusers), side by side.
 
-    python -m benchmarks.sampling --size small --json benchmarks/results/sampling_cpu.json
-    python -m benchmarks.sampling --generator wan --json benchmarks/results/sampling_wan_cpu.json
+    python -m benchmarks.sampling --size small --json RESULT.json
+    python -m benchmarks.sampling --generator wan --json RESULT.json
     python -m benchmarks.sampling --size full --batch 16 --dtype bfloat16   # on a GPU
 
 From noise and conditions to pixels, as `eval.sample` does it after the fMRI encoder: DPM-Solver++

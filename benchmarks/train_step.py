@@ -1,6 +1,6 @@
 """The training step of stage 2 in glfa_jax and in torch (diffusers), side by side.
 
-    python -m benchmarks.train_step --json benchmarks/results/train_step_cpu.json
+    python -m benchmarks.train_step --json RESULT.json
     python -m benchmarks.train_step --generator wan --json RESULT.json
     python -m benchmarks.train_step --size full --device-batch 8 --dtype bfloat16   # on a GPU
 
