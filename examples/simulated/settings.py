@@ -20,6 +20,7 @@ class Models(config.Section):
     clips: config.Positive = 8192  # encoded for the generator
     hardware: config.Hardware = config.Hardware()
     vae: config.Stage
+    generator_images: config.Stage  # text to image, before text to video
     generator: config.Stage
 
 
@@ -32,7 +33,6 @@ class Foundation(Models):
     clip: config.Stage
     image_classifier: config.Stage
     video_classifier: config.Stage
-    generator_images: config.Stage  # text to image, before text to video
 
 
 class Wan(Models):
@@ -43,4 +43,3 @@ class Wan(Models):
     clip_frames: config.Positive = 10  # of which every second one is read
     judges: Path  # folder of the foundation, whose classifiers tell what samples show
     vae_images: config.Stage  # single frames, before clips
-    generator_images: config.Stage  # text to image, before text to video

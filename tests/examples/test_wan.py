@@ -76,9 +76,8 @@ def test_what_was_learnt_from_frames_holds_for_every_frame_of_a_clip():
 def run_in(folder, **settings) -> Run:
     """A run that has not begun."""
     stage = config.Pretrain()
-    return Run(
-        Models(name="run", out=folder, run_dir=folder, vae=stage, generator=stage, **settings)
-    )
+    stages = {"vae": stage, "generator_images": stage, "generator": stage}
+    return Run(Models(name="run", out=folder, run_dir=folder, **stages, **settings))
 
 
 @pytest.mark.parametrize(
