@@ -258,3 +258,14 @@ def test_auto_compiles_kernels_for_a_mesh_of_tpus() -> None:
         program = jax.jit(step).lower(given, given, given).compile().as_text()
     assert program.count('custom_call_target="tpu_custom_call"') == 3
     assert "all-gather" not in program
+
+
+@pytest.mark.parametrize("ahead", [(3, 1), (1, 3), (1, 1), (1,)], ids=str)
+def test_axes_of_one_sequence_change_nothing_and_are_left_out(ahead):
+    """XLA:CPU computes products and sums more slowly with them."""
+    query, key, value = draw(*((*ahead, n, HEADS, WIDTH) for n in (6, 4, 4)))
+    found = attention(query, key, value)
+    assert found.shape == query.shape
+    np.testing.assert_allclose(found, plain_attention(query, key, value), atol=1e-6)
+    traced = jax.make_jaxpr(attention)(query, key, value)
+    assert f"f32[{','.join(str(n) for n in (*ahead, HEADS, 6, 4))}]" not in str(traced)
