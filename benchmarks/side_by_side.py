@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import multiprocessing
 import os
+import statistics
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -37,16 +38,15 @@ def conclude(
     ours: dict[str, Any],
     theirs: list[dict[str, Any]],
     *,
-    seconds: str,
     columns: dict[str, Callable[[dict[str, Any]], str]],
     path: Path | None,
 ) -> None:
     """Prints both sides as a table and the ratio to torch at its best; writes all where asked.
 
-    seconds: the key of the time that decides. columns: title to the cell of a row.
+    theirs: rows with "over_jax" as `in_turns` finds it. columns: title to the cell of a row.
     """
-    best = min(theirs, key=lambda row: row[seconds])
-    ratio = best[seconds] / ours[seconds]
+    best = min(theirs, key=lambda row: row["over_jax"])
+    columns = columns | {"times glfa_jax": lambda row: f"{row.get('over_jax', 1):.2f}"}
     titles = ["", *columns, "MiB", "compile or first call, s"]
     lines = []
     for name, row in [("glfa_jax", ours), *((f"torch, {row['variant']}", row) for row in theirs)]:
@@ -54,6 +54,7 @@ def conclude(
         cells = [cell(row) for cell in columns.values()]
         lines.append([name, *cells, f"{row['memory_bytes'] / 2**20:.0f}", f"{begin:.1f}"])
     print(table(titles, lines))
+    ratio = best["over_jax"]
     print(f"torch at its best ({best['variant']}) takes {ratio:.2f} times as long as glfa_jax")
     result = facts | {
         "jax": ours,
@@ -63,6 +64,17 @@ def conclude(
         "memory_torch_over_jax": best["memory_bytes"] / ours["memory_bytes"],
     }
     write_result(path, result, packages=("jax", "jaxlib", "flax", "torch", "diffusers"))
+
+
+def in_turns(
+    ours: Callable[[], float], theirs: Callable[[], float], *, rounds: int
+) -> tuple[list[float], dict[str, float]]:
+    """Seconds of our turns; the median of theirs, and that over ours in the same rounds: machines
+    get slower and faster, and one setting of torch is measured minutes after another."""
+    pairs = [(ours(), theirs()) for _ in range(rounds)]
+    own, times = zip(*pairs, strict=True)
+    median = statistics.median(times)
+    return list(own), {"seconds": median, "over_jax": median / statistics.median(own)}
 
 
 def by_variant(

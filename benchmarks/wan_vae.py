@@ -9,6 +9,7 @@ Fails where the two differ by more than a ten-thousandth of the largest magnitud
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from benchmarks.side_by_side import channels_first, channels_last, torch_device
 from glfa_jax.convert import pretrained
 from glfa_jax.convert.mapping import import_params
 from glfa_jax.convert.wan_vae import TABLE
+from glfa_jax.training.cpu_libraries import compiler_options
 
 AGREEMENT = 1e-4
 SIZES = {"small": models.small_wan_vae(16, channels=4), "full": models.WAN_VAE}
@@ -40,8 +42,9 @@ def calls(config: dict[str, Any], *, frames: int, pixels: int) -> dict[str, dict
     latents = rng.standard_normal(
         (1, 1 + (frames - 1) // ours.frames_per_latent, side, side, ours.z_dim), np.float32
     )
-    encode = jax.jit(lambda v, x: ours.apply(v, x, method="encode").mean)
-    decode = jax.jit(lambda v, x: ours.apply(v, x, method="decode"))
+    jit = partial(jax.jit, compiler_options=compiler_options(jax.default_backend()))
+    encode = jit(lambda v, x: ours.apply(v, x, method="encode").mean)
+    decode = jit(lambda v, x: ours.apply(v, x, method="decode"))
     device = torch_device()
     laid_out = models.random_torch_model("wan_vae", config, seed=0).to(device)
     channels_last(laid_out)

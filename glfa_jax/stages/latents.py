@@ -23,6 +23,7 @@ from glfa_jax.data.store import SHARD, Store
 from glfa_jax.data.video import unit_range
 from glfa_jax.generators import Generator
 from glfa_jax.preparation import prepare
+from glfa_jax.training.cpu_libraries import compiler_options
 from glfa_jax.training.loop import use_compilation_cache
 
 # Of the frames encoded at once: 16 of 256 x 256.
@@ -60,7 +61,9 @@ def keep(store: Store, generator: Generator, codec: dict, *, codec_identity: str
 def _fill(writer: LatentsWriter, store: Store, generator: Generator, codec: dict) -> None:
     frames, height, width, _ = store.sample
     at_once = min(max(PIXELS_AT_ONCE // (frames * height * width), 1), SHARD)
-    encode, codec = jax.jit(generator.encode), jax.tree.map(jnp.asarray, codec)
+    options = compiler_options(jax.default_backend())
+    encode = jax.jit(generator.encode, compiler_options=options)
+    codec = jax.tree.map(jnp.asarray, codec)
     pending, clips = writer.pending(), store.num_clips("train")
     with tqdm(
         total=clips, initial=clips - sum(map(len, pending)), unit="clip", desc="latents"

@@ -19,6 +19,7 @@ from glfa_jax.diffusion.guidance import guided
 from glfa_jax.generators import Generator
 from glfa_jax.ops import attention
 from glfa_jax.trained.model import Model
+from glfa_jax.training.cpu_libraries import compiler_options
 from glfa_jax.training.sharding import make_mesh, place_batch, place_params
 from glfa_jax.training.step import matmul_precision
 
@@ -77,7 +78,11 @@ class VideoSampler:
         self._parts: tuple[dict[str, Any], Generator] | None = None
         self._encode_aligned = jax.jit(_of_aligned, static_argnames="encoder")
         self._encode = jax.jit(_of_maps, static_argnames="encoder")
-        self._generate = jax.jit(self._program, static_argnames=("encoder", "steps"))
+        self._generate = jax.jit(
+            self._program,
+            static_argnames=("encoder", "steps"),
+            compiler_options=compiler_options(self._mesh.devices.flat[0].platform),
+        )
         self.load(model, encoders=encoders, negative=negative)
 
     def load(

@@ -128,7 +128,8 @@ def compile_step(
     key = jax.eval_shape(lambda: jax.random.key(0))
     root = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
     step = jitted_step(loss_fn, optim, state, mesh, accumulate=stage.accumulate)
-    lowered = step.lower(state, frozen, batch, root)
+    traced = step.trace(state, frozen, batch, root)
+    options, lowered = compiler_options(mesh, hardware, traced.jaxpr), traced.lower()
     start = time.monotonic()
     first = mesh.devices.flat[0]
     best = speed.limits(first)
@@ -140,7 +141,7 @@ def compile_step(
         "capacity": speed.capacity(first, here=topology == "here", sharing=mesh.size),
     }
     try:
-        program = lowered.compile(compiler_options=compiler_options(mesh, hardware))
+        program = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "hbm" not in str(error):
             raise

@@ -142,9 +142,10 @@ def train(
                         loss_fn, optim, abstract, mesh, accumulate=stage.accumulate
                     )
                     with matmul_precision(hardware):
-                        lowered = step_fn.lower(abstract, kept, batch, root)
-                    step_fn = lowered.compile(compiler_options=compiler_options(mesh, hardware))
-                    del lowered
+                        traced = step_fn.trace(abstract, kept, batch, root)
+                    options = compiler_options(mesh, hardware, traced.jaxpr)
+                    step_fn = traced.lower().compile(compiler_options=options)
+                    del traced
                     give_back_freed()
                     watch.compiled(step_fn)
                 say(f"{name}: placing parameters on the devices")

@@ -8,9 +8,11 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend.core import ClosedJaxpr
 from jax.sharding import AbstractMesh, Mesh
 
 from glfa_jax import config
+from glfa_jax.training import cpu_libraries
 from glfa_jax.training.sharding import param_shardings, place, replicated
 from glfa_jax.training.state import TrainState
 
@@ -63,10 +65,12 @@ def initial_state(
     return TrainState(jax.device_put(jnp.int32(0), where.step), params, opt_state)
 
 
-def compiler_options(mesh: Mesh, hardware: config.Hardware) -> dict[str, str]:
-    """What the compiler of these devices must be told so that `hardware.remat` saves memory."""
-    cpu = mesh.devices.flat[0].platform == "cpu"
-    return _REMAT_ON_CPU if cpu and hardware.remat else {}
+def compiler_options(mesh: Mesh, hardware: config.Hardware, program: ClosedJaxpr) -> dict[str, str]:
+    """What the compiler of these devices must be told so that `hardware.remat` saves memory, and a
+    CPU computes with the libraries that suit the step, which is `program`."""
+    platform = mesh.devices.flat[0].platform
+    libraries = cpu_libraries.compiler_options(platform, program)
+    return libraries | (_REMAT_ON_CPU if platform == "cpu" and hardware.remat else {})
 
 
 def matmul_precision(hardware: config.Hardware) -> AbstractContextManager[Any]:
