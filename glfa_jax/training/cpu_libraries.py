@@ -36,7 +36,7 @@ def compiler_options(platform: str, program: ClosedJaxpr | None = None) -> dict[
 @cache
 def _known(kinds: str) -> dict[str, str]:
     """Nothing where this version of jaxlib has no such option."""
-    options = {_KEY: kinds}
+    options: dict[str, Any] = {_KEY: kinds}
     try:
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             jax.jit(lambda: 0).lower().compile(compiler_options=options)
