@@ -56,21 +56,25 @@ class _Step:
     def __init__(self, jitted: Any, known: dict[Any, Any]):
         self._jitted, self._known = jitted, known
 
-    def lower(self, *shapes: Any) -> "_Lowered":
+    def trace(self, *shapes: Any) -> "_Traced":
         leaves, tree = jax.tree.flatten(shapes)
         key = (tree, tuple((x.shape, str(x.dtype)) for x in leaves))
         if key not in self._known:
-            self._known[key] = _Lowered(self._jitted.lower(*shapes))
+            self._known[key] = _Traced(self._jitted.trace(*shapes))
         return self._known[key]
 
 
-class _Lowered:
+class _Traced:
     def __init__(self, program: Any):
         self._program, self._compiled = program, None
+        self.jaxpr = program.jaxpr
+
+    def lower(self) -> "_Traced":
+        return self
 
     def compile(self, **options: Any) -> Any:
         if self._compiled is None:
-            self._compiled = self._program.compile(**options)
+            self._compiled = self._program.lower().compile(**options)
         return self._compiled
 
 
