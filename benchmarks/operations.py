@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxprs_in_params
 
 
 def operations(program: ClosedJaxpr | Jaxpr) -> float:
@@ -21,7 +21,7 @@ def operations(program: ClosedJaxpr | Jaxpr) -> float:
             total += 2 * result * math.prod(left[axis] for axis in contracted)
         elif equation.primitive.name == "conv_general_dilated":
             total += 2 * result * _taps(equation)
-        inner = [operations(each) for each in _programs(equation.params)]
+        inner = [operations(each) for each in jaxprs_in_params(equation.params)]
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         total += times * (max(inner) if equation.primitive.name == "cond" else sum(inner))
     return total
@@ -33,11 +33,3 @@ def _taps(convolution: Any) -> float:
     _, *rest = convolution.params["dimension_numbers"].rhs_spec
     holes = math.prod(convolution.params["lhs_dilation"])
     return math.prod(kernel[axis] for axis in rest) / holes
-
-
-def _programs(params: dict[str, Any]) -> list[Any]:
-    found = []
-    for value in params.values():
-        each = value if isinstance(value, tuple | list) else [value]
-        found += [x for x in each if isinstance(x, ClosedJaxpr | Jaxpr)]
-    return found

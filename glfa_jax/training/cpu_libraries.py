@@ -1,18 +1,17 @@
 """Which library computes a program's products and convolutions on a CPU.
 
 Left to itself, XLA:CPU (jaxlib 0.10) has YNNPACK compute products, convolutions and sums. Eigen
-takes two thirds of its time for convolutions and less for large products, but up to ten times as
-long for many small ones, such as attention over a few frames at every pixel
+takes two thirds of its time for convolutions and as long or less for large products, but four times
+as long for many small ones, such as attention over a few frames at every pixel
 (benchmarks/cpu_libraries.py).
 """
 
 import math
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxprs_in_params
 
 # Of an operation: so many products of fewer multiply-adds each are faster with YNNPACK.
 _MANY, _SMALL = 1024, 2**16
@@ -49,7 +48,7 @@ def _has_small_products(program: Jaxpr) -> bool:
     return any(
         _is_of_small_products(equation)
         if equation.primitive.name == "dot_general"
-        else any(_has_small_products(inner) for inner in _inner(equation.params))
+        else any(map(_has_small_products, jaxprs_in_params(equation.params)))
         for equation in program.eqns
     )
 
@@ -58,13 +57,5 @@ def _is_of_small_products(dot: Any) -> bool:
     (contracted, _), (batch, _) = dot.params["dimension_numbers"]
     left = dot.invars[0].aval.shape
     count = math.prod(left[axis] for axis in batch)
-    each = math.prod(left[axis] for axis in contracted) * dot.outvars[0].aval.size
-    return count >= _MANY and each < count * _SMALL
-
-
-def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
-    """Programs that an operation runs, such as a loop's body."""
-    for value in params.values():
-        for each in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(each, ClosedJaxpr | Jaxpr):
-                yield each.jaxpr if isinstance(each, ClosedJaxpr) else each
+    total = math.prod(left[axis] for axis in contracted) * dot.outvars[0].aval.size
+    return count >= _MANY and total < count * _SMALL
