@@ -1,6 +1,5 @@
 """Equal blocks in a loop: in 16 bits, kernels and their gradients are stacked in 16 bits."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -8,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from glfa_jax.models.equal_blocks import run_equal
+from tests.computed import computed
 
 COUNT, WIDTH = 3, 5
 
@@ -61,18 +60,10 @@ def test_as_one_after_the_other(dtype, bound, given):
         assert np.abs(ours - theirs).max() < bound * np.abs(theirs).max()
 
 
-def kinds(program: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
-    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
-    for equation in jaxpr.eqns:
-        yield from ((tuple(x.aval.shape), x.aval.dtype) for x in equation.outvars)
-        for inner in equation.params.values():
-            if isinstance(inner, ClosedJaxpr | Jaxpr):
-                yield from kinds(inner)
-
-
 def test_stacks_of_kernels_have_16_bits(given):
     params, x = given
-    found = set(kinds(jax.make_jaxpr(gradients(jnp.bfloat16, x, looped=True))(params)))
+    program = jax.make_jaxpr(gradients(jnp.bfloat16, x, looped=True))(params)
+    found = set(computed(program.jaxpr))
     stacks = {dtype for shape, dtype in found if shape == (COUNT, WIDTH, WIDTH)}
     assert stacks == {jnp.dtype(jnp.bfloat16)}
     assert ((COUNT, WIDTH), jnp.dtype(jnp.float32)) in found  # scales and biases

@@ -1,6 +1,5 @@
 """Low-rank updates beside kernels are those that are merged into them, and cost less."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from benchmarks import models
@@ -17,6 +15,7 @@ from glfa_jax.convert import pretrained
 from glfa_jax.generators import GENERATORS
 from glfa_jax.models.layers import Dense
 from glfa_jax.models.lora import beside, init_lora, merge
+from tests.computed import computed
 
 WIDTH, OUT, LONG = 5, 7, 11
 
@@ -53,16 +52,6 @@ def test_the_same_outputs_and_gradients(given):
     jax.tree.map(close, found, wanted)
 
 
-def arrays(program: Any) -> Iterator[tuple[int, ...]]:
-    """Shapes of all that a program computes."""
-    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
-    for equation in jaxpr.eqns:
-        yield from (tuple(x.aval.shape) for x in equation.outvars)
-        for inner in equation.params.values():
-            if isinstance(inner, ClosedJaxpr | Jaxpr):
-                yield from arrays(inner)
-
-
 def test_no_gradient_of_a_whole_kernel(given):
     params, lora, x = given
 
@@ -71,7 +60,8 @@ def test_no_gradient_of_a_whole_kernel(given):
             y: Any = Two().apply({"params": join(params, lora, scale=0.5)}, x)
             return jnp.square(y).mean()
 
-        return set(arrays(jax.make_jaxpr(jax.grad(loss))(lora)))
+        program = jax.make_jaxpr(jax.grad(loss))(lora)
+        return {shape for shape, _ in computed(program.jaxpr)}
 
     kernel = {(WIDTH, OUT), (OUT, WIDTH)}
     assert kernel & shapes(merge)
